@@ -1,0 +1,170 @@
+//! The async runtime: tasks, timers and sockets.
+//!
+//! The only file that names async-std and async-io. Everything above speaks `futures::io` and the
+//! handful of types here, so another runtime means another version of this file.
+
+use std::future::Future;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use async_io::Async;
+use futures::io::{AsyncRead, AsyncWrite};
+
+/// Runs `future` in the background, to its end.
+#[cfg(feature = "server")]
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
+    // Dropping an async-std handle detaches the task.
+    drop(async_std::task::spawn(future));
+}
+
+/// Completes at a point in time.
+#[derive(Debug)]
+pub(crate) struct Timer(async_io::Timer);
+
+impl Timer {
+    /// A timer for `deadline`; it reaches the reactor only when it is first polled.
+    pub(crate) fn at(deadline: Instant) -> Self {
+        Self(async_io::Timer::at(deadline))
+    }
+
+    /// Moves the timer to another point in time.
+    pub(crate) fn set_at(&mut self, deadline: Instant) {
+        self.0.set_at(deadline);
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
+    }
+}
+
+/// A listening TCP socket.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+pub(crate) struct TcpListener(Async<std::net::TcpListener>);
+
+#[cfg(feature = "server")]
+impl TcpListener {
+    /// Listens on `addr`; port 0 takes any free port.
+    pub(crate) fn bind(addr: SocketAddr) -> io::Result<Self> {
+        Async::<std::net::TcpListener>::bind(addr).map(Self)
+    }
+
+    /// The address the socket is bound to.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    /// Waits for the next connection.
+    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (socket, peer_addr) = self.0.accept().await?;
+        Ok((TcpStream::new(socket), peer_addr))
+    }
+}
+
+/// Looks up the socket addresses behind a name.
+#[cfg(feature = "server")]
+pub(crate) async fn resolve(
+    addrs: impl async_std::net::ToSocketAddrs<Iter: Send>,
+) -> io::Result<Vec<SocketAddr>> {
+    addrs.to_socket_addrs().await.map(Iterator::collect)
+}
+
+/// A TCP connection that knows when the kernel has nothing more for it.
+///
+/// A socket that returned less than was asked for is empty, so the next read first waits for
+/// readiness instead of paying a system call to hear `EAGAIN`.
+#[derive(Debug)]
+pub(crate) struct TcpStream {
+    io: Async<std::net::TcpStream>,
+    drained: bool,
+}
+
+impl TcpStream {
+    fn new(io: Async<std::net::TcpStream>) -> Self {
+        Self { io, drained: false }
+    }
+
+    /// Sends what is written at once, instead of collecting small segments (Nagle).
+    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
+        self.io.get_ref().set_nodelay(true)
+    }
+
+    /// Ends our direction of the stream with a FIN. async-io's `poll_close` would send none.
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        self.io.get_ref().shutdown(Shutdown::Write)
+    }
+}
+
+impl AsyncRead for TcpStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        loop {
+            if this.drained {
+                ready!(this.io.poll_readable(cx))?;
+                this.drained = false;
+            }
+            let mut socket = this.io.get_ref();
+            match socket.read(buf) {
+                Ok(len) => {
+                    this.drained = len < buf.len();
+                    return Poll::Ready(Ok(len));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => this.drained = true,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for TcpStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        poll_write_with(&self.get_mut().io, cx, |mut socket| socket.write(buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        poll_write_with(&self.get_mut().io, cx, |mut socket| socket.write_vectored(bufs))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.shutdown_write())
+    }
+}
+
+fn poll_write_with(
+    io: &Async<std::net::TcpStream>,
+    cx: &mut Context<'_>,
+    mut write: impl FnMut(&std::net::TcpStream) -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        match write(io.get_ref()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => return Poll::Ready(result),
+        }
+        ready!(io.poll_writable(cx))?;
+    }
+}
