@@ -11,6 +11,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use async_io::Async;
+#[cfg(feature = "server")]
+pub(crate) use async_std::net::ToSocketAddrs;
 use futures::io::{AsyncRead, AsyncWrite};
 
 /// Runs `future` in the background, to its end.
@@ -70,9 +72,7 @@ impl TcpListener {
 
 /// Looks up the socket addresses behind a name.
 #[cfg(feature = "server")]
-pub(crate) async fn resolve(
-    addrs: impl async_std::net::ToSocketAddrs<Iter: Send>,
-) -> io::Result<Vec<SocketAddr>> {
+pub(crate) async fn resolve(addrs: impl ToSocketAddrs<Iter: Send>) -> io::Result<Vec<SocketAddr>> {
     addrs.to_socket_addrs().await.map(Iterator::collect)
 }
 
@@ -89,6 +89,12 @@ pub(crate) struct TcpStream {
 impl TcpStream {
     fn new(io: Async<std::net::TcpStream>) -> Self {
         Self { io, drained: false }
+    }
+
+    /// Our end of the connection.
+    #[cfg(feature = "server")]
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.io.get_ref().local_addr()
     }
 
     /// Sends what is written at once, instead of collecting small segments (Nagle).

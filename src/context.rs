@@ -1,0 +1,237 @@
+//! The request, as a handler sees it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use futures::AsyncReadExt;
+use serde::de::DeserializeOwned;
+use tide::http::headers::{HeaderName, Headers};
+use tide::http::{Method, Version};
+use tide::{Request, Response, StatusCode};
+
+use crate::error::Result;
+use crate::http::{MaxBodySize, PeerAddr, RawHeaders};
+use crate::ws::handshake::{HeaderLines, Opening};
+use crate::ws::upgrade::Slot;
+use crate::ws::{WebSocket, WebSocketOptions};
+
+/// Longest body that is collected outside of our own server, in bytes.
+const DEFAULT_MAX_BODY: usize = 1 << 20;
+
+/// A request, and the way to answer it: by HTTP, or by becoming a [`WebSocket`].
+///
+/// ```no_run
+/// use tidewire::{RequestContext, Server, WebSocketOptions};
+///
+/// # async fn run() -> tidewire::Result<()> {
+/// let mut server = Server::new();
+/// server.get("/ws", |mut ctx: RequestContext| async move {
+///     if ctx.header("x-api-key") != Some("secret") {
+///         ctx.response().set_status(401);
+///         return Ok(());
+///     }
+///     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+///     while let Some(message) = ws.recv().await? {
+///         ws.send(message).await?;
+///     }
+///     Ok(())
+/// });
+/// server.listen("127.0.0.1:8080").await
+/// # }
+/// ```
+pub struct RequestContext<State = ()> {
+    request: Request<State>,
+    slot: Arc<Slot>,
+    response: Option<Box<Response>>,
+}
+
+impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
+    pub(crate) fn new(request: Request<State>, slot: Arc<Slot>) -> Self {
+        Self { request, slot, response: None }
+    }
+
+    /// Is this a valid opening handshake (RFC 6455 §4.2.1)?
+    #[must_use]
+    pub fn is_websocket_upgrade(&self) -> bool {
+        self.opening().validate().is_ok()
+    }
+
+    /// Answers 101 and returns the connection.
+    ///
+    /// The handler goes on in a task of its own, once the response is on its way. Bytes that the
+    /// client sent along with the request are not lost.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Handshake`](crate::Error::Handshake) if the request is not a valid opening
+    /// handshake (§4.2.1), comes from a page that may not connect (§10.2), was upgraded before, or
+    /// ended before the 101 was sent. Passed on with `?`, the error *is* the answer to the
+    /// request.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: dropped before the 101 is on its way, nothing has happened; later, the next call
+    /// returns the connection, whatever its options.
+    pub async fn upgrade_to_websocket(&mut self, options: WebSocketOptions) -> Result<WebSocket> {
+        self.slot.upgrade(|| self.opening().accept(&options.origins), &options).await
+    }
+
+    /// The subprotocols the client offers, in its order of preference (§4.1, `Sec-WebSocket-Protocol`
+    /// over all its lines).
+    #[must_use]
+    pub fn offered_subprotocols(&self) -> Vec<&str> {
+        let lines = HeaderLines::lines(self.headers(), "sec-websocket-protocol");
+        lines.flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+    }
+
+    /// The first line of a header, whatever the case of `name`; `None` if there is none, or if it
+    /// is not UTF-8.
+    ///
+    /// A value is never altered. One that is not ASCII, which tide's
+    /// [`request`](Self::request) cannot hold and leaves out, is found here all the same;
+    /// [`header_bytes`](Self::header_bytes) has those that are no text at all.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        std::str::from_utf8(self.header_bytes(name)?).ok()
+    }
+
+    /// The first line of a header, byte for byte.
+    #[must_use]
+    pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
+        let ascii = HeaderLines::lines(self.headers(), name).next().map(str::as_bytes);
+        ascii.or_else(|| self.request.ext::<RawHeaders>()?.get(name))
+    }
+
+    /// A parameter of the route's path, as it was sent, percent-encoding included.
+    #[must_use]
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.request.param(name).ok()
+    }
+
+    /// The query of the URL, decoded into a type of the caller.
+    ///
+    /// # Errors
+    ///
+    /// A 400 if it does not fit.
+    pub fn query<T: DeserializeOwned>(&self) -> tide::Result<T> {
+        self.request.query()
+    }
+
+    /// What the handlers of the server share.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        self.request.state()
+    }
+
+    /// The address of the peer; `None` unless the request came through our own
+    /// [`Server`](crate::Server).
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.request.ext::<PeerAddr>().map(|addr| addr.0)
+    }
+
+    /// tide's view of the request: method, URL, cookies and the rest.
+    #[must_use]
+    pub fn request(&self) -> &Request<State> {
+        &self.request
+    }
+
+    /// tide's view of the request, to take its body or to set extensions.
+    #[must_use]
+    pub fn request_mut(&mut self) -> &mut Request<State> {
+        &mut self.request
+    }
+
+    /// The response to prepare, for a handler that returns `Ok(())` or a body: 200 at first.
+    #[must_use]
+    pub fn response(&mut self) -> &mut Response {
+        self.response.get_or_insert_with(|| Box::new(Response::new(StatusCode::Ok)))
+    }
+
+    /// Reads the whole body.
+    ///
+    /// # Errors
+    ///
+    /// A 413 if it exceeds [`max_body_size`](crate::ServerOptions::max_body_size), 1 MiB by
+    /// default; a 400 if it ends early.
+    pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
+        let max = self.request.ext::<MaxBodySize>().map_or(DEFAULT_MAX_BODY, |max| max.0);
+        let too_large = || {
+            let text = format!("the body exceeds {max} bytes");
+            tide::Error::from_str(StatusCode::PayloadTooLarge, text)
+        };
+        if self.request.len().is_some_and(|len| len > max) {
+            return Err(too_large());
+        }
+        let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
+        let mut body = Vec::new();
+        self.request
+            .take_body()
+            .take(limit)
+            .read_to_end(&mut body)
+            .await
+            .map_err(|error| tide::Error::new(StatusCode::BadRequest, error))?;
+        if body.len() > max { Err(too_large()) } else { Ok(body) }
+    }
+
+    /// Reads the whole body as text.
+    ///
+    /// # Errors
+    ///
+    /// A 400 if it is not UTF-8. Else as [`body_bytes`](Self::body_bytes).
+    pub async fn body_string(&mut self) -> tide::Result<String> {
+        let body = self.body_bytes().await?;
+        String::from_utf8(body).map_err(|error| tide::Error::new(StatusCode::BadRequest, error))
+    }
+
+    /// Reads the whole body as JSON.
+    ///
+    /// # Errors
+    ///
+    /// A 400 if it is not JSON, or not of this shape. Else as [`body_bytes`](Self::body_bytes).
+    pub async fn body_json<T: DeserializeOwned>(&mut self) -> tide::Result<T> {
+        let body = self.body_bytes().await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| tide::Error::new(StatusCode::BadRequest, error))
+    }
+
+    fn headers(&self) -> &Headers {
+        self.request.as_ref()
+    }
+
+    fn opening(&self) -> Opening<'_, Headers> {
+        Opening {
+            is_get: self.request.method() == Method::Get,
+            // async-h1 accepts nothing older and does not always say.
+            is_http_1_1: self.request.version().is_none_or(|version| version == Version::Http1_1),
+            headers: self.headers(),
+        }
+    }
+}
+
+impl HeaderLines for Headers {
+    fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
+        let values = HeaderName::from_str(name).ok().and_then(|name| self.get(name));
+        values.into_iter().flatten().map(|value| value.as_str())
+    }
+}
+
+impl<State> Drop for RequestContext<State> {
+    fn drop(&mut self) {
+        if let Some(response) = self.response.take() {
+            self.slot.prepare(*response);
+        }
+    }
+}
+
+impl<State> fmt::Debug for RequestContext<State> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (method, url) = (self.request.method(), self.request.url());
+        f.debug_struct("RequestContext")
+            .field("method", &method)
+            .field("path", &url.path())
+            .finish_non_exhaustive()
+    }
+}

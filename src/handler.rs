@@ -1,0 +1,223 @@
+//! Handlers: `async` closures over a request, and what they may return.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tide::utils::async_trait;
+use tide::{Body, Response, StatusCode};
+
+use crate::context::RequestContext;
+use crate::error::Error;
+use crate::ws::HandshakeError;
+use crate::ws::upgrade::{self, Slot, Transport};
+
+/// A handler at work.
+pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
+
+/// Turns the response that the handler prepared into the one that is sent.
+pub(crate) type Reply = Box<dyn FnOnce(Response) -> Response + Send>;
+
+/// What a route calls: an `async` closure over a [`RequestContext`].
+///
+/// Implemented for every `Fn(RequestContext<State>) -> impl Future<Output = tide::Result<R>>` with
+/// an `R` that is [`IntoResponse`]. Any [`std::error::Error`] converts into tide's error by `?`.
+///
+/// ```
+/// use tidewire::{RequestContext, Server};
+///
+/// let mut server = Server::new();
+/// server.get("/hello/:name", |ctx: RequestContext| async move {
+///     Ok(format!("Hello, {}!", ctx.param("name").unwrap_or("you")))
+/// });
+/// ```
+pub trait Handler<State>: sealed::Sealed<State> {}
+
+impl<State, F, Fut, R> Handler<State> for F
+where
+    State: Clone + Send + Sync + 'static,
+    F: Fn(RequestContext<State>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = tide::Result<R>> + Send + 'static,
+    R: IntoResponse,
+{
+}
+
+mod sealed {
+    use super::{Future, HandlerFuture, IntoResponse, RequestContext};
+
+    pub trait Sealed<State>: Send + Sync + 'static {
+        #[doc(hidden)]
+        fn call(&self, ctx: RequestContext<State>) -> HandlerFuture;
+    }
+
+    impl<State, F, Fut, R> Sealed<State> for F
+    where
+        State: Clone + Send + Sync + 'static,
+        F: Fn(RequestContext<State>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = tide::Result<R>> + Send + 'static,
+        R: IntoResponse,
+    {
+        fn call(&self, ctx: RequestContext<State>) -> HandlerFuture {
+            let handler = self(ctx);
+            Box::pin(async move {
+                let reply = handler.await?;
+                Ok(Box::new(move |prepared| reply.into_response(prepared)) as super::Reply)
+            })
+        }
+    }
+}
+
+/// What a handler may return in `Ok`, when it answers with HTTP.
+///
+/// After an upgrade the value is not looked at: the 101 was the answer.
+pub trait IntoResponse: Send + 'static {
+    /// Makes the response, out of the one prepared in
+    /// [`RequestContext::response`](RequestContext::response).
+    fn into_response(self, prepared: Response) -> Response;
+}
+
+/// The prepared response as it is: 200 without a body, unless the handler said otherwise.
+impl IntoResponse for () {
+    fn into_response(self, prepared: Response) -> Response {
+        prepared
+    }
+}
+
+/// Replaces the prepared response.
+impl IntoResponse for Response {
+    fn into_response(self, _prepared: Response) -> Response {
+        self
+    }
+}
+
+/// Sets the status.
+impl IntoResponse for StatusCode {
+    fn into_response(self, mut prepared: Response) -> Response {
+        prepared.set_status(self);
+        prepared
+    }
+}
+
+/// Sets the body, with its media type.
+impl IntoResponse for Body {
+    fn into_response(self, mut prepared: Response) -> Response {
+        prepared.set_body(self);
+        prepared
+    }
+}
+
+/// Sets the body: `text/plain`.
+impl IntoResponse for &'static str {
+    fn into_response(self, prepared: Response) -> Response {
+        Body::from(self).into_response(prepared)
+    }
+}
+
+/// Sets the body: `text/plain`.
+impl IntoResponse for String {
+    fn into_response(self, prepared: Response) -> Response {
+        Body::from(self).into_response(prepared)
+    }
+}
+
+/// Sets the body: `application/octet-stream`.
+impl IntoResponse for Vec<u8> {
+    fn into_response(self, prepared: Response) -> Response {
+        Body::from(self).into_response(prepared)
+    }
+}
+
+/// Sets the body: `application/json`.
+impl IntoResponse for serde_json::Value {
+    fn into_response(self, prepared: Response) -> Response {
+        Body::from(self).into_response(prepared)
+    }
+}
+
+/// Mounts a handler in a tide app: `app.at("/ws").get(tidewire::endpoint(handler))`.
+///
+/// In an app that listens through tide itself, async-h1 hands the stream over: a first frame that
+/// comes in the same segment as the request is lost there, which [`Server`](crate::Server) avoids.
+///
+/// ```
+/// use tidewire::{RequestContext, WebSocketOptions};
+///
+/// let mut app = tide::new();
+/// app.at("/ws").get(tidewire::endpoint(|mut ctx: RequestContext| async move {
+///     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+///     while let Some(message) = ws.recv().await? {
+///         ws.send(message).await?;
+///     }
+///     Ok(())
+/// }));
+/// ```
+pub fn endpoint<State>(handler: impl Handler<State>) -> impl tide::Endpoint<State>
+where
+    State: Clone + Send + Sync + 'static,
+{
+    HandlerEndpoint(handler)
+}
+
+struct HandlerEndpoint<H>(H);
+
+#[async_trait]
+impl<State, H> tide::Endpoint<State> for HandlerEndpoint<H>
+where
+    State: Clone + Send + Sync + 'static,
+    H: Handler<State>,
+{
+    async fn call(&self, mut request: tide::Request<State>) -> tide::Result {
+        let transport = Transport::take_from(request.as_mut());
+        let slot = Arc::new(Slot::new(&transport));
+        let mut handler = self.0.call(RequestContext::new(request, Arc::clone(&slot)));
+
+        // Polled in place: a handler that answers with HTTP costs no task. One that upgrades goes
+        // on in its own, once the 101 is on its way.
+        let outcome = poll_fn(|cx| match handler.as_mut().poll(cx) {
+            Poll::Ready(result) => Poll::Ready(Some(result)),
+            Poll::Pending if slot.is_wanted() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        });
+        match outcome.await {
+            Some(Ok(reply)) => Ok(reply(slot.take_prepared())),
+            Some(Err(error)) => Ok(error_response(error)),
+            None => upgrade::start(handler, slot, transport).await,
+        }
+    }
+}
+
+impl<H> fmt::Debug for HandlerEndpoint<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerEndpoint").finish_non_exhaustive()
+    }
+}
+
+/// The answer that an error is. Middleware finds the error itself in the response.
+fn error_response(error: tide::Error) -> Response {
+    let own = error.downcast_ref::<Error>().and_then(|error| match error {
+        Error::Handshake(handshake) => Some(*handshake),
+        _ => None,
+    });
+    match own.or_else(|| error.downcast_ref::<HandshakeError>().copied()) {
+        Some(handshake) => {
+            let mut response = handshake_response(handshake);
+            response.set_error(error);
+            response
+        }
+        None => error.into(),
+    }
+}
+
+fn handshake_response(error: HandshakeError) -> Response {
+    let status = StatusCode::try_from(error.status()).unwrap_or(StatusCode::InternalServerError);
+    let mut response = Response::new(status);
+    match error {
+        HandshakeError::VersionUnsupported => response.insert_header("sec-websocket-version", "13"),
+        HandshakeError::MethodNotGet => response.insert_header("allow", "GET"),
+        _ => {}
+    }
+    response.set_body(format!("{error}\n{}\n", error.hint()).trim_end());
+    response
+}

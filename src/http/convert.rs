@@ -1,0 +1,267 @@
+//! hyper's requests into tide's, and tide's responses into hyper's.
+//!
+//! Nothing here can panic, whatever a peer sent or a handler set. What the two sides do not share is
+//! refused, or kept aside: header values that are not ASCII wait in [`RawHeaders`].
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ::http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use ::http::uri::Authority;
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, Version, request};
+use futures::channel::oneshot;
+use hyper::body::{Body as _, Incoming};
+use tide::http::headers::{
+    HeaderName as TideName, HeaderValue as TideValue, HeaderValues as TideValues,
+};
+use tide::http::{Body, Method, Request, Response, Url};
+
+use super::body::{RequestBody, ResponseBody};
+use super::exchange::Exchange;
+use super::refusal::Refusal;
+use super::{Addrs, MaxBodySize, PeerAddr, RawHeaders, Upgraded};
+use crate::server::ServerOptions;
+
+/// Makes a request for tide, or says why it must not have it.
+pub(super) fn request(
+    request: ::http::Request<Incoming>,
+    options: &ServerOptions,
+    addrs: Addrs,
+    exchange: &Arc<Exchange>,
+) -> Result<Request, Refusal> {
+    let (head, incoming) = request.into_parts();
+    check_lengths(&head, options)?;
+    check_coding(&head.headers)?;
+
+    let (mut request, authority) = request_line(&head, addrs)?;
+    request.set_peer_addr(Some(addrs.peer));
+    request.set_local_addr(Some(addrs.local));
+    request.ext_mut().insert(PeerAddr(addrs.peer));
+    request.ext_mut().insert(MaxBodySize(options.max_body_size));
+    if !incoming.is_end_stream() {
+        let len = incoming.size_hint().exact().and_then(|len| usize::try_from(len).ok());
+        let body = RequestBody::new(incoming, options.body_timeout, Arc::clone(exchange));
+        request.set_body(Body::from_reader(body, len));
+        // Setting a body makes up a content type. The client's own is added below.
+        request.remove_header(CONTENT_TYPE.as_str());
+    }
+    copy_headers(&head.headers, &mut request);
+    if head.uri.authority().is_some() {
+        // RFC 9112 §3.2.2: an absolute target replaces whatever Host says.
+        if let Ok(host) = TideValue::from_str(authority.as_str()) {
+            request.insert_header(HOST.as_str(), host);
+        }
+    }
+    Ok(request)
+}
+
+/// Makes a response for hyper.
+///
+/// `upgrade` waits for the stream after a 101; only then is a 101 possible.
+pub(super) fn response(
+    mut response: Response,
+    to_head: bool,
+    upgrade: Option<oneshot::Sender<Upgraded>>,
+    exchange: &Exchange,
+) -> Result<::http::Response<ResponseBody>, Refusal> {
+    let status = StatusCode::from_u16(response.status().into())
+        .map_err(|error| invalid(&format!("status: {error}")))?;
+    let mut headers = response_headers(&response)?;
+    let body = frame(status, to_head, &mut headers, response.take_body());
+
+    if status == StatusCode::SWITCHING_PROTOCOLS {
+        let upgrade = upgrade.ok_or_else(|| invalid("101 to a request without an upgrade"))?;
+        exchange.grant(upgrade);
+    } else if status.is_informational() {
+        return Err(invalid(&format!("{status} is not a final status")));
+    }
+    let mut response = ::http::Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    Ok(response)
+}
+
+fn check_lengths(head: &request::Parts, options: &ServerOptions) -> Result<(), Refusal> {
+    let target = target_len(&head.uri);
+    if target > options.max_uri_len {
+        return Err(Refusal::TargetTooLong { len: target, max: options.max_uri_len });
+    }
+    let line = head.method.as_str().len() + target + "  HTTP/1.1\r\n".len();
+    let fields = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + ": ".len() + value.len() + "\r\n".len());
+    let len = line + fields.sum::<usize>() + "\r\n".len();
+    if len > options.max_head_size {
+        return Err(Refusal::HeadTooLarge { len, max: options.max_head_size });
+    }
+    Ok(())
+}
+
+fn target_len(uri: &Uri) -> usize {
+    let scheme = uri.scheme_str().map_or(0, |scheme| scheme.len() + "://".len());
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    scheme + authority + uri.path_and_query().map_or(0, |path| path.as_str().len())
+}
+
+/// hyper removes `chunked` and would pass on what else a body is coded in.
+fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let known = match codings.next() {
+        None => true,
+        Some(coding) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
+    };
+    if known && codings.next().is_none() { Ok(()) } else { Err(Refusal::CodingUnknown) }
+}
+
+/// Method, target and version, with the authority that the target has or implies.
+fn request_line(head: &request::Parts, addrs: Addrs) -> Result<(Request, Authority), Refusal> {
+    let method = Method::from_str(head.method.as_str())
+        .ok()
+        // Methods are case-sensitive (RFC 9110 §9.1); `http_types` thinks otherwise.
+        .filter(|method| method.as_ref() == head.method.as_str() && *method != Method::Connect)
+        .ok_or(Refusal::MethodUnknown)?;
+    let host = host(head)?;
+    let authority = match (target_authority(&head.uri)?, host) {
+        (Some(authority), _) | (None, Some(authority)) => authority,
+        // HTTP/1.0 may leave the host to us.
+        (None, None) => {
+            Authority::try_from(addrs.local.to_string()).map_err(|_| Refusal::HostMissing)?
+        }
+    };
+    if head.uri.path() == "*" && method != Method::Options {
+        return Err(Refusal::TargetInvalid);
+    }
+    let mut request = Request::new(method, url(&authority, &head.uri)?);
+    request.set_version(Some(match head.version {
+        Version::HTTP_10 => tide::http::Version::Http1_0,
+        _ => tide::http::Version::Http1_1,
+    }));
+    Ok((request, authority))
+}
+
+/// The `Host` line; `None` where there may be none.
+fn host(head: &request::Parts) -> Result<Option<Authority>, Refusal> {
+    let mut lines = head.headers.get_all(HOST).iter();
+    let Some(line) = lines.next() else {
+        return match head.version {
+            Version::HTTP_10 => Ok(None),
+            _ => Err(Refusal::HostMissing),
+        };
+    };
+    if lines.next().is_some() {
+        return Err(Refusal::HostRepeated);
+    }
+    let authority = Authority::try_from(line.as_bytes()).map_err(|_| Refusal::HostInvalid)?;
+    if is_host_and_port(&authority) { Ok(Some(authority)) } else { Err(Refusal::HostInvalid) }
+}
+
+/// The authority of an absolute target (RFC 9112 §3.2.2).
+fn target_authority(uri: &Uri) -> Result<Option<Authority>, Refusal> {
+    match (uri.scheme_str(), uri.authority()) {
+        (None, None) => Ok(None),
+        (Some("http" | "https"), Some(authority)) if is_host_and_port(authority) => {
+            Ok(Some(authority.clone()))
+        }
+        // Another scheme, user information, or the bare authority that belongs to CONNECT.
+        _ => Err(Refusal::TargetInvalid),
+    }
+}
+
+fn is_host_and_port(authority: &Authority) -> bool {
+    let Some(port) = authority.as_str().strip_prefix(authority.host()) else {
+        return false; // user information
+    };
+    match port.strip_prefix(':') {
+        Some("") | None => port.len() <= 1,
+        Some(_) => authority.port_u16().is_some(),
+    }
+}
+
+/// Puts a URL together from parts that cannot change each other's meaning.
+fn url(authority: &Authority, target: &Uri) -> Result<Url, Refusal> {
+    let mut url = Url::parse("http://localhost/").map_err(|_| Refusal::HostInvalid)?;
+    url.set_host(Some(authority.host())).map_err(|_| Refusal::HostInvalid)?;
+    url.set_port(authority.port_u16()).map_err(|()| Refusal::HostInvalid)?;
+    let path = target.path();
+    if path.contains('\\') {
+        // `Url` would read it as a slash, which a proxy in front of us did not.
+        url.set_path(&path.replace('\\', "%5C"));
+    } else {
+        url.set_path(path);
+    }
+    url.set_query(target.query());
+    Ok(url)
+}
+
+fn copy_headers(headers: &HeaderMap, request: &mut Request) {
+    let mut raw = RawHeaders::default();
+    for (name, value) in headers {
+        let tide_name = TideName::from_str(name.as_str());
+        // Copies, all of them: hyper's values are slices of its read buffer, and keep it alive.
+        match (tide_name, TideValue::from_bytes(value.as_bytes().to_vec())) {
+            (Ok(name), Ok(value)) => request.append_header(name, value),
+            _ => raw.0.push((owned(name), value.as_bytes().to_vec())),
+        }
+    }
+    if !raw.0.is_empty() {
+        request.ext_mut().insert(raw);
+    }
+}
+
+/// A copy of `name` that shares no memory with hyper's read buffer.
+fn owned(name: &HeaderName) -> HeaderName {
+    HeaderName::from_bytes(name.as_str().as_bytes()).unwrap_or_else(|_| name.clone())
+}
+
+fn response_headers(response: &Response) -> Result<HeaderMap, Refusal> {
+    let mut headers = HeaderMap::new();
+    for (name, values) in response {
+        append(&mut headers, name, values)?;
+    }
+    Ok(headers)
+}
+
+fn append(headers: &mut HeaderMap, name: &TideName, values: &TideValues) -> Result<(), Refusal> {
+    let line = HeaderName::from_bytes(name.as_str().as_bytes())
+        .map_err(|error| invalid(&format!("header {name}: {error}")))?;
+    for value in values {
+        // `http_types` lets line breaks through, with which a value could become two headers.
+        let value = HeaderValue::from_str(value.as_str())
+            .map_err(|error| invalid(&format!("header {name}: {error}")))?;
+        headers
+            .try_append(line.clone(), value)
+            .map_err(|error| invalid(&format!("header {name}: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Chooses the body to write and leaves only those framing headers that fit it (RFC 9112 §6).
+fn frame(status: StatusCode, to_head: bool, headers: &mut HeaderMap, body: Body) -> ResponseBody {
+    headers.remove(TRANSFER_ENCODING);
+    let claimed = headers.remove(CONTENT_LENGTH);
+    match status {
+        StatusCode::SWITCHING_PROTOCOLS => {
+            headers.remove(CONTENT_TYPE);
+            ResponseBody::empty()
+        }
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED => {
+            ResponseBody::empty()
+        }
+        _ if to_head => {
+            // The length of what a GET would have had: the body's, or what a HEAD route claims.
+            let len = body.len().filter(|len| *len > 0).map(HeaderValue::from);
+            let claimed = claimed.filter(|len| len.as_bytes().iter().all(u8::is_ascii_digit));
+            if let Some(len) = len.or(claimed) {
+                headers.insert(CONTENT_LENGTH, len);
+            }
+            ResponseBody::empty()
+        }
+        _ => ResponseBody::streamed(body),
+    }
+}
+
+fn invalid(what: &str) -> Refusal {
+    log::error!("a handler's response cannot be sent: {what}");
+    Refusal::ResponseInvalid
+}

@@ -1,0 +1,103 @@
+//! Where a connection stands between a request and its response.
+//!
+//! hyper keeps this to itself, but `socket.rs` must know which deadline applies, and whoever drives
+//! the connection whether it was upgraded. All of it belongs to one task; the atomics are here only
+//! because the body of a request may travel to another.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::channel::oneshot;
+use hyper::body::{Body, Incoming};
+
+use super::Upgraded;
+
+/// The state of one connection, shared by those who serve it.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    /// From the head of a request to the last byte of its response.
+    answering: AtomicBool,
+    /// The body of the request is not read to its end.
+    receiving: AtomicBool,
+    /// The request asks for an upgrade, so its client has no reason to half-close.
+    upgrading: AtomicBool,
+    /// A response has ended since this was last asked.
+    answered: AtomicBool,
+    /// The socket takes no more bytes at the moment.
+    stalled: AtomicBool,
+    /// The head of a request did not come in time.
+    overdue: AtomicBool,
+    /// Who waits for the stream after our 101.
+    granted: Mutex<Option<oneshot::Sender<Upgraded>>>,
+}
+
+impl Exchange {
+    /// Begins the exchange that `request` opens; it ends when the returned value is dropped.
+    pub(super) fn begin(self: &Arc<Self>, request: &::http::Request<Incoming>) -> Answering {
+        self.answering.store(true, Relaxed);
+        self.receiving.store(!request.body().is_end_stream(), Relaxed);
+        self.upgrading.store(request.headers().contains_key(::http::header::UPGRADE), Relaxed);
+        Answering(Arc::clone(self))
+    }
+
+    /// Notes that the body of the request is read, or nobody wants it any more.
+    pub(super) fn received(&self) {
+        self.receiving.store(false, Relaxed);
+    }
+
+    /// Notes that a 101 goes out, after which `upgrade` is to have the stream.
+    pub(super) fn grant(&self, upgrade: oneshot::Sender<Upgraded>) {
+        *self.granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+    }
+
+    /// Who is to have the stream, if the connection ended with a 101.
+    pub(super) fn take_granted(&self) -> Option<oneshot::Sender<Upgraded>> {
+        self.granted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes whether the socket takes bytes.
+    pub(super) fn set_stalled(&self, stalled: bool) {
+        self.stalled.store(stalled, Relaxed);
+    }
+
+    /// Notes that the head of a request did not come in time.
+    pub(super) fn set_overdue(&self) {
+        self.overdue.store(true, Relaxed);
+    }
+
+    /// Has a response ended since the last call?
+    pub(super) fn take_answered(&self) -> bool {
+        self.answered.swap(false, Relaxed)
+    }
+
+    /// Is a request being handled, or its response being written?
+    pub(super) fn is_answering(&self) -> bool {
+        self.answering.load(Relaxed)
+    }
+
+    /// Is all of a request here, and a response to come that a half-closed client can still read?
+    pub(super) fn awaits_response(&self) -> bool {
+        self.is_answering() && !self.receiving.load(Relaxed) && !self.upgrading.load(Relaxed)
+    }
+
+    /// Does the socket refuse more bytes at the moment?
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.load(Relaxed)
+    }
+
+    /// Did the head of a request not come in time?
+    pub(super) fn is_overdue(&self) -> bool {
+        self.overdue.load(Relaxed)
+    }
+}
+
+/// A request that is being answered. Dropped with the response, or with the handler.
+#[derive(Debug)]
+pub(super) struct Answering(Arc<Exchange>);
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.0.answering.store(false, Relaxed);
+        self.0.answered.store(true, Relaxed);
+    }
+}

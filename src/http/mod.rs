@@ -1,0 +1,261 @@
+//! HTTP/1.1: one connection, from its first byte to its last or to the upgrade.
+//!
+//! hyper reads and writes the bytes ([RFC 9112]), tide routes what they mean. [`Front::serve`] drives
+//! a connection between the two and does what neither does: it answers where hyper would just close,
+//! hands the stream over after a 101, and closes so that the peer can still read our last answer.
+//! Where connections come from is `server/`; what becomes of an upgraded stream is `ws/`.
+//!
+//! [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
+
+mod body;
+mod convert;
+mod exchange;
+mod refusal;
+mod socket;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::select;
+use futures::io::{AsyncReadExt, AsyncWriteExt};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::{HttpService, service_fn};
+use smol_hyper::rt::FuturesIo;
+
+use self::body::ResponseBody;
+use self::exchange::Exchange;
+use self::refusal::Refusal;
+use self::socket::Socket;
+use crate::runtime::Timer;
+use crate::server::ServerOptions;
+use crate::stream::Stream;
+
+/// What hyper may buffer of a head beyond our own limit.
+///
+/// hyper knows one limit and one answer (431). With some room above ours, a head is read to its end
+/// and the answer can say which part of it was too long.
+const HEAD_SLACK: usize = 16 * 1024;
+
+/// hyper refuses to work with a smaller buffer.
+const MIN_BUFFER: usize = 8 * 1024;
+
+/// Longest wait for the peer's FIN after ours.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Where the connection of a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddr(pub(crate) SocketAddr);
+
+/// Longest body that `ctx.body_bytes` and its siblings collect, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MaxBodySize(pub(crate) usize);
+
+/// The header lines of a request whose values `http_types` cannot hold: those that are not ASCII.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawHeaders(Vec<(::http::HeaderName, Vec<u8>)>);
+
+impl RawHeaders {
+    /// The first such value of a header, byte for byte as it was received.
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        let same = |(line, _): &&(::http::HeaderName, _)| line.as_str().eq_ignore_ascii_case(name);
+        self.0.iter().find(same).map(|(_, value)| value.as_slice())
+    }
+}
+
+/// Resolves once the 101 is written; `Err` if the connection ended before.
+///
+/// In the extensions of every request that asked for an upgrade and may have one: HTTP/1.1, with an
+/// `Upgrade` header and without a body. Answering 101 is what starts the upgrade.
+#[derive(Debug)]
+pub(crate) struct OnUpgrade(pub(crate) oneshot::Receiver<Upgraded>);
+
+/// The stream below an upgraded connection, with what was read of it too early.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    /// Positioned after `read_ahead`.
+    pub(crate) stream: Stream,
+    /// The first bytes of the new protocol, which came along with the head of the request.
+    pub(crate) read_ahead: Bytes,
+}
+
+/// Both ends of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Addrs {
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+}
+
+/// What every connection of a server shares: its routes and its limits.
+pub(crate) struct Front<State> {
+    app: tide::Server<State>,
+    options: ServerOptions,
+    builder: http1::Builder,
+}
+
+impl<State: Clone + Send + Sync + 'static> Front<State> {
+    /// Serves `app` within the limits of `options`.
+    pub(crate) fn new(app: tide::Server<State>, options: ServerOptions) -> Self {
+        let builder = builder(&options);
+        Self { app, options, builder }
+    }
+
+    /// Serves one connection until it ends or is upgraded.
+    pub(crate) async fn serve(self: Arc<Self>, stream: Stream, addrs: Addrs) {
+        let exchange = Arc::new(Exchange::default());
+        let socket = Socket::new(stream, Arc::clone(&exchange), &self.options);
+        let service = service_fn(|request| {
+            // Boxed, so that a connection between requests does not hold room for a handler.
+            Box::pin(Arc::clone(&self).answer(request, addrs, Arc::clone(&exchange)))
+        });
+        let mut connection = self.builder.serve_connection(FuturesIo::new(socket), service);
+        let outcome = drive(&mut connection, &exchange).await;
+        let parts = connection.into_parts();
+        let socket = parts.io.into_inner();
+        match (outcome, exchange.take_granted()) {
+            (Ok(()), Some(upgrade)) => {
+                // Copied, because the bytes are a slice of hyper's whole read buffer.
+                let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
+                let stream = socket.into_stream();
+                // A handler that no longer waits for the stream wants it closed.
+                drop(upgrade.send(Upgraded { stream, read_ahead }));
+            }
+            (Ok(()), None) if socket.has_ended() => {}
+            (Ok(()), None) => close(socket.into_stream(), None).await,
+            (Err(error), granted) => {
+                log::debug!("connection from {} failed: {error}", addrs.peer);
+                // A handler that waits for the stream need not wait for the goodbye.
+                drop(granted);
+                let last = unanswered(&error, &parts.read_buf, &exchange);
+                close(socket.into_stream(), last).await;
+            }
+        }
+    }
+
+    /// Answers one request.
+    async fn answer(
+        self: Arc<Self>,
+        request: ::http::Request<Incoming>,
+        addrs: Addrs,
+        exchange: Arc<Exchange>,
+    ) -> Result<::http::Response<ResponseBody>, Infallible> {
+        let answering = exchange.begin(&request);
+        let upgradable = may_upgrade(&request);
+        let to_head = request.method() == ::http::Method::HEAD;
+
+        let request = convert::request(request, &self.options, addrs, &exchange);
+        let response = match request {
+            Ok(mut request) => {
+                let granted = upgradable.then(|| offer_upgrade(&mut request));
+                match self.route(request).await {
+                    Ok(response) => convert::response(response, to_head, granted, &exchange),
+                    Err(refusal) => Err(refusal),
+                }
+            }
+            Err(refusal) => Err(refusal),
+        };
+        let response = response.unwrap_or_else(|refusal| refusal.response(to_head));
+        Ok(response.map(|body| body.until_sent(answering)))
+    }
+
+    async fn route(&self, request: tide::http::Request) -> Result<tide::http::Response, Refusal> {
+        let respond = AssertUnwindSafe(self.app.respond(request));
+        match respond.catch_unwind().await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Ok(tide::Response::from(error).into()),
+            Err(_) => Err(Refusal::HandlerPanicked),
+        }
+    }
+}
+
+impl<State> fmt::Debug for Front<State> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+fn builder(options: &ServerOptions) -> http1::Builder {
+    let buffer = options.max_head_size.saturating_add(HEAD_SLACK).max(MIN_BUFFER);
+    let mut builder = http1::Builder::new();
+    // `Socket` keeps the deadlines: hyper has one for both the idle time and the head.
+    builder.header_read_timeout(None).max_header_size(buffer).max_buf_size(buffer);
+    if options.max_headers != ServerOptions::default().max_headers {
+        // Any value set moves hyper's header table from the stack to the heap.
+        builder.max_headers(options.max_headers);
+    }
+    builder
+}
+
+fn may_upgrade(request: &::http::Request<Incoming>) -> bool {
+    request.version() == ::http::Version::HTTP_11
+        && request.headers().contains_key(::http::header::UPGRADE)
+        && request.body().is_end_stream()
+}
+
+fn offer_upgrade(request: &mut tide::http::Request) -> oneshot::Sender<Upgraded> {
+    let (sender, receiver) = oneshot::channel();
+    request.ext_mut().insert(OnUpgrade(receiver));
+    sender
+}
+
+/// Runs a connection until hyper is done with it and everything is written.
+async fn drive<S>(
+    connection: &mut http1::Connection<FuturesIo<Socket>, S>,
+    exchange: &Exchange,
+) -> hyper::Result<()>
+where
+    S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible> + Unpin,
+    S::Future: Unpin,
+{
+    let mut outcome = None;
+    poll_fn(|cx| {
+        let result = ready!(connection.poll_without_shutdown(cx));
+        // hyper calls itself done while its last bytes, the 4xx to a malformed request included,
+        // may wait for the socket to take them. Polled again, it goes on writing.
+        let writing = result.as_ref().map_or_else(hyper::Error::is_parse, |()| true);
+        outcome.get_or_insert(result);
+        if writing && exchange.is_stalled() { Poll::Pending } else { Poll::Ready(()) }
+    })
+    .await;
+    outcome.unwrap_or(Ok(()))
+}
+
+/// The answer that hyper left out when it gave up on a connection.
+fn unanswered(error: &hyper::Error, read: &[u8], exchange: &Exchange) -> Option<Refusal> {
+    let mid_head = !read.is_empty() && !exchange.is_answering();
+    match error {
+        _ if !mid_head => None,
+        error if error.is_parse_version_h2() => Some(Refusal::Http2),
+        error if error.is_incomplete_message() => Some(Refusal::HeadIncomplete),
+        _ => exchange.is_overdue().then_some(Refusal::HeadTimeout),
+    }
+}
+
+/// Ends our direction after a last answer, and waits for the peer to end its own.
+///
+/// Closed with bytes unread, the socket would send a reset, and the peer might never see the answer.
+async fn close(mut stream: Stream, last: Option<Refusal>) {
+    let goodbye = async {
+        if let Some(refusal) = last {
+            stream.write_all(&refusal.encode()).await?;
+        }
+        stream.close().await?;
+        let mut scratch = vec![0; 4 * 1024];
+        while stream.read(&mut scratch).await? > 0 {}
+        Ok::<(), io::Error>(())
+    };
+    if let Some(deadline) = Instant::now().checked_add(LINGER) {
+        select(pin!(goodbye), Timer::at(deadline)).await;
+    }
+}

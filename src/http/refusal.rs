@@ -1,0 +1,133 @@
+//! The answers that are ours: to requests no handler sees, and for handlers that cannot answer.
+
+use std::fmt;
+
+use ::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
+use ::http::{HeaderValue, StatusCode};
+
+use super::body::ResponseBody;
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+
+/// Why a request is not answered by its handler.
+///
+/// `Display` is the body of the answer: one line for the person who reads it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub(super) enum Refusal {
+    /// HTTP/1.1 without a `Host` line (RFC 9112 §3.2).
+    HostMissing,
+    /// More than one `Host` line (RFC 9112 §3.2).
+    HostRepeated,
+    /// `Host` is not a host with an optional port (RFC 9112 §3.2).
+    HostInvalid,
+    /// The request target is not one for this server (RFC 9112 §3.2).
+    TargetInvalid,
+    /// The request target is too long (RFC 9110 §15.5.15).
+    TargetTooLong {
+        /// Length of the target, in bytes.
+        len: usize,
+        /// What [`ServerOptions`](crate::ServerOptions) allows.
+        max: usize,
+    },
+    /// The head of the request is too large (RFC 6585 §5).
+    HeadTooLarge {
+        /// Size of the head, in bytes.
+        len: usize,
+        /// What [`ServerOptions`](crate::ServerOptions) allows.
+        max: usize,
+    },
+    /// The head of the request was not complete in time (RFC 9110 §15.5.9).
+    HeadTimeout,
+    /// The client ended its direction in the middle of a head.
+    HeadIncomplete,
+    /// A method that neither tide nor we know, or `CONNECT` (RFC 9110 §9.1).
+    MethodUnknown,
+    /// A transfer coding other than `chunked` (RFC 9112 §6.1).
+    CodingUnknown,
+    /// HTTP/2 without having agreed on it (RFC 9110 §15.6.6).
+    Http2,
+    /// The handler, or a middleware around it, panicked.
+    HandlerPanicked,
+    /// The handler's response cannot be written as HTTP.
+    ResponseInvalid,
+}
+
+impl Refusal {
+    /// The status to answer with.
+    pub(super) fn status(&self) -> StatusCode {
+        match self {
+            Self::HostMissing
+            | Self::HostRepeated
+            | Self::HostInvalid
+            | Self::TargetInvalid
+            | Self::HeadIncomplete => StatusCode::BAD_REQUEST,
+            Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
+            Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::MethodUnknown | Self::CodingUnknown => StatusCode::NOT_IMPLEMENTED,
+            Self::Http2 => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::HandlerPanicked | Self::ResponseInvalid => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The answer, for hyper to write; `to_head` leaves the body out.
+    pub(super) fn response(&self, to_head: bool) -> ::http::Response<ResponseBody> {
+        let text = self.text();
+        let len = HeaderValue::from(text.len());
+        let body = if to_head { ResponseBody::empty() } else { ResponseBody::full(text) };
+        let mut response = ::http::Response::new(body);
+        *response.status_mut() = self.status();
+        response.headers_mut().insert(CONTENT_TYPE, TEXT);
+        response.headers_mut().insert(CONTENT_LENGTH, len);
+        if self.ends_connection() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    /// The answer as bytes, for where hyper has given up on the connection.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let text = self.text();
+        format!(
+            "HTTP/1.1 {}\r\nconnection: close\r\ncontent-type: text/plain; charset=utf-8\r\n\
+             content-length: {}\r\n\r\n{text}",
+            self.status(),
+            text.len(),
+        )
+        .into_bytes()
+    }
+
+    fn text(&self) -> String {
+        format!("{self}\n")
+    }
+
+    /// Whoever sends such a request may mean something else with the bytes after it.
+    fn ends_connection(&self) -> bool {
+        !self.status().is_server_error() || *self == Self::CodingUnknown
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostMissing => f.write_str("the request has no Host header"),
+            Self::HostRepeated => f.write_str("the request has more than one Host header"),
+            Self::HostInvalid => f.write_str("the Host header is not a host with optional port"),
+            Self::TargetInvalid => f.write_str("the request target is not one for this server"),
+            Self::TargetTooLong { len, max } => {
+                write!(f, "the request target has {len} bytes, the limit is {max}")
+            }
+            Self::HeadTooLarge { len, max } => {
+                write!(f, "the request head has {len} bytes, the limit is {max}")
+            }
+            Self::HeadTimeout => f.write_str("the request head was not complete in time"),
+            Self::HeadIncomplete => f.write_str("the request ended in the middle of its head"),
+            Self::MethodUnknown => f.write_str("the request method is not implemented"),
+            Self::CodingUnknown => f.write_str("the only transfer coding implemented is chunked"),
+            Self::Http2 => f.write_str("this server speaks HTTP/1.1 only"),
+            Self::HandlerPanicked => f.write_str("the server failed to answer this request"),
+            Self::ResponseInvalid => f.write_str("the server made an answer that is not HTTP"),
+        }
+    }
+}

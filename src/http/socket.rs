@@ -1,0 +1,219 @@
+//! The stream of an HTTP connection, with patience for its peer.
+//!
+//! hyper has one timer for the time between requests and the time a head may take, and none for a
+//! peer that takes no bytes. Here each has its own: a read fails when the head of a request is
+//! overdue, ends when the connection idled too long, and a write fails when the peer stopped reading.
+//! While a request is answered nothing is overdue: that is the handler's time.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures::io::{AsyncRead, AsyncWrite};
+
+use super::exchange::Exchange;
+use crate::runtime::Timer;
+use crate::server::ServerOptions;
+use crate::stream::Stream;
+
+/// How long a response may still take once its client has sent a FIN.
+///
+/// The client may only have half-closed, as `printf … | nc -N` does, and still read; or it is gone.
+const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(2);
+
+/// A [`Stream`] as hyper sees it.
+#[derive(Debug)]
+pub(super) struct Socket {
+    stream: Stream,
+    exchange: Arc<Exchange>,
+    head_timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    awaiting: Awaiting,
+    reading: Alarm,
+    writing: Alarm,
+    ended: bool,
+}
+
+/// What a read waits for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Awaiting {
+    /// The rest of a head, or the first one of the connection.
+    Head,
+    /// Another request, which the peer need not send.
+    Request,
+    /// The response to a client that has sent a FIN.
+    Response,
+}
+
+impl Socket {
+    /// Serves HTTP on `stream`; the time for the first head starts now.
+    pub(super) fn new(stream: Stream, exchange: Arc<Exchange>, options: &ServerOptions) -> Self {
+        let mut reading = Alarm::default();
+        reading.set(options.head_timeout);
+        Self {
+            stream,
+            exchange,
+            head_timeout: options.head_timeout,
+            idle_timeout: options.idle_timeout,
+            write_timeout: options.write_timeout,
+            awaiting: Awaiting::Head,
+            reading,
+            writing: Alarm::default(),
+            ended: false,
+        }
+    }
+
+    /// Has the peer ended its direction, so that nothing is left unread?
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Gives the stream back, for another protocol or to be closed.
+    pub(super) fn into_stream(self) -> Stream {
+        self.stream
+    }
+
+    fn await_(&mut self, awaiting: Awaiting, timeout: Option<Duration>) {
+        self.awaiting = awaiting;
+        self.reading.set(timeout);
+    }
+
+    /// Bytes came while no request was being answered: they begin a head, or go on with one.
+    fn on_head_bytes(&mut self) {
+        if self.exchange.take_answered() || self.awaiting != Awaiting::Head {
+            self.await_(Awaiting::Head, self.head_timeout);
+        }
+    }
+
+    /// Nothing came while no request was being answered.
+    fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.exchange.take_answered() {
+            self.await_(Awaiting::Request, self.idle_timeout);
+        }
+        ready!(self.reading.poll(cx));
+        if self.awaiting == Awaiting::Head {
+            self.exchange.set_overdue();
+        }
+        // hyper drops what is left in its buffer: whoever drives it answers a head that has begun.
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// The peer will send nothing more, but may still read the response.
+    fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.awaiting != Awaiting::Response {
+            self.await_(Awaiting::Response, Some(HALF_CLOSED_PATIENCE));
+        }
+        self.reading.poll(cx).map(|()| Ok(0))
+    }
+
+    /// Notes whether the peer took bytes, and fails when it took none for too long.
+    fn poll_taken(
+        &mut self,
+        written: Poll<io::Result<usize>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        if written.is_ready() {
+            self.exchange.set_stalled(false);
+            return written;
+        }
+        if !self.exchange.is_stalled() {
+            self.exchange.set_stalled(true);
+            self.writing.set(self.write_timeout);
+        }
+        ready!(self.writing.poll(cx));
+        self.exchange.set_stalled(false);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        this.ended |= matches!(read, Poll::Ready(Ok(0)));
+        match read {
+            Poll::Ready(Ok(0)) if this.exchange.awaits_response() => this.poll_half_closed(cx),
+            Poll::Pending if !this.exchange.is_answering() => this.poll_overdue(cx),
+            read => {
+                if !this.exchange.is_answering() {
+                    this.on_head_bytes();
+                }
+                read
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write(cx, buf);
+        this.poll_taken(written, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
+        this.poll_taken(written, cx)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_close(cx)
+    }
+}
+
+/// A deadline that is cheap to move: a new one costs nothing until it could be missed.
+#[derive(Debug, Default)]
+struct Alarm {
+    deadline: Option<Instant>,
+    timer: Option<(Instant, Timer)>,
+}
+
+impl Alarm {
+    /// Goes off after `timeout` from now; never, if there is none.
+    fn set(&mut self, timeout: Option<Duration>) {
+        // A time too far to be told is never, too.
+        self.deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    }
+
+    /// Waits for the deadline.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deadline) = self.deadline else {
+            return Poll::Pending;
+        };
+        loop {
+            let (set_to, timer) = self.timer.get_or_insert_with(|| (deadline, Timer::at(deadline)));
+            // A timer set for earlier may stay: when it goes off it is set again. That saves the
+            // reactor two operations for each request.
+            if deadline < *set_to {
+                *set_to = deadline;
+                timer.set_at(deadline);
+            }
+            ready!(Pin::new(&mut *timer).poll(cx));
+            if Instant::now() >= deadline {
+                return Poll::Ready(());
+            }
+            *set_to = deadline;
+            timer.set_at(deadline);
+        }
+    }
+}

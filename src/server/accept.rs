@@ -1,0 +1,118 @@
+//! The accept loop, which nothing ends.
+//!
+//! It knows sockets only; what is done with them is `http/`.
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::runtime::{TcpListener, TcpStream, Timer};
+
+/// Accepts connections for ever and gives each to `serve`, which must not block.
+pub(super) async fn accept_from(
+    listener: &TcpListener,
+    serve: impl Fn(TcpStream, SocketAddr),
+) -> ! {
+    let mut backoff = Backoff::default();
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                backoff = Backoff::default();
+                match stream.set_nodelay() {
+                    Ok(()) => serve(stream, peer),
+                    Err(error) => log::debug!("connection from {peer} is already gone: {error}"),
+                }
+            }
+            Err(error) => {
+                if let Some(pause) = backoff.after(&error) {
+                    log::warn!("cannot accept, next try in {pause:?}: {error}");
+                    sleep(pause).await;
+                }
+            }
+        }
+    }
+}
+
+async fn sleep(pause: Duration) {
+    if let Some(deadline) = Instant::now().checked_add(pause) {
+        Timer::at(deadline).await;
+    }
+}
+
+/// How long to leave the listener alone after an error.
+#[derive(Debug)]
+struct Backoff {
+    next: Duration,
+}
+
+impl Backoff {
+    const FIRST: Duration = Duration::from_millis(5);
+    const LONGEST: Duration = Duration::from_secs(1);
+
+    /// The pause after `error`; `None` if the next connection has nothing to do with it.
+    fn after(&mut self, error: &io::Error) -> Option<Duration> {
+        if concerns_one_connection(error.kind()) {
+            return None;
+        }
+        let pause = self.next;
+        self.next = pause.saturating_mul(2).min(Self::LONGEST);
+        Some(pause)
+    }
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Self::FIRST }
+    }
+}
+
+/// accept(2) also reports what happened to the one connection it would have returned.
+///
+/// All else is taken for a lack of something, as EMFILE, ENFILE, ENOBUFS and ENOMEM are: the
+/// connection stays in the queue, and another try at once would spin.
+fn concerns_one_connection(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::ConnectionAborted
+            | ErrorKind::ConnectionReset
+            | ErrorKind::ConnectionRefused
+            | ErrorKind::Interrupted
+            | ErrorKind::TimedOut
+            | ErrorKind::NetworkDown
+            | ErrorKind::NetworkUnreachable
+            | ErrorKind::HostUnreachable
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_lack_of_resources_pauses_for_5_ms_doubling_up_to_a_second() {
+        const EMFILE: i32 = 24;
+        let mut backoff = Backoff::default();
+        let pauses: Vec<_> = std::iter::repeat_with(|| io::Error::from_raw_os_error(EMFILE))
+            .take(10)
+            .filter_map(|error| backoff.after(&error))
+            .map(|pause| pause.as_millis())
+            .collect();
+        assert_eq!(pauses, [5, 10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn only_errors_of_one_connection_are_passed_over_without_a_pause() {
+        let pause = |code| Backoff::default().after(&io::Error::from_raw_os_error(code));
+        let [lacking, single] = [[12, 23, 24, 105].as_slice(), &[4, 103, 104]];
+        assert!(
+            lacking.iter().all(|code| pause(*code).is_some()),
+            "ENOMEM, ENFILE, EMFILE, ENOBUFS"
+        );
+        assert!(
+            single.iter().all(|code| pause(*code).is_none()),
+            "EINTR, ECONNABORTED, ECONNRESET"
+        );
+    }
+}

@@ -1,0 +1,171 @@
+//! How long and how large HTTP may be.
+
+use std::io;
+use std::time::Duration;
+
+/// Limits of the HTTP side of a server.
+///
+/// The defaults are safe on the open internet. They hold until a connection is upgraded; from then
+/// on it is `WebSocketOptions` that count.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidewire::ServerOptions;
+///
+/// let options = ServerOptions::default()
+///     .head_timeout(Duration::from_secs(5))
+///     .max_body_size(64 * 1024);
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    pub(crate) head_timeout: Option<Duration>,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) body_timeout: Option<Duration>,
+    pub(crate) write_timeout: Option<Duration>,
+    pub(crate) max_head_size: usize,
+    pub(crate) max_headers: usize,
+    pub(crate) max_uri_len: usize,
+    pub(crate) max_body_size: usize,
+}
+
+impl ServerOptions {
+    /// What [`max_head_size`](Self::max_head_size) may be at most: 1 MiB.
+    pub const HIGHEST_HEAD_SIZE: usize = 1024 * 1024;
+
+    /// What [`max_headers`](Self::max_headers) may be at most: 10 000.
+    pub const HIGHEST_HEADERS: usize = 10_000;
+
+    /// Longest time for the head of a request, from its first byte to its last. Default: 10 s.
+    ///
+    /// On a new connection the time starts when it is accepted. A head that is late is answered
+    /// with 408; a connection on which nothing came is closed. `None` waits for ever.
+    #[must_use]
+    pub fn head_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.head_timeout = timeout.into();
+        self
+    }
+
+    /// Longest time between a response and the next request on its connection, which is then
+    /// closed. Default: 75 s. `None` waits for ever.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = timeout.into();
+        self
+    }
+
+    /// Longest time without a byte of a request's body, while the handler reads it. Default: 30 s.
+    ///
+    /// Reading then fails with [`io::ErrorKind::TimedOut`]. `None` waits for ever.
+    #[must_use]
+    pub fn body_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.body_timeout = timeout.into();
+        self
+    }
+
+    /// Longest time for which a client takes no byte of a response; the connection is then closed.
+    /// Default: 30 s. `None` waits for ever.
+    #[must_use]
+    pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.write_timeout = timeout.into();
+        self
+    }
+
+    /// Largest head of a request, request line included, in bytes. Default: 16 KiB.
+    ///
+    /// A larger one is answered with 431 (RFC 6585 §5).
+    #[must_use]
+    pub fn max_head_size(mut self, max: usize) -> Self {
+        self.max_head_size = max;
+        self
+    }
+
+    /// Most header lines of a request. Default: 100.
+    ///
+    /// More are answered with 431 (RFC 6585 §5).
+    #[must_use]
+    pub fn max_headers(mut self, max: usize) -> Self {
+        self.max_headers = max;
+        self
+    }
+
+    /// Longest request target, in bytes. Default: 8 KiB.
+    ///
+    /// A longer one is answered with 414 (RFC 9110 §15.5.15) as long as the head has room for it;
+    /// beyond that, with 431.
+    #[must_use]
+    pub fn max_uri_len(mut self, max: usize) -> Self {
+        self.max_uri_len = max;
+        self
+    }
+
+    /// Largest request body that is collected for a handler, in bytes. Default: 1 MiB.
+    ///
+    /// A larger one is answered with 413 (RFC 9110 §15.5.14). A handler that reads the body as a
+    /// stream sets its own limit.
+    #[must_use]
+    pub fn max_body_size(mut self, max: usize) -> Self {
+        self.max_body_size = max;
+        self
+    }
+
+    /// Refuses what no server could work with.
+    pub(super) fn check(&self) -> io::Result<()> {
+        let ranges = [
+            ("max_head_size", self.max_head_size, Self::HIGHEST_HEAD_SIZE),
+            ("max_headers", self.max_headers, Self::HIGHEST_HEADERS),
+            ("max_uri_len", self.max_uri_len, Self::HIGHEST_HEAD_SIZE),
+        ];
+        for (name, value, highest) in ranges {
+            if !(1..=highest).contains(&value) {
+                let error = format!("{name} is {value}, it must be 1 to {highest}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            head_timeout: Some(Duration::from_secs(10)),
+            idle_timeout: Some(Duration::from_secs(75)),
+            body_timeout: Some(Duration::from_secs(30)),
+            write_timeout: Some(Duration::from_secs(30)),
+            max_head_size: 16 * 1024,
+            max_headers: 100,
+            max_uri_len: 8 * 1024,
+            max_body_size: 1024 * 1024,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_those_of_the_documentation_and_valid() {
+        let options = ServerOptions::default();
+        assert_eq!(options.head_timeout, Some(Duration::from_secs(10)));
+        assert_eq!(options.idle_timeout, Some(Duration::from_secs(75)));
+        assert_eq!((options.max_head_size, options.max_headers), (16_384, 100));
+        assert_eq!((options.max_uri_len, options.max_body_size), (8_192, 1_048_576));
+        assert!(options.check().is_ok());
+    }
+
+    #[test]
+    fn a_limit_no_request_could_keep_is_refused_by_name() {
+        let cases = [
+            (ServerOptions::default().max_head_size(0), "max_head_size is 0"),
+            (ServerOptions::default().max_headers(usize::MAX), "max_headers is"),
+            (ServerOptions::default().max_uri_len(0), "max_uri_len is 0"),
+        ];
+        for (options, message) in cases {
+            let error = options.check().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().starts_with(message), "{error}");
+        }
+    }
+}

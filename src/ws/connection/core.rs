@@ -1,0 +1,490 @@
+//! One connection, from the stream to the queues of both directions.
+//!
+//! Everything here happens under the connection's lock and never waits: what cannot go on leaves
+//! the connection's waker with the stream or the timer. Who calls, and when, is `task.rs` for a
+//! connection with a task of its own, and the methods of [`WebSocket`](super::WebSocket) else.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes};
+use futures::io::{AsyncRead, AsyncWrite};
+
+use super::deadlines::{Deadline, Deadlines};
+use super::inbox::Inbox;
+use super::outbox::Outbox;
+use super::scratch;
+use super::stats::{CloseInfo, Initiator, Stats};
+use crate::error::{Error, Result, Timeout};
+use crate::stream::Stream;
+use crate::ws::options::Settings;
+use crate::ws::proto::{CloseCode, CloseFrame, Decoder, Frame, OpCode, Payload, Role, State};
+
+/// Reads per turn, so that a peer who never stops cannot keep the thread.
+const READS_PER_TURN: usize = 16;
+
+/// Messages per turn, for the same reason.
+pub(super) const MESSAGES_PER_TURN: usize = 64;
+
+/// How long to wait for the end of the stream, after the closing handshake.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// How far the connection is closed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Open,
+    /// A close frame is queued: wait for it to be written, and for the peer's.
+    Closing,
+    /// Our half of the stream is ended: read to the end of the other, so that what the peer still
+    /// sends cannot turn our close frame into a reset.
+    Lingering { has_ended: bool },
+    /// The stream is dropped.
+    Gone,
+}
+
+/// Who waits in `recv`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Parked {
+    Nobody,
+    /// The handler, in the connection's own task: it reads for itself.
+    InTask,
+    /// Somebody the connection's task has to wake.
+    Elsewhere,
+}
+
+/// What the connection is read by; the first call decides.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Mode {
+    Undecided,
+    Messages,
+    Frames,
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    stream: Option<Stream>,
+    decoder: Decoder,
+    /// Bytes that were read and not decoded yet.
+    unread: Bytes,
+    pub(super) inbox: Inbox,
+    pub(super) outbox: Outbox,
+    /// The payload of the latest ping, when the outbox was too full for its pong.
+    pong: Option<Payload>,
+    pub(super) state: State,
+    phase: Phase,
+    end: Option<Result<()>>,
+    initiator: Initiator,
+    settings: Settings,
+    deadlines: Deadlines,
+    pub(super) stats: Stats,
+    role: Role,
+    mode: Mode,
+    pub(super) parked: Parked,
+    /// Messages that may still pass in this turn.
+    pub(super) budget: usize,
+    /// Has the connection a task that reads, writes and closes for it?
+    pub(super) has_task: bool,
+    /// The waker of that task, to tell whether a caller runs in it.
+    pub(super) task_waker: Option<Waker>,
+    /// Has that task been woken to write?
+    pub(super) is_write_scheduled: bool,
+    /// Is the `WebSocket` dropped?
+    pub(super) is_abandoned: bool,
+    /// Has something happened that senders, or those who wait for the end, wait for?
+    pub(super) has_news: bool,
+}
+
+impl Core {
+    pub(super) fn new(stream: Stream, unread: Bytes, role: Role, settings: Settings) -> Self {
+        Self {
+            stream: Some(stream),
+            decoder: Decoder::new(role, settings.limits),
+            unread,
+            inbox: Inbox::default(),
+            outbox: Outbox::new(role),
+            pong: None,
+            state: State::default(),
+            phase: Phase::Open,
+            end: None,
+            initiator: Initiator::Local,
+            settings,
+            deadlines: Deadlines::default(),
+            stats: Stats::new(),
+            role,
+            mode: Mode::Undecided,
+            parked: Parked::Nobody,
+            budget: MESSAGES_PER_TURN,
+            has_task: false,
+            task_waker: None,
+            is_write_scheduled: false,
+            is_abandoned: false,
+            has_news: false,
+        }
+    }
+
+    /// Decides whether control frames are kept for the caller.
+    pub(super) fn set_mode(&mut self, mode: Mode) {
+        if self.mode != mode {
+            self.mode = mode;
+            if mode == Mode::Messages {
+                self.inbox.drop_controls();
+            }
+        }
+    }
+
+    /// Writes, reads ahead and closes as far as possible without waiting.
+    pub(super) fn service(&mut self, cx: &mut Context<'_>) {
+        self.inbox.release();
+        for _ in 0..READS_PER_TURN {
+            self.write(cx);
+            let has_progressed = match self.phase {
+                Phase::Open => self.can_read_ahead() && self.fill(cx, false).is_ready(),
+                Phase::Closing => self.continue_closing(cx),
+                Phase::Lingering { .. } => self.linger(cx),
+                Phase::Gone => return,
+            };
+            if !has_progressed {
+                return self.check_deadlines(cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    /// Reads once and decodes what was read; pending when nothing is there.
+    ///
+    /// `is_wanted` if somebody waits for the rest of a message, whatever else is queued.
+    pub(super) fn fill(&mut self, cx: &mut Context<'_>, is_wanted: bool) -> Poll<()> {
+        if self.end.is_some() {
+            return Poll::Pending;
+        }
+        if !self.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.unread);
+            let mut input = &*unread;
+            self.decode(&mut input, is_wanted);
+            let used = unread.len() - input.len();
+            unread.advance(used);
+            self.unread = unread;
+            return Poll::Ready(());
+        }
+        scratch::with_read_buffer(|buf| {
+            let Some(stream) = &mut self.stream else { return Poll::Pending };
+            match Pin::new(stream).poll_read(cx, buf) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => self.lose(io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(Ok(len)) => {
+                    self.stats.wire_bytes_in += as_u64(len);
+                    let mut input = buf.get(..len).unwrap_or_default();
+                    self.decode(&mut input, is_wanted);
+                    self.unread = Bytes::copy_from_slice(input);
+                }
+                Poll::Ready(Err(error)) => self.lose(error),
+            }
+            Poll::Ready(())
+        })
+    }
+
+    /// Takes frames off the front of `input` until it is used up or enough is queued.
+    fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
+        while !self.has_enough(is_wanted) {
+            match self.decoder.next(input) {
+                Ok(Some(frame)) => self.accept(frame),
+                Ok(None) => return,
+                Err(error) => self.fail(Error::Protocol(error), error.close_code()),
+            }
+            if self.end.is_some() {
+                // Whatever follows a close frame is not for us (§5.5.1, §7.1.7).
+                *input = &[];
+                return;
+            }
+        }
+    }
+
+    fn accept(&mut self, frame: Frame) {
+        self.stats.frames_in += 1;
+        match frame.opcode() {
+            OpCode::Continuation | OpCode::Text | OpCode::Binary => {
+                self.stats.payload_bytes_in += as_u64(frame.payload().len());
+                self.stats.messages_in += u64::from(frame.fin());
+                // After our close frame nobody has to read what still comes.
+                if self.phase == Phase::Open || !self.is_full() {
+                    self.inbox.push(frame);
+                }
+                return;
+            }
+            OpCode::Ping => {
+                self.stats.pings_in += 1;
+                if self.settings.auto_pong && self.state.can_send() {
+                    self.pong = Some(Payload::copy_from(frame.payload()));
+                    self.queue_pong();
+                }
+            }
+            OpCode::Pong => self.stats.pongs_in += 1,
+            OpCode::Close => self.accept_close(frame.payload()),
+        }
+        if self.mode != Mode::Messages {
+            self.inbox.push(frame);
+        }
+    }
+
+    /// Answers the latest ping, unless the peer leaves too much unread: a flood of pings then
+    /// costs one payload, and §5.5.3 allows to answer the last of them only.
+    fn queue_pong(&mut self) {
+        if self.outbox.len() >= self.settings.send_buffer_size || !self.state.can_send() {
+            return;
+        }
+        if let Some(payload) = self.pong.take() {
+            self.push(Frame::from_payload(true, OpCode::Pong, payload));
+        }
+    }
+
+    fn accept_close(&mut self, payload: &[u8]) {
+        // The decoder has checked the payload.
+        let frame = CloseFrame::decode(payload).unwrap_or_default();
+        if self.state.can_send() {
+            self.initiator = Initiator::Remote;
+        }
+        let reply = frame.as_ref().map(|frame| CloseFrame::lossy(frame.code(), ""));
+        self.state.receive_close(frame);
+        self.end.get_or_insert(Ok(()));
+        self.has_news = true;
+        self.queue_close(reply);
+    }
+
+    /// Begins the closing handshake, unless it has begun.
+    pub(super) fn begin_close(&mut self, frame: Option<CloseFrame>) {
+        if self.phase == Phase::Open {
+            self.queue_close(frame);
+        }
+    }
+
+    fn queue_close(&mut self, frame: Option<CloseFrame>) {
+        let payload = frame.as_ref().map_or_else(Payload::empty, |frame| frame.encode().into());
+        if self.state.send_close(frame) {
+            self.push(Frame::from_payload(true, OpCode::Close, payload));
+            self.deadlines.start_close(Deadline::Close, self.settings.close_timeout);
+        }
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+            self.has_news = true;
+        }
+    }
+
+    /// Fails the connection (§7.1.7): tells the peer why, and waits for nothing more from it.
+    fn fail(&mut self, error: Error, code: CloseCode) {
+        log::debug!("connection failed: {error}");
+        let frame = CloseFrame::lossy(code, &error.to_string());
+        self.end.get_or_insert(Err(error));
+        self.queue_close(Some(frame));
+    }
+
+    /// The stream is lost.
+    fn lose(&mut self, error: io::Error) {
+        if self.state.can_send() {
+            self.initiator = Initiator::Remote;
+        }
+        self.drop_stream(Error::from(error));
+    }
+
+    /// Ends the connection where it is; `error` unless it has ended already.
+    fn drop_stream(&mut self, error: Error) {
+        self.end.get_or_insert(Err(error));
+        self.phase = Phase::Gone;
+        self.has_news = true;
+        self.stream = None;
+        self.unread = Bytes::new();
+        self.pong = None;
+        self.outbox.clear();
+        self.deadlines.clear();
+    }
+
+    /// Waits for the close frames of both sides; true if something happened.
+    fn continue_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.end.is_none() {
+            return self.fill(cx, false).is_ready();
+        }
+        let is_written = self.outbox.is_empty();
+        if is_written {
+            self.phase = Phase::Lingering { has_ended: false };
+            self.has_news = true;
+            self.deadlines.start_close(Deadline::Linger, LINGER.min(self.settings.close_timeout));
+        }
+        is_written
+    }
+
+    /// Reads to the end of the stream, and drops it; true if something happened.
+    fn linger(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        if self.phase == (Phase::Lingering { has_ended: false }) && self.role == Role::Server {
+            // The server ends the stream first (§7.1.1), so that TIME_WAIT stays with it.
+            if Pin::new(&mut *stream).poll_close(cx).is_pending() {
+                return false;
+            }
+            self.phase = Phase::Lingering { has_ended: true };
+        }
+        let read = scratch::with_read_buffer(|buf| Pin::new(stream).poll_read(cx, buf));
+        match read {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(len)) if len > 0 => {}
+            Poll::Ready(_) => self.drop_stream(Error::Closed),
+        }
+        true
+    }
+
+    /// Writes what is queued, as far as the stream takes it.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>) {
+        self.is_write_scheduled = false;
+        self.queue_pong();
+        if self.outbox.is_empty() {
+            return;
+        }
+        let Some(stream) = &mut self.stream else { return };
+        let (written, result) = self.outbox.write(stream, cx);
+        self.stats.wire_bytes_out += as_u64(written);
+        if written > 0 || result.is_ready() {
+            self.deadlines.stop_send();
+            self.has_news = true;
+        }
+        match result {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => self.lose(error),
+            Poll::Pending => {
+                if let Some(timeout) = self.settings.send_timeout {
+                    self.deadlines.start_send(timeout);
+                }
+            }
+        }
+    }
+
+    fn check_deadlines(&mut self, cx: &mut Context<'_>) {
+        match self.settings.message_timeout {
+            Some(timeout) if self.decoder.is_inside_message() && self.is_reading() => {
+                self.deadlines.start_message(self.stats.messages_in, timeout);
+            }
+            _ => self.deadlines.stop_message(),
+        }
+        match self.deadlines.poll(cx) {
+            None => return,
+            Some(Deadline::Message(_)) => {
+                self.fail(Error::Timeout(Timeout::Message), CloseCode::POLICY_VIOLATION);
+            }
+            Some(Deadline::Send) => self.drop_stream(Error::Timeout(Timeout::Send)),
+            Some(Deadline::Close) => self.drop_stream(Error::Timeout(Timeout::Close)),
+            Some(Deadline::Linger) => self.drop_stream(Error::Closed),
+        }
+        // What follows from it happens in the next turn.
+        cx.waker().wake_by_ref();
+    }
+
+    /// Queues a frame, and counts it.
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.stats.frames_out += 1;
+        if frame.opcode().is_data() {
+            self.stats.payload_bytes_out += as_u64(frame.payload().len());
+            self.stats.messages_out += u64::from(frame.fin());
+        }
+        self.outbox.push(frame);
+    }
+
+    /// Has the outbox room for another message?
+    pub(super) fn has_room(&self) -> bool {
+        self.outbox.len() < self.settings.send_buffer_size
+    }
+
+    /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.
+    pub(super) fn is_written(&self, mark: u64) -> Option<Result<()>> {
+        if self.is_gone() {
+            let is_lost = self.stats.wire_bytes_out < mark;
+            return Some(if is_lost { Err(self.lost_error()) } else { Ok(()) });
+        }
+        (self.outbox.is_empty() || self.outbox.written() >= mark).then_some(Ok(()))
+    }
+
+    fn lost_error(&self) -> Error {
+        self.send_error().unwrap_or(Error::Closed)
+    }
+
+    /// Why nothing can be sent, if so.
+    pub(super) fn send_error(&self) -> Option<Error> {
+        match &self.end {
+            Some(Err(error)) => Some(error.clone()),
+            Some(Ok(())) => Some(Error::Closed),
+            None => (!self.state.can_send()).then_some(Error::Closed),
+        }
+    }
+
+    /// Is there what the caller reads the connection by?
+    pub(super) fn has_item(&self) -> bool {
+        match self.mode {
+            Mode::Messages => self.inbox.has_message(),
+            Mode::Frames | Mode::Undecided => !self.inbox.is_empty(),
+        }
+    }
+
+    /// What `recv` returns when nothing is left to receive.
+    ///
+    /// A connection without a task is closed to its last step by whoever waits in `recv`.
+    pub(super) fn recv_end(&self) -> Option<Result<()>> {
+        if self.has_task || self.is_gone() { self.end.clone() } else { None }
+    }
+
+    /// How the connection ended, once it has.
+    pub(super) fn close_info(&self) -> Option<CloseInfo> {
+        self.end.is_some().then(|| CloseInfo::new(&self.state, self.initiator))
+    }
+
+    /// Is the connection open, as far as one can know?
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Is the closing handshake over, as far as a caller should wait for it?
+    pub(super) fn is_settled(&self) -> bool {
+        let is_lingering = matches!(self.phase, Phase::Lingering { .. });
+        self.is_gone() || (is_lingering && self.has_task)
+    }
+
+    /// Is the stream dropped?
+    pub(super) fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// Ends a connection that nobody reads or writes for any more: one attempt, no waiting.
+    pub(super) fn abandon(&mut self, cx: &mut Context<'_>, code: CloseCode) {
+        self.begin_close(Some(CloseFrame::lossy(code, "")));
+        self.write(cx);
+        if let Some(stream) = &mut self.stream {
+            // Whether it succeeds or not, the stream is dropped now.
+            let _ = Pin::new(stream).poll_close(cx);
+        }
+        self.drop_stream(Error::Closed);
+    }
+
+    fn can_read_ahead(&self) -> bool {
+        self.parked != Parked::InTask && !self.is_full()
+    }
+
+    /// Does this side take more from the stream? If not, the peer's clock stands still.
+    fn is_reading(&self) -> bool {
+        self.parked != Parked::Nobody || !self.is_full()
+    }
+
+    /// Is enough queued, when nobody waits for it?
+    fn is_full(&self) -> bool {
+        let queued = self.inbox.bytes().saturating_add(self.decoder.buffered());
+        self.inbox.has_batch() || queued > self.settings.read_ahead_size
+    }
+
+    fn has_enough(&self, is_wanted: bool) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        let is_waited_for = is_wanted && !self.inbox.has_message();
+        self.inbox.has_batch() || (!is_waited_for && self.is_full())
+    }
+}
+
+fn as_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,127 @@
+//! Frames that have arrived and that nobody has asked for yet.
+//!
+//! They stay frames until somebody does: `recv` joins those of a message, `recv_frame` does not,
+//! and either may be abandoned or take turns with the other without losing anything.
+
+use std::collections::VecDeque;
+
+use super::scratch;
+use crate::error::{Error, Result};
+use crate::ws::message::Message;
+use crate::ws::proto::{Frame, OpCode, Payload};
+
+/// Most messages taken from the stream before somebody asks for them: one turn's worth.
+const BATCH: usize = 64;
+
+/// What a frame costs besides its payload, in bytes.
+const FRAME_COST: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    frames: VecDeque<Frame>,
+    /// Payloads and overhead of all frames.
+    bytes: usize,
+    /// Last frames of messages among them.
+    messages: usize,
+    /// Control frames among them.
+    controls: usize,
+}
+
+impl Inbox {
+    pub(super) fn push(&mut self, frame: Frame) {
+        if self.frames.capacity() == 0 {
+            self.frames = scratch::take_frames();
+        }
+        self.bytes += cost(&frame);
+        if frame.opcode().is_control() {
+            self.controls += 1;
+        } else if frame.fin() {
+            self.messages += 1;
+        }
+        self.frames.push_back(frame);
+    }
+
+    /// The next message, if it is whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MessageBegun`] if its first fragments were taken as frames.
+    pub(super) fn pop_message(&mut self) -> Result<Option<Message>> {
+        if self.messages == 0 {
+            return Ok(None);
+        }
+        while self.frames.front().is_some_and(|frame| frame.opcode().is_control()) {
+            self.pop();
+        }
+        let Some(first) = self.frames.front() else { return Ok(None) };
+        if first.opcode() == OpCode::Continuation {
+            return Err(Error::MessageBegun);
+        }
+        let (is_text, is_whole) = (first.opcode() == OpCode::Text, first.fin());
+        let payload = if is_whole { self.pop().map(Frame::take_payload) } else { self.join() };
+        Ok(payload.map(|payload| Message::from_payload(is_text, payload)))
+    }
+
+    /// The next frame.
+    pub(super) fn pop(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(cost(&frame));
+        if frame.opcode().is_control() {
+            self.controls = self.controls.saturating_sub(1);
+        } else if frame.fin() {
+            self.messages = self.messages.saturating_sub(1);
+        }
+        Some(frame)
+    }
+
+    /// Joins the fragments of the first message, which is whole.
+    fn join(&mut self) -> Option<Payload> {
+        let last = self.frames.iter().position(|frame| frame.opcode().is_data() && frame.fin())?;
+        let fragments = self.frames.iter().take(last + 1).filter(|f| f.opcode().is_data());
+        let mut joined = Vec::with_capacity(fragments.map(|frame| frame.payload().len()).sum());
+        for _ in 0..=last {
+            let frame = self.pop()?;
+            if frame.opcode().is_data() {
+                joined.extend_from_slice(frame.payload());
+            }
+        }
+        Some(Payload::from(joined))
+    }
+
+    /// Forgets control frames: the connection is read by messages.
+    pub(super) fn drop_controls(&mut self) {
+        if self.controls > 0 {
+            self.frames.retain(|frame| frame.opcode().is_data());
+            self.bytes = self.frames.iter().map(cost).sum();
+            self.controls = 0;
+        }
+    }
+
+    /// Returns the memory of an empty queue.
+    pub(super) fn release(&mut self) {
+        if self.frames.is_empty() && self.frames.capacity() > 0 {
+            scratch::put_frames(std::mem::take(&mut self.frames));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    pub(super) fn has_message(&self) -> bool {
+        self.messages > 0
+    }
+
+    /// Is this enough for one turn?
+    pub(super) fn has_batch(&self) -> bool {
+        self.messages + self.controls >= BATCH
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn cost(frame: &Frame) -> usize {
+    frame.payload().len().saturating_add(FRAME_COST)
+}

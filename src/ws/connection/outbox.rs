@@ -1,0 +1,197 @@
+//! Frames on their way out: one buffer, and one write for all of it.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures::io::AsyncWrite;
+
+use super::{masking, scratch};
+use crate::stream::Stream;
+use crate::ws::proto::{Frame, FrameHeader, Role, apply_mask};
+
+/// From this many bytes on a payload is passed to the kernel from where it is, not copied.
+const SHARE_FROM: usize = 16 << 10;
+
+/// Pieces passed to the kernel in one write, at most.
+const MAX_PIECES: usize = 32;
+
+/// Bytes at the front of the buffer that are written, before the rest is moved there.
+const COMPACT_FROM: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    role: Role,
+    /// Headers and short payloads, in order.
+    buf: Vec<u8>,
+    /// How much of `buf` is written.
+    pos: usize,
+    /// Long payloads, each with its place in `buf`.
+    long: VecDeque<(usize, Bytes)>,
+    /// Bytes not yet written.
+    len: usize,
+    /// Bytes ever queued.
+    total: u64,
+    /// Was anything written since the stream was last flushed?
+    is_dirty: bool,
+}
+
+impl Outbox {
+    pub(super) fn new(role: Role) -> Self {
+        let (buf, long) = (Vec::new(), VecDeque::new());
+        Self { role, buf, pos: 0, long, len: 0, total: 0, is_dirty: false }
+    }
+
+    /// Queues a frame.
+    pub(super) fn push(&mut self, frame: Frame) {
+        if self.buf.capacity() == 0 {
+            self.buf = scratch::take_write_buffer();
+        }
+        let old_len = self.buf.len();
+        let payload_len = frame.payload().len();
+        let mask = (self.role == Role::Client).then(masking::key);
+        let (fin, opcode) = (frame.fin(), frame.opcode());
+        // A length in memory fits 64 bits.
+        let len = u64::try_from(payload_len).unwrap_or(u64::MAX);
+        FrameHeader { fin, opcode, mask, len }.encode(&mut self.buf);
+
+        let queued = self.buf.len() - old_len + payload_len;
+        match mask {
+            Some(key) => {
+                let start = self.buf.len();
+                self.buf.extend_from_slice(frame.payload());
+                apply_mask(key, 0, self.buf.get_mut(start..).unwrap_or_default());
+            }
+            None if payload_len < SHARE_FROM => self.buf.extend_from_slice(frame.payload()),
+            None => self.long.push_back((self.buf.len(), frame.into_payload())),
+        }
+        self.len += queued;
+        self.total += u64::try_from(queued).unwrap_or_default();
+    }
+
+    /// Writes what is queued, and flushes the stream after the last byte.
+    ///
+    /// Returns the number of bytes written before the stream could take no more.
+    pub(super) fn write(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> (usize, Poll<io::Result<()>>) {
+        let mut written = 0;
+        while self.len > 0 {
+            match self.write_once(stream, cx) {
+                Poll::Ready(Ok(0)) => {
+                    return (written, Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(len)) => {
+                    self.consume(len);
+                    self.is_dirty = true;
+                    written += len;
+                }
+                Poll::Ready(Err(error)) => return (written, Poll::Ready(Err(error))),
+                Poll::Pending => return (written, Poll::Pending),
+            }
+        }
+        self.release();
+        (written, self.flush(stream, cx))
+    }
+
+    fn flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_dirty {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.is_dirty = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_once(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(stream);
+        if self.long.is_empty() {
+            return stream.poll_write(cx, self.buf.get(self.pos..).unwrap_or_default());
+        }
+        let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+        let mut used = 0;
+        for (slot, piece) in pieces.iter_mut().zip(self.pieces()) {
+            *slot = IoSlice::new(piece);
+            used += 1;
+        }
+        stream.poll_write_vectored(cx, pieces.get(..used).unwrap_or_default())
+    }
+
+    /// What is not written, in order.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = self.pos;
+        let between = self.long.iter().flat_map(move |(at, bytes)| {
+            let short = self.buf.get(from..*at).unwrap_or_default();
+            from = *at;
+            [short, bytes]
+        });
+        let rest = self.long.back().map_or(self.pos, |(at, _)| *at);
+        between
+            .chain([self.buf.get(rest..).unwrap_or_default()])
+            .filter(|piece| !piece.is_empty())
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.len = self.len.saturating_sub(len);
+        let mut len = len;
+        while len > 0 {
+            let end = self.long.front().map_or(self.buf.len(), |(at, _)| *at);
+            let short = len.min(end - self.pos);
+            self.pos += short;
+            len -= short;
+            let Some((_, bytes)) = self.long.front_mut().filter(|_| len > 0) else { break };
+            let long = len.min(bytes.len());
+            bytes.advance(long);
+            len -= long;
+            if bytes.is_empty() {
+                self.long.pop_front();
+            }
+        }
+        if self.pos >= COMPACT_FROM && self.pos * 2 >= self.buf.len() {
+            self.buf.drain(..self.pos);
+            self.long.iter_mut().for_each(|(at, _)| *at -= self.pos);
+            self.pos = 0;
+        }
+    }
+
+    /// Gives the memory of an empty queue back.
+    fn release(&mut self) {
+        self.pos = 0;
+        if self.buf.capacity() > 0 {
+            scratch::put_write_buffer(std::mem::take(&mut self.buf));
+        }
+        if self.long.capacity() > 0 {
+            self.long = VecDeque::new();
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        (self.len, self.is_dirty) = (0, false);
+        self.long.clear();
+        self.release();
+    }
+
+    /// Bytes not yet taken by the stream.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Has the stream taken, and flushed, everything?
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0 && !self.is_dirty
+    }
+
+    /// Bytes ever queued.
+    pub(super) fn queued(&self) -> u64 {
+        self.total
+    }
+
+    /// Bytes ever taken by the stream.
+    pub(super) fn written(&self) -> u64 {
+        self.total.saturating_sub(u64::try_from(self.len).unwrap_or_default())
+    }
+}

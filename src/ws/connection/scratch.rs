@@ -1,0 +1,66 @@
+//! Buffers that belong to a thread, so that idle connections own none.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+use crate::ws::proto::Frame;
+
+/// Bytes read from a stream at once.
+const READ_SIZE: usize = 64 << 10;
+
+/// Largest write buffer, in bytes, that is kept for the next connection.
+const MAX_WRITE_KEPT: usize = 128 << 10;
+
+/// Largest queue, in frames, that is kept for the next connection.
+const MAX_FRAMES_KEPT: usize = 1 << 10;
+
+#[derive(Default)]
+struct Scratch {
+    read: Vec<u8>,
+    write: Vec<u8>,
+    frames: VecDeque<Frame>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::default();
+}
+
+/// Lends the thread's read buffer to `f`.
+pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
+    // Taken out rather than borrowed: a stream may itself run over a connection of ours.
+    let mut buf = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.read));
+    buf.resize(READ_SIZE, 0);
+    let result = f(&mut buf);
+    SCRATCH.with_borrow_mut(|scratch| scratch.read = buf);
+    result
+}
+
+/// An empty write buffer, which may have room already.
+pub(super) fn take_write_buffer() -> Vec<u8> {
+    SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.write))
+}
+
+/// Gives a write buffer back.
+pub(super) fn put_write_buffer(mut buf: Vec<u8>) {
+    buf.clear();
+    SCRATCH.with_borrow_mut(|scratch| {
+        if (scratch.write.capacity()..=MAX_WRITE_KEPT).contains(&buf.capacity()) {
+            scratch.write = buf;
+        }
+    });
+}
+
+/// An empty queue of frames, which may have room already.
+pub(super) fn take_frames() -> VecDeque<Frame> {
+    SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.frames))
+}
+
+/// Gives a queue of frames back.
+pub(super) fn put_frames(mut frames: VecDeque<Frame>) {
+    frames.clear();
+    SCRATCH.with_borrow_mut(|scratch| {
+        if (scratch.frames.capacity()..=MAX_FRAMES_KEPT).contains(&frames.capacity()) {
+            scratch.frames = frames;
+        }
+    });
+}

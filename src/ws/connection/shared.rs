@@ -1,0 +1,351 @@
+//! What the handles of one connection share: the connection itself under a lock, and who is to be
+//! woken when something happens.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker, ready};
+
+use bytes::Bytes;
+use event_listener::{Event, EventListener};
+use futures::task::AtomicWaker;
+
+use super::core::{Core, MESSAGES_PER_TURN, Parked};
+use super::stats::CloseInfo;
+use crate::error::{Error, Result};
+use crate::stream::Stream;
+use crate::ws::message::Message;
+use crate::ws::options::Settings;
+use crate::ws::proto::{CloseCode, CloseFrame, Frame, FrameError, OpCode, Role};
+
+/// A place among those that wait for progress.
+pub(super) type Listener = Option<EventListener>;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    signals: Arc<Signals>,
+    /// The waker that stream and timer are polled with, whoever polls them.
+    io_waker: Waker,
+    peer_addr: Option<SocketAddr>,
+}
+
+/// Who waits for the connection.
+#[derive(Debug, Default)]
+struct Signals {
+    /// The connection's own task, if it has one: it passes on what concerns the others.
+    task: AtomicWaker,
+    /// Whoever is in `recv`.
+    recv: AtomicWaker,
+    /// Everybody else: senders that wait for room, `flush`, `close`, `closed`.
+    progress: Event,
+}
+
+impl Wake for Signals {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(task) = self.task.take() {
+            return task.wake();
+        }
+        self.recv.wake();
+        self.progress.notify(usize::MAX);
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        stream: Stream,
+        unread: Bytes,
+        role: Role,
+        settings: Settings,
+        peer_addr: Option<SocketAddr>,
+    ) -> Arc<Self> {
+        let signals = Arc::new(Signals::default());
+        let io_waker = Waker::from(Arc::clone(&signals));
+        let core = Mutex::new(Core::new(stream, unread, role, settings));
+        Arc::new(Self { core, signals, io_waker, peer_addr })
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The context that stream and timer are polled with.
+    pub(super) fn io_context(&self) -> Context<'_> {
+        Context::from_waker(&self.io_waker)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().is_open()
+    }
+
+    pub(crate) fn close_info(&self) -> Option<CloseInfo> {
+        self.lock().close_info()
+    }
+
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        self.peer_addr
+    }
+
+    /// Makes the current task the one that reads, writes and closes for the connection.
+    pub(super) fn register_task(&self, waker: &Waker) {
+        self.signals.task.register(waker);
+        let mut core = self.lock();
+        if !core.task_waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            core.task_waker = Some(waker.clone());
+        }
+        core.has_task = true;
+        core.budget = MESSAGES_PER_TURN;
+        if core.parked == Parked::InTask {
+            core.parked = Parked::Nobody;
+        }
+    }
+
+    pub(super) fn register_recv(&self, waker: &Waker) {
+        self.signals.recv.register(waker);
+    }
+
+    /// Releases the lock and wakes those for whom something has changed.
+    pub(super) fn unlock(&self, mut core: MutexGuard<'_, Core>) {
+        let has_ended = core.recv_end().is_some();
+        let wake_recv = has_ended || (core.has_item() && core.parked != Parked::InTask);
+        if wake_recv {
+            core.parked = Parked::Nobody;
+        }
+        let has_news = std::mem::take(&mut core.has_news);
+        drop(core);
+        if wake_recv {
+            self.signals.recv.wake();
+        }
+        if has_news {
+            self.signals.progress.notify(usize::MAX);
+        }
+    }
+
+    /// Does `cx` belong to the connection's own task, which writes when the handler parks?
+    pub(super) fn is_in_task(core: &Core, cx: &Context<'_>) -> bool {
+        core.task_waker.as_ref().is_some_and(|task| task.will_wake(cx.waker()))
+    }
+
+    /// Wakes the connection's task, to write or to close.
+    pub(super) fn wake_task(&self) {
+        self.signals.task.wake();
+    }
+
+    /// Queues a message once there is room; queues it whole or not at all.
+    pub(crate) async fn send(&self, message: Message, waits_for_frames: bool) -> Result<()> {
+        let mut frame = Some(message.into_frame());
+        self.queue(|core| {
+            if core.state.is_sending_fragments() {
+                // Another task's message must not get between the frames of one.
+                return if waits_for_frames { Ok(false) } else { Err(interrupted(&frame)) };
+            }
+            frame.take().into_iter().for_each(|frame| core.push(frame));
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Queues one frame once there is room.
+    pub(crate) async fn send_frame(&self, frame: Frame) -> Result<()> {
+        let mut frame = Some(frame);
+        self.queue(|core| {
+            if let Some(frame) = frame.take() {
+                core.state.send_frame(&frame)?;
+                core.push(frame);
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Runs `push` once the connection has room; again later if it returns false.
+    async fn queue(&self, mut push: impl FnMut(&mut Core) -> Result<bool>) -> Result<()> {
+        let mut listener = None;
+        let mark = std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |core, cx| {
+                match self.has_room(core).and_then(|has_room| Ok(has_room && push(core)?)) {
+                    Ok(false) => return None,
+                    Ok(true) => {}
+                    Err(error) => return Some(Err(error)),
+                }
+                self.schedule_write(core, cx);
+                Some(Ok((!core.has_task).then(|| core.outbox.queued())))
+            })
+        })
+        .await?;
+        match mark {
+            // Nobody else would write it.
+            Some(mark) => self.flush_to(mark).await,
+            None => Ok(()),
+        }
+    }
+
+    /// May something be queued now? Writes what is in the way, if the stream takes it.
+    fn has_room(&self, core: &mut Core) -> Result<bool> {
+        if let Some(error) = core.send_error() {
+            return Err(error);
+        }
+        if !core.has_room() {
+            core.write(&mut self.io_context());
+            // A peer that reads as fast as this can be written must not keep the thread.
+            core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / 4);
+        }
+        Ok(core.has_room() && core.budget > 0)
+    }
+
+    /// Sees to it that what was queued in another task is written by the connection's.
+    fn schedule_write(&self, core: &mut Core, cx: &Context<'_>) {
+        if core.has_task && !core.is_write_scheduled && !Self::is_in_task(core, cx) {
+            core.is_write_scheduled = true;
+            self.wake_task();
+        }
+    }
+
+    /// Waits until the stream has taken all that was queued before.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let mark = self.lock().outbox.queued();
+        self.flush_to(mark).await
+    }
+
+    async fn flush_to(&self, mark: u64) -> Result<()> {
+        let mut listener = None;
+        std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |core, _| {
+                core.write(&mut self.io_context());
+                core.is_written(mark)
+            })
+        })
+        .await
+    }
+
+    /// Sends a close frame and waits for the end of the closing handshake.
+    pub(crate) async fn close(&self, code: u16, reason: &str) -> Result<CloseInfo> {
+        let code = CloseCode::try_from(code).map_err(Error::InvalidClose)?;
+        let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
+        let (mut frame, mut listener) = (Some(frame), None);
+        std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |core, cx| {
+                if let Some(frame) = frame.take() {
+                    core.begin_close(Some(frame));
+                    self.schedule_write(core, cx);
+                }
+                if core.is_settled() { core.close_info().map(Ok) } else { None }
+            })
+        })
+        .await
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn closed(&self) -> CloseInfo {
+        let mut listener = None;
+        std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |core, _| core.close_info())
+        })
+        .await
+    }
+
+    pub(super) fn poll_room(&self, cx: &mut Context<'_>, listener: &mut Listener) -> Poll<Result<()>> {
+        self.poll_wait(cx, listener, |core, _| match self.has_room(core) {
+            Ok(has_room) => has_room.then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    pub(super) fn start_send(&self, message: Message) -> Result<()> {
+        let mut core = self.lock();
+        if let Some(error) = core.send_error() {
+            return Err(error);
+        }
+        if core.state.is_sending_fragments() {
+            return Err(interrupted(&Some(message.into_frame())));
+        }
+        core.push(message.into_frame());
+        if core.has_task && !core.is_write_scheduled {
+            core.is_write_scheduled = true;
+            self.wake_task();
+        }
+        Ok(())
+    }
+
+    pub(super) fn poll_written(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+    ) -> Poll<Result<()>> {
+        self.poll_wait(cx, listener, |core, _| {
+            core.write(&mut self.io_context());
+            core.is_written(core.outbox.queued())
+        })
+    }
+
+    pub(super) fn poll_closed(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+    ) -> Poll<Result<()>> {
+        self.poll_wait(cx, listener, |core, cx| {
+            core.begin_close(Some(CloseFrame::lossy(CloseCode::NORMAL, "")));
+            self.schedule_write(core, cx);
+            core.is_settled().then_some(Ok(()))
+        })
+    }
+
+    /// Waits until `check` finds what it looks for. A connection without a task of its own is
+    /// served from here.
+    fn poll_wait<T>(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+        mut check: impl FnMut(&mut Core, &mut Context<'_>) -> Option<T>,
+    ) -> Poll<T> {
+        loop {
+            let mut core = self.lock();
+            if let Some(found) = check(&mut core, cx) {
+                *listener = None;
+                return Poll::Ready(found);
+            }
+            if core.budget == 0 {
+                core.budget = MESSAGES_PER_TURN;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // Listening begins under the lock, so nothing that is done under it is missed, and
+            // before the last look at the stream, so that no event of it is.
+            let listening = listener.get_or_insert_with(|| self.signals.progress.listen());
+            if core.has_task {
+                drop(core);
+            } else {
+                core.service(&mut self.io_context());
+                self.unlock(core);
+            }
+            ready!(Pin::new(listening).poll(cx));
+            *listener = None;
+        }
+    }
+
+    /// The `WebSocket` is dropped: its connection ends.
+    pub(super) fn abandon(&self) {
+        let code = if std::thread::panicking() {
+            CloseCode::INTERNAL_ERROR
+        } else {
+            CloseCode::NORMAL
+        };
+        let mut core = self.lock();
+        core.is_abandoned = true;
+        if !core.has_task {
+            core.abandon(&mut self.io_context(), code);
+        }
+        self.unlock(core);
+        self.wake_task();
+    }
+}
+
+fn interrupted(frame: &Option<Frame>) -> Error {
+    let opcode = frame.as_ref().map_or(OpCode::Text, Frame::opcode);
+    Error::Frame(FrameError::MessageInterrupted(opcode))
+}

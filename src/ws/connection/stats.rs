@@ -1,0 +1,102 @@
+//! What passed over a connection, and how it ended.
+
+use std::time::Instant;
+
+use crate::ws::proto::{CloseCode, CloseFrame, State};
+
+/// Counters of one connection, since it was opened.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Messages received whole.
+    pub messages_in: u64,
+    /// Messages queued, by `send` or as the last frame of `send_frame`.
+    pub messages_out: u64,
+    /// Frames received, control frames included.
+    pub frames_in: u64,
+    /// Frames queued, control frames included.
+    pub frames_out: u64,
+    /// Bytes received in the payloads of data frames.
+    pub payload_bytes_in: u64,
+    /// Bytes queued in the payloads of data frames.
+    pub payload_bytes_out: u64,
+    /// Bytes read from the stream.
+    pub wire_bytes_in: u64,
+    /// Bytes the stream has taken.
+    pub wire_bytes_out: u64,
+    /// Pings received.
+    pub pings_in: u64,
+    /// Pongs received, asked for or not.
+    pub pongs_in: u64,
+    /// When the connection was opened.
+    pub since: Instant,
+}
+
+impl Stats {
+    pub(super) fn new() -> Self {
+        Self {
+            messages_in: 0,
+            messages_out: 0,
+            frames_in: 0,
+            frames_out: 0,
+            payload_bytes_in: 0,
+            payload_bytes_out: 0,
+            wire_bytes_in: 0,
+            wire_bytes_out: 0,
+            pings_in: 0,
+            pongs_in: 0,
+            since: Instant::now(),
+        }
+    }
+}
+
+/// Which side ended the connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a connection has two sides")]
+pub enum Initiator {
+    /// This side: it sent the first close frame, or gave the peer up.
+    Local,
+    /// The peer: it sent the first close frame, or its stream ended.
+    Remote,
+}
+
+/// How a connection ended (RFC 6455 §7.1.5 and §7.1.6).
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct CloseInfo {
+    /// The code of the first close frame; `None` if it had none, or if there was no close frame.
+    pub code: Option<CloseCode>,
+    /// The reason of the first close frame.
+    pub reason: String,
+    /// Who ended the connection.
+    pub initiator: Initiator,
+    /// Did close frames go both ways (§7.1.4)?
+    pub clean: bool,
+}
+
+impl CloseInfo {
+    pub(super) fn new(state: &State, initiator: Initiator) -> Self {
+        let first = match initiator {
+            Initiator::Local => state.sent_close(),
+            Initiator::Remote => state.received_close(),
+        };
+        let frame: Option<&CloseFrame> = first.and_then(Option::as_ref);
+        Self {
+            code: frame.map(CloseFrame::code),
+            reason: frame.map(CloseFrame::reason).unwrap_or_default().to_owned(),
+            initiator,
+            clean: state.is_closed(),
+        }
+    }
+
+    /// The code as the RFC reports it: 1005 for a close frame without one, 1006 for no close frame
+    /// at all (§7.1.5).
+    #[must_use]
+    pub fn reported_code(&self) -> u16 {
+        match self.code {
+            Some(code) => code.into(),
+            None if self.clean => 1005,
+            None => 1006,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The future at the root of a connection's own task.
+//!
+//! It polls the handler, and each time the handler waits for anything at all, it writes what was
+//! queued in one go, reads ahead while nobody is in `recv`, and goes on closing. When the handler
+//! has returned it closes the connection, and stays until that is done.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::core::Core;
+use super::shared::Shared;
+use crate::ws::proto::{CloseCode, CloseFrame};
+
+/// What a handler ends with: whether it succeeded is all that matters here.
+type Handler<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+pub(crate) struct ConnectionTask<T, E> {
+    /// `None` once it has returned.
+    handler: Option<Handler<T, E>>,
+    /// The code to close with when the `WebSocket` is dropped.
+    code: CloseCode,
+    shared: Arc<Shared>,
+}
+
+impl<T, E: std::fmt::Display> ConnectionTask<T, E> {
+    pub(crate) fn new(handler: Handler<T, E>, shared: Arc<Shared>) -> Self {
+        Self { handler: Some(handler), code: CloseCode::NORMAL, shared }
+    }
+
+    fn poll_handler(&mut self, cx: &mut Context<'_>) {
+        let Some(handler) = &mut self.handler else { return };
+        // The handler is dropped after a panic, so nobody sees what it left behind.
+        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+        match polled {
+            Ok(Poll::Pending) => return,
+            Ok(Poll::Ready(Ok(_))) => {}
+            Ok(Poll::Ready(Err(error))) => {
+                log::debug!("WebSocket handler failed: {error}");
+                self.code = CloseCode::INTERNAL_ERROR;
+            }
+            Err(_) => {
+                log::error!("WebSocket handler panicked");
+                self.code = CloseCode::INTERNAL_ERROR;
+            }
+        }
+        self.handler = None;
+    }
+
+    fn close_if_abandoned(&self, core: &mut Core) {
+        if core.is_abandoned && core.is_open() {
+            core.begin_close(Some(CloseFrame::lossy(self.code, "")));
+        }
+    }
+}
+
+impl<T, E: std::fmt::Display> Future for ConnectionTask<T, E> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared.register_task(cx.waker());
+        self.poll_handler(cx);
+        let mut core = self.shared.lock();
+        self.close_if_abandoned(&mut core);
+        core.service(&mut self.shared.io_context());
+        let is_over = core.is_gone() && self.handler.is_none();
+        self.shared.unlock(core);
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<T, E> std::fmt::Debug for ConnectionTask<T, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConnectionTask").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}

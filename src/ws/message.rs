@@ -1,0 +1,160 @@
+//! Messages: text or bytes, whole.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::proto::{Frame, OpCode, Payload};
+
+/// A text or binary message (RFC 6455 §5.6).
+///
+/// Cloning one is cheap: a long payload is shared, a short one (up to 38 bytes) is held in place.
+///
+/// ```
+/// use tidewire::Message;
+///
+/// let message = Message::from("hello");
+/// assert_eq!(message.as_text(), Some("hello"));
+/// assert_eq!(message, Message::text("hello"));
+/// assert_ne!(message, Message::binary("hello"));
+/// ```
+#[derive(Clone, Eq, PartialEq)]
+pub struct Message {
+    is_text: bool,
+    payload: Payload,
+}
+
+impl Message {
+    /// A text message.
+    #[must_use]
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { is_text: true, payload: Payload::from(text.into().into_bytes()) }
+    }
+
+    /// A binary message.
+    #[must_use]
+    pub fn binary(bytes: impl Into<Bytes>) -> Self {
+        Self { is_text: false, payload: Payload::from(bytes.into()) }
+    }
+
+    pub(crate) fn from_payload(is_text: bool, payload: Payload) -> Self {
+        Self { is_text, payload }
+    }
+
+    /// Is this a text message?
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        self.is_text
+    }
+
+    /// Is this a binary message?
+    #[must_use]
+    pub fn is_binary(&self) -> bool {
+        !self.is_text
+    }
+
+    /// The text; `None` if the message is binary.
+    ///
+    /// Each call looks through the bytes once, at some 15 GB/s: keep the `&str` rather than ask
+    /// again.
+    #[must_use]
+    pub fn as_text(&self) -> Option<&str> {
+        if self.is_text { simdutf8::basic::from_utf8(&self.payload).ok() } else { None }
+    }
+
+    /// The text, or the binary message it was not.
+    ///
+    /// # Errors
+    ///
+    /// The message itself, if it is binary.
+    pub fn into_text(self) -> Result<String, Self> {
+        self.as_text().map(str::to_owned).ok_or(self)
+    }
+
+    /// The bytes, of either kind.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.payload
+    }
+
+    /// The bytes, to keep. Not copied if there are more than 38.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.payload.into_bytes()
+    }
+
+    /// Length of the payload, in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.payload.len()
+    }
+
+    /// Has the message no payload?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.payload.is_empty()
+    }
+
+    pub(crate) fn opcode(&self) -> OpCode {
+        if self.is_text { OpCode::Text } else { OpCode::Binary }
+    }
+
+    pub(crate) fn into_frame(self) -> Frame {
+        Frame::from_payload(true, self.opcode(), self.payload)
+    }
+}
+
+impl From<&str> for Message {
+    fn from(text: &str) -> Self {
+        Self { is_text: true, payload: Payload::copy_from(text.as_bytes()) }
+    }
+}
+
+impl From<String> for Message {
+    fn from(text: String) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<&String> for Message {
+    fn from(text: &String) -> Self {
+        Self::from(text.as_str())
+    }
+}
+
+impl From<Bytes> for Message {
+    fn from(bytes: Bytes) -> Self {
+        Self::binary(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Message {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self::binary(bytes)
+    }
+}
+
+impl From<&[u8]> for Message {
+    fn from(bytes: &[u8]) -> Self {
+        Self { is_text: false, payload: Payload::copy_from(bytes) }
+    }
+}
+
+impl<const N: usize> From<&[u8; N]> for Message {
+    fn from(bytes: &[u8; N]) -> Self {
+        Self::from(bytes.as_slice())
+    }
+}
+
+impl<const N: usize> From<[u8; N]> for Message {
+    fn from(bytes: [u8; N]) -> Self {
+        Self::from(bytes.as_slice())
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.is_text { "Text" } else { "Binary" };
+        f.debug_tuple(kind).field(&self.payload).finish()
+    }
+}

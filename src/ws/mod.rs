@@ -1,0 +1,18 @@
+//! WebSocket: the protocol, and the connection that speaks it.
+
+mod options;
+pub(crate) mod message;
+pub(crate) mod handshake;
+pub(crate) mod proto;
+
+pub(crate) mod connection;
+mod sender;
+#[cfg(feature = "server")]
+pub(crate) mod upgrade;
+
+pub use self::connection::{CloseInfo, Initiator, Stats, WebSocket};
+pub use self::handshake::HandshakeError;
+pub use self::message::Message;
+pub use self::options::WebSocketOptions;
+pub use self::proto::{CloseCode, CloseFrame, Frame, FrameError, OpCode, ProtocolError, Role};
+pub use self::sender::Sender;

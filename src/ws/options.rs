@@ -1,0 +1,191 @@
+//! What a caller may set for a WebSocket connection.
+
+use std::time::Duration;
+
+use super::handshake::Origins;
+use super::proto::Limits;
+
+/// How a connection is opened, and what it may cost.
+///
+/// The defaults are safe on the open internet. Sizes are bytes.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidewire::WebSocketOptions;
+///
+/// let options = WebSocketOptions::default()
+///     .max_message_size(64 * 1024)
+///     .close_timeout(Duration::from_secs(2))
+///     .allow_origins(["https://example.com"]);
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct WebSocketOptions {
+    pub(crate) settings: Settings,
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "read at the upgrade"))]
+    pub(crate) origins: Origins,
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "read at the upgrade"))]
+    pub(crate) headers: Vec<(String, String)>,
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "read at the upgrade"))]
+    pub(crate) handshake_timeout: Duration,
+}
+
+impl Default for WebSocketOptions {
+    fn default() -> Self {
+        Self {
+            settings: Settings::default(),
+            origins: Origins::SameHost,
+            headers: Vec::new(),
+            handshake_timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The part of the options that a connection keeps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    pub(crate) send_buffer_size: usize,
+    pub(crate) read_ahead_size: usize,
+    pub(crate) auto_pong: bool,
+    pub(crate) close_timeout: Duration,
+    pub(crate) message_timeout: Option<Duration>,
+    pub(crate) send_timeout: Option<Duration>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            send_buffer_size: 64 << 10,
+            read_ahead_size: 64 << 10,
+            auto_pong: true,
+            close_timeout: Duration::from_secs(5),
+            message_timeout: Some(Duration::from_secs(30)),
+            send_timeout: Some(Duration::from_secs(10)),
+        }
+    }
+}
+
+impl WebSocketOptions {
+    /// Largest message to receive, in bytes: the sum of its frames. Default 1 MiB.
+    ///
+    /// A message that announces more fails the connection with 1009, before memory is spent on it.
+    #[must_use]
+    pub fn max_message_size(mut self, max: usize) -> Self {
+        self.settings.limits.max_message_size = max;
+        self
+    }
+
+    /// Largest frame to receive, in bytes. Default: no limit but that of the message.
+    ///
+    /// A frame that announces more fails the connection with 1009.
+    #[must_use]
+    pub fn max_frame_size(mut self, max: usize) -> Self {
+        self.settings.limits.max_frame_size = max;
+        self
+    }
+
+    /// Most frames a received message may come in. Default 1 024; at least one.
+    ///
+    /// A message of more fails the connection with 1008.
+    #[must_use]
+    pub fn max_fragments(mut self, max: usize) -> Self {
+        self.settings.limits.max_fragments = max.max(1);
+        self
+    }
+
+    /// Bytes that may be queued before `send` waits for the peer to read. Default 64 KiB.
+    ///
+    /// A message is queued whole once there is less than this, so the queue holds at most this
+    /// much and one message.
+    #[must_use]
+    pub fn send_buffer_size(mut self, size: usize) -> Self {
+        self.settings.send_buffer_size = size.max(1);
+        self
+    }
+
+    /// Bytes that are received ahead while the handler is busy elsewhere. Default 64 KiB.
+    ///
+    /// Up to there pings are answered and a close is noticed although nobody calls `recv`; beyond
+    /// it the peer is left waiting.
+    #[must_use]
+    pub fn read_ahead_size(mut self, size: usize) -> Self {
+        self.settings.read_ahead_size = size;
+        self
+    }
+
+    /// Answer pings without being asked? Default `true` (RFC 6455 §5.5.2).
+    ///
+    /// With `false` the caller answers the pings that `recv_frame` shows, by
+    /// [`pong`](crate::WebSocket::pong), and nobody else does.
+    #[must_use]
+    pub fn auto_pong(mut self, auto: bool) -> Self {
+        self.settings.auto_pong = auto;
+        self
+    }
+
+    /// How long to wait for the peer's close frame after ours. Default 5 s.
+    #[must_use]
+    pub fn close_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.close_timeout = timeout;
+        self
+    }
+
+    /// How long a message may take from its first byte to its last. Default 30 s; `None` for ever.
+    ///
+    /// Time in which this side does not read, because the handler is busy, does not count.
+    #[must_use]
+    pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.message_timeout = timeout.into();
+        self
+    }
+
+    /// How long the peer may take nothing of what is queued. Default 10 s; `None` for ever.
+    #[must_use]
+    pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.send_timeout = timeout.into();
+        self
+    }
+
+    /// How long the 101 response may take to get on its way. Default 10 s.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
+        self.handshake_timeout = timeout;
+        self
+    }
+
+    /// Lets pages of these origins connect, besides those of the request's own host.
+    ///
+    /// An origin is what a browser sends in `Origin`: scheme, host, and port unless it is the
+    /// scheme's own, as in `https://example.com:8443`. Requests without `Origin`, which do not
+    /// come from a page, always pass.
+    #[must_use]
+    pub fn allow_origins<T: Into<String>>(
+        mut self,
+        origins: impl IntoIterator<Item = T>,
+    ) -> Self {
+        self.origins = Origins::Listed(origins.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lets pages of any site connect, with the cookies their visitor has for this one.
+    ///
+    /// That is cross-site WebSocket hijacking unless the handler authenticates in another way.
+    #[must_use]
+    pub fn allow_any_origin(mut self) -> Self {
+        self.origins = Origins::Any;
+        self
+    }
+
+    /// Adds a header to the 101 response.
+    ///
+    /// Those of the handshake itself (`Upgrade`, `Connection`, `Sec-WebSocket-*`) and of a body are
+    /// ignored; a name or value that HTTP does not allow fails the upgrade.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+}

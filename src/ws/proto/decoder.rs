@@ -1,0 +1,237 @@
+//! From the bytes of the stream to whole, unmasked, checked frames.
+//!
+//! The decoder keeps what is incomplete, so its caller never has to: every byte that is given to
+//! it is used up, and the buffer it was read into is free again.
+
+use super::assembler::Assembler;
+use super::{CloseFrame, Frame, FrameHeader, Limits, OpCode, Payload, ProtocolError, Role, mask};
+
+/// Least room made for a payload that has not arrived as a whole, in bytes.
+const MIN_BODY: usize = 1 << 10;
+
+/// Pieces of this many bytes are copied and then unmasked while they are in the nearest cache.
+const UNMASK_BLOCK: usize = 1 << 12;
+
+/// The receiving half of the protocol.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    role: Role,
+    limits: Limits,
+    assembler: Assembler,
+    part: Part,
+}
+
+/// The part of a frame that has arrived.
+#[derive(Debug)]
+enum Part {
+    Header { bytes: [u8; FrameHeader::MAX_LEN], len: u8 },
+    /// Boxed because an idle connection has none.
+    Body(Box<Body>),
+}
+
+#[derive(Debug)]
+struct Body {
+    header: FrameHeader,
+    len: usize,
+    payload: Vec<u8>,
+}
+
+impl Part {
+    const NOTHING: Self = Self::Header { bytes: [0; FrameHeader::MAX_LEN], len: 0 };
+}
+
+impl Decoder {
+    /// A decoder for what arrives at the side `role`.
+    pub(crate) fn new(role: Role, limits: Limits) -> Self {
+        Self { role, limits, assembler: Assembler::default(), part: Part::NOTHING }
+    }
+
+    /// Takes bytes off the front of `input` until a frame is whole; `None` when they are used up.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError`] if the peer broke a rule. Nothing after that can be decoded.
+    #[inline]
+    pub(crate) fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
+        if !input.is_empty() && matches!(self.part, Part::Header { len: 0, .. }) {
+            return self.begin_frame(input);
+        }
+        self.resume(input)
+    }
+
+    /// Has part of a message arrived, and not the rest?
+    pub(crate) fn is_inside_message(&self) -> bool {
+        self.assembler.is_inside_message() || !matches!(self.part, Part::Header { len: 0, .. })
+    }
+
+    /// Bytes held for a frame that has not arrived as a whole.
+    pub(crate) fn buffered(&self) -> usize {
+        match &self.part {
+            Part::Header { len, .. } => usize::from(*len),
+            Part::Body(body) => body.payload.len(),
+        }
+    }
+
+    /// Goes on where the last input ended.
+    fn resume(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
+        while !input.is_empty() {
+            match &mut self.part {
+                Part::Body(_) => return self.continue_body(input),
+                Part::Header { bytes, len } => {
+                    let used = usize::from(*len);
+                    let (Some(slot), Some((byte, rest))) = (bytes.get_mut(used), input.split_first())
+                    else {
+                        return Ok(None);
+                    };
+                    *slot = *byte;
+                    *len += 1;
+                    *input = rest;
+                    let header = bytes.get(..=used).unwrap_or_default();
+                    if let Some((header, _)) = FrameHeader::decode(header)? {
+                        self.check(&header)?;
+                        self.part = Part::NOTHING;
+                        return self.take_body(header, input);
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a frame whose first byte is the first of `input`: nearly all frames are whole.
+    fn begin_frame(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
+        if let Some((header, used)) = FrameHeader::decode(input)? {
+            self.check(&header)?;
+            *input = input.get(used..).unwrap_or_default();
+            return self.take_body(header, input);
+        }
+        let mut bytes = [0; FrameHeader::MAX_LEN];
+        if let Some(kept) = bytes.get_mut(..input.len()) {
+            kept.copy_from_slice(input);
+        }
+        // An incomplete header is shorter than the longest one.
+        let len = u8::try_from(input.len()).unwrap_or_default();
+        self.part = Part::Header { bytes, len };
+        *input = &[];
+        Ok(None)
+    }
+
+    fn check(&mut self, header: &FrameHeader) -> Result<(), ProtocolError> {
+        match (self.role, header.mask) {
+            (Role::Server, None) => return Err(ProtocolError::MaskMissing),
+            (Role::Client, Some(_)) => return Err(ProtocolError::MaskUnexpected),
+            _ => {}
+        }
+        if header.opcode.is_data() {
+            self.assembler.begin_frame(header, &self.limits)?;
+        }
+        Ok(())
+    }
+
+    fn take_body(
+        &mut self,
+        header: FrameHeader,
+        input: &mut &[u8],
+    ) -> Result<Option<Frame>, ProtocolError> {
+        // A length beyond the address space is beyond every limit.
+        let too_big = ProtocolError::FrameTooBig { len: header.len, max: usize::MAX };
+        let len = usize::try_from(header.len).map_err(|_| too_big)?;
+        if let Some((body, rest)) = input.split_at_checked(len) {
+            *input = rest;
+            return self.finish_frame(&header, unmasked(header.mask, body)).map(Some);
+        }
+        // Room for what has arrived and as much again: memory follows what a peer sent, not what
+        // it announced.
+        let room = input.len().saturating_mul(2).max(MIN_BODY).min(len);
+        let body = Body { header, len, payload: Vec::with_capacity(room) };
+        self.part = Part::Body(Box::new(body));
+        self.continue_body(input)
+    }
+
+    fn continue_body(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
+        let Part::Body(body) = &mut self.part else { return Ok(None) };
+        let old_len = body.payload.len();
+        let missing = body.len.saturating_sub(old_len);
+        let (piece, rest) = input.split_at_checked(missing).unwrap_or((*input, &[]));
+        *input = rest;
+        body.append(piece);
+
+        let header = body.header;
+        let is_whole = piece.len() == missing;
+        let new = body.payload.get(old_len..).unwrap_or_default();
+        if header.opcode.is_data() {
+            self.assembler.push(new)?;
+        }
+        if !is_whole {
+            return Ok(None);
+        }
+        let payload = Payload::from(std::mem::take(&mut body.payload));
+        self.part = Part::NOTHING;
+        self.end_frame(&header, payload).map(Some)
+    }
+
+    fn finish_frame(
+        &mut self,
+        header: &FrameHeader,
+        payload: Payload,
+    ) -> Result<Frame, ProtocolError> {
+        if header.opcode.is_data() {
+            self.assembler.push(&payload)?;
+        }
+        self.end_frame(header, payload)
+    }
+
+    fn end_frame(
+        &mut self,
+        header: &FrameHeader,
+        payload: Payload,
+    ) -> Result<Frame, ProtocolError> {
+        match header.opcode {
+            OpCode::Close => {
+                CloseFrame::decode(&payload)?;
+            }
+            OpCode::Ping | OpCode::Pong => {}
+            OpCode::Continuation | OpCode::Text | OpCode::Binary => {
+                self.assembler.end_frame(header.fin)?;
+            }
+        }
+        Ok(Frame::from_payload(header.fin, header.opcode, payload))
+    }
+}
+
+impl Body {
+    /// Appends a piece, unmasked. Grows by doubling, and never beyond the announced length.
+    fn append(&mut self, piece: &[u8]) {
+        let old_len = self.payload.len();
+        let need = old_len + piece.len();
+        if need > self.payload.capacity() {
+            let capacity = self.payload.capacity().saturating_mul(2).max(need).min(self.len);
+            self.payload.reserve_exact(capacity.saturating_sub(old_len));
+        }
+        append_unmasked(&mut self.payload, self.header.mask, piece);
+    }
+}
+
+fn unmasked(key: Option<[u8; 4]>, body: &[u8]) -> Payload {
+    if body.len() <= Payload::INLINE {
+        let mut payload = Payload::copy_from(body);
+        if let (Some(key), Some(bytes)) = (key, payload.as_mut_if_inline()) {
+            mask::apply(key, 0, bytes);
+        }
+        return payload;
+    }
+    let mut payload = Vec::with_capacity(body.len());
+    append_unmasked(&mut payload, key, body);
+    Payload::from(payload)
+}
+
+fn append_unmasked(payload: &mut Vec<u8>, key: Option<[u8; 4]>, piece: &[u8]) {
+    let Some(key) = key else { return payload.extend_from_slice(piece) };
+    for block in piece.chunks(UNMASK_BLOCK) {
+        let old_len = payload.len();
+        payload.extend_from_slice(block);
+        if let Some(new) = payload.get_mut(old_len..) {
+            mask::apply(key, old_len, new);
+        }
+    }
+}

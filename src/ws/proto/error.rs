@@ -1,0 +1,166 @@
+//! What a peer can do wrong, and what a caller can.
+
+use std::error::Error;
+use std::fmt;
+
+use super::{CloseCode, OpCode};
+
+/// A rule of RFC 6455, or a limit of this endpoint, that the peer broke.
+///
+/// Every variant maps to exactly one [close code](Self::close_code): the connection answers a
+/// violation by failing itself with that code (§7.1.7).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// A close frame carried one byte; it carries none, or at least the two of a code (§5.5.1).
+    ClosePayloadTruncated,
+    /// A control frame without FIN (§5.5).
+    ControlFrameFragmented(OpCode),
+    /// A control frame carried more than 125 bytes (§5.5).
+    ControlFrameTooLong {
+        /// Payload length the peer announced, in bytes.
+        len: usize,
+    },
+    /// A frame larger than [`max_frame_size`](crate::WebSocketOptions::max_frame_size).
+    FrameTooBig {
+        /// Payload length the peer announced, in bytes.
+        len: u64,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A close code that must never appear on the wire (§7.4).
+    InvalidCloseCode(u16),
+    /// Text, or the reason of a close frame, was not UTF-8 (§8.1).
+    InvalidUtf8,
+    /// A 64-bit length with its top bit set (§5.2).
+    LengthOverflow(u64),
+    /// A length written in more bytes than it needs (§5.2).
+    LengthNotMinimal(u64),
+    /// A client sent a frame without a mask (§5.1).
+    MaskMissing,
+    /// A server sent a frame with a mask (§5.1).
+    MaskUnexpected,
+    /// A message larger than [`max_message_size`](crate::WebSocketOptions::max_message_size).
+    MessageTooBig {
+        /// Length of the message so far, in bytes, the announced frame included.
+        len: u64,
+        /// The limit, in bytes.
+        max: usize,
+    },
+    /// A new message began before the last fragment of the one under way (§5.4).
+    MessageInterrupted(OpCode),
+    /// Reserved bits were set, and no extension was negotiated that uses them (§5.2).
+    ReservedBits(u8),
+    /// An opcode the RFC reserves (§5.2).
+    ReservedOpcode(u8),
+    /// A message of more than [`max_fragments`](crate::WebSocketOptions::max_fragments) frames.
+    TooManyFragments {
+        /// The limit.
+        max: usize,
+    },
+    /// A continuation frame with nothing to continue (§5.4).
+    UnexpectedContinuation,
+}
+
+impl ProtocolError {
+    /// The code to fail the connection with.
+    #[must_use]
+    pub fn close_code(self) -> CloseCode {
+        match self {
+            Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::FrameTooBig { .. } | Self::MessageTooBig { .. } => CloseCode::MESSAGE_TOO_BIG,
+            Self::TooManyFragments { .. } => CloseCode::POLICY_VIOLATION,
+            Self::ClosePayloadTruncated
+            | Self::ControlFrameFragmented(_)
+            | Self::ControlFrameTooLong { .. }
+            | Self::InvalidCloseCode(_)
+            | Self::LengthOverflow(_)
+            | Self::LengthNotMinimal(_)
+            | Self::MaskMissing
+            | Self::MaskUnexpected
+            | Self::MessageInterrupted(_)
+            | Self::ReservedBits(_)
+            | Self::ReservedOpcode(_)
+            | Self::UnexpectedContinuation => CloseCode::PROTOCOL_ERROR,
+        }
+    }
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClosePayloadTruncated => f.write_str("close frame with a one-byte payload"),
+            Self::ControlFrameFragmented(opcode) => write!(f, "fragmented {opcode:?} frame"),
+            Self::ControlFrameTooLong { len } => {
+                write!(f, "control frame of {len} bytes, the limit is 125")
+            }
+            Self::FrameTooBig { len, max } => {
+                write!(f, "frame of {len} bytes, the limit is {max}")
+            }
+            Self::InvalidCloseCode(code) => write!(f, "close code {code} may not be sent"),
+            Self::InvalidUtf8 => f.write_str("payload is not UTF-8"),
+            Self::LengthOverflow(len) => write!(f, "frame length {len} exceeds 2^63 - 1"),
+            Self::LengthNotMinimal(len) => {
+                write!(f, "frame length {len} is written in more bytes than it needs")
+            }
+            Self::MaskMissing => f.write_str("frame from a client without a mask"),
+            Self::MaskUnexpected => f.write_str("frame from a server with a mask"),
+            Self::MessageTooBig { len, max } => {
+                write!(f, "message of {len} bytes or more, the limit is {max}")
+            }
+            Self::MessageInterrupted(opcode) => {
+                write!(f, "{opcode:?} frame inside a fragmented message")
+            }
+            Self::ReservedBits(bits) => write!(f, "reserved bits {bits:03b} are set"),
+            Self::ReservedOpcode(opcode) => write!(f, "opcode {opcode:#x} is reserved"),
+            Self::TooManyFragments { max } => {
+                write!(f, "message of more than {max} fragments")
+            }
+            Self::UnexpectedContinuation => f.write_str("continuation of no message"),
+        }
+    }
+}
+
+impl Error for ProtocolError {}
+
+/// A frame of the caller that would have broken the protocol, and was not sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// A close frame; [`close`](crate::WebSocket::close) sends those.
+    CloseFrame,
+    /// A control frame without FIN (§5.5).
+    ControlFrameFragmented(OpCode),
+    /// A control frame of more than 125 bytes (§5.5).
+    ControlFrameTooLong {
+        /// Payload length, in bytes.
+        len: usize,
+    },
+    /// A text frame, whole in itself, that is not UTF-8 (§8.1).
+    InvalidUtf8,
+    /// A new message before the last fragment of the one under way (§5.4).
+    MessageInterrupted(OpCode),
+    /// A continuation frame with nothing to continue (§5.4).
+    UnexpectedContinuation,
+}
+
+impl fmt::Display for FrameError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CloseFrame => f.write_str("close frames are sent by close()"),
+            Self::ControlFrameFragmented(opcode) => {
+                write!(f, "{opcode:?} frames cannot be fragmented")
+            }
+            Self::ControlFrameTooLong { len } => {
+                write!(f, "control frame of {len} bytes, the limit is 125")
+            }
+            Self::InvalidUtf8 => f.write_str("payload is not UTF-8"),
+            Self::MessageInterrupted(opcode) => {
+                write!(f, "{opcode:?} frame before the last fragment of a message")
+            }
+            Self::UnexpectedContinuation => f.write_str("continuation of no message"),
+        }
+    }
+}
+
+impl Error for FrameError {}

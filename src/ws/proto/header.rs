@@ -1,0 +1,161 @@
+//! Frame headers: two to fourteen bytes ([RFC 6455 §5.2]).
+//!
+//! [RFC 6455 §5.2]: https://www.rfc-editor.org/rfc/rfc6455#section-5.2
+
+use super::{MAX_CONTROL_PAYLOAD, OpCode, ProtocolError};
+
+const FIN: u8 = 0x80;
+const RSV: u8 = 0x70;
+const OPCODE: u8 = 0x0F;
+const MASK: u8 = 0x80;
+const LEN: u8 = 0x7F;
+const LEN_16: u8 = 126;
+const LEN_64: u8 = 127;
+
+/// What precedes the payload of a frame.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct FrameHeader {
+    /// Is this the last frame of its message?
+    pub(crate) fin: bool,
+    pub(crate) opcode: OpCode,
+    /// The masking key, from a client to a server.
+    pub(crate) mask: Option<[u8; 4]>,
+    /// Length of the payload, in bytes; at most 2⁶³ - 1.
+    pub(crate) len: u64,
+}
+
+impl FrameHeader {
+    /// Longest header, in bytes: two, a 64-bit length and a masking key.
+    pub(crate) const MAX_LEN: usize = 14;
+
+    /// Reads the header at the start of `bytes`, and its own length; `None` while it is incomplete.
+    ///
+    /// What the first bytes already prove wrong is refused without waiting for the rest.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
+        let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
+        if first & RSV != 0 {
+            return Err(ProtocolError::ReservedBits((first & RSV) >> 4));
+        }
+        let fin = first & FIN != 0;
+        let opcode = OpCode::try_from(first & OPCODE)?;
+        if opcode.is_control() && !fin {
+            return Err(ProtocolError::ControlFrameFragmented(opcode));
+        }
+
+        let Some((&second, rest)) = rest.split_first() else { return Ok(None) };
+        let Some((len, rest)) = decode_len(opcode, second & LEN, rest)? else { return Ok(None) };
+        let (mask, rest) = if second & MASK == 0 {
+            (None, rest)
+        } else {
+            let Some((key, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+            (Some(*key), rest)
+        };
+        Ok(Some((Self { fin, opcode, mask, len }, bytes.len() - rest.len())))
+    }
+
+    /// Appends the header to `out`.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        let first = if self.fin { FIN } else { 0 } | u8::from(self.opcode);
+        let mask = if self.mask.is_some() { MASK } else { 0 };
+        if let Some(len) = u8::try_from(self.len).ok().filter(|len| *len < LEN_16) {
+            out.extend_from_slice(&[first, mask | len]);
+        } else if let Ok(len) = u16::try_from(self.len) {
+            out.extend_from_slice(&[first, mask | LEN_16]);
+            out.extend_from_slice(&len.to_be_bytes());
+        } else {
+            out.extend_from_slice(&[first, mask | LEN_64]);
+            out.extend_from_slice(&self.len.to_be_bytes());
+        }
+        if let Some(key) = self.mask {
+            out.extend_from_slice(&key);
+        }
+    }
+}
+
+/// Reads the extended length that `short` announces, if any.
+fn decode_len(
+    opcode: OpCode,
+    short: u8,
+    rest: &[u8],
+) -> Result<Option<(u64, &[u8])>, ProtocolError> {
+    if opcode.is_control() && usize::from(short) > MAX_CONTROL_PAYLOAD {
+        // The exact length may still be on its way; that it is over the limit is certain.
+        let len = rest.split_first_chunk::<2>().map_or(MAX_CONTROL_PAYLOAD + 1, |(len, _)| {
+            usize::from(u16::from_be_bytes(*len))
+        });
+        return Err(ProtocolError::ControlFrameTooLong { len });
+    }
+    let (len, least, rest) = match short {
+        LEN_16 => {
+            let Some((len, rest)) = rest.split_first_chunk::<2>() else { return Ok(None) };
+            (u64::from(u16::from_be_bytes(*len)), u64::from(LEN_16), rest)
+        }
+        LEN_64 => {
+            let Some((len, rest)) = rest.split_first_chunk::<8>() else { return Ok(None) };
+            (u64::from_be_bytes(*len), 1 << 16, rest)
+        }
+        len => return Ok(Some((u64::from(len), rest))),
+    };
+    if len < least {
+        return Err(ProtocolError::LengthNotMinimal(len));
+    }
+    if len >= 1 << 63 {
+        return Err(ProtocolError::LengthOverflow(len));
+    }
+    Ok(Some((len, rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(fin: bool, opcode: OpCode, mask: Option<[u8; 4]>, len: u64) -> FrameHeader {
+        FrameHeader { fin, opcode, mask, len }
+    }
+
+    #[test]
+    fn headers_round_trip_and_wait_for_their_last_byte() {
+        let key = Some([0x37, 0xfa, 0x21, 0x3d]);
+        let cases: [(FrameHeader, &[u8]); 8] = [
+            (header(true, OpCode::Text, None, 0), b"\x81\x00"),
+            (header(true, OpCode::Text, key, 5), b"\x81\x85\x37\xfa\x21\x3d"),
+            (header(false, OpCode::Binary, None, 125), b"\x02\x7d"),
+            (header(true, OpCode::Continuation, None, 126), b"\x80\x7e\x00\x7e"),
+            (header(true, OpCode::Binary, None, 65_535), b"\x82\x7e\xff\xff"),
+            (header(true, OpCode::Binary, None, 65_536), b"\x82\x7f\0\0\0\0\0\x01\0\0"),
+            (
+                header(true, OpCode::Binary, key, (1 << 63) - 1),
+                b"\x82\xff\x7f\xff\xff\xff\xff\xff\xff\xff\x37\xfa\x21\x3d",
+            ),
+            (header(true, OpCode::Ping, None, 125), b"\x89\x7d"),
+        ];
+        for (header, bytes) in cases {
+            let mut encoded = Vec::new();
+            header.encode(&mut encoded);
+            assert_eq!(encoded, bytes, "{header:?}");
+            assert_eq!(FrameHeader::decode(bytes), Ok(Some((header, bytes.len()))));
+            for cut in 0..bytes.len() {
+                assert_eq!(FrameHeader::decode(&bytes[..cut]), Ok(None), "{header:?} cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_broken_header_is_refused_at_the_byte_that_proves_it() {
+        let cases: [(&[u8], ProtocolError); 10] = [
+            (b"\xc1", ProtocolError::ReservedBits(0b100)),
+            (b"\xb1", ProtocolError::ReservedBits(0b011)),
+            (b"\x83", ProtocolError::ReservedOpcode(0x3)),
+            (b"\x8f", ProtocolError::ReservedOpcode(0xF)),
+            (b"\x09", ProtocolError::ControlFrameFragmented(OpCode::Ping)),
+            (b"\x89\x7e", ProtocolError::ControlFrameTooLong { len: 126 }),
+            (b"\x89\x7e\x01\x00", ProtocolError::ControlFrameTooLong { len: 256 }),
+            (b"\x82\x7e\x00\x7d", ProtocolError::LengthNotMinimal(125)),
+            (b"\x82\x7f\0\0\0\0\0\0\xff\xff", ProtocolError::LengthNotMinimal(65_535)),
+            (b"\x82\x7f\x80\0\0\0\0\0\0\0", ProtocolError::LengthOverflow(1 << 63)),
+        ];
+        for (bytes, error) in cases {
+            assert_eq!(FrameHeader::decode(bytes), Err(error), "{bytes:02x?}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! How much of a message this endpoint takes.
+
+/// What a message may cost, checked before anything is allocated for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Limits {
+    /// Largest message, in bytes: the sum of its frames. Default 1 MiB; beyond it, close code 1009.
+    pub(crate) max_message_size: usize,
+    /// Largest frame, in bytes. Default: no limit but that of the message; beyond it, 1009.
+    pub(crate) max_frame_size: usize,
+    /// Most frames a message may come in. Default 1 024; beyond it, 1008.
+    pub(crate) max_fragments: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { max_message_size: 1 << 20, max_frame_size: usize::MAX, max_fragments: 1024 }
+    }
+}

@@ -1,0 +1,103 @@
+//! The state of one connection: which messages are under way, and how far it is closed
+//! ([RFC 6455 §7.1]).
+//!
+//! [RFC 6455 §7.1]: https://www.rfc-editor.org/rfc/rfc6455#section-7.1
+
+use super::utf8::Utf8;
+use super::{CloseFrame, Frame, FrameError, MAX_CONTROL_PAYLOAD, OpCode, ProtocolError};
+
+/// What was sent and received that later frames depend on.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// The message that the caller sends by frames, before its last one.
+    sending: Option<Fragments>,
+    sent_close: Option<Option<CloseFrame>>,
+    received_close: Option<Option<CloseFrame>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Fragments {
+    Binary,
+    Text(Utf8),
+}
+
+impl State {
+    /// May data still be sent? Not after our close frame (§5.5.1).
+    pub(crate) fn can_send(&self) -> bool {
+        self.sent_close.is_none()
+    }
+
+    /// Have close frames gone both ways (§7.1.4)?
+    pub(crate) fn is_closed(&self) -> bool {
+        self.sent_close.is_some() && self.received_close.is_some()
+    }
+
+    /// Is a message under way that the caller sends by frames?
+    pub(crate) fn is_sending_fragments(&self) -> bool {
+        self.sending.is_some()
+    }
+
+    /// The close frame we sent; the inner `None` if it carried no code.
+    pub(crate) fn sent_close(&self) -> Option<&Option<CloseFrame>> {
+        self.sent_close.as_ref()
+    }
+
+    /// The close frame the peer sent; the inner `None` if it carried no code.
+    pub(crate) fn received_close(&self) -> Option<&Option<CloseFrame>> {
+        self.received_close.as_ref()
+    }
+
+    /// Takes note of a frame that the caller wants to send.
+    pub(crate) fn send_frame(&mut self, frame: &Frame) -> Result<(), FrameError> {
+        let (opcode, len) = (frame.opcode(), frame.payload().len());
+        if opcode == OpCode::Close {
+            return Err(FrameError::CloseFrame);
+        }
+        if opcode.is_control() {
+            if !frame.fin() {
+                return Err(FrameError::ControlFrameFragmented(opcode));
+            }
+            if len > MAX_CONTROL_PAYLOAD {
+                return Err(FrameError::ControlFrameTooLong { len });
+            }
+            return Ok(());
+        }
+        let message = match (opcode, self.sending) {
+            (OpCode::Continuation, None) => return Err(FrameError::UnexpectedContinuation),
+            (OpCode::Continuation, Some(message)) => message,
+            (_, Some(_)) => return Err(FrameError::MessageInterrupted(opcode)),
+            (OpCode::Text, None) => Fragments::Text(Utf8::default()),
+            (_, None) => Fragments::Binary,
+        };
+        let message = message.with(frame).map_err(|_| FrameError::InvalidUtf8)?;
+        self.sending = (!frame.fin()).then_some(message);
+        Ok(())
+    }
+
+    /// Takes note of our close frame; only the first one goes out.
+    pub(crate) fn send_close(&mut self, frame: Option<CloseFrame>) -> bool {
+        let is_first = self.sent_close.is_none();
+        if is_first {
+            self.sent_close = Some(frame);
+        }
+        is_first
+    }
+
+    /// Takes note of the peer's close frame.
+    pub(crate) fn receive_close(&mut self, frame: Option<CloseFrame>) {
+        self.received_close.get_or_insert(frame);
+    }
+}
+
+impl Fragments {
+    /// The message with one more frame in it.
+    fn with(mut self, frame: &Frame) -> Result<Self, ProtocolError> {
+        if let Self::Text(utf8) = &mut self {
+            utf8.push(frame.payload())?;
+            if frame.fin() {
+                utf8.finish()?;
+            }
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,143 @@
+//! Sending from other tasks.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::connection::{CloseInfo, Shared};
+use super::message::Message;
+use super::proto::{Frame, OpCode};
+use crate::error::Result;
+
+/// Sends over a connection from any task, at any time.
+///
+/// Whole messages of many senders interleave, never their frames. A `Sender` does not keep its
+/// connection open: that is the [`WebSocket`](crate::WebSocket)'s part.
+///
+/// # Cancel safety
+///
+/// Every future of this type may be dropped at any time: the whole message is queued, or nothing.
+#[derive(Clone)]
+pub struct Sender {
+    shared: Arc<Shared>,
+}
+
+impl Sender {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Sends a message, as [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// Waits while the connection's own task is between the fragments of a message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed) after a close frame has gone either way, or the
+    /// error that ended the connection.
+    pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
+        self.shared.send(message.into(), true).await
+    }
+
+    /// Sends a text message, as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_text(&self, text: impl Into<String>) -> Result<()> {
+        self.send(Message::text(text)).await
+    }
+
+    /// Sends a binary message, as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_binary(&self, bytes: impl Into<Bytes>) -> Result<()> {
+        self.send(Message::binary(bytes)).await
+    }
+
+    /// Sends a value as JSON, in a text message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON. Else as
+    /// [`send`](Self::send).
+    pub async fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
+        let text = serde_json::to_string(value)?;
+        self.send(Message::text(text)).await
+    }
+
+    /// Sends a ping (RFC 6455 §5.5.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as
+    /// [`send`](Self::send).
+    pub async fn ping(&self, payload: impl Into<Bytes>) -> Result<()> {
+        self.shared.send_frame(Frame::new(true, OpCode::Ping, payload)).await
+    }
+
+    /// Sends a pong that no ping asked for (RFC 6455 §5.5.3).
+    ///
+    /// # Errors
+    ///
+    /// As [`ping`](Self::ping).
+    pub async fn pong(&self, payload: impl Into<Bytes>) -> Result<()> {
+        self.shared.send_frame(Frame::new(true, OpCode::Pong, payload)).await
+    }
+
+    /// Closes the connection, as [`WebSocket::close`](crate::WebSocket::close).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent or `reason`
+    /// exceeds 123 bytes.
+    pub async fn close(&self, code: impl Into<u16>, reason: &str) -> Result<CloseInfo> {
+        self.shared.close(code.into(), reason).await
+    }
+
+    /// Waits until the stream has taken all that was sent, by whomever.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the connection before.
+    pub async fn flush(&self) -> Result<()> {
+        self.shared.flush().await
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) -> CloseInfo {
+        self.shared.closed().await
+    }
+
+    /// How the connection ended; `None` while it has not.
+    #[must_use]
+    pub fn close_info(&self) -> Option<CloseInfo> {
+        self.shared.close_info()
+    }
+
+    /// Has no close frame gone either way, and the stream not failed?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.is_open()
+    }
+
+    /// The address of the peer; `None` if the stream is not a socket of our listener.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.shared.peer_addr()
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("peer_addr", &self.peer_addr())
+            .field("is_open", &self.is_open())
+            .finish_non_exhaustive()
+    }
+}

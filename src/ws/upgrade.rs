@@ -1,0 +1,298 @@
+//! The upgrade, from inside a handler: the handler asks, its endpoint answers 101 and hands the
+//! handler to a task of its own, and the stream arrives there.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::future::{Either, select};
+use tide::http::headers::{HeaderName, HeaderValue};
+use tide::http::upgrade::Receiver;
+use tide::{Response, StatusCode};
+
+use super::connection::{ConnectionTask, Shared};
+use super::options::Settings;
+use super::proto::Role;
+use super::{HandshakeError, WebSocket, WebSocketOptions};
+use crate::error::Result;
+use crate::handler::HandlerFuture;
+use crate::http::{OnUpgrade, PeerAddr, Upgraded};
+use crate::runtime::{self, Timer};
+use crate::stream::Stream;
+
+/// Headers of the 101 that are the handshake's own, or that it must not have (RFC 9110 §15.2).
+const RESERVED: [&str; 8] = [
+    "connection",
+    "upgrade",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+];
+
+/// Where the stream of a request will come from.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// Our own server.
+    Front(Option<OnUpgrade>, PeerAddr),
+    /// Whatever server tide runs under.
+    Tide,
+}
+
+impl Transport {
+    pub(crate) fn take_from(request: &mut tide::http::Request) -> Self {
+        let on_upgrade = request.ext_mut().remove();
+        match request.ext().get() {
+            Some(peer_addr) => Self::Front(on_upgrade, *peer_addr),
+            None => Self::Tide,
+        }
+    }
+}
+
+/// What a handler and its endpoint tell each other.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    can_upgrade: bool,
+    talk: Mutex<Talk>,
+}
+
+#[derive(Debug)]
+struct Talk {
+    stage: Stage,
+    /// The handler, while it waits for the stream.
+    waker: Option<Waker>,
+    /// The response prepared in the context.
+    prepared: Option<Response>,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Idle,
+    /// The handler wants to upgrade: this is the 101.
+    Wanted(Box<Wanted>),
+    /// The 101 is on its way.
+    Answered,
+    Open(WebSocket),
+    Failed(HandshakeError),
+    /// The handler has the connection.
+    Taken,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    accept: String,
+    headers: Vec<(HeaderName, HeaderValue)>,
+    settings: Settings,
+    timeout: Duration,
+}
+
+impl Slot {
+    pub(crate) fn new(transport: &Transport) -> Self {
+        let can_upgrade = !matches!(transport, Transport::Front(None, _));
+        let talk = Talk { stage: Stage::Idle, waker: None, prepared: None };
+        Self { can_upgrade, talk: Mutex::new(talk) }
+    }
+
+    /// Asks for the upgrade and waits for the connection.
+    pub(crate) async fn upgrade(
+        &self,
+        accept: impl FnOnce() -> Result<String, HandshakeError>,
+        options: &WebSocketOptions,
+    ) -> Result<WebSocket> {
+        if self.is_idle() {
+            let accept = accept()?;
+            let headers = response_headers(&options.headers)?;
+            let (settings, timeout) = (options.settings, options.handshake_timeout);
+            if !self.can_upgrade {
+                return Err(HandshakeError::NotUpgradable.into());
+            }
+            let wanted = Wanted { accept, headers, settings, timeout };
+            self.talk().stage = Stage::Wanted(Box::new(wanted));
+        }
+        let _withdraw = Withdraw(self);
+        Ok(std::future::poll_fn(|cx| self.poll_open(cx)).await?)
+    }
+
+    fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<WebSocket, HandshakeError>> {
+        let mut talk = self.talk();
+        match std::mem::replace(&mut talk.stage, Stage::Taken) {
+            Stage::Open(ws) => Poll::Ready(Ok(ws)),
+            Stage::Taken => Poll::Ready(Err(HandshakeError::AlreadyUpgraded)),
+            Stage::Failed(error) => {
+                talk.stage = Stage::Failed(error);
+                Poll::Ready(Err(error))
+            }
+            stage => {
+                talk.stage = stage;
+                talk.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Does the handler wait for its endpoint to answer 101?
+    pub(crate) fn is_wanted(&self) -> bool {
+        matches!(self.talk().stage, Stage::Wanted(_))
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.talk().stage, Stage::Idle)
+    }
+
+    /// Keeps the response that a context prepared, when the context is dropped.
+    pub(crate) fn prepare(&self, response: Response) {
+        self.talk().prepared = Some(response);
+    }
+
+    /// The response that the context prepared.
+    pub(crate) fn take_prepared(&self) -> Response {
+        self.talk().prepared.take().unwrap_or_else(|| Response::new(StatusCode::Ok))
+    }
+
+    fn take_wanted(&self) -> Option<Box<Wanted>> {
+        let mut talk = self.talk();
+        match std::mem::replace(&mut talk.stage, Stage::Answered) {
+            Stage::Wanted(wanted) => Some(wanted),
+            stage => {
+                talk.stage = stage;
+                None
+            }
+        }
+    }
+
+    fn settle(&self, result: Result<WebSocket, HandshakeError>) {
+        let mut talk = self.talk();
+        talk.stage = result.map_or_else(Stage::Failed, Stage::Open);
+        let waker = talk.waker.take();
+        drop(talk);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    fn talk(&self) -> MutexGuard<'_, Talk> {
+        self.talk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes the wish back if the handler gives up before the endpoint has seen it.
+struct Withdraw<'a>(&'a Slot);
+
+impl Drop for Withdraw<'_> {
+    fn drop(&mut self) {
+        let mut talk = self.0.talk();
+        talk.waker = None;
+        if matches!(talk.stage, Stage::Wanted(_)) {
+            talk.stage = Stage::Idle;
+        }
+    }
+}
+
+/// Answers 101 and lets the handler go on in a task of its own.
+pub(crate) async fn start(
+    handler: HandlerFuture,
+    slot: Arc<Slot>,
+    transport: Transport,
+) -> tide::Result {
+    let wanted = slot.take_wanted().ok_or(HandshakeError::Abandoned)?;
+    let mut response = Response::new(StatusCode::SwitchingProtocols);
+    response.insert_header("upgrade", "websocket");
+    response.insert_header("connection", "Upgrade");
+    response.insert_header("sec-websocket-accept", wanted.accept.as_str());
+    for (name, value) in wanted.headers {
+        response.append_header(name, value);
+    }
+    let (source, peer_addr) = match transport {
+        Transport::Front(Some(OnUpgrade(stream)), peer_addr) => (Source::Front(stream), Some(peer_addr.0)),
+        Transport::Front(None, _) => return Err(HandshakeError::NotUpgradable.into()),
+        Transport::Tide => {
+            let inner: &mut tide::http::Response = response.as_mut();
+            (Source::Tide(inner.recv_upgrade().await), None)
+        }
+    };
+    let (settings, deadline) = (wanted.settings, Instant::now() + wanted.timeout);
+    runtime::spawn(run(handler, slot, source, peer_addr, settings, deadline));
+    Ok(response)
+}
+
+enum Source {
+    Front(futures::channel::oneshot::Receiver<Upgraded>),
+    Tide(Receiver),
+}
+
+impl Source {
+    async fn stream(self) -> Option<(Stream, Bytes)> {
+        match self {
+            Self::Front(receiver) => {
+                let Upgraded { stream, read_ahead } = receiver.await.ok()?;
+                Some((stream, read_ahead))
+            }
+            Self::Tide(receiver) => Some((Stream::boxed(receiver.await?), Bytes::new())),
+        }
+    }
+}
+
+/// The task of an upgraded handler, from the 101 on.
+async fn run(
+    handler: HandlerFuture,
+    slot: Arc<Slot>,
+    source: Source,
+    peer_addr: Option<SocketAddr>,
+    settings: Settings,
+    deadline: Instant,
+) {
+    let stream = match select(pin!(source.stream()), Timer::at(deadline)).await {
+        Either::Left((stream, _)) => stream.ok_or(HandshakeError::Abandoned),
+        Either::Right(_) => Err(HandshakeError::TimedOut),
+    };
+    match stream {
+        Ok((stream, unread)) => {
+            let shared = Shared::new(stream, unread, Role::Server, settings, peer_addr);
+            slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
+            drop(slot);
+            ConnectionTask::new(handler, shared).await;
+        }
+        Err(error) => {
+            log::debug!("upgrade failed: {error}");
+            slot.settle(Err(error));
+            finish(handler).await;
+        }
+    }
+}
+
+/// Lets a handler that lost its client come to its end.
+async fn finish(handler: impl Future<Output = tide::Result<crate::handler::Reply>>) {
+    match std::panic::AssertUnwindSafe(handler).catch_unwind().await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => log::debug!("WebSocket handler failed: {error}"),
+        Err(_) => log::error!("WebSocket handler panicked"),
+    }
+}
+
+fn response_headers(
+    headers: &[(String, String)],
+) -> Result<Vec<(HeaderName, HeaderValue)>, HandshakeError> {
+    let is_free = |name: &str| !RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved));
+    let free = headers.iter().filter(|(name, _)| is_free(name));
+    free.map(|(name, value)| parse_header(name, value)).collect()
+}
+
+fn parse_header(
+    name: &str,
+    value: &str,
+) -> Result<(HeaderName, HeaderValue), HandshakeError> {
+    // http_types would let line breaks pass.
+    let is_valid = ::http::HeaderName::try_from(name).is_ok()
+        && ::http::HeaderValue::try_from(value).is_ok();
+    match (name.parse(), value.parse()) {
+        (Ok(name), Ok(value)) if is_valid => Ok((name, value)),
+        _ => Err(HandshakeError::InvalidHeader),
+    }
+}
