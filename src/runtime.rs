@@ -5,7 +5,9 @@
 
 use std::future::Future;
 use std::io::{self, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
+#[cfg(feature = "server")]
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -20,6 +22,12 @@ use futures::io::{AsyncRead, AsyncWrite};
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
     // Dropping an async-std handle detaches the task.
     drop(async_std::task::spawn(future));
+}
+
+/// Runs `future` on this thread, to its end.
+#[cfg(all(test, feature = "server"))]
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    async_std::task::block_on(future)
 }
 
 /// Completes at a point in time.
@@ -87,6 +95,7 @@ pub(crate) struct TcpStream {
 }
 
 impl TcpStream {
+    #[cfg(feature = "server")]
     fn new(io: Async<std::net::TcpStream>) -> Self {
         Self { io, drained: false }
     }
@@ -98,6 +107,7 @@ impl TcpStream {
     }
 
     /// Sends what is written at once, instead of collecting small segments (Nagle).
+    #[cfg(feature = "server")]
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         self.io.get_ref().set_nodelay(true)
     }

@@ -128,12 +128,9 @@ pub(super) struct ResponseBody {
 enum Content {
     Empty,
     Full(Bytes),
-    /// Read from tide's body. `left` is what the body still has to give, if it told.
-    Streamed {
-        body: Body,
-        left: Option<u64>,
-        buf: BytesMut,
-    },
+    Streamed(Streamed),
+    /// What the handler streamed has failed.
+    Failed(io::Error),
 }
 
 impl ResponseBody {
@@ -152,7 +149,7 @@ impl ResponseBody {
         let left = body.len().map(|len| u64::try_from(len).unwrap_or(u64::MAX));
         let content = match left {
             Some(0) => Content::Empty,
-            _ => Content::Streamed { body, left, buf: BytesMut::new() },
+            _ => Content::Streamed(Streamed { body, left, buf: BytesMut::new() }),
         };
         Self { content, _answering: None }
     }
@@ -173,62 +170,75 @@ impl hyper::body::Body for ResponseBody {
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
         let piece = match &mut this.content {
-            Content::Empty => None,
-            Content::Full(bytes) => Some(std::mem::take(bytes)),
-            Content::Streamed { body, left, buf } => ready!(poll_piece(body, left, buf, cx))?,
+            Content::Streamed(streamed) => match ready!(streamed.poll_piece(cx)) {
+                Ok(piece) => piece,
+                Err(error) => {
+                    // hyper forgets what it has not written when it hears of an error. So it
+                    // hears of it next time, and the client can tell the response is cut off.
+                    this.content = Content::Failed(error);
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            },
+            content => match std::mem::replace(content, Content::Empty) {
+                Content::Full(bytes) => Some(bytes),
+                Content::Failed(error) => return Poll::Ready(Some(Err(error))),
+                Content::Empty | Content::Streamed(_) => None,
+            },
         };
-        if piece.is_none() || matches!(this.content, Content::Full(_)) {
-            this.content = Content::Empty;
-        }
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Empty => true,
-            Content::Full(bytes) => bytes.is_empty(),
-            Content::Streamed { left, .. } => *left == Some(0),
-        }
+        self.size_hint().exact() == Some(0)
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Empty => SizeHint::with_exact(0),
-            Content::Full(bytes) => {
-                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-            }
-            Content::Streamed { left: Some(left), .. } => SizeHint::with_exact(*left),
-            Content::Streamed { left: None, .. } => SizeHint::default(),
-        }
+        let left = match &self.content {
+            Content::Empty => Some(0),
+            Content::Full(bytes) => u64::try_from(bytes.len()).ok(),
+            Content::Streamed(streamed) => streamed.left,
+            Content::Failed(_) => None,
+        };
+        left.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 
-/// Reads the next piece of `body`; `None` at its end.
-///
-/// Through `AsyncRead`, because the `AsyncBufRead` of an `http_types` body reads past its length.
-fn poll_piece(
-    body: &mut Body,
-    left: &mut Option<u64>,
-    buf: &mut BytesMut,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<Option<Bytes>>> {
-    let want =
-        left.and_then(|left| usize::try_from(left).ok()).map_or(PIECE, |left| left.min(PIECE));
-    // hyper has copied the piece before and dropped it, so that this finds the same memory again.
-    buf.resize(want, 0);
-    let Poll::Ready(read) = Pin::new(body).poll_read(cx, buf) else {
-        // An event stream may be silent for hours.
-        *buf = BytesMut::new();
-        return Poll::Pending;
-    };
-    let len = read?;
-    if let Some(left) = left {
-        let read = u64::try_from(len).unwrap_or(u64::MAX);
-        *left = left.saturating_sub(read);
-        if len == 0 && *left > 0 {
-            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+/// A body of tide's on its way.
+#[derive(Debug)]
+struct Streamed {
+    body: Body,
+    /// Bytes to come, if the body told.
+    left: Option<u64>,
+    buf: BytesMut,
+}
+
+impl Streamed {
+    /// Reads the next piece; `None` at the end.
+    ///
+    /// Through `AsyncRead`, because the `AsyncBufRead` of an `http_types` body reads past its
+    /// length.
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        // hyper has copied the last piece and dropped it, so that this finds its memory again.
+        self.buf.resize(self.piece_len(), 0);
+        let Poll::Ready(read) = Pin::new(&mut self.body).poll_read(cx, &mut self.buf) else {
+            // An event stream may be silent for hours.
+            self.buf = BytesMut::new();
+            return Poll::Pending;
+        };
+        let len = read?;
+        if let Some(left) = &mut self.left {
+            if len == 0 && *left > 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+            *left = left.saturating_sub(u64::try_from(len).unwrap_or(u64::MAX));
         }
+        self.buf.truncate(len);
+        Poll::Ready(Ok((len > 0).then(|| self.buf.split().freeze())))
     }
-    buf.truncate(len);
-    Poll::Ready(Ok((len > 0).then(|| buf.split().freeze())))
+
+    fn piece_len(&self) -> usize {
+        let left = self.left.and_then(|left| usize::try_from(left).ok());
+        left.map_or(PIECE, |left| left.min(PIECE))
+    }
 }

@@ -37,7 +37,7 @@ use smol_hyper::rt::FuturesIo;
 use self::body::ResponseBody;
 use self::exchange::Exchange;
 use self::refusal::Refusal;
-use self::socket::Socket;
+use self::socket::{Never, Socket};
 use crate::runtime::Timer;
 use crate::server::ServerOptions;
 use crate::stream::Stream;
@@ -143,7 +143,6 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         }
     }
 
-    /// Answers one request.
     async fn answer(
         self: Arc<Self>,
         request: ::http::Request<Incoming>,
@@ -151,31 +150,27 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         exchange: Arc<Exchange>,
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
         let answering = exchange.begin(&request);
-        let upgradable = may_upgrade(&request);
         let to_head = request.method() == ::http::Method::HEAD;
-
-        let request = convert::request(request, &self.options, addrs, &exchange);
-        let response = match request {
-            Ok(mut request) => {
-                let granted = upgradable.then(|| offer_upgrade(&mut request));
-                match self.route(request).await {
-                    Ok(response) => convert::response(response, to_head, granted, &exchange),
-                    Err(refusal) => Err(refusal),
-                }
-            }
-            Err(refusal) => Err(refusal),
-        };
+        let response = self.route(request, addrs, &exchange).await;
         let response = response.unwrap_or_else(|refusal| refusal.response(to_head));
         Ok(response.map(|body| body.until_sent(answering)))
     }
 
-    async fn route(&self, request: tide::http::Request) -> Result<tide::http::Response, Refusal> {
-        let respond = AssertUnwindSafe(self.app.respond(request));
-        match respond.catch_unwind().await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Ok(tide::Response::from(error).into()),
-            Err(_) => Err(Refusal::HandlerPanicked),
-        }
+    async fn route(
+        &self,
+        request: ::http::Request<Incoming>,
+        addrs: Addrs,
+        exchange: &Arc<Exchange>,
+    ) -> Result<::http::Response<ResponseBody>, Refusal> {
+        let to_head = request.method() == ::http::Method::HEAD;
+        let may_upgrade = may_upgrade(&request);
+        let mut request = convert::request(request, &self.options, addrs, exchange)?;
+        let upgrade = may_upgrade.then(|| offer_upgrade(&mut request));
+
+        let respond = AssertUnwindSafe(self.app.respond(request)).catch_unwind();
+        let response = respond.await.map_err(|_| Refusal::HandlerPanicked)?;
+        let response = response.unwrap_or_else(|error| tide::Response::from(error).into());
+        convert::response(response, to_head, upgrade, exchange)
     }
 }
 
@@ -188,8 +183,9 @@ impl<State> fmt::Debug for Front<State> {
 fn builder(options: &ServerOptions) -> http1::Builder {
     let buffer = options.max_head_size.saturating_add(HEAD_SLACK).max(MIN_BUFFER);
     let mut builder = http1::Builder::new();
+    builder.max_header_size(buffer).max_buf_size(buffer);
     // `Socket` keeps the deadlines: hyper has one for both the idle time and the head.
-    builder.header_read_timeout(None).max_header_size(buffer).max_buf_size(buffer);
+    builder.timer(Never).header_read_timeout(Duration::from_secs(1));
     if options.max_headers != ServerOptions::default().max_headers {
         // Any value set moves hyper's header table from the stack to the heap.
         builder.max_headers(options.max_headers);
@@ -259,3 +255,6 @@ async fn close(mut stream: Stream, last: Option<Refusal>) {
         select(pin!(goodbye), Timer::at(deadline)).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

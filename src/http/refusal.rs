@@ -102,9 +102,9 @@ impl Refusal {
         format!("{self}\n")
     }
 
-    /// Whoever sends such a request may mean something else with the bytes after it.
+    /// Whoever sends what is not HTTP may mean something else with the bytes after it.
     fn ends_connection(&self) -> bool {
-        !self.status().is_server_error() || *self == Self::CodingUnknown
+        !matches!(self, Self::HandlerPanicked | Self::ResponseInvalid)
     }
 }
 

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures::io::{AsyncRead, AsyncWrite};
+use hyper::rt::Sleep;
 
 use super::exchange::Exchange;
 use crate::runtime::Timer;
@@ -76,7 +77,7 @@ impl Socket {
         self.stream
     }
 
-    fn await_(&mut self, awaiting: Awaiting, timeout: Option<Duration>) {
+    fn wait_for(&mut self, awaiting: Awaiting, timeout: Option<Duration>) {
         self.awaiting = awaiting;
         self.reading.set(timeout);
     }
@@ -84,14 +85,14 @@ impl Socket {
     /// Bytes came while no request was being answered: they begin a head, or go on with one.
     fn on_head_bytes(&mut self) {
         if self.exchange.take_answered() || self.awaiting != Awaiting::Head {
-            self.await_(Awaiting::Head, self.head_timeout);
+            self.wait_for(Awaiting::Head, self.head_timeout);
         }
     }
 
     /// Nothing came while no request was being answered.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.exchange.take_answered() {
-            self.await_(Awaiting::Request, self.idle_timeout);
+            self.wait_for(Awaiting::Request, self.idle_timeout);
         }
         ready!(self.reading.poll(cx));
         if self.awaiting == Awaiting::Head {
@@ -101,10 +102,13 @@ impl Socket {
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// The peer will send nothing more, but may still read the response.
-    fn poll_half_closed(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    /// The peer will send nothing more, but may still read a response.
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if !self.exchange.awaits_response() {
+            return Poll::Ready(Ok(0));
+        }
         if self.awaiting != Awaiting::Response {
-            self.await_(Awaiting::Response, Some(HALF_CLOSED_PATIENCE));
+            self.wait_for(Awaiting::Response, Some(HALF_CLOSED_PATIENCE));
         }
         self.reading.poll(cx).map(|()| Ok(0))
     }
@@ -136,15 +140,19 @@ impl AsyncRead for Socket {
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        if this.ended {
+            return this.poll_ended(cx);
+        }
         let read = Pin::new(&mut this.stream).poll_read(cx, buf);
-        this.ended |= matches!(read, Poll::Ready(Ok(0)));
         match read {
-            Poll::Ready(Ok(0)) if this.exchange.awaits_response() => this.poll_half_closed(cx),
-            Poll::Pending if !this.exchange.is_answering() => this.poll_overdue(cx),
-            read => {
-                if !this.exchange.is_answering() {
-                    this.on_head_bytes();
-                }
+            Poll::Ready(Ok(0)) => {
+                this.ended = true;
+                this.poll_ended(cx)
+            }
+            read if this.exchange.is_answering() => read,
+            Poll::Pending => this.poll_overdue(cx),
+            Poll::Ready(_) => {
+                this.on_head_bytes();
                 read
             }
         }
@@ -215,5 +223,32 @@ impl Alarm {
             *set_to = deadline;
             timer.set_at(deadline);
         }
+    }
+}
+
+/// hyper's timer, which never goes off.
+///
+/// Only with a timer does hyper read again as soon as a connection is idle, and [`Socket`] keeps
+/// deadlines in its reads. Boxed, it takes no memory.
+#[derive(Debug)]
+pub(super) struct Never;
+
+impl hyper::rt::Timer for Never {
+    fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Self)
+    }
+
+    fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
+        Box::pin(Self)
+    }
+}
+
+impl Sleep for Never {}
+
+impl Future for Never {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
     }
 }

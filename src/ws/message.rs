@@ -8,7 +8,7 @@ use super::proto::{Frame, OpCode, Payload};
 
 /// A text or binary message (RFC 6455 §5.6).
 ///
-/// Cloning one is cheap: a long payload is shared, a short one (up to 38 bytes) is held in place.
+/// Cloning one is cheap: a long payload is shared, a short one (up to 32 bytes) is held in place.
 ///
 /// ```
 /// use tidewire::Message;
@@ -37,8 +37,8 @@ impl Message {
         Self { is_text: false, payload: Payload::from(bytes.into()) }
     }
 
-    pub(crate) fn from_payload(is_text: bool, payload: Payload) -> Self {
-        Self { is_text, payload }
+    pub(crate) fn from_frame(frame: Frame) -> Self {
+        Self { is_text: frame.opcode() == OpCode::Text, payload: frame.take_payload() }
     }
 
     /// Is this a text message?
@@ -77,7 +77,7 @@ impl Message {
         &self.payload
     }
 
-    /// The bytes, to keep. Not copied if there are more than 38.
+    /// The bytes, to keep. Not copied if there are more than 32.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.payload.into_bytes()

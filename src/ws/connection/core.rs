@@ -78,7 +78,7 @@ pub(super) struct Core {
     initiator: Initiator,
     settings: Settings,
     deadlines: Deadlines,
-    pub(super) stats: Stats,
+    stats: Stats,
     role: Role,
     mode: Mode,
     pub(super) parked: Parked,
@@ -87,7 +87,7 @@ pub(super) struct Core {
     /// Has the connection a task that reads, writes and closes for it?
     pub(super) has_task: bool,
     /// The waker of that task, to tell whether a caller runs in it.
-    pub(super) task_waker: Option<Waker>,
+    task_waker: Option<Waker>,
     /// Has that task been woken to write?
     pub(super) is_write_scheduled: bool,
     /// Is the `WebSocket` dropped?
@@ -377,14 +377,49 @@ impl Core {
         cx.waker().wake_by_ref();
     }
 
-    /// Queues a frame, and counts it.
+    /// Queues a frame.
     pub(super) fn push(&mut self, frame: Frame) {
-        self.stats.frames_out += 1;
-        if frame.opcode().is_data() {
-            self.stats.payload_bytes_out += as_u64(frame.payload().len());
-            self.stats.messages_out += u64::from(frame.fin());
-        }
         self.outbox.push(frame);
+    }
+
+    /// Bytes that the handler may send before it has to ask.
+    pub(super) fn room(&self) -> usize {
+        if self.send_error().is_some() || self.state.is_sending_fragments() {
+            return 0;
+        }
+        self.settings.send_buffer_size.saturating_sub(self.outbox.len())
+    }
+
+    /// The connection's task polls its handler.
+    pub(super) fn begin_turn(&mut self, waker: &Waker) {
+        if !self.task_waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+            self.task_waker = Some(waker.clone());
+        }
+        self.has_task = true;
+        self.budget = MESSAGES_PER_TURN;
+        if self.parked == Parked::InTask {
+            self.parked = Parked::Nobody;
+        }
+    }
+
+    /// Does `cx` belong to the connection's task?
+    pub(super) fn is_in_task(&self, cx: &Context<'_>) -> bool {
+        self.task_waker.as_ref().is_some_and(|task| task.will_wake(cx.waker()))
+    }
+
+    pub(super) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What passed so far.
+    pub(super) fn stats(&self) -> Stats {
+        let sent = &self.outbox.counts;
+        Stats {
+            frames_out: sent.frames,
+            messages_out: sent.messages,
+            payload_bytes_out: sent.payload_bytes,
+            ..self.stats
+        }
     }
 
     /// Has the outbox room for another message?
@@ -412,6 +447,13 @@ impl Core {
             Some(Ok(())) => Some(Error::Closed),
             None => (!self.state.can_send()).then_some(Error::Closed),
         }
+    }
+
+    /// Hands all that is queued over to the caller, and counts it against the turn.
+    pub(super) fn take_batch(&mut self, inbox: &mut Inbox) {
+        self.parked = Parked::Nobody;
+        self.budget = self.budget.saturating_sub(self.inbox.units());
+        inbox.append(&mut self.inbox);
     }
 
     /// Is there what the caller reads the connection by?

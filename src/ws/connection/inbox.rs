@@ -46,10 +46,21 @@ impl Inbox {
     /// # Errors
     ///
     /// [`Error::MessageBegun`] if its first fragments were taken as frames.
+    #[inline]
     pub(super) fn pop_message(&mut self) -> Result<Option<Message>> {
         if self.messages == 0 {
             return Ok(None);
         }
+        // Nearly every message is one frame, and no control frame is in front of it.
+        match self.frames.front() {
+            Some(frame) if frame.is_whole_message() => {
+                Ok(self.pop().map(Message::from_frame))
+            }
+            _ => self.pop_joined(),
+        }
+    }
+
+    fn pop_joined(&mut self) -> Result<Option<Message>> {
         while self.frames.front().is_some_and(|frame| frame.opcode().is_control()) {
             self.pop();
         }
@@ -57,9 +68,12 @@ impl Inbox {
         if first.opcode() == OpCode::Continuation {
             return Err(Error::MessageBegun);
         }
-        let (is_text, is_whole) = (first.opcode() == OpCode::Text, first.fin());
-        let payload = if is_whole { self.pop().map(Frame::take_payload) } else { self.join() };
-        Ok(payload.map(|payload| Message::from_payload(is_text, payload)))
+        let opcode = first.opcode();
+        if first.fin() {
+            return Ok(self.pop().map(Message::from_frame));
+        }
+        let joined = self.join().map(|payload| Frame::from_payload(true, opcode, payload));
+        Ok(joined.map(Message::from_frame))
     }
 
     /// The next frame.
@@ -88,6 +102,22 @@ impl Inbox {
         Some(Payload::from(joined))
     }
 
+    /// Takes all frames of `other` behind those that are here.
+    pub(super) fn append(&mut self, other: &mut Self) {
+        if self.frames.is_empty() {
+            return std::mem::swap(self, other);
+        }
+        self.frames.append(&mut other.frames);
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.messages += std::mem::take(&mut other.messages);
+        self.controls += std::mem::take(&mut other.controls);
+    }
+
+    /// Messages and control frames: what a turn may take of them is limited.
+    pub(super) fn units(&self) -> usize {
+        self.messages + self.controls
+    }
+
     /// Forgets control frames: the connection is read by messages.
     pub(super) fn drop_controls(&mut self) {
         if self.controls > 0 {
@@ -114,7 +144,7 @@ impl Inbox {
 
     /// Is this enough for one turn?
     pub(super) fn has_batch(&self) -> bool {
-        self.messages + self.controls >= BATCH
+        self.units() >= BATCH
     }
 
     pub(super) fn bytes(&self) -> usize {

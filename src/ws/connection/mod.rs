@@ -19,6 +19,7 @@ mod shared;
 mod stats;
 #[cfg(feature = "server")]
 mod task;
+mod turn;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -33,6 +34,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use self::core::{MESSAGES_PER_TURN, Mode, Parked};
+use self::inbox::Inbox;
 use super::message::Message;
 use super::options::WebSocketOptions;
 use super::proto::{Frame, OpCode, Role};
@@ -58,6 +60,8 @@ pub use self::stats::{CloseInfo, Initiator, Stats};
 /// gives: 1000 for `Ok`, 1011 for `Err` or a panic. [`close`](Self::close) says more.
 pub struct WebSocket {
     shared: Arc<Shared>,
+    /// A batch of frames from the connection, so that most calls of `recv` take no lock.
+    inbox: Inbox,
     subscription: Option<event_listener::EventListener>,
     has_failed: bool,
 }
@@ -84,7 +88,7 @@ impl WebSocket {
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, subscription: None, has_failed: false }
+        Self { shared, inbox: Inbox::default(), subscription: None, has_failed: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.
@@ -320,44 +324,42 @@ impl WebSocket {
     /// What passed so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.lock().stats
+        self.shared.lock().stats()
     }
 
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
-        self.poll_inbox(cx, Mode::Messages, |core| core.inbox.pop_message())
+        if let Some(message) = self.inbox.pop_message()? {
+            return Poll::Ready(Ok(Some(message)));
+        }
+        self.poll_batch(cx, Mode::Messages, Inbox::pop_message)
     }
 
     fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
-        self.poll_inbox(cx, Mode::Frames, |core| Ok(core.inbox.pop()))
+        if let Some(frame) = self.inbox.pop() {
+            return Poll::Ready(Ok(Some(frame)));
+        }
+        self.poll_batch(cx, Mode::Frames, |inbox| Ok(inbox.pop()))
     }
 
-    fn poll_inbox<T>(
+    /// Takes the next batch from the connection, and the first item of it.
+    fn poll_batch<T>(
         &mut self,
         cx: &mut Context<'_>,
         mode: Mode,
-        pop: impl Fn(&mut self::core::Core) -> Result<Option<T>>,
+        pop: impl Fn(&mut Inbox) -> Result<Option<T>>,
     ) -> Poll<Result<Option<T>>> {
         let io = &mut self.shared.io_context();
         let mut core = self.shared.lock();
         core.set_mode(mode);
-        let is_in_task = Shared::is_in_task(&core, cx);
-        if core.budget == 0 {
-            // Others have their turn, and what was sent goes out.
-            if !is_in_task {
-                core.budget = MESSAGES_PER_TURN;
-                core.write(io);
-            }
-            core.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
-            self.shared.unlock(core);
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
+        let is_in_task = core.is_in_task(cx);
         let mut is_registered = false;
         loop {
-            if let Some(item) = pop(&mut core)? {
-                core.budget -= 1;
-                core.parked = Parked::Nobody;
-                return Poll::Ready(Ok(Some(item)));
+            if core.has_item() {
+                if core.budget == 0 {
+                    break;
+                }
+                core.take_batch(&mut self.inbox);
+                return Poll::Ready(pop(&mut self.inbox));
             }
             if let Some(end) = core.recv_end() {
                 return Poll::Ready(end.map(|()| None));
@@ -371,6 +373,7 @@ impl WebSocket {
                 continue;
             }
             core.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+            self.inbox.release();
             if is_in_task {
                 // The task writes when the handler has returned to it.
                 return Poll::Pending;
@@ -381,6 +384,15 @@ impl WebSocket {
                 return Poll::Pending;
             }
         }
+        // Others have their turn, and what was sent goes out.
+        core.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
+        if !is_in_task {
+            core.budget = MESSAGES_PER_TURN;
+            core.write(io);
+        }
+        self.shared.unlock(core);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 

@@ -36,12 +36,21 @@ pub(super) struct Outbox {
     total: u64,
     /// Was anything written since the stream was last flushed?
     is_dirty: bool,
+    pub(super) counts: Counts,
+}
+
+/// What was queued since somebody last asked.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) frames: u64,
+    pub(super) messages: u64,
+    pub(super) payload_bytes: u64,
 }
 
 impl Outbox {
     pub(super) fn new(role: Role) -> Self {
-        let (buf, long) = (Vec::new(), VecDeque::new());
-        Self { role, buf, pos: 0, long, len: 0, total: 0, is_dirty: false }
+        let (buf, long, counts) = (Vec::new(), VecDeque::new(), Counts::default());
+        Self { role, buf, pos: 0, long, len: 0, total: 0, is_dirty: false, counts }
     }
 
     /// Queues a frame.
@@ -64,11 +73,36 @@ impl Outbox {
                 self.buf.extend_from_slice(frame.payload());
                 apply_mask(key, 0, self.buf.get_mut(start..).unwrap_or_default());
             }
-            None if payload_len < SHARE_FROM => self.buf.extend_from_slice(frame.payload()),
+            None if payload_len < SHARE_FROM => frame.append_payload_to(&mut self.buf),
             None => self.long.push_back((self.buf.len(), frame.into_payload())),
+        }
+        self.counts.frames += 1;
+        if opcode.is_data() {
+            self.counts.messages += u64::from(fin);
+            self.counts.payload_bytes += len;
         }
         self.len += queued;
         self.total += u64::try_from(queued).unwrap_or_default();
+    }
+
+    /// Queues everything that `staged` holds, and leaves it empty.
+    pub(super) fn append(&mut self, staged: &mut Self) {
+        self.counts.frames += staged.counts.frames;
+        self.counts.messages += staged.counts.messages;
+        self.counts.payload_bytes += staged.counts.payload_bytes;
+        staged.counts = Counts::default();
+        self.total += staged.total;
+        staged.total = 0;
+        if self.len == 0 {
+            self.release();
+            std::mem::swap(&mut self.buf, &mut staged.buf);
+            std::mem::swap(&mut self.long, &mut staged.long);
+        } else {
+            let start = self.buf.len();
+            self.buf.append(&mut staged.buf);
+            self.long.extend(staged.long.drain(..).map(|(at, bytes)| (start + at, bytes)));
+        }
+        self.len += std::mem::take(&mut staged.len);
     }
 
     /// Writes what is queued, and flushes the stream after the last byte.

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -13,6 +14,7 @@ use futures::task::AtomicWaker;
 
 use super::core::{Core, MESSAGES_PER_TURN, Parked};
 use super::stats::CloseInfo;
+use super::turn;
 use crate::error::{Error, Result};
 use crate::stream::Stream;
 use crate::ws::message::Message;
@@ -56,6 +58,43 @@ impl Wake for Signals {
     }
 }
 
+/// The connection, for as long as its lock is held.
+pub(super) struct CoreGuard<'a> {
+    core: MutexGuard<'a, Core>,
+    id: usize,
+    /// Is this the turn of the connection's handler?
+    is_turn: bool,
+}
+
+impl CoreGuard<'_> {
+    /// Is this the turn of the connection's handler, after which the task writes?
+    pub(super) fn is_turn(&self) -> bool {
+        self.is_turn
+    }
+}
+
+impl Deref for CoreGuard<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl DerefMut for CoreGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl Drop for CoreGuard<'_> {
+    fn drop(&mut self) {
+        if self.is_turn {
+            turn::set_room(self.id, self.core.room());
+        }
+    }
+}
+
 impl Shared {
     pub(crate) fn new(
         stream: Stream,
@@ -70,8 +109,16 @@ impl Shared {
         Arc::new(Self { core, signals, io_waker, peer_addr })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
-        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Takes the lock, and along with it what this thread has staged for the connection.
+    pub(super) fn lock(&self) -> CoreGuard<'_> {
+        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_turn = turn::unstage(self.id(), &mut core.outbox);
+        CoreGuard { core, id: self.id(), is_turn }
+    }
+
+    /// Different from that of every other connection that is alive.
+    fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// The context that stream and timer are polled with.
@@ -91,18 +138,19 @@ impl Shared {
         self.peer_addr
     }
 
-    /// Makes the current task the one that reads, writes and closes for the connection.
-    pub(super) fn register_task(&self, waker: &Waker) {
-        self.signals.task.register(waker);
+    /// Polls the connection's handler as its task: what it sends is staged until it parks.
+    pub(super) fn poll_turn<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
+        self.signals.task.register(cx.waker());
         let mut core = self.lock();
-        if !core.task_waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
-            core.task_waker = Some(waker.clone());
-        }
-        core.has_task = true;
-        core.budget = MESSAGES_PER_TURN;
-        if core.parked == Parked::InTask {
-            core.parked = Parked::Nobody;
-        }
+        core.begin_turn(cx.waker());
+        let (role, room) = (core.role(), core.room());
+        drop(core);
+        let interrupted = turn::begin(self.id(), role, room);
+        let polled = poll(cx);
+        // Brings what is staged along.
+        drop(self.lock());
+        turn::end(interrupted);
+        polled
     }
 
     pub(super) fn register_recv(&self, waker: &Waker) {
@@ -110,7 +158,7 @@ impl Shared {
     }
 
     /// Releases the lock and wakes those for whom something has changed.
-    pub(super) fn unlock(&self, mut core: MutexGuard<'_, Core>) {
+    pub(super) fn unlock(&self, mut core: CoreGuard<'_>) {
         let has_ended = core.recv_end().is_some();
         let wake_recv = has_ended || (core.has_item() && core.parked != Parked::InTask);
         if wake_recv {
@@ -126,11 +174,6 @@ impl Shared {
         }
     }
 
-    /// Does `cx` belong to the connection's own task, which writes when the handler parks?
-    pub(super) fn is_in_task(core: &Core, cx: &Context<'_>) -> bool {
-        core.task_waker.as_ref().is_some_and(|task| task.will_wake(cx.waker()))
-    }
-
     /// Wakes the connection's task, to write or to close.
     pub(super) fn wake_task(&self) {
         self.signals.task.wake();
@@ -138,7 +181,15 @@ impl Shared {
 
     /// Queues a message once there is room; queues it whole or not at all.
     pub(crate) async fn send(&self, message: Message, waits_for_frames: bool) -> Result<()> {
-        let mut frame = Some(message.into_frame());
+        let frame = match turn::stage(self.id(), message.into_frame()) {
+            Ok(()) => return Ok(()),
+            Err(frame) => frame,
+        };
+        self.send_locked(frame, waits_for_frames).await
+    }
+
+    async fn send_locked(&self, frame: Frame, waits_for_frames: bool) -> Result<()> {
+        let mut frame = Some(frame);
         self.queue(|core| {
             if core.state.is_sending_fragments() {
                 // Another task's message must not get between the frames of one.
@@ -167,13 +218,13 @@ impl Shared {
     async fn queue(&self, mut push: impl FnMut(&mut Core) -> Result<bool>) -> Result<()> {
         let mut listener = None;
         let mark = std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core, cx| {
+            self.poll_wait(cx, &mut listener, |core| {
                 match self.has_room(core).and_then(|has_room| Ok(has_room && push(core)?)) {
                     Ok(false) => return None,
                     Ok(true) => {}
                     Err(error) => return Some(Err(error)),
                 }
-                self.schedule_write(core, cx);
+                self.schedule_write(core);
                 Some(Ok((!core.has_task).then(|| core.outbox.queued())))
             })
         })
@@ -199,8 +250,8 @@ impl Shared {
     }
 
     /// Sees to it that what was queued in another task is written by the connection's.
-    fn schedule_write(&self, core: &mut Core, cx: &Context<'_>) {
-        if core.has_task && !core.is_write_scheduled && !Self::is_in_task(core, cx) {
+    fn schedule_write(&self, core: &mut CoreGuard<'_>) {
+        if core.has_task && !core.is_write_scheduled && !core.is_turn() {
             core.is_write_scheduled = true;
             self.wake_task();
         }
@@ -215,7 +266,7 @@ impl Shared {
     async fn flush_to(&self, mark: u64) -> Result<()> {
         let mut listener = None;
         std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core, _| {
+            self.poll_wait(cx, &mut listener, |core| {
                 core.write(&mut self.io_context());
                 core.is_written(mark)
             })
@@ -229,10 +280,10 @@ impl Shared {
         let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
         let (mut frame, mut listener) = (Some(frame), None);
         std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core, cx| {
+            self.poll_wait(cx, &mut listener, |core| {
                 if let Some(frame) = frame.take() {
                     core.begin_close(Some(frame));
-                    self.schedule_write(core, cx);
+                    self.schedule_write(core);
                 }
                 if core.is_settled() { core.close_info().map(Ok) } else { None }
             })
@@ -244,13 +295,13 @@ impl Shared {
     pub(crate) async fn closed(&self) -> CloseInfo {
         let mut listener = None;
         std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core, _| core.close_info())
+            self.poll_wait(cx, &mut listener, |core| core.close_info())
         })
         .await
     }
 
     pub(super) fn poll_room(&self, cx: &mut Context<'_>, listener: &mut Listener) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core, _| match self.has_room(core) {
+        self.poll_wait(cx, listener, |core| match self.has_room(core) {
             Ok(has_room) => has_room.then_some(Ok(())),
             Err(error) => Some(Err(error)),
         })
@@ -265,10 +316,7 @@ impl Shared {
             return Err(interrupted(&Some(message.into_frame())));
         }
         core.push(message.into_frame());
-        if core.has_task && !core.is_write_scheduled {
-            core.is_write_scheduled = true;
-            self.wake_task();
-        }
+        self.schedule_write(&mut core);
         Ok(())
     }
 
@@ -277,7 +325,7 @@ impl Shared {
         cx: &mut Context<'_>,
         listener: &mut Listener,
     ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core, _| {
+        self.poll_wait(cx, listener, |core| {
             core.write(&mut self.io_context());
             core.is_written(core.outbox.queued())
         })
@@ -288,9 +336,9 @@ impl Shared {
         cx: &mut Context<'_>,
         listener: &mut Listener,
     ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core, cx| {
+        self.poll_wait(cx, listener, |core| {
             core.begin_close(Some(CloseFrame::lossy(CloseCode::NORMAL, "")));
-            self.schedule_write(core, cx);
+            self.schedule_write(core);
             core.is_settled().then_some(Ok(()))
         })
     }
@@ -301,11 +349,11 @@ impl Shared {
         &self,
         cx: &mut Context<'_>,
         listener: &mut Listener,
-        mut check: impl FnMut(&mut Core, &mut Context<'_>) -> Option<T>,
+        mut check: impl FnMut(&mut CoreGuard<'_>) -> Option<T>,
     ) -> Poll<T> {
         loop {
             let mut core = self.lock();
-            if let Some(found) = check(&mut core, cx) {
+            if let Some(found) = check(&mut core) {
                 *listener = None;
                 return Poll::Ready(found);
             }

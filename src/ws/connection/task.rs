@@ -60,8 +60,8 @@ impl<T, E: std::fmt::Display> Future for ConnectionTask<T, E> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.shared.register_task(cx.waker());
-        self.poll_handler(cx);
+        let shared = Arc::clone(&self.shared);
+        shared.poll_turn(cx, |cx| self.poll_handler(cx));
         let mut core = self.shared.lock();
         self.close_if_abandoned(&mut core);
         core.service(&mut self.shared.io_context());

@@ -137,8 +137,10 @@ impl Decoder {
         let too_big = ProtocolError::FrameTooBig { len: header.len, max: usize::MAX };
         let len = usize::try_from(header.len).map_err(|_| too_big)?;
         if let Some((body, rest)) = input.split_at_checked(len) {
+            let short = Payload::unmask_inline(header.mask.unwrap_or_default(), input, len);
+            let payload = short.unwrap_or_else(|| unmasked(header.mask, body));
             *input = rest;
-            return self.finish_frame(&header, unmasked(header.mask, body)).map(Some);
+            return self.finish_frame(&header, payload).map(Some);
         }
         // Room for what has arrived and as much again: memory follows what a peer sent, not what
         // it announced.
@@ -213,13 +215,6 @@ impl Body {
 }
 
 fn unmasked(key: Option<[u8; 4]>, body: &[u8]) -> Payload {
-    if body.len() <= Payload::INLINE {
-        let mut payload = Payload::copy_from(body);
-        if let (Some(key), Some(bytes)) = (key, payload.as_mut_if_inline()) {
-            mask::apply(key, 0, bytes);
-        }
-        return payload;
-    }
     let mut payload = Vec::with_capacity(body.len());
     append_unmasked(&mut payload, key, body);
     Payload::from(payload)

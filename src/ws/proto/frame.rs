@@ -52,10 +52,18 @@ impl Frame {
         &self.payload
     }
 
-    /// The application's bytes, to keep. Not copied if there are more than 38.
+    /// The application's bytes, to keep. Not copied if there are more than 32.
     #[must_use]
     pub fn into_payload(self) -> Bytes {
         self.payload.into_bytes()
+    }
+
+    pub(crate) fn is_whole_message(&self) -> bool {
+        self.fin && matches!(self.opcode, OpCode::Text | OpCode::Binary)
+    }
+
+    pub(crate) fn append_payload_to(&self, out: &mut Vec<u8>) {
+        self.payload.append_to(out);
     }
 
     pub(crate) fn take_payload(self) -> Payload {

@@ -14,17 +14,26 @@ pub(crate) struct Payload(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    Inline { len: u8, bytes: [u8; Payload::INLINE] },
+    /// The first `len` bytes of the block; what follows them has no meaning.
+    Inline {
+        block: Block,
+        len: u8,
+    },
     Shared(Bytes),
 }
 
+/// Moved as whole words, whatever is in it.
+#[derive(Clone, Copy)]
+#[repr(align(8))]
+struct Block([u8; Payload::INLINE]);
+
 impl Payload {
-    /// Longest payload held in place, in bytes: as many as keep a `Payload` at five words.
-    pub(crate) const INLINE: usize = 38;
+    /// Longest payload held in place, in bytes: as many as a [`Bytes`] takes.
+    pub(crate) const INLINE: usize = 32;
 
     /// No bytes.
     pub(crate) const fn empty() -> Self {
-        Self(Repr::Inline { len: 0, bytes: [0; Self::INLINE] })
+        Self(Repr::Inline { block: Block([0; Self::INLINE]), len: 0 })
     }
 
     /// Copies `bytes`.
@@ -32,7 +41,37 @@ impl Payload {
         Self::inline(bytes).unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(bytes))))
     }
 
-    /// The shared bytes, where taking a reference is cheaper than copying them.
+    /// The first `len` of `bytes`, unmasked; `None` if they are too many to be held in place.
+    pub(crate) fn unmask_inline(key: [u8; 4], bytes: &[u8], len: usize) -> Option<Self> {
+        let short = u8::try_from(len).ok().filter(|_| len <= Self::INLINE)?;
+        let mut block = match bytes.first_chunk() {
+            // All of it, needed or not: a fixed number of bytes takes two instructions.
+            Some(block) => *block,
+            None => {
+                let mut block = [0; Self::INLINE];
+                block.get_mut(..len)?.copy_from_slice(bytes.get(..len)?);
+                block
+            }
+        };
+        for (byte, key) in block.iter_mut().zip(key.into_iter().cycle()) {
+            *byte ^= key;
+        }
+        Some(Self(Repr::Inline { block: Block(block), len: short }))
+    }
+
+    /// Appends the bytes to `out`.
+    pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Repr::Inline { block, len } => {
+                let end = out.len() + usize::from(*len);
+                out.extend_from_slice(&block.0);
+                out.truncate(end);
+            }
+            Repr::Shared(bytes) => out.extend_from_slice(bytes),
+        }
+    }
+
+    /// The bytes, to keep: not copied unless they are held in place.
     pub(crate) fn into_bytes(self) -> Bytes {
         match self.0 {
             Repr::Inline { .. } => Bytes::copy_from_slice(&self),
@@ -40,19 +79,11 @@ impl Payload {
         }
     }
 
-    /// The bytes, to change them in place where nobody else holds them.
-    pub(crate) fn as_mut_if_inline(&mut self) -> Option<&mut [u8]> {
-        match &mut self.0 {
-            Repr::Inline { len, bytes } => bytes.get_mut(..usize::from(*len)),
-            Repr::Shared(_) => None,
-        }
-    }
-
     fn inline(bytes: &[u8]) -> Option<Self> {
-        let mut inline = [0; Self::INLINE];
-        inline.get_mut(..bytes.len())?.copy_from_slice(bytes);
+        let mut block = [0; Self::INLINE];
+        block.get_mut(..bytes.len())?.copy_from_slice(bytes);
         let len = u8::try_from(bytes.len()).ok()?;
-        Some(Self(Repr::Inline { len, bytes: inline }))
+        Some(Self(Repr::Inline { block: Block(block), len }))
     }
 }
 
@@ -61,7 +92,7 @@ impl Deref for Payload {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline { len, bytes } => bytes.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Inline { block, len } => block.0.get(..usize::from(*len)).unwrap_or_default(),
             Repr::Shared(bytes) => bytes,
         }
     }
@@ -114,6 +145,16 @@ mod tests {
             assert_eq!(*Payload::from(shared.clone()), *bytes);
             assert_eq!(Payload::from(bytes).into_bytes(), shared);
         }
+    }
+
+    #[test]
+    fn a_short_payload_is_unmasked_whatever_follows_it() {
+        let masked = b"\x7f\x9f\x4d\x51\x58, and then the next frame begins";
+        for end in [5, 20, masked.len()] {
+            let payload = Payload::unmask_inline([0x37, 0xfa, 0x21, 0x3d], &masked[..end], 5);
+            assert_eq!(payload, Some(Payload::copy_from(b"Hello")));
+        }
+        assert_eq!(Payload::unmask_inline([0; 4], &[0; 64], Payload::INLINE + 1), None);
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub(crate) const USAGE: &str = "\
+usage: load echo|idle|handshake --address HOST:PORT [--path /echo] [--pid PID]
+  --connections N   sockets (handshake: at the same time)          64
+  --bytes N         payload of a message                           16
+  --in-flight N     messages under way per connection               1
+  --seconds S       length of the measurement                       3
+  --warm-up S       time before it                                  1
+  --messages N      measure so many messages instead of a time
+  --text            text messages instead of binary ones
+  --gate            print `ready`, then wait for a line on stdin before measuring, and at the end
+  --spin            never sleep in epoll (the server then pays for no wake-ups of the client)";
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Mode {
+    Echo,
+    Idle,
+    Handshake,
+}
+
+/// The command line, with its defaults filled in.
+#[derive(Clone, Debug)]
+pub(crate) struct Args {
+    pub(crate) mode: Mode,
+    pub(crate) address: SocketAddr,
+    pub(crate) path: String,
+    /// The server's process, if its costs are wanted.
+    pub(crate) pid: Option<u32>,
+    pub(crate) connections: usize,
+    pub(crate) bytes: usize,
+    pub(crate) in_flight: u32,
+    pub(crate) duration: Duration,
+    pub(crate) warm_up: Duration,
+    /// Overrides `duration`.
+    pub(crate) messages: Option<u64>,
+    pub(crate) text: bool,
+    pub(crate) gate: bool,
+    pub(crate) spin: bool,
+}
+
+impl Args {
+    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mode = match words.next().as_deref() {
+            Some("echo") => Mode::Echo,
+            Some("idle") => Mode::Idle,
+            Some("handshake") => Mode::Handshake,
+            other => return Err(format!("no mode called {other:?}")),
+        };
+        let mut address = None;
+        let mut args = Self {
+            mode,
+            address: ([127, 0, 0, 1], 0).into(),
+            path: String::from("/echo"),
+            pid: None,
+            connections: 64,
+            bytes: 16,
+            in_flight: 1,
+            duration: Duration::from_secs(3),
+            warm_up: Duration::from_secs(1),
+            messages: None,
+            text: false,
+            gate: false,
+            spin: false,
+        };
+        while let Some(option) = words.next() {
+            let mut value = || words.next().ok_or(format!("{option} wants a value"));
+            match option.as_str() {
+                "--address" => address = Some(number(&value()?)?),
+                "--path" => args.path = value()?,
+                "--pid" => args.pid = Some(number(&value()?)?),
+                "--connections" => args.connections = number(&value()?)?,
+                "--bytes" => args.bytes = number(&value()?)?,
+                "--in-flight" => args.in_flight = number(&value()?)?,
+                "--seconds" => args.duration = seconds(&value()?)?,
+                "--warm-up" => args.warm_up = seconds(&value()?)?,
+                "--messages" => args.messages = Some(number(&value()?)?),
+                "--text" => args.text = true,
+                "--gate" => args.gate = true,
+                "--spin" => args.spin = true,
+                _ => return Err(format!("no option called {option}")),
+            }
+        }
+        args.address = address.ok_or("--address is missing")?;
+        if args.connections == 0 || args.in_flight == 0 {
+            return Err(String::from("--connections and --in-flight begin at 1"));
+        }
+        Ok(args)
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("cannot read {text:?}"))
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    Duration::try_from_secs_f64(number(text)?).map_err(|_| format!("cannot wait {text} seconds"))
+}

@@ -1,0 +1,349 @@
+//! `echo`: so many messages under way per connection, and each echo is followed by a new one.
+//!
+//! Echoes that arrive in one `read` are answered by one `write`, so a server that batches its
+//! answers meets a client that batches its questions.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::args::Args;
+use crate::client::{self, PATIENCE, Poller};
+use crate::histogram::Histogram;
+use crate::process::CpuTime;
+use crate::reader::Reader;
+
+/// Bytes asked of one `read`.
+const READ: usize = 256 << 10;
+/// Most bytes of repeated messages kept ready for one `write`.
+const READY: usize = 1 << 20;
+
+/// Runs the mode and prints its line of JSON.
+pub(crate) fn run(args: &Args) -> io::Result<()> {
+    let mut load = Load::open(args)?;
+    let window = match args.messages {
+        None => load.measure_for(args)?,
+        Some(messages) => load.measure_count(args, messages)?,
+    };
+    println!("{}", window.json(args, &load.latencies));
+    // The connections stay until whoever counts system calls has stopped counting.
+    if args.gate { wait_for_line() } else { Ok(()) }
+}
+
+fn wait_for_line() -> io::Result<()> {
+    io::stdin().lock().read_line(&mut String::new()).map(drop)
+}
+
+struct Load {
+    poller: Poller,
+    connections: Vec<Connection>,
+    outgoing: Outgoing,
+    payload: Vec<u8>,
+    buffer: Vec<u8>,
+    latencies: Histogram,
+    begin: Instant,
+    /// Messages echoed so far.
+    received: u64,
+    /// Messages sent and not echoed yet.
+    under_way: u64,
+    /// Messages that may still be sent; `None` is without end.
+    budget: Option<u64>,
+}
+
+impl Load {
+    fn open(args: &Args) -> io::Result<Self> {
+        let payload = client::payload(args.bytes);
+        let poller = Poller::new(args.spin)?;
+        let mut connections = Vec::with_capacity(args.connections);
+        for number in 0..args.connections {
+            let stream = client::open(args)?;
+            poller.add(&stream, number)?;
+            connections.push(Connection::new(stream));
+        }
+        Ok(Self {
+            poller,
+            connections,
+            outgoing: Outgoing::new(&client::message(args, &payload), args.in_flight),
+            payload,
+            buffer: vec![0; READ],
+            latencies: Histogram::new(),
+            begin: Instant::now(),
+            received: 0,
+            under_way: 0,
+            budget: None,
+        })
+    }
+
+    /// Warms up, then measures between two instants while the load goes on.
+    fn measure_for(&mut self, args: &Args) -> io::Result<Window> {
+        self.start(args.in_flight)?;
+        self.run_until(self.begin.elapsed() + args.warm_up)?;
+        self.latencies = Histogram::new();
+        let before = Reading::take(self, args)?;
+        self.run_until(self.begin.elapsed() + args.duration)?;
+        Ok(Reading::take(self, args)?.since(&before))
+    }
+
+    /// Warms up with one round, then measures exactly `messages`, from silence to silence.
+    fn measure_count(&mut self, args: &Args, messages: u64) -> io::Result<Window> {
+        self.budget = Some(self.connections.len() as u64 * u64::from(args.in_flight));
+        self.start(args.in_flight)?;
+        self.run_dry()?;
+        if args.gate {
+            println!("ready");
+            wait_for_line()?;
+        }
+        self.latencies = Histogram::new();
+        self.budget = Some(messages);
+        let before = Reading::take(self, args)?;
+        self.start(args.in_flight)?;
+        self.run_dry()?;
+        Ok(Reading::take(self, args)?.since(&before))
+    }
+
+    fn start(&mut self, in_flight: u32) -> io::Result<()> {
+        for number in 0..self.connections.len() {
+            let now = self.now();
+            self.send(number, in_flight, now)?;
+        }
+        Ok(())
+    }
+
+    fn run_until(&mut self, end: Duration) -> io::Result<()> {
+        self.run_while(|load| load.begin.elapsed() < end)
+    }
+
+    fn run_dry(&mut self) -> io::Result<()> {
+        self.run_while(|load| load.under_way > 0)
+    }
+
+    fn run_while(&mut self, goes_on: impl Fn(&Self) -> bool) -> io::Result<()> {
+        let mut progress = Instant::now();
+        while goes_on(self) {
+            if self.turn()? > 0 {
+                progress = Instant::now();
+            } else if progress.elapsed() > PATIENCE {
+                return Err(stalled(self.received));
+            }
+        }
+        Ok(())
+    }
+
+    /// One wait, and what it brings; returns how many sockets were ready.
+    fn turn(&mut self) -> io::Result<usize> {
+        let count = self.poller.wait()?;
+        for at in 0..count {
+            let (number, writes, reads) = self.poller.ready(at);
+            if reads {
+                self.receive(number)?;
+            }
+            if writes {
+                self.write(number)?;
+            }
+        }
+        Ok(count)
+    }
+
+    fn receive(&mut self, number: usize) -> io::Result<()> {
+        let connection = &mut self.connections[number];
+        let len = match connection.stream.read(&mut self.buffer) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            outcome => outcome?,
+        };
+        let echoes = connection.reader.read(&self.buffer[..len], &self.payload)?;
+        if connection.reader.is_closed() {
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        if echoes == 0 {
+            return Ok(());
+        }
+        self.received += u64::from(echoes);
+        self.under_way -= u64::from(echoes);
+        let now = self.now();
+        self.connections[number].note_echoes(echoes, now, &mut self.latencies);
+        self.send(number, echoes, now)
+    }
+
+    fn send(&mut self, number: usize, wanted: u32, now: u64) -> io::Result<()> {
+        let mut count = wanted;
+        if let Some(budget) = &mut self.budget {
+            count = count.min(u32::try_from(*budget).unwrap_or(u32::MAX));
+            *budget -= u64::from(count);
+        }
+        if count == 0 {
+            return Ok(());
+        }
+        self.under_way += u64::from(count);
+        let connection = &mut self.connections[number];
+        connection.sent.push_back(Sent { at: now, count });
+        connection.unsent += self.outgoing.frame * count as usize;
+        if connection.is_blocked { Ok(()) } else { self.write(number) }
+    }
+
+    fn write(&mut self, number: usize) -> io::Result<()> {
+        let connection = &mut self.connections[number];
+        let was_blocked = connection.is_blocked;
+        connection.write(&self.outgoing)?;
+        if connection.is_blocked != was_blocked {
+            self.poller.watch(&connection.stream, number, connection.is_blocked)?;
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds since the beginning.
+    fn now(&self) -> u64 {
+        nanoseconds(self.begin.elapsed())
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn stalled(received: u64) -> io::Error {
+    io::Error::new(ErrorKind::TimedOut, format!("no echo for {PATIENCE:?}, after {received}"))
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    reader: Reader,
+    /// What is under way, oldest first.
+    sent: VecDeque<Sent>,
+    /// Bytes that the socket has not taken yet.
+    unsent: usize,
+    /// Where in the current message the next write begins.
+    offset: usize,
+    is_blocked: bool,
+}
+
+/// Messages that were written together.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    at: u64,
+    count: u32,
+}
+
+impl Connection {
+    fn new(stream: TcpStream) -> Self {
+        let (reader, sent) = (Reader::default(), VecDeque::new());
+        Self { stream, reader, sent, unsent: 0, offset: 0, is_blocked: false }
+    }
+
+    fn note_echoes(&mut self, mut echoes: u32, now: u64, latencies: &mut Histogram) {
+        while echoes > 0
+            && let Some(sent) = self.sent.front_mut()
+        {
+            let count = sent.count.min(echoes);
+            latencies.add(now.saturating_sub(sent.at), u64::from(count));
+            echoes -= count;
+            sent.count -= count;
+            if sent.count == 0 {
+                self.sent.pop_front();
+            }
+        }
+    }
+
+    fn write(&mut self, outgoing: &Outgoing) -> io::Result<()> {
+        self.is_blocked = false;
+        while self.unsent > 0 {
+            let ready = &outgoing.bytes[self.offset..];
+            let len = ready.len().min(self.unsent);
+            match self.stream.write(&ready[..len]) {
+                Ok(sent) => {
+                    self.unsent -= sent;
+                    self.offset = (self.offset + sent) % outgoing.frame;
+                    if sent == len {
+                        continue;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            self.is_blocked = true;
+            return Ok(());
+        }
+        Ok(())
+    }
+}
+
+/// One message, repeated: what follows a message is always the same message.
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    frame: usize,
+}
+
+impl Outgoing {
+    fn new(frame: &[u8], in_flight: u32) -> Self {
+        let times = (READY / frame.len()).clamp(1, in_flight as usize);
+        Self { bytes: frame.repeat(times), frame: frame.len() }
+    }
+}
+
+/// The accounts at one instant.
+#[derive(Debug)]
+struct Reading {
+    at: Instant,
+    received: u64,
+    client: CpuTime,
+    server: Option<CpuTime>,
+}
+
+impl Reading {
+    fn take(load: &Load, args: &Args) -> io::Result<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            received: load.received,
+            client: CpuTime::of(std::process::id())?,
+            server: args.pid.map(CpuTime::of).transpose()?,
+        })
+    }
+
+    fn since(&self, before: &Self) -> Window {
+        let server = self.server.as_ref().zip(before.server.as_ref());
+        Window {
+            seconds: (self.at - before.at).as_secs_f64(),
+            messages: self.received - before.received,
+            client: self.client.since(&before.client),
+            server: server.map(|(now, before)| now.since(before)),
+        }
+    }
+}
+
+/// What happened between two readings; CPU time in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Window {
+    seconds: f64,
+    messages: u64,
+    client: u64,
+    server: Option<u64>,
+}
+
+impl Window {
+    fn json(&self, args: &Args, latencies: &Histogram) -> String {
+        let count = self.messages.max(1) as f64;
+        let busy = |spent: u64| spent as f64 / 1e9 / self.seconds;
+        let server = self.server.map_or(String::new(), |spent| {
+            format!(
+                r#", "cpu_ns_per_message": {:.1}, "server_busy": {:.3}"#,
+                spent as f64 / count,
+                busy(spent)
+            )
+        });
+        format!(
+            r#"{{"mode": "echo", "connections": {}, "bytes": {}, "in_flight": {}, "seconds": {:.3}, "messages": {}, "messages_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "client_busy": {:.3}{server}}}"#,
+            args.connections,
+            args.bytes,
+            args.in_flight,
+            self.seconds,
+            self.messages,
+            self.messages as f64 / self.seconds,
+            latencies.quantile(0.5),
+            latencies.quantile(0.99),
+            busy(self.client),
+        )
+    }
+}

@@ -1,0 +1,47 @@
+//! What a process has cost so far, as the kernel accounts it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+
+/// CPU time of every thread of a process, in nanoseconds.
+///
+/// By thread: one that ends takes its account with it, and must not turn a difference negative.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CpuTime(HashMap<String, u64>);
+
+impl CpuTime {
+    /// Reads `/proc/PID/task/*/schedstat`.
+    ///
+    /// The kernel updates a running thread's account at its tick, so a reading is up to 4 ms late.
+    pub(crate) fn of(pid: u32) -> io::Result<Self> {
+        let mut threads = HashMap::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
+            let entry = entry?;
+            let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
+            let spent = text.split_whitespace().next().and_then(|word| word.parse().ok());
+            if let (Ok(thread), Some(spent)) = (entry.file_name().into_string(), spent) {
+                threads.insert(thread, spent);
+            }
+        }
+        Ok(Self(threads))
+    }
+
+    /// Nanoseconds from `earlier` to this reading.
+    pub(crate) fn since(&self, earlier: &Self) -> u64 {
+        let spent = |(thread, now): (&String, &u64)| {
+            now.saturating_sub(earlier.0.get(thread).copied().unwrap_or_default())
+        };
+        self.0.iter().map(spent).sum()
+    }
+}
+
+/// Resident bytes of a process.
+pub(crate) fn resident(pid: u32) -> io::Result<u64> {
+    // `statm` counts per CPU in batches since Linux 6.2; the roll-up walks the pages.
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+    let kib = text.lines().find_map(|line| line.strip_prefix("Rss:")?.split_whitespace().next());
+    kib.and_then(|kib| kib.parse::<u64>().ok()).map(|kib| kib << 10).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, "no resident size in smaps_rollup")
+    })
+}

@@ -1,0 +1,394 @@
+#!/usr/bin/env python3
+"""Measures tidewire beside its peers and prints Markdown. How and what for: README.md.
+
+Builds nothing and ends only what it started. Servers run on one core, the load on another; within
+a round every server takes its turn, so that whatever else the machine does meets all of them.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import resource
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+BINARIES = HERE / "peers" / "target" / "release"
+TIDEWIRE = HERE.parent / "target" / "release" / "examples" / "conformance"
+LIMIT = "raw_epoll"
+SERVERS = [
+    LIMIT,
+    "tidewire",
+    "tide_websockets",
+    "async_tungstenite_std",
+    "async_tungstenite_forward",
+    "axum",
+    "fastwebsockets",
+    "tokio_websockets",
+    "yawc",
+    "yawc_batched",
+]
+# The cells of the targets: most of what there is to know in five minutes.
+TARGETS = ["64x16x32", "64x1024x32", "64x16x1", "64x65536x1"]
+SIZES = {16: "16 B", 1024: "1 KiB", 65_536: "64 KiB", 1_048_576: "1 MiB"}
+# Where system calls are counted unless `--cells` says otherwise.
+CALL_CELLS = ["64x16x32", "64x16x1", "1x16x1"]
+# What can be measured instead of messages.
+MODES = ["calls", "strace", "idle", "handshake"]
+# More than this on the way at once measures the memory, not the server.
+MOST_UNDER_WAY = 1 << 30
+# Seconds a program may take to say its next line, beyond what it was asked to run.
+PATIENCE = 30
+
+
+@dataclass(frozen=True)
+class Cell:
+    connections: int
+    size: int
+    in_flight: int
+
+    @classmethod
+    def parse(cls, text):
+        return cls(*map(int, text.split("x")))
+
+    @property
+    def under_way(self):
+        return self.connections * self.size * self.in_flight
+
+    def options(self):
+        options = ["--connections", str(self.connections), "--bytes", str(self.size)]
+        options += ["--in-flight", str(self.in_flight)]
+        # Alone in ping-pong, a client that sleeps makes the server pay for waking an idle core.
+        return options + (["--spin"] if self.connections * self.in_flight == 1 else [])
+
+    def __str__(self):
+        size = SIZES.get(self.size, f"{self.size} B")
+        return f"{self.connections} × {size} × {self.in_flight}"
+
+
+GRID = [Cell(c, b, f) for f in (32, 1) for b in SIZES for c in (1, 64, 1000)]
+
+
+class Failure(Exception):
+    """A program did not do its part; the run goes on without that figure."""
+
+
+def line_of(process, stream, patience):
+    """The next line of a program, or a failure when it takes too long."""
+    ready, _, _ = select.select([stream], [], [], patience)
+    line = stream.readline() if ready else ""
+    if not line:
+        raise Failure(f"{Path(process.args[0]).name}: no answer (exit code {process.poll()})")
+    return line.strip()
+
+
+@contextlib.contextmanager
+def started(command, **options):
+    """A program that does not outlive the block."""
+    process = subprocess.Popen(command, text=True, **options)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                # A program that went first leaves a broken pipe.
+                with contextlib.suppress(OSError):
+                    stream.close()
+
+
+class Bench:
+    def __init__(self, options):
+        self.options = options
+        self.paths = {name: BINARIES / name for name in SERVERS}
+        self.paths["tidewire"] = Path(options.tidewire)
+        for extra in options.add or []:
+            name, _, path = extra.partition("=")
+            self.paths[name] = Path(path)
+        self.servers = self.choose()
+
+    def choose(self):
+        names = self.options.servers.split(",") if self.options.servers else list(self.paths)
+        if unknown := [name for name in names if name not in self.paths]:
+            sys.exit(f"no server called {', '.join(unknown)}; there are {', '.join(self.paths)}")
+        missing = [name for name in names if not self.paths[name].exists()]
+        for name in missing:
+            note(f"{name} is not built: {self.paths[name]}")
+        return [name for name in names if name not in missing]
+
+    @contextlib.contextmanager
+    def server(self, name):
+        """A fresh server; yields its process and address."""
+        # One worker for async-std; the tokio peers are single-threaded by construction.
+        environment = os.environ | {"ASYNC_GLOBAL_EXECUTOR_THREADS": "1"}
+        command = ["taskset", "-c", self.options.server_core, self.paths[name], "127.0.0.1:0"]
+        with started(command, env=environment, stdout=subprocess.PIPE) as process:
+            line = line_of(process, process.stdout, PATIENCE)
+            found = re.match(r"listening on http://(\S+)$", line)
+            if not found:
+                raise Failure(f"{name}: first line {line!r}")
+            yield process, found[1]
+
+    def load(self, mode, server, address, arguments):
+        command = ["taskset", "-c", self.options.load_core, BINARIES / "load", mode]
+        command += ["--address", address, "--path", self.options.path, "--pid", str(server.pid)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        return started(command + arguments, **pipes)
+
+    def measure(self, mode, name, arguments):
+        """One run of the load against a fresh server."""
+        with self.server(name) as (server, address):
+            with self.load(mode, server, address, arguments) as load:
+                # The load has its own patience, which tells more when it ends.
+                patience = 4 * PATIENCE + self.options.seconds
+                return json.loads(line_of(load, load.stdout, patience))
+
+    def rounds(self, mode, arguments):
+        """What every server did in each round: `{name: [result, …]}`."""
+        results = {name: [] for name in self.servers}
+        for number in range(self.options.rounds):
+            # Each round begins with another server, so that none is always first.
+            turn = number % max(1, len(self.servers))
+            for name in self.servers[turn:] + self.servers[:turn]:
+                try:
+                    result = self.measure(mode, name, arguments)
+                except Failure as failure:
+                    note(f"{name}, round {number + 1}: {failure}")
+                    continue
+                results[name].append(result)
+                record(self.options, name, result)
+        return results
+
+    def times(self):
+        return ["--seconds", str(self.options.seconds), "--warm-up", str(self.options.warm_up)]
+
+    def cells(self):
+        if self.options.cells == "targets":
+            return [Cell.parse(text) for text in TARGETS]
+        if self.options.cells:
+            return [Cell.parse(text) for text in self.options.cells.split(",")]
+        for cell in GRID:
+            if cell.under_way > MOST_UNDER_WAY:
+                print(f"Skipped: {cell}, {cell.under_way / (1 << 30):.0f} GiB on the way at once.\n")
+        return [cell for cell in GRID if cell.under_way <= MOST_UNDER_WAY]
+
+    def echo(self):
+        summary = {}
+        for cell in self.cells():
+            results = self.rounds("echo", cell.options() + self.times())
+            columns = ["CPU ns/message", "min", f"per CPU s, {LIMIT} = 1", "by min"]
+            columns += ["messages/s", "p50 µs", "p99 µs", "server busy", "load busy"]
+            rows = {}
+            limit = figures(results.get(LIMIT), "cpu_ns_per_message")
+            for name, runs in results.items():
+                spent = figures(runs, "cpu_ns_per_message")
+                if not spent:
+                    continue
+                ratio = relative(statistics.median, limit, spent)
+                summary.setdefault(name, {})[str(cell)] = ratio
+                rows[name] = [number(statistics.median(spent)), number(min(spent))]
+                rows[name] += [ratio, relative(min, limit, spent)]
+                rows[name] += [median(runs, "messages_per_second"), median(runs, "p50_us")]
+                rows[name] += [median(runs, "p99_us"), share(runs, "server_busy")]
+                rows[name] += [share(runs, "client_busy")]
+            table(f"{cell} in flight", columns, rows)
+        if len(next(iter(summary.values()), {})) > 1:
+            columns = list(dict.fromkeys(cell for ratios in summary.values() for cell in ratios))
+            rows = {name: [ratios.get(cell, "–") for cell in columns] for name, ratios in summary.items()}
+            table(f"Messages per CPU second, {LIMIT} = 1", columns, rows)
+
+    def handshake(self):
+        results = self.rounds("handshake", ["--connections", "64"] + self.times())
+        limit = figures(results.get(LIMIT), "cpu_ns_per_cycle")
+        rows = {}
+        for name, runs in results.items():
+            if spent := figures(runs, "cpu_ns_per_cycle"):
+                rows[name] = [number(statistics.median(spent)), number(min(spent))]
+                rows[name] += [number(1e9 / statistics.median(spent))]
+                rows[name] += [relative(statistics.median, limit, spent)]
+                rows[name] += [median(runs, "cycles_per_second")]
+        columns = ["CPU ns", "min", "per CPU s", f"{LIMIT} = 1", "per second"]
+        table("Connect, upgrade, one echo, close; 64 at a time", columns, rows)
+
+    def idle(self):
+        count = self.options.idle_connections
+        rows = {}
+        for name in self.servers:
+            try:
+                result = self.measure("idle", name, ["--connections", str(count)])
+            except Failure as failure:
+                note(f"{name}: {failure}")
+                continue
+            record(self.options, name, result)
+            rows[name] = [number(result[key]) for key in
+                          ("bytes_per_connection", "bytes_per_used_connection", "rss_used")]
+        columns = ["bytes/connection, just upgraded", "after one echo", "whole RSS"]
+        table(f"Resident memory of {count} idle connections", columns, rows)
+
+    def strace(self):
+        """Which calls: exact counts, of a server that tracing slows down."""
+        for cell in self.few_cells():
+            rows = {}
+            for name, (messages, report) in self.traced(strace, cell):
+                calls = parse_strace(report)
+                most = sorted(calls.items(), key=lambda call: -call[1])[:6]
+                each = ", ".join(f"{call} {count / messages:.3g}" for call, count in most)
+                rows[name] = [per_message(sum(calls.values()), messages), each]
+            table(f"System calls per message under strace, {cell} in flight", ["calls", "of which"], rows)
+
+    def calls(self):
+        """How many calls: perf counts them at full speed, but does not know which."""
+        for cell in self.few_cells():
+            rows = {}
+            for name, (messages, report) in self.traced(perf, cell):
+                rows[name] = [per_message(parse_perf(report), messages)]
+            table(f"System calls per message at full speed, {cell} in flight", ["calls"], rows)
+
+    def few_cells(self):
+        return self.cells() if self.options.cells else list(map(Cell.parse, CALL_CELLS))
+
+    def traced(self, tracer, cell):
+        for name in self.servers:
+            try:
+                traced = self.trace(tracer, name, cell)
+            except Failure as failure:
+                note(f"{name}: {failure}")
+            else:
+                yield name, traced
+
+    def trace(self, tracer, name, cell):
+        """How many messages were echoed while the tracer looked, and its report."""
+        messages = max(cell.connections * cell.in_flight * 100, 10_000)
+        arguments = cell.options() + ["--gate", "--messages", str(messages)]
+        with tempfile.NamedTemporaryFile("r") as report, self.server(name) as (server, address):
+            with self.load("echo", server, address, arguments) as load:
+                line_of(load, load.stdout, PATIENCE)
+                with started(tracer(report.name, server.pid), stderr=subprocess.DEVNULL) as process:
+                    # Neither tracer says when it has attached to the last thread.
+                    time.sleep(1)
+                    if process.poll() is not None:
+                        raise Failure(f"{process.args[0]} ended with {process.returncode}")
+                    go_on(load)
+                    line_of(load, load.stdout, 4 * PATIENCE)
+                    process.send_signal(signal.SIGINT)
+                    process.wait(PATIENCE)
+                go_on(load)
+            return messages, report.read()
+
+
+def strace(report, pid):
+    return ["strace", "-c", "-f", "-o", report, "-p", str(pid)]
+
+
+def perf(report, pid):
+    return ["perf", "stat", "-x", ",", "-e", "raw_syscalls:sys_enter", "-o", report, "-p", str(pid)]
+
+
+def go_on(load):
+    load.stdin.write("\n")
+    load.stdin.flush()
+
+
+def parse_strace(text):
+    """The calls of a summary: share, seconds, µs per call, calls, perhaps errors, name."""
+    rows = (line.split() for line in text.splitlines())
+    rows = (row for row in rows if len(row) in (5, 6) and row[0][0].isdigit())
+    return {row[-1]: int(row[3]) for row in rows if row[-1] != "total"}
+
+
+def parse_perf(text):
+    """The count at the start of a line, if perf may count at all."""
+    count = re.search(r"^(\d+),", text, re.MULTILINE)
+    return int(count[1]) if count else None
+
+
+def per_message(count, messages):
+    return f"{count / messages:.3f}" if count is not None else "–"
+
+
+def figures(runs, key):
+    return [run[key] for run in runs or [] if key in run]
+
+
+def median(runs, key):
+    return number(statistics.median(figures(runs, key)))
+
+
+def share(runs, key):
+    return f"{statistics.median(figures(runs, key)):.0%}"
+
+
+def relative(of, limit, spent):
+    return f"{of(limit) / of(spent):.2f}" if limit else "–"
+
+
+def number(value):
+    return f"{value:,.0f}".replace(",", " ") if value >= 100 else f"{value:.1f}"
+
+
+def table(title, columns, rows):
+    print(f"### {title}\n")
+    print(f"| server | {' | '.join(columns)} |")
+    print(f"| --- |{' ---: |' * len(columns)}")
+    for name, cells in rows.items():
+        print(f"| {name} | {' | '.join(cells)} |")
+    print(flush=True)
+
+
+def record(options, name, result):
+    if options.json:
+        with open(options.json, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"server": name} | result) + "\n")
+
+
+def note(text):
+    print(f"run.py: {text}", file=sys.stderr, flush=True)
+
+
+def options():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--servers", help=f"some of {','.join(SERVERS)}")
+    parser.add_argument("--cells", help="CONNECTIONSxBYTESxINFLIGHT,… or `targets`; all by default")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--warm-up", type=float, default=0.5)
+    parser.add_argument("--tidewire", default=str(TIDEWIRE), help="its server's binary")
+    parser.add_argument("--add", action="append", metavar="NAME=PATH", help="one more server")
+    parser.add_argument("--path", default="/echo", help="the route that echoes")
+    parser.add_argument("--server-core", default="0")
+    parser.add_argument("--load-core", default="1")
+    parser.add_argument("--json", help="append every single result to this file")
+    parser.add_argument("--idle-connections", type=int, default=5000)
+    for mode in MODES:
+        parser.add_argument(f"--{mode}", action="store_true", help=f"instead of the cells: {mode}")
+    return parser.parse_args()
+
+
+def main():
+    chosen = options()
+    # Two sockets ends per connection live in two processes; each inherits this limit.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    bench = Bench(chosen)
+    modes = [mode for mode in MODES if getattr(chosen, mode)]
+    for mode in modes or ["echo"]:
+        getattr(bench, mode)()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+//! Peers that are slow, silent or gone.
+
+use std::pin::Pin;
+use std::sync::mpsc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::io::{AsyncBufRead, AsyncRead};
+use tide::http::Body;
+use tide::{Request, Response};
+use tidewire::{Server, ServerOptions};
+
+use super::{Client, PONG, WITHIN, pong, serve};
+
+const SOON: Duration = Duration::from_millis(200);
+
+#[test]
+fn a_head_that_is_not_complete_in_time_is_answered_with_408() {
+    let mut server = pong();
+    server.options(ServerOptions::default().head_timeout(SOON));
+    let addr = serve(server);
+
+    let mut client = Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n");
+    assert_eq!(client.status(), "HTTP/1.1 408 Request Timeout");
+    assert_eq!(client.rest(), "");
+
+    let mut second = Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET");
+    assert_eq!(second.response(), PONG);
+    second = second.send(" / HTTP/1.1\r\n");
+    assert_eq!(second.status(), "HTTP/1.1 408 Request Timeout");
+}
+
+#[test]
+fn a_connection_on_which_nothing_comes_is_closed_without_a_word() {
+    let mut server = pong();
+    server.options(ServerOptions::default().head_timeout(SOON));
+    assert_eq!(Client::connect(serve(server)).rest(), "");
+}
+
+#[test]
+fn a_connection_that_idles_after_a_response_is_closed_without_a_word() {
+    let mut server = pong();
+    server.options(ServerOptions::default().idle_timeout(SOON));
+    let mut client = Client::to(serve(server), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.response(), PONG);
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn the_deadline_for_a_head_does_not_end_an_idle_connection() {
+    let mut server = pong();
+    server.options(ServerOptions::default().head_timeout(SOON));
+    let addr = serve(server);
+    let mut client = Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.response(), PONG);
+
+    // Another connection misses a whole deadline that began after this one was idle.
+    assert_eq!(Client::connect(addr).rest(), "");
+    client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.response(), PONG);
+}
+
+#[test]
+fn no_deadline_runs_while_a_handler_works() {
+    let mut server = Server::new();
+    let (go, gone) = futures::channel::oneshot::channel::<()>();
+    let gone = std::sync::Mutex::new(Some(gone));
+    server.at("/slow").get(move |_| {
+        let gone = gone.lock().unwrap().take().unwrap();
+        async move { Ok(gone.await.map_or("cut off", |()| "done")) }
+    });
+    server.options(ServerOptions::default().head_timeout(SOON).idle_timeout(SOON));
+    let addr = serve(server);
+
+    let mut client = Client::to(addr, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(Client::connect(addr).rest(), "", "a deadline has passed");
+    go.send(()).unwrap();
+    assert!(client.response().ends_with("done"));
+}
+
+#[test]
+fn a_body_that_stops_coming_fails_the_read() {
+    let mut server = Server::new();
+    server.at("/").post(|mut req: Request<()>| async move { req.body_string().await });
+    server.options(ServerOptions::default().body_timeout(SOON));
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel";
+    let mut client = Client::to(serve(server), request);
+    assert_eq!(client.status(), "HTTP/1.1 422 Unprocessable Entity");
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_client_that_never_reads_is_dropped() {
+    let (dropped, wait) = mpsc::channel();
+    let mut server = Server::new();
+    server.at("/").get(move |_| {
+        let endless = Endless { _dropped: OnDrop(dropped.clone()) };
+        async move { Ok(Response::from(Body::from_reader(endless, None))) }
+    });
+    server.options(ServerOptions::default().write_timeout(SOON));
+    let _client = Client::to(serve(server), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    wait.recv_timeout(WITHIN).unwrap();
+}
+
+#[test]
+fn the_handler_of_a_client_that_is_gone_is_dropped() {
+    let (dropped, wait) = mpsc::channel();
+    let mut server = Server::new();
+    server.at("/").get(move |_| {
+        let guard = OnDrop(dropped.clone());
+        async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+            Ok("never")
+        }
+    });
+    let addr = serve(server);
+    for lines in ["", "Connection: Upgrade\r\nUpgrade: websocket\r\n"] {
+        let client = Client::to(addr, format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n"));
+        drop(client);
+        wait.recv_timeout(WITHIN).unwrap();
+    }
+}
+
+struct OnDrop(mpsc::Sender<()>);
+
+impl Drop for OnDrop {
+    fn drop(&mut self) {
+        let _ = self.0.send(());
+    }
+}
+
+/// A body without end.
+struct Endless {
+    _dropped: OnDrop,
+}
+
+impl AsyncRead for Endless {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<std::io::Result<usize>> {
+        buf.fill(b'x');
+        Poll::Ready(Ok(buf.len()))
+    }
+}
+
+impl AsyncBufRead for Endless {
+    fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<&[u8]>> {
+        Poll::Ready(Ok(b"x"))
+    }
+
+    fn consume(self: Pin<&mut Self>, _: usize) {}
+}

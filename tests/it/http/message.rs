@@ -1,0 +1,195 @@
+//! Messages and connections: RFC 9112 §2, §6 and §9.
+
+use super::{Client, PONG, header, pong, serve};
+use tide::http::Body;
+use tide::{Response, StatusCode};
+use tidewire::Server;
+
+#[test]
+fn a_response_has_a_length_a_type_and_a_date() {
+    let mut client = Client::to(serve(pong()), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let head = String::from_utf8(client.take_through(b"\r\n\r\n")).unwrap();
+    assert!(head.contains("\r\ndate: "), "{head}");
+
+    let mut client = Client::to(serve(pong()), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.response(), PONG);
+}
+
+#[test]
+fn a_connection_serves_one_request_after_another() {
+    let mut client = Client::connect(serve(pong()));
+    for _ in 0..3 {
+        client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(), PONG);
+    }
+}
+
+#[test]
+fn pipelined_requests_in_one_segment_are_answered_in_order() {
+    let mut server = Server::new();
+    server
+        .at("/:word")
+        .get(|req: tide::Request<()>| async move { Ok(req.param("word")?.to_owned()) });
+    let requests = "GET /one HTTP/1.1\r\nHost: x\r\n\r\nGET /two HTTP/1.1\r\nHost: x\r\n\r\n";
+
+    let mut client = Client::to(serve(server), requests);
+    assert!(client.response().ends_with("\r\n\r\none"));
+    assert!(client.response().ends_with("\r\n\r\ntwo"));
+}
+
+#[test]
+fn a_request_may_come_byte_by_byte() {
+    let mut client = Client::connect(serve(pong()));
+    for byte in b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" {
+        client = client.send([*byte]);
+    }
+    assert_eq!(client.response(), PONG);
+}
+
+#[test]
+fn connection_close_ends_the_connection_after_the_response() {
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut client = Client::to(serve(pong()), request);
+    assert_eq!(header(&client.response(), "connection"), Some("close"));
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn http_1_0_is_answered_without_a_host_and_then_closed() {
+    let mut client = Client::to(serve(pong()), "GET / HTTP/1.0\r\n\r\n");
+    assert!(client.response().starts_with("HTTP/1.0 200 OK\r\n"));
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_client_that_half_closes_is_answered() {
+    let mut server = Server::new();
+    server.at("/").get(|_| async {
+        async_std::task::yield_now().await;
+        Ok("pong")
+    });
+    let mut client = Client::to(serve(server), "GET / HTTP/1.1\r\nHost: x\r\n\r\n").half_close();
+    assert_eq!(client.response(), PONG);
+    assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn head_has_the_headers_of_get_and_no_body() {
+    let mut client = Client::to(serve(pong()), "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.head(), PONG.strip_suffix("pong").unwrap());
+
+    client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.response(), PONG);
+}
+
+#[test]
+fn a_head_route_may_state_the_length_a_get_would_have() {
+    let mut server = Server::new();
+    server
+        .at("/")
+        .head(|_| async { Ok(Response::builder(200).header("content-length", "1234").build()) });
+    let mut client = Client::to(serve(server), "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(header(&client.head(), "content-length"), Some("1234"));
+}
+
+#[test]
+fn responses_without_content_leave_the_connection_in_step() {
+    for status in [StatusCode::NoContent, StatusCode::ResetContent, StatusCode::NotModified] {
+        let mut server = pong();
+        server.at("/none").get(move |_| async move {
+            let response = Response::builder(status).body("must not be sent");
+            Ok(response.header("content-length", "16").build())
+        });
+        let mut client = Client::to(serve(server), "GET /none HTTP/1.1\r\nHost: x\r\n\r\n");
+        let head = client.head();
+        assert!(!head.contains("content-length: 16"), "{head}");
+        assert!(!head.contains("transfer-encoding"), "{head}");
+
+        client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(), PONG, "after {status}");
+    }
+}
+
+#[test]
+fn framing_headers_of_a_handler_do_not_reach_the_wire() {
+    let mut server = Server::new();
+    server.at("/").get(|_| async {
+        let response = Response::builder(200).body("pong").header("content-length", "3");
+        Ok(response.header("transfer-encoding", "gzip, chunked").build())
+    });
+    let mut client = Client::to(serve(server), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.response(), PONG);
+}
+
+#[test]
+fn several_values_of_a_header_stay_several_lines() {
+    let mut server = Server::new();
+    server.at("/").get(|_| async {
+        let mut response = Response::new(200);
+        response.append_header("set-cookie", "a=1");
+        response.append_header("set-cookie", "b=2");
+        Ok(response)
+    });
+    let mut client = Client::to(serve(server), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let head = client.head();
+    assert!(head.contains("set-cookie: a=1\r\nset-cookie: b=2\r\n"), "{head}");
+}
+
+#[test]
+fn a_response_that_is_not_http_becomes_a_500_and_injects_nothing() {
+    let mut server = pong();
+    server.at("/split").get(|_| async {
+        Ok(Response::builder(200).header("x-name", "a\r\nset-cookie: b").build())
+    });
+    server.at("/name").get(|_| async { Ok(Response::builder(200).header("a b", "c").build()) });
+    server.at("/early").get(|_| async { Ok(Response::new(103)) });
+    server.at("/switch").get(|_| async { Ok(Response::new(101)) });
+    let addr = serve(server);
+
+    for path in ["/split", "/name", "/early", "/switch"] {
+        let mut client = Client::to(addr, format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let response = client.response();
+        assert!(response.starts_with("HTTP/1.1 500 "), "{path}: {response}");
+        assert!(!response.contains("set-cookie"), "{path}: {response}");
+
+        client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(), PONG, "after {path}");
+    }
+}
+
+#[test]
+fn a_panic_is_a_500_and_the_connection_goes_on() {
+    let mut server = pong();
+    server.at("/handler").get(|_| async { if true { panic!("in a handler") } else { Ok("") } });
+    server.at("/middleware").with(Panicking).get(|_| async { Ok("") });
+    let mut client = Client::connect(serve(server));
+
+    for path in ["/handler", "/middleware"] {
+        client = client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let response = client.response();
+        assert!(response.starts_with("HTTP/1.1 500 Internal Server Error\r\n"), "{response}");
+        assert!(response.ends_with("the server failed to answer this request\n"), "{response}");
+
+        client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(), PONG);
+    }
+}
+
+#[test]
+fn an_error_of_a_handler_is_its_status() {
+    let mut server = Server::new();
+    server
+        .at("/")
+        .get(|_| async { Err::<Body, _>(tide::Error::from_str(StatusCode::Conflict, "taken")) });
+    let mut client = Client::to(serve(server), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(client.status(), "HTTP/1.1 409 Conflict");
+}
+
+struct Panicking;
+
+#[tide::utils::async_trait]
+impl tide::Middleware<()> for Panicking {
+    async fn handle(&self, _: tide::Request<()>, _: tide::Next<'_, ()>) -> tide::Result {
+        panic!("in a middleware")
+    }
+}

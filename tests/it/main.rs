@@ -1,0 +1,5 @@
+//! The crate from outside: what a peer sees, and what a handler sees.
+
+// `cfg(test)` tells clippy that the helpers are tests, too.
+#[cfg(test)]
+mod http;
