@@ -48,6 +48,9 @@ MODES = ["calls", "strace", "idle", "handshake"]
 MOST_UNDER_WAY = 1 << 30
 # Seconds a program may take to say its next line, beyond what it was asked to run.
 PATIENCE = 30
+# Share of the time that either side may wait for its core before a run is repeated. A server's own
+# threads wait for each other as well, a few per cent; a compiler beside it takes half.
+DISTURBED = 0.1
 
 
 @dataclass(frozen=True)
@@ -166,13 +169,24 @@ class Bench:
             turn = number % max(1, len(self.servers))
             for name in self.servers[turn:] + self.servers[:turn]:
                 try:
-                    result = self.measure(mode, name, arguments)
+                    result = self.quietest(mode, name, arguments)
                 except Failure as failure:
                     note(f"{name}, round {number + 1}: {failure}")
                     continue
                 results[name].append(result)
                 record(self.options, name, result)
         return results
+
+    def quietest(self, mode, name, arguments):
+        """Measures again while something else takes the cores; returns the least disturbed run."""
+        best = None
+        for _ in range(1 + self.options.retries):
+            result = self.measure(mode, name, arguments)
+            if best is None or disturbance(result) < disturbance(best):
+                best = result
+            if disturbance(best) < DISTURBED:
+                break
+        return best
 
     def times(self):
         return ["--seconds", str(self.options.seconds), "--warm-up", str(self.options.warm_up)]
@@ -192,7 +206,7 @@ class Bench:
         for cell in self.cells():
             results = self.rounds("echo", cell.options() + self.times())
             columns = ["CPU ns/message", "min", f"per CPU s, {LIMIT} = 1", "by min"]
-            columns += ["messages/s", "p50 µs", "p99 µs", "server busy", "load busy"]
+            columns += ["messages/s", "p50 µs", "p99 µs", "server busy", "load busy", "disturbed"]
             rows = {}
             limit = figures(results.get(LIMIT), "cpu_ns_per_message")
             for name, runs in results.items():
@@ -206,6 +220,7 @@ class Bench:
                 rows[name] += [median(runs, "messages_per_second"), median(runs, "p50_us")]
                 rows[name] += [median(runs, "p99_us"), share(runs, "server_busy")]
                 rows[name] += [share(runs, "client_busy")]
+                rows[name] += [f"{max(map(disturbance, runs)):.0%}"]
             table(f"{cell} in flight", columns, rows)
         if len(next(iter(summary.values()), {})) > 1:
             columns = list(dict.fromkeys(cell for ratios in summary.values() for cell in ratios))
@@ -321,6 +336,11 @@ def per_message(count, messages):
     return f"{count / messages:.3f}" if count is not None else "–"
 
 
+def disturbance(result):
+    """The share of the time that the server or the load was ready and did not run."""
+    return max(result.get("server_waiting", 0), result.get("client_waiting", 0))
+
+
 def figures(runs, key):
     return [run[key] for run in runs or [] if key in run]
 
@@ -367,6 +387,7 @@ def options():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--warm-up", type=float, default=0.5)
+    parser.add_argument("--retries", type=int, default=3, help="of a run that was disturbed")
     parser.add_argument("--tidewire", default=str(TIDEWIRE), help="its server's binary")
     parser.add_argument("--add", action="append", metavar="NAME=PATH", help="one more server")
     parser.add_argument("--path", default="/echo", help="the route that echoes")

@@ -18,39 +18,42 @@ use super::proto::{Frame, OpCode, Payload};
 /// assert_eq!(message, Message::text("hello"));
 /// assert_ne!(message, Message::binary("hello"));
 /// ```
+// A frame, so that nothing has to be rebuilt on the way in or out.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Message {
-    is_text: bool,
-    payload: Payload,
-}
+pub struct Message(Frame);
 
 impl Message {
     /// A text message.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
-        Self { is_text: true, payload: Payload::from(text.into().into_bytes()) }
+        Self::new(OpCode::Text, text.into().into_bytes().into())
     }
 
     /// A binary message.
     #[must_use]
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
-        Self { is_text: false, payload: Payload::from(bytes.into()) }
+        Self::new(OpCode::Binary, Payload::from(bytes.into()))
     }
 
+    fn new(opcode: OpCode, payload: Payload) -> Self {
+        Self(Frame::from_payload(true, opcode, payload))
+    }
+
+    /// The message that is one frame; the caller has checked that it is.
     pub(crate) fn from_frame(frame: Frame) -> Self {
-        Self { is_text: frame.opcode() == OpCode::Text, payload: frame.take_payload() }
+        Self(frame)
     }
 
     /// Is this a text message?
     #[must_use]
     pub fn is_text(&self) -> bool {
-        self.is_text
+        self.0.opcode() == OpCode::Text
     }
 
     /// Is this a binary message?
     #[must_use]
     pub fn is_binary(&self) -> bool {
-        !self.is_text
+        !self.is_text()
     }
 
     /// The text; `None` if the message is binary.
@@ -59,7 +62,7 @@ impl Message {
     /// again.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
-        if self.is_text { simdutf8::basic::from_utf8(&self.payload).ok() } else { None }
+        if self.is_text() { simdutf8::basic::from_utf8(self.as_bytes()).ok() } else { None }
     }
 
     /// The text, or the binary message it was not.
@@ -74,39 +77,35 @@ impl Message {
     /// The bytes, of either kind.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        &self.payload
+        self.0.payload()
     }
 
     /// The bytes, to keep. Not copied if there are more than 32.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
-        self.payload.into_bytes()
+        self.0.into_payload()
     }
 
     /// Length of the payload, in bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.payload.len()
+        self.as_bytes().len()
     }
 
     /// Has the message no payload?
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.payload.is_empty()
-    }
-
-    pub(crate) fn opcode(&self) -> OpCode {
-        if self.is_text { OpCode::Text } else { OpCode::Binary }
+        self.as_bytes().is_empty()
     }
 
     pub(crate) fn into_frame(self) -> Frame {
-        Frame::from_payload(true, self.opcode(), self.payload)
+        self.0
     }
 }
 
 impl From<&str> for Message {
     fn from(text: &str) -> Self {
-        Self { is_text: true, payload: Payload::copy_from(text.as_bytes()) }
+        Self::new(OpCode::Text, Payload::copy_from(text.as_bytes()))
     }
 }
 
@@ -136,7 +135,7 @@ impl From<Vec<u8>> for Message {
 
 impl From<&[u8]> for Message {
     fn from(bytes: &[u8]) -> Self {
-        Self { is_text: false, payload: Payload::copy_from(bytes) }
+        Self::new(OpCode::Binary, Payload::copy_from(bytes))
     }
 }
 
@@ -154,7 +153,7 @@ impl<const N: usize> From<[u8; N]> for Message {
 
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.is_text { "Text" } else { "Binary" };
-        f.debug_tuple(kind).field(&self.payload).finish()
+        let kind = if self.is_text() { "Text" } else { "Binary" };
+        f.debug_tuple(kind).field(self.0.payload_debug()).finish()
     }
 }

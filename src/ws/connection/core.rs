@@ -20,7 +20,7 @@ use super::stats::{CloseInfo, Initiator, Stats};
 use crate::error::{Error, Result, Timeout};
 use crate::stream::Stream;
 use crate::ws::options::Settings;
-use crate::ws::proto::{CloseCode, CloseFrame, Decoder, Frame, OpCode, Payload, Role, State};
+use crate::ws::proto::{CloseCode, CloseFrame, Decoder, Frame, OpCode, Payload, ProtocolError, Role, Run, State};
 
 /// Reads per turn, so that a peer who never stops cannot keep the thread.
 const READS_PER_TURN: usize = 16;
@@ -68,6 +68,8 @@ pub(super) struct Core {
     decoder: Decoder,
     /// Bytes that were read and not decoded yet.
     unread: Bytes,
+    /// Short messages before everything in the inbox.
+    run: Run,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     /// The payload of the latest ping, when the outbox was too full for its pong.
@@ -102,6 +104,7 @@ impl Core {
             stream: Some(stream),
             decoder: Decoder::new(role, settings.limits),
             unread,
+            run: Run::default(),
             inbox: Inbox::default(),
             outbox: Outbox::new(role),
             pong: None,
@@ -187,6 +190,7 @@ impl Core {
 
     /// Takes frames off the front of `input` until it is used up or enough is queued.
     fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
+        self.take_run(input);
         while !self.has_enough(is_wanted) {
             match self.decoder.next(input) {
                 Ok(Some(frame)) => self.accept(frame),
@@ -198,6 +202,24 @@ impl Core {
                 *input = &[];
                 return;
             }
+        }
+    }
+
+    /// Takes short messages as they are, if they come first and are asked for as messages.
+    fn take_run(&mut self, input: &mut &[u8]) {
+        let comes_first = self.run.len() == 0 && self.inbox.is_empty();
+        if !comes_first || self.mode == Mode::Frames || self.phase != Phase::Open {
+            return;
+        }
+        let mut run = Run::in_buffer(scratch::take_run());
+        let payload_bytes = self.decoder.fill_run(&mut run, input, MESSAGES_PER_TURN);
+        self.stats.frames_in += as_u64(run.len());
+        self.stats.messages_in += as_u64(run.len());
+        self.stats.payload_bytes_in += as_u64(payload_bytes);
+        if run.len() > 0 {
+            self.run = run;
+        } else {
+            scratch::put_run(run.into_buffer());
         }
     }
 
@@ -235,7 +257,7 @@ impl Core {
             return;
         }
         if let Some(payload) = self.pong.take() {
-            self.push(Frame::from_payload(true, OpCode::Pong, payload));
+            self.push(&mut Some(Frame::from_payload(true, OpCode::Pong, payload)));
         }
     }
 
@@ -262,7 +284,7 @@ impl Core {
     fn queue_close(&mut self, frame: Option<CloseFrame>) {
         let payload = frame.as_ref().map_or_else(Payload::empty, |frame| frame.encode().into());
         if self.state.send_close(frame) {
-            self.push(Frame::from_payload(true, OpCode::Close, payload));
+            self.push(&mut Some(Frame::from_payload(true, OpCode::Close, payload)));
             self.deadlines.start_close(Deadline::Close, self.settings.close_timeout);
         }
         if self.phase == Phase::Open {
@@ -378,7 +400,7 @@ impl Core {
     }
 
     /// Queues a frame.
-    pub(super) fn push(&mut self, frame: Frame) {
+    pub(super) fn push(&mut self, frame: &mut Option<Frame>) {
         self.outbox.push(frame);
     }
 
@@ -450,17 +472,25 @@ impl Core {
     }
 
     /// Hands all that is queued over to the caller, and counts it against the turn.
-    pub(super) fn take_batch(&mut self, inbox: &mut Inbox) {
+    pub(super) fn take_batch(&mut self, run: &mut Run, inbox: &mut Inbox) {
         self.parked = Parked::Nobody;
-        self.budget = self.budget.saturating_sub(self.inbox.units());
+        self.budget = self.budget.saturating_sub(self.run.len() + self.inbox.units());
+        *run = std::mem::take(&mut self.run);
         inbox.append(&mut self.inbox);
+    }
+
+    /// A message that was handed over turns out to be no text.
+    pub(super) fn reject(&mut self, error: ProtocolError) {
+        self.inbox = Inbox::default();
+        self.run = Run::default();
+        self.fail(Error::Protocol(error), error.close_code());
     }
 
     /// Is there what the caller reads the connection by?
     pub(super) fn has_item(&self) -> bool {
         match self.mode {
-            Mode::Messages => self.inbox.has_message(),
-            Mode::Frames | Mode::Undecided => !self.inbox.is_empty(),
+            Mode::Messages => self.run.len() > 0 || self.inbox.has_message(),
+            Mode::Frames | Mode::Undecided => self.run.len() > 0 || !self.inbox.is_empty(),
         }
     }
 
@@ -514,16 +544,22 @@ impl Core {
 
     /// Is enough queued, when nobody waits for it?
     fn is_full(&self) -> bool {
-        let queued = self.inbox.bytes().saturating_add(self.decoder.buffered());
-        self.inbox.has_batch() || queued > self.settings.read_ahead_size
+        let queued = [self.run.held(), self.inbox.bytes(), self.decoder.buffered()];
+        let queued = queued.into_iter().fold(0, usize::saturating_add);
+        self.has_batch() || queued > self.settings.read_ahead_size
+    }
+
+    /// Is this enough for one turn?
+    fn has_batch(&self) -> bool {
+        self.run.len() + self.inbox.units() >= MESSAGES_PER_TURN
     }
 
     fn has_enough(&self, is_wanted: bool) -> bool {
         if self.phase != Phase::Open {
             return false;
         }
-        let is_waited_for = is_wanted && !self.inbox.has_message();
-        self.inbox.has_batch() || (!is_waited_for && self.is_full())
+        let is_waited_for = is_wanted && self.run.len() == 0 && !self.inbox.has_message();
+        self.has_batch() || (!is_waited_for && self.is_full())
     }
 }
 

@@ -10,9 +10,6 @@ use crate::error::{Error, Result};
 use crate::ws::message::Message;
 use crate::ws::proto::{Frame, OpCode, Payload};
 
-/// Most messages taken from the stream before somebody asks for them: one turn's worth.
-const BATCH: usize = 64;
-
 /// What a frame costs besides its payload, in bytes.
 const FRAME_COST: usize = 64;
 
@@ -140,11 +137,6 @@ impl Inbox {
 
     pub(super) fn has_message(&self) -> bool {
         self.messages > 0
-    }
-
-    /// Is this enough for one turn?
-    pub(super) fn has_batch(&self) -> bool {
-        self.units() >= BATCH
     }
 
     pub(super) fn bytes(&self) -> usize {

@@ -22,6 +22,7 @@ mod task;
 mod turn;
 
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,7 +38,7 @@ use self::core::{MESSAGES_PER_TURN, Mode, Parked};
 use self::inbox::Inbox;
 use super::message::Message;
 use super::options::WebSocketOptions;
-use super::proto::{Frame, OpCode, Role};
+use super::proto::{Frame, OpCode, ProtocolError, Role, Run};
 use super::sender::Sender;
 use crate::error::{Error, Result};
 use crate::stream::Stream;
@@ -60,8 +61,11 @@ pub use self::stats::{CloseInfo, Initiator, Stats};
 /// gives: 1000 for `Ok`, 1011 for `Err` or a panic. [`close`](Self::close) says more.
 pub struct WebSocket {
     shared: Arc<Shared>,
-    /// A batch of frames from the connection, so that most calls of `recv` take no lock.
+    /// A batch from the connection, so that most calls of `recv` take no lock: first these short
+    /// messages, then these frames.
+    run: Run,
     inbox: Inbox,
+    role: Role,
     subscription: Option<event_listener::EventListener>,
     has_failed: bool,
 }
@@ -88,7 +92,9 @@ impl WebSocket {
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, inbox: Inbox::default(), subscription: None, has_failed: false }
+        let role = shared.lock().role();
+        let (run, inbox) = (Run::default(), Inbox::default());
+        Self { shared, run, inbox, role, subscription: None, has_failed: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.
@@ -105,8 +111,9 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Safe: bytes read so far stay in the connection, and the next call goes on from there.
-    pub async fn recv(&mut self) -> Result<Option<Message>> {
-        std::future::poll_fn(|cx| self.poll_recv(cx)).await
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>>> + Send {
+        std::future::poll_fn(|cx| self.poll_recv(cx))
     }
 
     /// Receives the next frame, data or control, as it was sent: fragments are not joined. `None`
@@ -124,8 +131,8 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Safe, as [`recv`](Self::recv).
-    pub async fn recv_frame(&mut self) -> Result<Option<Frame>> {
-        std::future::poll_fn(|cx| self.poll_recv_frame(cx)).await
+    pub fn recv_frame(&mut self) -> impl Future<Output = Result<Option<Frame>>> + Send {
+        std::future::poll_fn(|cx| self.poll_recv_frame(cx))
     }
 
     /// Receives the next message as JSON, from text or binary; `None` after the closing handshake.
@@ -159,8 +166,12 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Safe: the whole message is queued, or nothing.
-    pub async fn send(&mut self, message: impl Into<Message>) -> Result<()> {
-        self.shared.send(message.into(), false).await
+    #[inline]
+    pub fn send(
+        &mut self,
+        message: impl Into<Message>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.shared.send(message.into(), false)
     }
 
     /// Sends a text message, as [`send`](Self::send).
@@ -327,42 +338,51 @@ impl WebSocket {
         self.shared.lock().stats()
     }
 
+    #[inline]
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
-        if let Some(message) = self.inbox.pop_message()? {
-            return Poll::Ready(Ok(Some(message)));
+        loop {
+            match self.run.next(self.role) {
+                Ok(Some(frame)) => return Poll::Ready(Ok(Some(Message::from_frame(frame)))),
+                Ok(None) => {}
+                Err(error) => return Poll::Ready(Err(self.reject(error))),
+            }
+            if let Some(message) = self.inbox.pop_message()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if !ready!(self.poll_batch(cx, Mode::Messages))? {
+                return Poll::Ready(Ok(None));
+            }
         }
-        self.poll_batch(cx, Mode::Messages, Inbox::pop_message)
     }
 
     fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
-        if let Some(frame) = self.inbox.pop() {
-            return Poll::Ready(Ok(Some(frame)));
+        loop {
+            match self.run.next(self.role) {
+                Ok(None) => {}
+                Ok(frame) => return Poll::Ready(Ok(frame)),
+                Err(error) => return Poll::Ready(Err(self.reject(error))),
+            }
+            if let Some(frame) = self.inbox.pop() {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if !ready!(self.poll_batch(cx, Mode::Frames))? {
+                return Poll::Ready(Ok(None));
+            }
         }
-        self.poll_batch(cx, Mode::Frames, |inbox| Ok(inbox.pop()))
     }
 
-    /// Takes the next batch from the connection, and the first item of it.
-    fn poll_batch<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        mode: Mode,
-        pop: impl Fn(&mut Inbox) -> Result<Option<T>>,
-    ) -> Poll<Result<Option<T>>> {
+    /// Takes the next batch from the connection; false once it has ended in order.
+    #[cold]
+    fn poll_batch(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
         let io = &mut self.shared.io_context();
+        scratch::put_run(std::mem::take(&mut self.run).into_buffer());
         let mut core = self.shared.lock();
         core.set_mode(mode);
         let is_in_task = core.is_in_task(cx);
         let mut is_registered = false;
-        loop {
-            if core.has_item() {
-                if core.budget == 0 {
-                    break;
-                }
-                core.take_batch(&mut self.inbox);
-                return Poll::Ready(pop(&mut self.inbox));
-            }
+        while !core.has_item() {
             if let Some(end) = core.recv_end() {
-                return Poll::Ready(end.map(|()| None));
+                return Poll::Ready(end.map(|()| false));
             }
             if !is_registered {
                 // Before the last look at the stream, whose event may come at any time.
@@ -384,6 +404,10 @@ impl WebSocket {
                 return Poll::Pending;
             }
         }
+        if core.budget > 0 {
+            core.take_batch(&mut self.run, &mut self.inbox);
+            return Poll::Ready(Ok(true));
+        }
         // Others have their turn, and what was sent goes out.
         core.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
         if !is_in_task {
@@ -393,6 +417,17 @@ impl WebSocket {
         self.shared.unlock(core);
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Fails the connection over a message that was handed over unchecked.
+    #[cold]
+    fn reject(&mut self, error: ProtocolError) -> Error {
+        (self.run, self.inbox) = (Run::default(), Inbox::default());
+        let mut core = self.shared.lock();
+        core.reject(error);
+        self.shared.unlock(core);
+        self.shared.wake_task();
+        Error::Protocol(error)
     }
 }
 

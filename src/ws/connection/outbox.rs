@@ -53,8 +53,10 @@ impl Outbox {
         Self { role, buf, pos: 0, long, len: 0, total: 0, is_dirty: false, counts }
     }
 
-    /// Queues a frame.
-    pub(super) fn push(&mut self, frame: Frame) {
+    /// Queues the frame and takes it.
+    #[inline]
+    pub(super) fn push(&mut self, slot: &mut Option<Frame>) {
+        let Some(frame) = slot else { return };
         if self.buf.capacity() == 0 {
             self.buf = scratch::take_write_buffer();
         }
@@ -67,15 +69,6 @@ impl Outbox {
         FrameHeader { fin, opcode, mask, len }.encode(&mut self.buf);
 
         let queued = self.buf.len() - old_len + payload_len;
-        match mask {
-            Some(key) => {
-                let start = self.buf.len();
-                self.buf.extend_from_slice(frame.payload());
-                apply_mask(key, 0, self.buf.get_mut(start..).unwrap_or_default());
-            }
-            None if payload_len < SHARE_FROM => frame.append_payload_to(&mut self.buf),
-            None => self.long.push_back((self.buf.len(), frame.into_payload())),
-        }
         self.counts.frames += 1;
         if opcode.is_data() {
             self.counts.messages += u64::from(fin);
@@ -83,6 +76,20 @@ impl Outbox {
         }
         self.len += queued;
         self.total += u64::try_from(queued).unwrap_or_default();
+
+        match mask {
+            Some(key) => {
+                let start = self.buf.len();
+                frame.append_payload_to(&mut self.buf);
+                apply_mask(key, 0, self.buf.get_mut(start..).unwrap_or_default());
+            }
+            None if payload_len < SHARE_FROM => frame.append_payload_to(&mut self.buf),
+            None => {
+                let at = self.buf.len();
+                self.long.extend(slot.take().map(|frame| (at, frame.into_payload())));
+            }
+        }
+        *slot = None;
     }
 
     /// Queues everything that `staged` holds, and leaves it empty.

@@ -18,6 +18,7 @@ const MAX_FRAMES_KEPT: usize = 1 << 10;
 struct Scratch {
     read: Vec<u8>,
     write: Vec<u8>,
+    run: Vec<u8>,
     frames: VecDeque<Frame>,
 }
 
@@ -46,6 +47,20 @@ pub(super) fn put_write_buffer(mut buf: Vec<u8>) {
     SCRATCH.with_borrow_mut(|scratch| {
         if (scratch.write.capacity()..=MAX_WRITE_KEPT).contains(&buf.capacity()) {
             scratch.write = buf;
+        }
+    });
+}
+
+/// A buffer for a run of messages, which may have room already.
+pub(super) fn take_run() -> Vec<u8> {
+    SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.run))
+}
+
+/// Gives the buffer of a run back.
+pub(super) fn put_run(buf: Vec<u8>) {
+    SCRATCH.with_borrow_mut(|scratch| {
+        if buf.capacity() > scratch.run.capacity() {
+            scratch.run = buf;
         }
     });
 }

@@ -33,15 +33,15 @@ pub(super) fn end(interrupted: Option<Turn>) {
     TURN.set(interrupted);
 }
 
-/// Stages a frame, or returns it if the lock has to be taken.
+/// Stages the frame and takes it; false if the lock has to be taken instead.
 #[inline]
-pub(super) fn stage(connection: usize, frame: Frame) -> Result<(), Frame> {
+pub(super) fn stage(connection: usize, frame: &mut Option<Frame>) -> bool {
     TURN.with_borrow_mut(|turn| match turn {
         Some(turn) if turn.connection == connection && turn.staged.len() < turn.room => {
             turn.staged.push(frame);
-            Ok(())
+            true
         }
-        _ => Err(frame),
+        _ => false,
     })
 }
 

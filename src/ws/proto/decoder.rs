@@ -4,7 +4,7 @@
 //! it is used up, and the buffer it was read into is free again.
 
 use super::assembler::Assembler;
-use super::{CloseFrame, Frame, FrameHeader, Limits, OpCode, Payload, ProtocolError, Role, mask};
+use super::{CloseFrame, Frame, FrameHeader, Limits, OpCode, Payload, ProtocolError, Role, Run, mask};
 
 /// Least room made for a payload that has not arrived as a whole, in bytes.
 const MIN_BODY: usize = 1 << 10;
@@ -62,6 +62,12 @@ impl Decoder {
     /// Has part of a message arrived, and not the rest?
     pub(crate) fn is_inside_message(&self) -> bool {
         self.assembler.is_inside_message() || !matches!(self.part, Part::Header { len: 0, .. })
+    }
+
+    /// Takes whole short messages off the front of `input`, if none is under way; the sum of their
+    /// payloads, in bytes.
+    pub(crate) fn fill_run(&self, run: &mut Run, input: &mut &[u8], max: usize) -> usize {
+        if self.is_inside_message() { 0 } else { run.fill(input, self.role, &self.limits, max) }
     }
 
     /// Bytes held for a frame that has not arrived as a whole.

@@ -1,5 +1,7 @@
 //! A frame, whole and unmasked: what `recv_frame` returns and `send_frame` takes.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::{OpCode, Payload};
@@ -66,7 +68,7 @@ impl Frame {
         self.payload.append_to(out);
     }
 
-    pub(crate) fn take_payload(self) -> Payload {
-        self.payload
+    pub(crate) fn payload_debug(&self) -> &dyn fmt::Debug {
+        &self.payload
     }
 }

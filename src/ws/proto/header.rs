@@ -31,6 +31,7 @@ impl FrameHeader {
     /// Reads the header at the start of `bytes`, and its own length; `None` while it is incomplete.
     ///
     /// What the first bytes already prove wrong is refused without waiting for the rest.
+    #[inline]
     pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         if first & RSV != 0 {
@@ -54,6 +55,7 @@ impl FrameHeader {
     }
 
     /// Appends the header to `out`.
+    #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let first = if self.fin { FIN } else { 0 } | u8::from(self.opcode);
         let mask = if self.mask.is_some() { MASK } else { 0 };

@@ -13,6 +13,7 @@ mod limits;
 mod mask;
 mod opcode;
 mod payload;
+mod run;
 mod state;
 mod utf8;
 
@@ -21,6 +22,7 @@ pub(crate) use self::header::FrameHeader;
 pub(crate) use self::limits::Limits;
 pub(crate) use self::mask::apply as apply_mask;
 pub(crate) use self::payload::Payload;
+pub(crate) use self::run::Run;
 pub(crate) use self::state::State;
 
 pub use self::close::{CloseCode, CloseFrame};

@@ -12,17 +12,19 @@ use bytes::Bytes;
 #[derive(Clone)]
 pub(crate) struct Payload(Repr);
 
+// A tag of a whole word keeps the rest at word offsets: payloads are moved often, and a move in odd
+// pieces has to wait for the stores before it.
 #[derive(Clone)]
+#[repr(u64)]
 enum Repr {
     /// The first `len` bytes of the block; what follows them has no meaning.
     Inline {
         block: Block,
-        len: u8,
+        len: usize,
     },
     Shared(Bytes),
 }
 
-/// Moved as whole words, whatever is in it.
 #[derive(Clone, Copy)]
 #[repr(align(8))]
 struct Block([u8; Payload::INLINE]);
@@ -42,8 +44,11 @@ impl Payload {
     }
 
     /// The first `len` of `bytes`, unmasked; `None` if they are too many to be held in place.
+    #[inline]
     pub(crate) fn unmask_inline(key: [u8; 4], bytes: &[u8], len: usize) -> Option<Self> {
-        let short = u8::try_from(len).ok().filter(|_| len <= Self::INLINE)?;
+        if len > Self::INLINE {
+            return None;
+        }
         let mut block = match bytes.first_chunk() {
             // All of it, needed or not: a fixed number of bytes takes two instructions.
             Some(block) => *block,
@@ -53,17 +58,21 @@ impl Payload {
                 block
             }
         };
-        for (byte, key) in block.iter_mut().zip(key.into_iter().cycle()) {
-            *byte ^= key;
+        let [a, b, c, d] = key;
+        for word in block.chunks_exact_mut(4) {
+            if let [w, x, y, z] = word {
+                (*w, *x, *y, *z) = (*w ^ a, *x ^ b, *y ^ c, *z ^ d);
+            }
         }
-        Some(Self(Repr::Inline { block: Block(block), len: short }))
+        Some(Self(Repr::Inline { block: Block(block), len }))
     }
 
     /// Appends the bytes to `out`.
+    #[inline]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
         match &self.0 {
             Repr::Inline { block, len } => {
-                let end = out.len() + usize::from(*len);
+                let end = out.len() + *len;
                 out.extend_from_slice(&block.0);
                 out.truncate(end);
             }
@@ -82,8 +91,7 @@ impl Payload {
     fn inline(bytes: &[u8]) -> Option<Self> {
         let mut block = [0; Self::INLINE];
         block.get_mut(..bytes.len())?.copy_from_slice(bytes);
-        let len = u8::try_from(bytes.len()).ok()?;
-        Some(Self(Repr::Inline { block: Block(block), len }))
+        Some(Self(Repr::Inline { block: Block(block), len: bytes.len() }))
     }
 }
 
@@ -92,7 +100,7 @@ impl Deref for Payload {
 
     fn deref(&self) -> &[u8] {
         match &self.0 {
-            Repr::Inline { block, len } => block.0.get(..usize::from(*len)).unwrap_or_default(),
+            Repr::Inline { block, len } => block.0.get(..*len).unwrap_or_default(),
             Repr::Shared(bytes) => bytes,
         }
     }
@@ -132,8 +140,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_payload_is_five_words() {
-        assert_eq!(size_of::<Payload>(), 40);
+    fn a_payload_is_six_words() {
+        assert_eq!(size_of::<Payload>(), 48);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::args::Args;
 use crate::client::{self, PATIENCE, Poller};
 use crate::histogram::Histogram;
-use crate::process::CpuTime;
+use crate::process::{CpuTime, Spent};
 use crate::reader::Reader;
 
 /// Bytes asked of one `read`.
@@ -313,28 +313,29 @@ impl Reading {
     }
 }
 
-/// What happened between two readings; CPU time in nanoseconds.
+/// What happened between two readings.
 #[derive(Clone, Copy, Debug)]
 struct Window {
     seconds: f64,
     messages: u64,
-    client: u64,
-    server: Option<u64>,
+    client: Spent,
+    server: Option<Spent>,
 }
 
 impl Window {
     fn json(&self, args: &Args, latencies: &Histogram) -> String {
         let count = self.messages.max(1) as f64;
-        let busy = |spent: u64| spent as f64 / 1e9 / self.seconds;
+        let share = |nanoseconds: u64| nanoseconds as f64 / 1e9 / self.seconds;
         let server = self.server.map_or(String::new(), |spent| {
             format!(
-                r#", "cpu_ns_per_message": {:.1}, "server_busy": {:.3}"#,
-                spent as f64 / count,
-                busy(spent)
+                r#", "cpu_ns_per_message": {:.1}, "server_busy": {:.3}, "server_waiting": {:.3}"#,
+                spent.running as f64 / count,
+                share(spent.running),
+                share(spent.waiting)
             )
         });
         format!(
-            r#"{{"mode": "echo", "connections": {}, "bytes": {}, "in_flight": {}, "seconds": {:.3}, "messages": {}, "messages_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "client_busy": {:.3}{server}}}"#,
+            r#"{{"mode": "echo", "connections": {}, "bytes": {}, "in_flight": {}, "seconds": {:.3}, "messages": {}, "messages_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "client_busy": {:.3}, "client_waiting": {:.3}{server}}}"#,
             args.connections,
             args.bytes,
             args.in_flight,
@@ -343,7 +344,8 @@ impl Window {
             self.messages as f64 / self.seconds,
             latencies.quantile(0.5),
             latencies.quantile(0.99),
-            busy(self.client),
+            share(self.client.running),
+            share(self.client.waiting),
         )
     }
 }

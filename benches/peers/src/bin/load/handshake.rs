@@ -29,11 +29,12 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     let (after, seconds) = (server(args)?, begin.elapsed().as_secs_f64());
     let cycles = load.done - done;
     let cpu = after.zip(before).map_or(String::new(), |(after, before)| {
-        let spent = after.since(&before) as f64;
+        let spent = after.since(&before);
         format!(
-            r#", "cpu_ns_per_cycle": {:.0}, "server_busy": {:.3}"#,
-            spent / cycles.max(1) as f64,
-            spent / 1e9 / seconds
+            r#", "cpu_ns_per_cycle": {:.0}, "server_busy": {:.3}, "server_waiting": {:.3}"#,
+            spent.running as f64 / cycles.max(1) as f64,
+            spent.running as f64 / 1e9 / seconds,
+            spent.waiting as f64 / 1e9 / seconds
         )
     });
     println!(

@@ -4,11 +4,18 @@ use std::collections::HashMap;
 use std::fs;
 use std::io;
 
-/// CPU time of every thread of a process, in nanoseconds.
+/// CPU time of every thread of a process, and the time it was ready but something else ran.
 ///
 /// By thread: one that ends takes its account with it, and must not turn a difference negative.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct CpuTime(HashMap<String, u64>);
+pub(crate) struct CpuTime(HashMap<String, Spent>);
+
+/// Nanoseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) running: u64,
+    pub(crate) waiting: u64,
+}
 
 impl CpuTime {
     /// Reads `/proc/PID/task/*/schedstat`.
@@ -19,20 +26,23 @@ impl CpuTime {
         for entry in fs::read_dir(format!("/proc/{pid}/task"))? {
             let entry = entry?;
             let Ok(text) = fs::read_to_string(entry.path().join("schedstat")) else { continue };
-            let spent = text.split_whitespace().next().and_then(|word| word.parse().ok());
-            if let (Ok(thread), Some(spent)) = (entry.file_name().into_string(), spent) {
-                threads.insert(thread, spent);
-            }
+            let mut words = text.split_whitespace().map_while(|word| word.parse().ok());
+            let (Some(running), Some(waiting)) = (words.next(), words.next()) else { continue };
+            let thread = entry.file_name().to_string_lossy().into_owned();
+            threads.insert(thread, Spent { running, waiting });
         }
         Ok(Self(threads))
     }
 
-    /// Nanoseconds from `earlier` to this reading.
-    pub(crate) fn since(&self, earlier: &Self) -> u64 {
-        let spent = |(thread, now): (&String, &u64)| {
-            now.saturating_sub(earlier.0.get(thread).copied().unwrap_or_default())
-        };
-        self.0.iter().map(spent).sum()
+    /// What was spent from `earlier` to this reading, by all threads together.
+    pub(crate) fn since(&self, earlier: &Self) -> Spent {
+        let mut sum = Spent::default();
+        for (thread, now) in &self.0 {
+            let before = earlier.0.get(thread).copied().unwrap_or_default();
+            sum.running += now.running.saturating_sub(before.running);
+            sum.waiting += now.waiting.saturating_sub(before.waiting);
+        }
+        sum
     }
 }
 
