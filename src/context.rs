@@ -7,18 +7,41 @@ use std::sync::Arc;
 
 use futures::AsyncReadExt;
 use serde::de::DeserializeOwned;
-use tide::http::headers::{HeaderName, Headers};
+use tide::http::headers::{HeaderName, HeaderValue, Headers};
 use tide::http::{Method, Version};
 use tide::{Request, Response, StatusCode};
 
 use crate::error::Result;
-use crate::http::{MaxBodySize, PeerAddr, RawHeaders};
 use crate::ws::handshake::{HeaderLines, Opening};
-use crate::ws::upgrade::Slot;
+use crate::ws::upgrade::{PeerAddr, Slot};
 use crate::ws::{WebSocket, WebSocketOptions};
 
 /// Longest body that is collected outside of our own server, in bytes.
 const DEFAULT_MAX_BODY: usize = 1 << 20;
+
+/// Longest body that `ctx.body_bytes` and its siblings collect, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MaxBodySize(pub(crate) usize);
+
+/// The header lines of a request whose values `http_types` cannot hold: those that are not ASCII.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawHeaders(Vec<(http::HeaderName, Vec<u8>)>);
+
+impl RawHeaders {
+    pub(crate) fn push(&mut self, name: http::HeaderName, value: Vec<u8>) {
+        self.0.push((name, value));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The first such value of a header, byte for byte as it was received.
+    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
+        let same = |(line, _): &&(http::HeaderName, _)| line.as_str().eq_ignore_ascii_case(name);
+        self.0.iter().find(same).map(|(_, value)| value.as_slice())
+    }
+}
 
 /// A request, and the way to answer it: by HTTP, or by becoming a [`WebSocket`].
 ///
@@ -83,7 +106,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     #[must_use]
     pub fn offered_subprotocols(&self) -> Vec<&str> {
         let lines = HeaderLines::lines(self.headers(), "sec-websocket-protocol");
-        lines.flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty()).collect()
+        lines
+            .flat_map(|line| line.split(','))
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .collect()
     }
 
     /// The first line of a header, whatever the case of `name`; `None` if there is none, or if it
@@ -214,7 +241,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
 impl HeaderLines for Headers {
     fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
         let values = HeaderName::from_str(name).ok().and_then(|name| self.get(name));
-        values.into_iter().flatten().map(|value| value.as_str())
+        values.into_iter().flatten().map(HeaderValue::as_str)
     }
 }
 

@@ -15,10 +15,10 @@ use crate::ws::HandshakeError;
 use crate::ws::upgrade::{self, Slot, Transport};
 
 /// A handler at work.
-pub(crate) type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
+type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
 
 /// Turns the response that the handler prepared into the one that is sent.
-pub(crate) type Reply = Box<dyn FnOnce(Response) -> Response + Send>;
+type Reply = Box<dyn FnOnce(Response) -> Response + Send>;
 
 /// What a route calls: an `async` closure over a [`RequestContext`].
 ///
@@ -33,7 +33,10 @@ pub(crate) type Reply = Box<dyn FnOnce(Response) -> Response + Send>;
 ///     Ok(format!("Hello, {}!", ctx.param("name").unwrap_or("you")))
 /// });
 /// ```
-pub trait Handler<State>: sealed::Sealed<State> {}
+pub trait Handler<State>: Send + Sync + 'static {
+    #[doc(hidden)]
+    fn call(&self, ctx: RequestContext<State>) -> HandlerFuture;
+}
 
 impl<State, F, Fut, R> Handler<State> for F
 where
@@ -42,30 +45,12 @@ where
     Fut: Future<Output = tide::Result<R>> + Send + 'static,
     R: IntoResponse,
 {
-}
-
-mod sealed {
-    use super::{Future, HandlerFuture, IntoResponse, RequestContext};
-
-    pub trait Sealed<State>: Send + Sync + 'static {
-        #[doc(hidden)]
-        fn call(&self, ctx: RequestContext<State>) -> HandlerFuture;
-    }
-
-    impl<State, F, Fut, R> Sealed<State> for F
-    where
-        State: Clone + Send + Sync + 'static,
-        F: Fn(RequestContext<State>) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = tide::Result<R>> + Send + 'static,
-        R: IntoResponse,
-    {
-        fn call(&self, ctx: RequestContext<State>) -> HandlerFuture {
-            let handler = self(ctx);
-            Box::pin(async move {
-                let reply = handler.await?;
-                Ok(Box::new(move |prepared| reply.into_response(prepared)) as super::Reply)
-            })
-        }
+    fn call(&self, ctx: RequestContext<State>) -> HandlerFuture {
+        let handler = self(ctx);
+        Box::pin(async move {
+            let reply = handler.await?;
+            Ok(Box::new(move |prepared| reply.into_response(prepared)) as Reply)
+        })
     }
 }
 

@@ -29,10 +29,13 @@ mod stream;
 
 #[cfg(feature = "server")]
 mod server;
+
 #[cfg(feature = "server")]
 mod http;
+
 #[cfg(feature = "server")]
 mod handler;
+
 #[cfg(feature = "server")]
 mod context;
 
@@ -44,7 +47,9 @@ pub use self::error::{Error, Result, Timeout};
 #[cfg(feature = "server")]
 pub use self::handler::{Handler, IntoResponse, endpoint};
 #[cfg(feature = "server")]
-pub use self::server::{Bound, Server, ServerOptions};
+pub use self::http::ServerOptions;
+#[cfg(feature = "server")]
+pub use self::server::{Bound, Server};
 pub use self::ws::{
     CloseCode, CloseFrame, CloseInfo, Frame, FrameError, HandshakeError, Initiator, Message,
     OpCode, ProtocolError, Role, Sender, Stats, WebSocket, WebSocketOptions,

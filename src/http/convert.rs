@@ -19,8 +19,9 @@ use tide::http::{Body, Method, Request, Response, Url};
 use super::body::{RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
-use super::{Addrs, MaxBodySize, PeerAddr, RawHeaders, Upgraded};
-use crate::server::ServerOptions;
+use super::{Addrs, ServerOptions};
+use crate::context::{MaxBodySize, RawHeaders};
+use crate::ws::upgrade::{PeerAddr, Upgraded};
 
 /// Makes a request for tide, or says why it must not have it.
 pub(super) fn request(
@@ -201,10 +202,10 @@ fn copy_headers(headers: &HeaderMap, request: &mut Request) {
         // Copies, all of them: hyper's values are slices of its read buffer, and keep it alive.
         match (tide_name, TideValue::from_bytes(value.as_bytes().to_vec())) {
             (Ok(name), Ok(value)) => request.append_header(name, value),
-            _ => raw.0.push((owned(name), value.as_bytes().to_vec())),
+            _ => raw.push(owned(name), value.as_bytes().to_vec()),
         }
     }
-    if !raw.0.is_empty() {
+    if !raw.is_empty() {
         request.ext_mut().insert(raw);
     }
 }

@@ -10,6 +10,7 @@
 mod body;
 mod convert;
 mod exchange;
+mod options;
 mod refusal;
 mod socket;
 
@@ -36,11 +37,12 @@ use smol_hyper::rt::FuturesIo;
 
 use self::body::ResponseBody;
 use self::exchange::Exchange;
+pub use self::options::ServerOptions;
 use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::runtime::Timer;
-use crate::server::ServerOptions;
 use crate::stream::Stream;
+use crate::ws::upgrade::{OnUpgrade, Upgraded};
 
 /// What hyper may buffer of a head beyond our own limit.
 ///
@@ -53,42 +55,6 @@ const MIN_BUFFER: usize = 8 * 1024;
 
 /// Longest wait for the peer's FIN after ours.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// Where the connection of a request comes from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerAddr(pub(crate) SocketAddr);
-
-/// Longest body that `ctx.body_bytes` and its siblings collect, in bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct MaxBodySize(pub(crate) usize);
-
-/// The header lines of a request whose values `http_types` cannot hold: those that are not ASCII.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RawHeaders(Vec<(::http::HeaderName, Vec<u8>)>);
-
-impl RawHeaders {
-    /// The first such value of a header, byte for byte as it was received.
-    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        let same = |(line, _): &&(::http::HeaderName, _)| line.as_str().eq_ignore_ascii_case(name);
-        self.0.iter().find(same).map(|(_, value)| value.as_slice())
-    }
-}
-
-/// Resolves once the 101 is written; `Err` if the connection ended before.
-///
-/// In the extensions of every request that asked for an upgrade and may have one: HTTP/1.1, with an
-/// `Upgrade` header and without a body. Answering 101 is what starts the upgrade.
-#[derive(Debug)]
-pub(crate) struct OnUpgrade(pub(crate) oneshot::Receiver<Upgraded>);
-
-/// The stream below an upgraded connection, with what was read of it too early.
-#[derive(Debug)]
-pub(crate) struct Upgraded {
-    /// Positioned after `read_ahead`.
-    pub(crate) stream: Stream,
-    /// The first bytes of the new protocol, which came along with the head of the request.
-    pub(crate) read_ahead: Bytes,
-}
 
 /// Both ends of a connection.
 #[derive(Clone, Copy, Debug)]

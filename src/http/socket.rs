@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 use futures::io::{AsyncRead, AsyncWrite};
 use hyper::rt::Sleep;
 
+use super::ServerOptions;
 use super::exchange::Exchange;
 use crate::runtime::Timer;
-use crate::server::ServerOptions;
 use crate::stream::Stream;
 
 /// How long a response may still take once its client has sent a FIN.

@@ -4,17 +4,15 @@
 //! takes connections from the kernel, `http/` turns them into requests.
 
 mod accept;
-mod options;
 
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-pub use self::options::ServerOptions;
 use crate::Result;
 use crate::handler::{self, Handler};
-use crate::http::{Addrs, Front};
+use crate::http::{Addrs, Front, ServerOptions};
 use crate::runtime::{self, TcpListener, TcpStream, ToSocketAddrs};
 use crate::stream::Stream;
 

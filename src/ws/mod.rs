@@ -1,8 +1,8 @@
 //! WebSocket: the protocol, and the connection that speaks it.
 
-mod options;
-pub(crate) mod message;
 pub(crate) mod handshake;
+pub(crate) mod message;
+mod options;
 pub(crate) mod proto;
 
 pub(crate) mod connection;

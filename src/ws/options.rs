@@ -23,11 +23,8 @@ use super::proto::Limits;
 #[non_exhaustive]
 pub struct WebSocketOptions {
     pub(crate) settings: Settings,
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "read at the upgrade"))]
     pub(crate) origins: Origins,
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "read at the upgrade"))]
     pub(crate) headers: Vec<(String, String)>,
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "read at the upgrade"))]
     pub(crate) handshake_timeout: Duration,
 }
 
@@ -162,10 +159,7 @@ impl WebSocketOptions {
     /// scheme's own, as in `https://example.com:8443`. Requests without `Origin`, which do not
     /// come from a page, always pass.
     #[must_use]
-    pub fn allow_origins<T: Into<String>>(
-        mut self,
-        origins: impl IntoIterator<Item = T>,
-    ) -> Self {
+    pub fn allow_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
         self.origins = Origins::Listed(origins.into_iter().map(Into::into).collect());
         self
     }

@@ -3,13 +3,14 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
+use futures::channel::oneshot;
 use futures::future::{Either, select};
 use tide::http::headers::{HeaderName, HeaderValue};
 use tide::http::upgrade::Receiver;
@@ -20,8 +21,6 @@ use super::options::Settings;
 use super::proto::Role;
 use super::{HandshakeError, WebSocket, WebSocketOptions};
 use crate::error::Result;
-use crate::handler::HandlerFuture;
-use crate::http::{OnUpgrade, PeerAddr, Upgraded};
 use crate::runtime::{self, Timer};
 use crate::stream::Stream;
 
@@ -36,6 +35,26 @@ const RESERVED: [&str; 8] = [
     "content-type",
     "transfer-encoding",
 ];
+
+/// Where the connection of a request comes from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddr(pub(crate) SocketAddr);
+
+/// Resolves once the 101 is written; `Err` if the connection ended before.
+///
+/// In the extensions of every request that asked for an upgrade and may have one: HTTP/1.1, with an
+/// `Upgrade` header and without a body. Answering 101 is what starts the upgrade.
+#[derive(Debug)]
+pub(crate) struct OnUpgrade(pub(crate) oneshot::Receiver<Upgraded>);
+
+/// The stream below an upgraded connection, with what was read of it too early.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    /// Positioned after `read_ahead`.
+    pub(crate) stream: Stream,
+    /// The first bytes of the new protocol, which came along with the head of the request.
+    pub(crate) read_ahead: Bytes,
+}
 
 /// Where the stream of a request will come from.
 #[derive(Debug)]
@@ -195,9 +214,12 @@ impl Drop for Withdraw<'_> {
     }
 }
 
+/// A handler at work; what it ends with matters to those above.
+type HandlerFuture<T> = Pin<Box<dyn Future<Output = tide::Result<T>> + Send>>;
+
 /// Answers 101 and lets the handler go on in a task of its own.
-pub(crate) async fn start(
-    handler: HandlerFuture,
+pub(crate) async fn start<T: 'static>(
+    handler: HandlerFuture<T>,
     slot: Arc<Slot>,
     transport: Transport,
 ) -> tide::Result {
@@ -210,7 +232,9 @@ pub(crate) async fn start(
         response.append_header(name, value);
     }
     let (source, peer_addr) = match transport {
-        Transport::Front(Some(OnUpgrade(stream)), peer_addr) => (Source::Front(stream), Some(peer_addr.0)),
+        Transport::Front(Some(OnUpgrade(stream)), peer_addr) => {
+            (Source::Front(stream), Some(peer_addr.0))
+        }
         Transport::Front(None, _) => return Err(HandshakeError::NotUpgradable.into()),
         Transport::Tide => {
             let inner: &mut tide::http::Response = response.as_mut();
@@ -223,7 +247,7 @@ pub(crate) async fn start(
 }
 
 enum Source {
-    Front(futures::channel::oneshot::Receiver<Upgraded>),
+    Front(oneshot::Receiver<Upgraded>),
     Tide(Receiver),
 }
 
@@ -240,8 +264,8 @@ impl Source {
 }
 
 /// The task of an upgraded handler, from the 101 on.
-async fn run(
-    handler: HandlerFuture,
+async fn run<T>(
+    handler: HandlerFuture<T>,
     slot: Arc<Slot>,
     source: Source,
     peer_addr: Option<SocketAddr>,
@@ -268,7 +292,7 @@ async fn run(
 }
 
 /// Lets a handler that lost its client come to its end.
-async fn finish(handler: impl Future<Output = tide::Result<crate::handler::Reply>>) {
+async fn finish<T>(handler: HandlerFuture<T>) {
     match std::panic::AssertUnwindSafe(handler).catch_unwind().await {
         Ok(Ok(_)) => {}
         Ok(Err(error)) => log::debug!("WebSocket handler failed: {error}"),
@@ -284,13 +308,10 @@ fn response_headers(
     free.map(|(name, value)| parse_header(name, value)).collect()
 }
 
-fn parse_header(
-    name: &str,
-    value: &str,
-) -> Result<(HeaderName, HeaderValue), HandshakeError> {
+fn parse_header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), HandshakeError> {
     // http_types would let line breaks pass.
-    let is_valid = ::http::HeaderName::try_from(name).is_ok()
-        && ::http::HeaderValue::try_from(value).is_ok();
+    let is_valid =
+        ::http::HeaderName::try_from(name).is_ok() && ::http::HeaderValue::try_from(value).is_ok();
     match (name.parse(), value.parse()) {
         (Ok(name), Ok(value)) if is_valid => Ok((name, value)),
         _ => Err(HandshakeError::InvalidHeader),

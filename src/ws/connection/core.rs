@@ -20,7 +20,9 @@ use super::stats::{CloseInfo, Initiator, Stats};
 use crate::error::{Error, Result, Timeout};
 use crate::stream::Stream;
 use crate::ws::options::Settings;
-use crate::ws::proto::{CloseCode, CloseFrame, Decoder, Frame, OpCode, Payload, ProtocolError, Role, Run, State};
+use crate::ws::proto::{
+    CloseCode, CloseFrame, Decoder, Frame, OpCode, Payload, ProtocolError, Role, Run, State,
+};
 
 /// Reads per turn, so that a peer who never stops cannot keep the thread.
 const READS_PER_TURN: usize = 16;
@@ -39,7 +41,9 @@ enum Phase {
     Closing,
     /// Our half of the stream is ended: read to the end of the other, so that what the peer still
     /// sends cannot turn our close frame into a reset.
-    Lingering { has_ended: bool },
+    Lingering {
+        has_ended: bool,
+    },
     /// The stream is dropped.
     Gone,
 }
@@ -63,6 +67,7 @@ pub(super) enum Mode {
 }
 
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(super) struct Core {
     stream: Option<Stream>,
     decoder: Decoder,

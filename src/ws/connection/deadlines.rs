@@ -65,9 +65,8 @@ impl Deadlines {
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Deadline> {
         loop {
             let (deadline, at) = self.next()?;
-            let (timer, armed) = &mut **self.timer.get_or_insert_with(|| {
-                Box::new((Timer::at(at), at))
-            });
+            let (timer, armed) =
+                &mut **self.timer.get_or_insert_with(|| Box::new((Timer::at(at), at)));
             // A timer that fires too early is cheaper than one that is moved for every message.
             if *armed > at {
                 timer.set_at(at);

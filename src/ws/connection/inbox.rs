@@ -50,9 +50,7 @@ impl Inbox {
         }
         // Nearly every message is one frame, and no control frame is in front of it.
         match self.frames.front() {
-            Some(frame) if frame.is_whole_message() => {
-                Ok(self.pop().map(Message::from_frame))
-            }
+            Some(frame) if frame.is_whole_message() => Ok(self.pop().map(Message::from_frame)),
             _ => self.pop_joined(),
         }
     }

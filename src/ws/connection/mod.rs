@@ -5,6 +5,7 @@
 //! | `core` | the connection: stream, queues, closing handshake, deadlines |
 //! | `shared` | the core under its lock, and who waits for it |
 //! | `task` | the future at the root of a connection's own task |
+//! | `queue`, `turn` | how a frame is sent, and how without the lock |
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deadlines`, `stats` | limits on time; counters, and how it ended |
 //! | `scratch`, `masking` | buffers and masking keys that belong to a thread |
@@ -14,10 +15,10 @@ mod deadlines;
 mod inbox;
 mod masking;
 mod outbox;
+mod queue;
 mod scratch;
 mod shared;
 mod stats;
-#[cfg(feature = "server")]
 mod task;
 mod turn;
 
@@ -44,9 +45,8 @@ use crate::error::{Error, Result};
 use crate::stream::Stream;
 
 pub(crate) use self::shared::Shared;
-#[cfg(feature = "server")]
-pub(crate) use self::task::ConnectionTask;
 pub use self::stats::{CloseInfo, Initiator, Stats};
+pub(crate) use self::task::ConnectionTask;
 
 /// A WebSocket connection.
 ///
@@ -89,6 +89,36 @@ impl WebSocket {
     {
         let stream = Stream::boxed(stream);
         Self::new(Shared::new(stream, unread.into(), role, options.settings, None))
+    }
+
+    /// Speaks WebSocket over a stream whose opening handshake is done, with a task of its own: the
+    /// future that is returned.
+    ///
+    /// It runs `handler`, writes all that the handler sends whenever the handler waits, reads ahead
+    /// and answers pings while it is busy elsewhere, and closes the connection when it has returned,
+    /// as the server does. It ends when the connection is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops handler and connection, without a closing handshake.
+    pub fn run<S, F, Fut, T, E>(
+        stream: S,
+        unread: impl Into<Bytes>,
+        role: Role,
+        options: &WebSocketOptions,
+        handler: F,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        F: FnOnce(Self) -> Fut,
+        Fut: Future<Output = std::result::Result<T, E>> + Send + 'static,
+        T: 'static,
+        E: fmt::Display + 'static,
+    {
+        let stream = Stream::boxed(stream);
+        let shared = Shared::new(stream, unread.into(), role, options.settings, None);
+        let handler = handler(Self::new(Arc::clone(&shared)));
+        Box::pin(ConnectionTask::new(Box::pin(handler), shared))
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
@@ -167,10 +197,7 @@ impl WebSocket {
     ///
     /// Safe: the whole message is queued, or nothing.
     #[inline]
-    pub fn send(
-        &mut self,
-        message: impl Into<Message>,
-    ) -> impl Future<Output = Result<()>> + Send {
+    pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<()>> + Send {
         self.shared.send(message.into(), false)
     }
 
@@ -273,11 +300,7 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Safe: the close frame is queued by the first poll, and the closing goes on.
-    pub async fn close(
-        &mut self,
-        code: impl Into<u16>,
-        reason: &str,
-    ) -> Result<CloseInfo> {
+    pub async fn close(&mut self, code: impl Into<u16>, reason: &str) -> Result<CloseInfo> {
         self.shared.close(code.into(), reason).await
     }
 

@@ -170,9 +170,7 @@ impl Outbox {
             [short, bytes]
         });
         let rest = self.long.back().map_or(self.pos, |(at, _)| *at);
-        between
-            .chain([self.buf.get(rest..).unwrap_or_default()])
-            .filter(|piece| !piece.is_empty())
+        between.chain([self.buf.get(rest..).unwrap_or_default()]).filter(|piece| !piece.is_empty())
     }
 
     fn consume(&mut self, len: usize) {

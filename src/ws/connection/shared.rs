@@ -17,9 +17,8 @@ use super::stats::CloseInfo;
 use super::turn;
 use crate::error::{Error, Result};
 use crate::stream::Stream;
-use crate::ws::message::Message;
 use crate::ws::options::Settings;
-use crate::ws::proto::{CloseCode, CloseFrame, Frame, FrameError, OpCode, Role};
+use crate::ws::proto::{CloseCode, CloseFrame, Role};
 
 /// A place among those that wait for progress.
 pub(super) type Listener = Option<EventListener>;
@@ -117,7 +116,7 @@ impl Shared {
     }
 
     /// Different from that of every other connection that is alive.
-    fn id(&self) -> usize {
+    pub(super) fn id(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
@@ -139,7 +138,11 @@ impl Shared {
     }
 
     /// Polls the connection's handler as its task: what it sends is staged until it parks.
-    pub(super) fn poll_turn<T>(&self, cx: &mut Context<'_>, poll: impl FnOnce(&mut Context<'_>) -> T) -> T {
+    pub(super) fn poll_turn<T>(
+        &self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>) -> T,
+    ) -> T {
         self.signals.task.register(cx.waker());
         let mut core = self.lock();
         core.begin_turn(cx.waker());
@@ -179,51 +182,8 @@ impl Shared {
         self.signals.task.wake();
     }
 
-    /// Queues a message: now if there is room, else once there is.
-    #[inline]
-    pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> Queue<'_> {
-        let mut frame = Some(message.into_frame());
-        if turn::stage(self.id(), &mut frame) {
-            return Queue { shared: self, stage: Stage::Queued(Ok(())) };
-        }
-        self.queue(frame, Kind::Message { waits_for_frames })
-    }
-
-    /// Queues one frame: now if there is room, else once there is.
-    pub(crate) fn send_frame(&self, frame: Frame) -> Queue<'_> {
-        self.queue(Some(frame), Kind::Frame)
-    }
-
-    fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> Queue<'_> {
-        let result = self.try_queue(&mut self.lock(), &mut frame, kind);
-        let stage = result.unwrap_or_else(|| {
-            Stage::Waiting(Box::new(Waiting { frame, kind, listener: None }))
-        });
-        Queue { shared: self, stage }
-    }
-
-    /// Queues the frame if there is room, and takes it.
-    fn try_queue(
-        &self,
-        core: &mut CoreGuard<'_>,
-        frame: &mut Option<Frame>,
-        kind: Kind,
-    ) -> Option<Stage> {
-        match self.has_room(core).and_then(|has_room| Ok(has_room && queue(core, frame, kind)?)) {
-            Ok(false) => return None,
-            Ok(true) => {}
-            Err(error) => return Some(Stage::Queued(Err(error))),
-        }
-        self.schedule_write(core);
-        if core.has_task {
-            return Some(Stage::Queued(Ok(())));
-        }
-        // Nobody else would write it.
-        Some(Stage::Writing(core.outbox.queued(), None))
-    }
-
     /// May something be queued now? Writes what is in the way, if the stream takes it.
-    fn has_room(&self, core: &mut Core) -> Result<bool> {
+    pub(super) fn has_room(&self, core: &mut Core) -> Result<bool> {
         if let Some(error) = core.send_error() {
             return Err(error);
         }
@@ -236,7 +196,7 @@ impl Shared {
     }
 
     /// Sees to it that what was queued in another task is written by the connection's.
-    fn schedule_write(&self, core: &mut CoreGuard<'_>) {
+    pub(super) fn schedule_write(&self, core: &mut CoreGuard<'_>) {
         if core.has_task && !core.is_write_scheduled && !core.is_turn() {
             core.is_write_scheduled = true;
             self.wake_task();
@@ -254,7 +214,7 @@ impl Shared {
         std::future::poll_fn(|cx| self.poll_written_to(cx, &mut listener, mark)).await
     }
 
-    fn poll_written_to(
+    pub(super) fn poll_written_to(
         &self,
         cx: &mut Context<'_>,
         listener: &mut Listener,
@@ -286,30 +246,18 @@ impl Shared {
     /// Waits for the end of the connection.
     pub(crate) async fn closed(&self) -> CloseInfo {
         let mut listener = None;
-        std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core| core.close_info())
-        })
-        .await
+        std::future::poll_fn(|cx| self.poll_wait(cx, &mut listener, |core| core.close_info())).await
     }
 
-    pub(super) fn poll_room(&self, cx: &mut Context<'_>, listener: &mut Listener) -> Poll<Result<()>> {
+    pub(super) fn poll_room(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+    ) -> Poll<Result<()>> {
         self.poll_wait(cx, listener, |core| match self.has_room(core) {
             Ok(has_room) => has_room.then_some(Ok(())),
             Err(error) => Some(Err(error)),
         })
-    }
-
-    pub(super) fn start_send(&self, message: Message) -> Result<()> {
-        let mut core = self.lock();
-        if let Some(error) = core.send_error() {
-            return Err(error);
-        }
-        if core.state.is_sending_fragments() {
-            return Err(interrupted(Some(&message.into_frame())));
-        }
-        core.push(&mut Some(message.into_frame()));
-        self.schedule_write(&mut core);
-        Ok(())
     }
 
     pub(super) fn poll_written(
@@ -335,7 +283,7 @@ impl Shared {
 
     /// Waits until `check` finds what it looks for. A connection without a task of its own is
     /// served from here.
-    fn poll_wait<T>(
+    pub(super) fn poll_wait<T>(
         &self,
         cx: &mut Context<'_>,
         listener: &mut Listener,
@@ -368,103 +316,14 @@ impl Shared {
 
     /// The `WebSocket` is dropped: its connection ends.
     pub(super) fn abandon(&self) {
-        let code = if std::thread::panicking() {
-            CloseCode::INTERNAL_ERROR
-        } else {
-            CloseCode::NORMAL
-        };
         let mut core = self.lock();
         core.is_abandoned = true;
         if !core.has_task {
-            core.abandon(&mut self.io_context(), code);
+            let failed = std::thread::panicking();
+            let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
+            core.abandon(&mut self.io_context(), outcome);
         }
         self.unlock(core);
         self.wake_task();
     }
-}
-
-/// The future of a frame that is queued, or that waits for room.
-///
-/// Queueing does not wait for the first poll: nearly always it is done at once, and a frame that is
-/// not moved into a future costs half as much.
-#[must_use = "without `.await` nothing waits for room, and errors are lost"]
-pub(crate) struct Queue<'a> {
-    shared: &'a Shared,
-    stage: Stage,
-}
-
-enum Stage {
-    Queued(Result<()>),
-    /// So many bytes have to be written, because the connection has no task to do it.
-    Writing(u64, Listener),
-    Waiting(Box<Waiting>),
-}
-
-struct Waiting {
-    frame: Option<Frame>,
-    kind: Kind,
-    listener: Listener,
-}
-
-#[derive(Clone, Copy)]
-enum Kind {
-    Message {
-        /// Wait for the fragments of another task's message, which must not be torn apart?
-        waits_for_frames: bool,
-    },
-    Frame,
-}
-
-impl Future for Queue<'_> {
-    type Output = Result<()>;
-
-    #[inline]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let this = self.get_mut();
-        if let Stage::Queued(result) = &mut this.stage {
-            return Poll::Ready(std::mem::replace(result, Ok(())));
-        }
-        this.poll_slow(cx)
-    }
-}
-
-impl Queue<'_> {
-    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let Self { shared, stage } = self;
-        loop {
-            let next = match stage {
-                Stage::Queued(result) => return Poll::Ready(std::mem::replace(result, Ok(()))),
-                Stage::Writing(mark, listener) => {
-                    Stage::Queued(ready!(shared.poll_written_to(cx, listener, *mark)))
-                }
-                Stage::Waiting(waiting) => {
-                    let Waiting { frame, kind, listener } = &mut **waiting;
-                    ready!(shared.poll_wait(cx, listener, |core| {
-                        shared.try_queue(core, frame, *kind)
-                    }))
-                }
-            };
-            *stage = next;
-        }
-    }
-}
-
-/// Queues the frame; false if it has to wait for those of another message.
-fn queue(core: &mut Core, frame: &mut Option<Frame>, kind: Kind) -> Result<bool> {
-    match kind {
-        Kind::Message { waits_for_frames } if core.state.is_sending_fragments() => {
-            return if waits_for_frames { Ok(false) } else { Err(interrupted(frame.as_ref())) };
-        }
-        Kind::Frame => {
-            frame.as_ref().map_or(Ok(()), |frame| core.state.send_frame(frame))?;
-        }
-        Kind::Message { .. } => {}
-    }
-    core.push(frame);
-    Ok(true)
-}
-
-fn interrupted(frame: Option<&Frame>) -> Error {
-    let opcode = frame.map_or(OpCode::Text, Frame::opcode);
-    Error::Frame(FrameError::MessageInterrupted(opcode))
 }

@@ -76,11 +76,10 @@ pub struct CloseInfo {
 
 impl CloseInfo {
     pub(super) fn new(state: &State, initiator: Initiator) -> Self {
-        let first = match initiator {
+        let frame = match initiator {
             Initiator::Local => state.sent_close(),
             Initiator::Remote => state.received_close(),
         };
-        let frame: Option<&CloseFrame> = first.and_then(Option::as_ref);
         Self {
             code: frame.map(CloseFrame::code),
             reason: frame.map(CloseFrame::reason).unwrap_or_default().to_owned(),

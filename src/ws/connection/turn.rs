@@ -48,7 +48,7 @@ pub(super) fn stage(connection: usize, frame: &mut Option<Frame>) -> bool {
 /// Moves what is staged into the connection's own outbox; true if this is its turn.
 pub(super) fn unstage(connection: usize, outbox: &mut Outbox) -> bool {
     let unstage = |turn: &mut Turn| {
-        if turn.staged.len() > 0 {
+        if !turn.staged.is_empty() {
             outbox.append(&mut turn.staged);
         }
     };

@@ -4,7 +4,9 @@
 //! it is used up, and the buffer it was read into is free again.
 
 use super::assembler::Assembler;
-use super::{CloseFrame, Frame, FrameHeader, Limits, OpCode, Payload, ProtocolError, Role, Run, mask};
+use super::{
+    CloseFrame, Frame, FrameHeader, Limits, OpCode, Payload, ProtocolError, Role, Run, mask,
+};
 
 /// Least room made for a payload that has not arrived as a whole, in bytes.
 const MIN_BODY: usize = 1 << 10;
@@ -24,7 +26,10 @@ pub(crate) struct Decoder {
 /// The part of a frame that has arrived.
 #[derive(Debug)]
 enum Part {
-    Header { bytes: [u8; FrameHeader::MAX_LEN], len: u8 },
+    Header {
+        bytes: [u8; FrameHeader::MAX_LEN],
+        len: u8,
+    },
     /// Boxed because an idle connection has none.
     Body(Box<Body>),
 }
@@ -85,7 +90,8 @@ impl Decoder {
                 Part::Body(_) => return self.continue_body(input),
                 Part::Header { bytes, len } => {
                     let used = usize::from(*len);
-                    let (Some(slot), Some((byte, rest))) = (bytes.get_mut(used), input.split_first())
+                    let (Some(slot), Some((byte, rest))) =
+                        (bytes.get_mut(used), input.split_first())
                     else {
                         return Ok(None);
                     };

@@ -82,9 +82,9 @@ fn decode_len(
 ) -> Result<Option<(u64, &[u8])>, ProtocolError> {
     if opcode.is_control() && usize::from(short) > MAX_CONTROL_PAYLOAD {
         // The exact length may still be on its way; that it is over the limit is certain.
-        let len = rest.split_first_chunk::<2>().map_or(MAX_CONTROL_PAYLOAD + 1, |(len, _)| {
-            usize::from(u16::from_be_bytes(*len))
-        });
+        let len = rest
+            .split_first_chunk::<2>()
+            .map_or(MAX_CONTROL_PAYLOAD + 1, |(len, _)| usize::from(u16::from_be_bytes(*len)));
         return Err(ProtocolError::ControlFrameTooLong { len });
     }
     let (len, least, rest) = match short {

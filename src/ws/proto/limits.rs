@@ -2,6 +2,7 @@
 
 /// What a message may cost, checked before anything is allocated for it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "named as the options that set them")]
 pub(crate) struct Limits {
     /// Largest message, in bytes: the sum of its frames. Default 1 MiB; beyond it, close code 1009.
     pub(crate) max_message_size: usize,

@@ -37,6 +37,7 @@ pub(crate) const MAX_CONTROL_PAYLOAD: usize = 125;
 ///
 /// A client masks what it sends and a server does not (RFC 6455 §5.1); all else is the same.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[expect(clippy::exhaustive_enums, reason = "a connection has two sides")]
 pub enum Role {
     /// The side that answered the opening handshake.
     Server,

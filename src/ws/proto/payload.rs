@@ -49,19 +49,16 @@ impl Payload {
         if len > Self::INLINE {
             return None;
         }
-        let mut block = match bytes.first_chunk() {
+        let mut block = [0; Self::INLINE];
+        if let Some(bytes) = bytes.first_chunk() {
             // All of it, needed or not: a fixed number of bytes takes two instructions.
-            Some(block) => *block,
-            None => {
-                let mut block = [0; Self::INLINE];
-                block.get_mut(..len)?.copy_from_slice(bytes.get(..len)?);
-                block
-            }
-        };
-        let [a, b, c, d] = key;
+            block = *bytes;
+        } else {
+            block.get_mut(..len)?.copy_from_slice(bytes.get(..len)?);
+        }
         for word in block.chunks_exact_mut(4) {
-            if let [w, x, y, z] = word {
-                (*w, *x, *y, *z) = (*w ^ a, *x ^ b, *y ^ c, *z ^ d);
+            for (byte, key) in word.iter_mut().zip(key) {
+                *byte ^= key;
             }
         }
         Some(Self(Repr::Inline { block: Block(block), len }))

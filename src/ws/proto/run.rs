@@ -150,13 +150,13 @@ mod tests {
     fn a_run_ends_before_the_first_frame_that_is_not_a_whole_short_message() {
         let hello: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
         let others: [&[u8]; 7] = [
-            b"\x89\x80\0\0\0\0",                  // a ping
-            b"\x01\x80\0\0\0\0",                  // a first fragment
-            b"\x80\x80\0\0\0\0",                  // a continuation
-            b"\xc1\x80\0\0\0\0",                  // a reserved bit
-            b"\x82\xfe\0\x7e\0\0\0\0",            // a length of 16 bits
-            b"\x82\x00",                          // no mask
-            b"\x82\x85\0\0\0\0abcd",              // not whole
+            b"\x89\x80\0\0\0\0",       // a ping
+            b"\x01\x80\0\0\0\0",       // a first fragment
+            b"\x80\x80\0\0\0\0",       // a continuation
+            b"\xc1\x80\0\0\0\0",       // a reserved bit
+            b"\x82\xfe\0\x7e\0\0\0\0", // a length of 16 bits
+            b"\x82\x00",               // no mask
+            b"\x82\x85\0\0\0\0abcd",   // not whole
         ];
         for other in others {
             let bytes = [hello, hello, other].concat();

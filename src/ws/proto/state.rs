@@ -11,9 +11,13 @@ use super::{CloseFrame, Frame, FrameError, MAX_CONTROL_PAYLOAD, OpCode, Protocol
 pub(crate) struct State {
     /// The message that the caller sends by frames, before its last one.
     sending: Option<Fragments>,
-    sent_close: Option<Option<CloseFrame>>,
-    received_close: Option<Option<CloseFrame>>,
+    sent_close: Option<Passed>,
+    received_close: Option<Passed>,
 }
+
+/// A close frame that went by; `None` if it carried no code.
+#[derive(Debug)]
+struct Passed(Option<CloseFrame>);
 
 #[derive(Clone, Copy, Debug)]
 enum Fragments {
@@ -37,14 +41,14 @@ impl State {
         self.sending.is_some()
     }
 
-    /// The close frame we sent; the inner `None` if it carried no code.
-    pub(crate) fn sent_close(&self) -> Option<&Option<CloseFrame>> {
-        self.sent_close.as_ref()
+    /// Code and reason that we sent, if any.
+    pub(crate) fn sent_close(&self) -> Option<&CloseFrame> {
+        self.sent_close.as_ref()?.0.as_ref()
     }
 
-    /// The close frame the peer sent; the inner `None` if it carried no code.
-    pub(crate) fn received_close(&self) -> Option<&Option<CloseFrame>> {
-        self.received_close.as_ref()
+    /// Code and reason that the peer sent, if any.
+    pub(crate) fn received_close(&self) -> Option<&CloseFrame> {
+        self.received_close.as_ref()?.0.as_ref()
     }
 
     /// Takes note of a frame that the caller wants to send.
@@ -78,14 +82,14 @@ impl State {
     pub(crate) fn send_close(&mut self, frame: Option<CloseFrame>) -> bool {
         let is_first = self.sent_close.is_none();
         if is_first {
-            self.sent_close = Some(frame);
+            self.sent_close = Some(Passed(frame));
         }
         is_first
     }
 
     /// Takes note of the peer's close frame.
     pub(crate) fn receive_close(&mut self, frame: Option<CloseFrame>) {
-        self.received_close.get_or_insert(frame);
+        self.received_close.get_or_insert(Passed(frame));
     }
 }
 

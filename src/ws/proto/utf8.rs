@@ -66,7 +66,8 @@ mod tests {
 
     #[test]
     fn text_may_be_cut_anywhere() {
-        let text = "κόσμε — 𝄞 plain text long enough for the vectorised path 🦀 και τέλος".as_bytes();
+        let text =
+            "κόσμε — 𝄞 plain text long enough for the vectorised path 🦀 και τέλος".as_bytes();
         for first in 0..text.len() {
             for second in first..text.len() {
                 let pieces = [&text[..first], &text[first..second], &text[second..]];
@@ -78,11 +79,11 @@ mod tests {
     #[test]
     fn invalid_text_is_refused_at_the_byte_that_proves_it() {
         let cases: [(&[u8], usize); 6] = [
-            (b"\x80", 0),              // a continuation byte first
-            (b"ab\xc0\xaf", 2),        // overlong: no character begins with c0
-            (b"\xed\xa0\x80", 1),      // a surrogate
-            (b"\xf4\x90\x80\x80", 1),  // beyond U+10FFFF
-            (b"\xe2\x82x", 2),         // three bytes promised, two sent
+            (b"\x80", 0),             // a continuation byte first
+            (b"ab\xc0\xaf", 2),       // overlong: no character begins with c0
+            (b"\xed\xa0\x80", 1),     // a surrogate
+            (b"\xf4\x90\x80\x80", 1), // beyond U+10FFFF
+            (b"\xe2\x82x", 2),        // three bytes promised, two sent
             (b"\xf5", 0),
         ];
         for (bytes, bad) in cases {

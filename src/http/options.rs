@@ -110,7 +110,7 @@ impl ServerOptions {
     }
 
     /// Refuses what no server could work with.
-    pub(super) fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         let ranges = [
             ("max_head_size", self.max_head_size, Self::HIGHEST_HEAD_SIZE),
             ("max_headers", self.max_headers, Self::HIGHEST_HEADERS),

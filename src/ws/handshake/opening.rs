@@ -1,14 +1,13 @@
 //! The opening handshake of the server, without I/O ([RFC 6455 §4.2]).
 //!
 //! Headers come in, a verdict and the accept key go out. Where they come from and who sends the
-//! answer is `upgrade.rs`.
+//! answer is `upgrade.rs`; what can be wrong is `error.rs`, and whose pages may connect `origin.rs`.
 //!
 //! [RFC 6455 §4.2]: https://www.rfc-editor.org/rfc/rfc6455#section-4.2
 
-use std::error::Error;
-use std::fmt;
-
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
+
+use super::{HandshakeError, Origins};
 
 /// Where header lines are looked up.
 pub(crate) trait HeaderLines {
@@ -94,164 +93,6 @@ fn is_sixteen_bytes_of_base64(key: &str) -> bool {
     let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
     digits.len() == 22 && digits.bytes().all(is_digit)
 }
-
-/// Whose pages may connect ([RFC 6455 §10.2]).
-///
-/// [RFC 6455 §10.2]: https://www.rfc-editor.org/rfc/rfc6455#section-10.2
-#[derive(Clone, Debug, Default)]
-pub(crate) enum Origins {
-    #[default]
-    SameHost,
-    /// These, and the same host.
-    Listed(Vec<String>),
-    Any,
-}
-
-impl Origins {
-    fn allow(&self, origin: &str, host: &str) -> bool {
-        match self {
-            Self::Any => true,
-            Self::SameHost => is_same_host(origin, host),
-            Self::Listed(list) => {
-                let is_listed = |listed: &String| listed.eq_ignore_ascii_case(origin);
-                list.iter().any(is_listed) || is_same_host(origin, host)
-            }
-        }
-    }
-}
-
-/// Does `origin` name the host that the request was sent to?
-///
-/// The scheme is not compared: behind a proxy that ends TLS it is not the one the client used.
-fn is_same_host(origin: &str, host: &str) -> bool {
-    let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let default_port = match scheme {
-        "http" => ":80",
-        "https" => ":443",
-        _ => return false,
-    };
-    let without_port = |name: &str| name.strip_suffix(default_port).unwrap_or(name).to_owned();
-    !authority.is_empty() && without_port(authority).eq_ignore_ascii_case(&without_port(host))
-}
-
-/// Why a request did not become a WebSocket connection.
-///
-/// Returned from a handler with `?`, it *is* the answer to the request: its
-/// [status](Self::status), and a body that says what was wrong and what usually causes it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub enum HandshakeError {
-    /// 405: the method is not GET (§4.2.1).
-    MethodNotGet,
-    /// 400: the request is not HTTP/1.1 (§4.2.1).
-    HttpVersion,
-    /// 400: no `Host` header (§4.2.1).
-    HostMissing,
-    /// 400: no `Upgrade: websocket` header (§4.2.1).
-    UpgradeMissing,
-    /// 400: no `Connection: Upgrade` header (§4.2.1).
-    ConnectionMissing,
-    /// 400: no `Sec-WebSocket-Version` header (§4.2.1).
-    VersionMissing,
-    /// 426: a version other than 13; the answer names ours (§4.4).
-    VersionUnsupported,
-    /// 400: no `Sec-WebSocket-Key` header (§4.2.1).
-    KeyMissing,
-    /// 400: the key is not the base64 of 16 bytes, or there are several (§4.2.1).
-    KeyInvalid,
-    /// 403: a page of another site, which the options do not allow (§10.2).
-    OriginForbidden,
-    /// 500: the context was upgraded before.
-    AlreadyUpgraded,
-    /// 400: the stream below cannot be had, because the request has a body.
-    NotUpgradable,
-    /// 500: a header of the options has a name or a value that HTTP does not allow.
-    InvalidHeader,
-    /// 500: the client went away, or middleware replaced the answer, before the 101 was sent.
-    Abandoned,
-    /// 500: the 101 could not be sent within the handshake timeout.
-    TimedOut,
-}
-
-impl HandshakeError {
-    /// The HTTP status that answers the request.
-    #[must_use]
-    pub fn status(self) -> u16 {
-        match self {
-            Self::MethodNotGet => 405,
-            Self::VersionUnsupported => 426,
-            Self::OriginForbidden => 403,
-            Self::HttpVersion
-            | Self::HostMissing
-            | Self::UpgradeMissing
-            | Self::ConnectionMissing
-            | Self::VersionMissing
-            | Self::KeyMissing
-            | Self::KeyInvalid
-            | Self::NotUpgradable => 400,
-            Self::AlreadyUpgraded
-            | Self::InvalidHeader
-            | Self::Abandoned
-            | Self::TimedOut => 500,
-        }
-    }
-
-    /// What usually causes it, for whoever reads the answer.
-    #[must_use]
-    pub fn hint(self) -> &'static str {
-        match self {
-            Self::MethodNotGet => "A WebSocket opens with a GET request.",
-            Self::HttpVersion => {
-                "A proxy that speaks HTTP/1.0 to this server causes this; nginx needs \
-                 `proxy_http_version 1.1`."
-            }
-            Self::HostMissing => "HTTP/1.1 requires the header.",
-            Self::UpgradeMissing | Self::ConnectionMissing => {
-                "Either this is no WebSocket client, or a proxy in between does not pass on \
-                 `Connection: Upgrade` and `Upgrade: websocket`, which are hop-by-hop headers."
-            }
-            Self::VersionMissing | Self::VersionUnsupported => {
-                "This server speaks version 13, the one of RFC 6455."
-            }
-            Self::KeyMissing | Self::KeyInvalid => {
-                "The key is 16 random bytes in base64, new for each connection."
-            }
-            Self::OriginForbidden => {
-                "The page belongs to another site. If it should be allowed, or if a proxy changes \
-                 the Host header, the server can list its origin."
-            }
-            Self::NotUpgradable => "What follows the head of an opening handshake is frames.",
-            Self::AlreadyUpgraded
-            | Self::InvalidHeader
-            | Self::Abandoned
-            | Self::TimedOut => "",
-        }
-    }
-}
-
-impl fmt::Display for HandshakeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MethodNotGet => "the method of an opening handshake is GET",
-            Self::HttpVersion => "the opening handshake needs HTTP/1.1",
-            Self::HostMissing => "the request has no Host header",
-            Self::UpgradeMissing => "the request has no `Upgrade: websocket` header",
-            Self::ConnectionMissing => "the request has no `Connection: Upgrade` header",
-            Self::VersionMissing => "the request has no Sec-WebSocket-Version header",
-            Self::VersionUnsupported => "the WebSocket version is not 13",
-            Self::KeyMissing => "the request has no Sec-WebSocket-Key header",
-            Self::KeyInvalid => "Sec-WebSocket-Key is not one key of 16 bytes in base64",
-            Self::OriginForbidden => "pages of this origin may not connect",
-            Self::AlreadyUpgraded => "the request was upgraded before",
-            Self::NotUpgradable => "the request has a body",
-            Self::InvalidHeader => "a header for the 101 response is not valid HTTP",
-            Self::Abandoned => "the request ended before the 101 response was sent",
-            Self::TimedOut => "the 101 response could not be sent in time",
-        })
-    }
-}
-
-impl Error for HandshakeError {}
 
 #[cfg(test)]
 mod tests {
