@@ -65,14 +65,15 @@ impl RawHeaders {
 /// # }
 /// ```
 pub struct RequestContext<State = ()> {
-    request: Request<State>,
+    /// Boxed: a handler's future holds the context more than once, and lives as long as its socket.
+    request: Box<Request<State>>,
     slot: Arc<Slot>,
     response: Option<Box<Response>>,
 }
 
 impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     pub(crate) fn new(request: Request<State>, slot: Arc<Slot>) -> Self {
-        Self { request, slot, response: None }
+        Self { request: Box::new(request), slot, response: None }
     }
 
     /// Is this a valid opening handshake (RFC 6455 §4.2.1)?
@@ -225,7 +226,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     }
 
     fn headers(&self) -> &Headers {
-        self.request.as_ref()
+        (*self.request).as_ref()
     }
 
     fn opening(&self) -> Opening<'_, Headers> {
@@ -248,7 +249,7 @@ impl HeaderLines for Headers {
 impl<State> Drop for RequestContext<State> {
     fn drop(&mut self) {
         if let Some(response) = self.response.take() {
-            self.slot.prepare(*response);
+            self.slot.prepare(response);
         }
     }
 }

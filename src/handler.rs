@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use futures::TryFutureExt;
 use tide::utils::async_trait;
 use tide::{Body, Response, StatusCode};
 
@@ -46,11 +47,11 @@ where
     R: IntoResponse,
 {
     fn call(&self, ctx: RequestContext<State>) -> HandlerFuture {
-        let handler = self(ctx);
-        Box::pin(async move {
-            let reply = handler.await?;
-            Ok(Box::new(move |prepared| reply.into_response(prepared)) as Reply)
-        })
+        // Mapped, because an `async` block would hold room for the handler twice.
+        Box::pin(
+            self(ctx)
+                .map_ok(|reply| Box::new(move |prepared| reply.into_response(prepared)) as Reply),
+        )
     }
 }
 

@@ -12,7 +12,9 @@ use futures::io::{AsyncRead, AsyncWrite};
 
 use super::*;
 use crate::Server;
+use crate::context::{MaxBodySize, RawHeaders};
 use crate::runtime::{block_on, spawn};
+use crate::ws::upgrade::PeerAddr;
 
 const WITHIN: Duration = Duration::from_secs(5);
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n";

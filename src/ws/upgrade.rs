@@ -88,7 +88,7 @@ struct Talk {
     /// The handler, while it waits for the stream.
     waker: Option<Waker>,
     /// The response prepared in the context.
-    prepared: Option<Response>,
+    prepared: Option<Box<Response>>,
 }
 
 #[derive(Debug)]
@@ -166,13 +166,16 @@ impl Slot {
     }
 
     /// Keeps the response that a context prepared, when the context is dropped.
-    pub(crate) fn prepare(&self, response: Response) {
+    pub(crate) fn prepare(&self, response: Box<Response>) {
         self.talk().prepared = Some(response);
     }
 
     /// The response that the context prepared.
     pub(crate) fn take_prepared(&self) -> Response {
-        self.talk().prepared.take().unwrap_or_else(|| Response::new(StatusCode::Ok))
+        self.talk()
+            .prepared
+            .take()
+            .map_or_else(|| Response::new(StatusCode::Ok), |response| *response)
     }
 
     fn take_wanted(&self) -> Option<Box<Wanted>> {
@@ -241,7 +244,7 @@ pub(crate) async fn start<T: 'static>(
             (Source::Tide(inner.recv_upgrade().await), None)
         }
     };
-    let (settings, deadline) = (wanted.settings, Instant::now() + wanted.timeout);
+    let (settings, deadline) = (Box::new(wanted.settings), Instant::now() + wanted.timeout);
     runtime::spawn(run(handler, slot, source, peer_addr, settings, deadline));
     Ok(response)
 }
@@ -252,6 +255,14 @@ enum Source {
 }
 
 impl Source {
+    /// Waits for the stream to be handed over.
+    async fn open(self, deadline: Instant) -> Result<(Stream, Bytes), HandshakeError> {
+        match select(pin!(self.stream()), Timer::at(deadline)).await {
+            Either::Left((stream, _)) => stream.ok_or(HandshakeError::Abandoned),
+            Either::Right(_) => Err(HandshakeError::TimedOut),
+        }
+    }
+
     async fn stream(self) -> Option<(Stream, Bytes)> {
         match self {
             Self::Front(receiver) => {
@@ -269,16 +280,13 @@ async fn run<T>(
     slot: Arc<Slot>,
     source: Source,
     peer_addr: Option<SocketAddr>,
-    settings: Settings,
+    settings: Box<Settings>,
     deadline: Instant,
 ) {
-    let stream = match select(pin!(source.stream()), Timer::at(deadline)).await {
-        Either::Left((stream, _)) => stream.ok_or(HandshakeError::Abandoned),
-        Either::Right(_) => Err(HandshakeError::TimedOut),
-    };
-    match stream {
+    // Boxed, so that the room it takes is free while the connection lives.
+    match Box::pin(source.open(deadline)).await {
         Ok((stream, unread)) => {
-            let shared = Shared::new(stream, unread, Role::Server, settings, peer_addr);
+            let shared = Shared::new(stream, unread, Role::Server, *settings, peer_addr);
             slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
             drop(slot);
             ConnectionTask::new(handler, shared).await;

@@ -1,0 +1,39 @@
+//! A connection read frame by frame: data, pings, pongs, and the close frame itself.
+//!
+//! ```text
+//! cargo run --release --example frames
+//! ```
+
+mod support;
+
+use tidewire::{CloseFrame, OpCode, RequestContext, Server, WebSocketOptions};
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let mut server = Server::new();
+    server.get("/ws", print_frames);
+    support::serve(server).await
+}
+
+async fn print_frames(mut ctx: RequestContext) -> tide::Result<()> {
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    while let Some(frame) = ws.recv_frame().await? {
+        let payload = frame.payload();
+        match frame.opcode() {
+            OpCode::Text => println!("Text: {}", String::from_utf8_lossy(payload)),
+            OpCode::Binary => println!("Binary: {} bytes", payload.len()),
+            OpCode::Continuation => println!("Continuation: {} bytes", payload.len()),
+            // It has been answered already.
+            OpCode::Ping => println!("Ping received"),
+            OpCode::Pong => println!("Pong received"),
+            OpCode::Close => {
+                println!("Close frame received");
+                if let Ok(Some(close)) = CloseFrame::decode(payload) {
+                    println!("Closed by the client: {} {}", close.code(), close.reason());
+                }
+                break;
+            }
+        }
+    }
+    Ok(())
+}
