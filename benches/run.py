@@ -70,8 +70,9 @@ class Cell:
     def options(self):
         options = ["--connections", str(self.connections), "--bytes", str(self.size)]
         options += ["--in-flight", str(self.in_flight)]
-        # Alone in ping-pong, a client that sleeps makes the server pay for waking an idle core.
-        return options + (["--spin"] if self.connections * self.in_flight == 1 else [])
+        # A client that sleeps makes the server pay for waking its core, and sleeps the more the
+        # slower the server is: two costs that are not the server's.
+        return [*options, "--spin"]
 
     def __str__(self):
         size = SIZES.get(self.size, f"{self.size} B")

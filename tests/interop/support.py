@@ -1,11 +1,14 @@
-"""The programs under test: built, started on a free port, stopped by their process id."""
+"""What the interoperability scripts share: the programs under test, and checks that are counted."""
 
+import contextlib
 import os
 import queue
 import signal
 import subprocess
 import sys
 import threading
+import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -47,6 +50,10 @@ class Example:
             self.lines.append(line.rstrip("\n"))
         first.put("end of output")
 
+    def wait_for_line(self, line, seconds=5):
+        """Waits until the server has printed the line."""
+        wait_until(lambda: line in self.lines, f"{self.name} prints {line!r}", seconds)
+
     def must_be_alive(self):
         if (code := self.process.poll()) is not None:
             sys.exit(f"{self.name} ended during the run, exit code {code}")
@@ -63,3 +70,38 @@ class Example:
             sys.exit(f"{self.name} did not end within 10 s after SIGTERM")
         if code != 0:
             sys.exit(f"{self.name} ended with exit code {code} after SIGTERM")
+
+
+class Checks:
+    """Named checks; each one runs whatever became of those before it."""
+
+    def __init__(self, peer):
+        self.peer, self.passed, self.failed = peer, 0, 0
+
+    @contextlib.contextmanager
+    def __call__(self, name):
+        try:
+            yield
+        except Exception:
+            self.failed += 1
+            print(f"FAILED  {self.peer}: {name}")
+            traceback.print_exc(file=sys.stdout)
+        else:
+            self.passed += 1
+            print(f"ok      {self.peer}: {name}", flush=True)
+
+    def finish(self):
+        """Ends the program: with the line the runner counts, and exit code 1 if a check failed."""
+        print(f"{self.passed} passed, {self.failed} failed", flush=True)
+        sys.exit(1 if self.failed or not self.passed else 0)
+
+
+def equal(was, expected):
+    assert was == expected, f"was {was!r}, expected {expected!r}"
+
+
+def wait_until(is_true, what, seconds=5):
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.01)

@@ -3,3 +3,6 @@
 // `cfg(test)` tells clippy that the helpers are tests, too.
 #[cfg(test)]
 mod http;
+
+#[cfg(test)]
+mod ws;

@@ -61,11 +61,10 @@ pub(crate) use self::task::ConnectionTask;
 /// gives: 1000 for `Ok`, 1011 for `Err` or a panic. [`close`](Self::close) says more.
 pub struct WebSocket {
     shared: Arc<Shared>,
-    /// A batch from the connection, so that most calls of `recv` take no lock: first these short
-    /// messages, then these frames.
+    /// A batch from the connection, so that most calls of `recv` take no lock: first this run,
+    /// then these frames.
     run: Run,
     inbox: Inbox,
-    role: Role,
     subscription: Option<event_listener::EventListener>,
     has_failed: bool,
 }
@@ -122,9 +121,8 @@ impl WebSocket {
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let role = shared.lock().role();
         let (run, inbox) = (Run::default(), Inbox::default());
-        Self { shared, run, inbox, role, subscription: None, has_failed: false }
+        Self { shared, run, inbox, subscription: None, has_failed: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.
@@ -364,7 +362,7 @@ impl WebSocket {
     #[inline]
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
         loop {
-            match self.run.next(self.role) {
+            match self.run.next() {
                 Ok(Some(frame)) => return Poll::Ready(Ok(Some(Message::from_frame(frame)))),
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Err(self.reject(error))),
@@ -380,7 +378,7 @@ impl WebSocket {
 
     fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
         loop {
-            match self.run.next(self.role) {
+            match self.run.next() {
                 Ok(None) => {}
                 Ok(frame) => return Poll::Ready(Ok(frame)),
                 Err(error) => return Poll::Ready(Err(self.reject(error))),

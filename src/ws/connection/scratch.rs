@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 
+use bytes::BytesMut;
+
 use crate::ws::proto::Frame;
 
 /// Bytes read from a stream at once.
@@ -18,7 +20,7 @@ const MAX_FRAMES_KEPT: usize = 1 << 10;
 struct Scratch {
     read: Vec<u8>,
     write: Vec<u8>,
-    run: Vec<u8>,
+    run: BytesMut,
     frames: VecDeque<Frame>,
 }
 
@@ -52,17 +54,14 @@ pub(super) fn put_write_buffer(mut buf: Vec<u8>) {
 }
 
 /// A buffer for a run of messages, which may have room already.
-pub(super) fn take_run() -> Vec<u8> {
+pub(super) fn take_run() -> BytesMut {
     SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.run))
 }
 
-/// Gives the buffer of a run back.
-pub(super) fn put_run(buf: Vec<u8>) {
-    SCRATCH.with_borrow_mut(|scratch| {
-        if buf.capacity() > scratch.run.capacity() {
-            scratch.run = buf;
-        }
-    });
+/// Gives the buffer of a run back. Messages that still share its memory keep it: it is used again
+/// when they are gone, and replaced before.
+pub(super) fn put_run(buf: BytesMut) {
+    SCRATCH.with_borrow_mut(|scratch| scratch.run = buf);
 }
 
 /// An empty queue of frames, which may have room already.

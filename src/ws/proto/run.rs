@@ -1,28 +1,34 @@
-//! Runs of short messages: what most connections carry, and the only thing where the work per
-//! message, rather than per byte or per system call, decides.
+//! Runs of messages that are one whole frame each: what most connections carry, and where the work
+//! per message, rather than per byte or per system call, decides.
 //!
 //! A run is looked through once, header by header, when it is read, and kept as it came. Each
 //! message is unmasked when somebody asks for it. All else goes through the
 //! [`Decoder`](super::Decoder).
 
+use bytes::{Buf, BytesMut};
+
 use super::utf8::Utf8;
-use super::{Frame, Limits, OpCode, Payload, ProtocolError, Role, mask};
+use super::{Frame, FrameHeader, Limits, OpCode, Payload, ProtocolError, Role, mask};
 
-/// Longest payload whose length is in the second byte of its frame.
-const MAX_SHORT: usize = 125;
+/// A payload shares the memory of its run only if it is at least this part of it. So a message that
+/// is kept for long keeps at most this many times its size.
+const MIN_SHARE: usize = 64;
 
-/// Whole, short, unfragmented messages, as they were on the wire.
+/// Whole, unfragmented messages, as they were on the wire.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
-    bytes: Vec<u8>,
-    pos: usize,
+    bytes: BytesMut,
+    /// Length of the run when it was read, in bytes.
+    held: usize,
     messages: usize,
 }
 
-/// A header of a message that a run may hold, and where its payload is.
-struct Short {
+/// What is read of a header.
+#[derive(Clone, Copy)]
+struct Head {
     opcode: OpCode,
-    key: [u8; 4],
+    mask: Option<[u8; 4]>,
+    /// Where the payload begins, and how long it is.
     start: usize,
     len: usize,
 }
@@ -38,23 +44,22 @@ impl Run {
         limits: &Limits,
         max: usize,
     ) -> usize {
-        let longest = MAX_SHORT.min(limits.max_message_size).min(limits.max_frame_size);
+        let longest = limits.max_message_size.min(limits.max_frame_size);
         let (mut used, mut payloads) = (0, 0);
         while self.messages < max {
             let rest = input.get(used..).unwrap_or_default();
-            let Some(short) = Short::decode(role, rest).filter(|short| short.len <= longest) else {
-                break;
-            };
-            let end = short.start + short.len;
-            if end > rest.len() {
+            let Some(head) = Head::decode(rest) else { break };
+            let fits = head.len <= longest && head.len <= rest.len().saturating_sub(head.start);
+            if !fits || head.mask.is_some() != (role == Role::Server) {
                 break;
             }
-            used += end;
-            payloads += short.len;
+            used += head.start + head.len;
+            payloads += head.len;
             self.messages += 1;
         }
         let (run, rest) = input.split_at_checked(used).unwrap_or((&[], *input));
         self.bytes.extend_from_slice(run);
+        self.held = self.bytes.len();
         *input = rest;
         payloads
     }
@@ -65,21 +70,38 @@ impl Run {
     ///
     /// [`ProtocolError::InvalidUtf8`] if it is text and is not.
     #[inline]
-    pub(crate) fn next(&mut self, role: Role) -> Result<Option<Frame>, ProtocolError> {
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, ProtocolError> {
         if self.messages == 0 {
             return Ok(None);
         }
-        let rest = self.bytes.get(self.pos..).unwrap_or_default();
-        let Some(short) = Short::decode(role, rest) else { return Ok(None) };
+        let Some(head) = Head::decode(&self.bytes) else { return Ok(None) };
         self.messages -= 1;
-        self.pos += short.start + short.len;
-        let payload = short.payload(rest);
-        if short.opcode == OpCode::Text {
+        let payload = self.take_payload(head);
+        if head.opcode == OpCode::Text {
             let mut utf8 = Utf8::default();
             utf8.push(&payload)?;
             utf8.finish()?;
         }
-        Ok(Some(Frame::from_payload(true, short.opcode, payload)))
+        Ok(Some(Frame::from_payload(true, head.opcode, payload)))
+    }
+
+    #[inline]
+    fn take_payload(&mut self, head: Head) -> Payload {
+        let Head { mask: key, start, len, .. } = head;
+        let body = self.bytes.get(start..).unwrap_or_default();
+        if let Some(payload) = Payload::unmask_inline(key.unwrap_or_default(), body, len) {
+            self.bytes.advance(start + len);
+            return payload;
+        }
+        let mut frame = self.bytes.split_to(start + len);
+        frame.advance(start);
+        if let Some(key) = key {
+            mask::apply(key, 0, &mut frame);
+        }
+        if len < self.held / MIN_SHARE {
+            return Payload::copy_from(&frame);
+        }
+        Payload::from(frame.freeze())
     }
 
     /// Messages that are left.
@@ -89,50 +111,34 @@ impl Run {
 
     /// Bytes that are held.
     pub(crate) fn held(&self) -> usize {
-        self.bytes.len()
+        self.held
     }
 
     /// The memory of a run that is used up, to be used again.
-    pub(crate) fn into_buffer(self) -> Vec<u8> {
+    pub(crate) fn into_buffer(self) -> BytesMut {
         self.bytes
     }
 
     /// An empty run, in memory that was used before.
-    pub(crate) fn in_buffer(mut bytes: Vec<u8>) -> Self {
+    pub(crate) fn in_buffer(mut bytes: BytesMut) -> Self {
         bytes.clear();
-        Self { bytes, pos: 0, messages: 0 }
+        Self { bytes, held: 0, messages: 0 }
     }
 }
 
-impl Short {
-    /// Reads a header; `None` if it is not that of a short, unfragmented message of the peer.
+impl Head {
+    /// Reads a header; `None` if it is not that of an unfragmented message.
     #[inline]
-    fn decode(role: Role, bytes: &[u8]) -> Option<Self> {
-        let (head, rest) = bytes.split_first_chunk::<2>()?;
-        let opcode = match head[0] {
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let opcode = match bytes.first()? {
             0x81 => OpCode::Text,
             0x82 => OpCode::Binary,
             _ => return None,
         };
-        let len = usize::from(head[1] & 0x7F);
-        let is_masked = head[1] & 0x80 != 0;
-        if len > MAX_SHORT || is_masked != (role == Role::Server) {
-            return None;
-        }
-        match role {
-            Role::Server => Some(Self { opcode, key: *rest.first_chunk()?, start: 6, len }),
-            Role::Client => Some(Self { opcode, key: [0; 4], start: 2, len }),
-        }
-    }
-
-    #[inline]
-    fn payload(&self, frame: &[u8]) -> Payload {
-        let body = frame.get(self.start..).unwrap_or_default();
-        Payload::unmask_inline(self.key, body, self.len).unwrap_or_else(|| {
-            let mut payload = body.get(..self.len).unwrap_or_default().to_vec();
-            mask::apply(self.key, 0, &mut payload);
-            Payload::from(payload)
-        })
+        // What is wrong with it, if anything, is for the decoder to say.
+        let (header, start) = FrameHeader::decode(bytes).ok()??;
+        let len = usize::try_from(header.len).ok()?;
+        Some(Self { opcode, mask: header.mask, start, len })
     }
 }
 
@@ -147,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_run_ends_before_the_first_frame_that_is_not_a_whole_short_message() {
+    fn a_run_ends_before_the_first_frame_that_is_not_a_whole_message() {
         let hello: &[u8] = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
         let others: [&[u8]; 7] = [
             b"\x89\x80\0\0\0\0",       // a ping
@@ -165,9 +171,9 @@ mod tests {
             assert_eq!((run.len(), input), (2, other));
             for _ in 0..2 {
                 let hello = Frame::new(true, OpCode::Text, "Hello");
-                assert_eq!(run.next(Role::Server), Ok(Some(hello)));
+                assert_eq!(run.next(), Ok(Some(hello)));
             }
-            assert_eq!(run.next(Role::Server), Ok(None));
+            assert_eq!(run.next(), Ok(None));
         }
     }
 
@@ -186,20 +192,42 @@ mod tests {
     fn text_in_a_run_is_checked() {
         let mut input = b"\x81\x02\xc3\xa9\x81\x01\xc3".as_slice();
         let mut run = fill(&mut input, Role::Client, &Limits::default(), 64);
-        assert_eq!(run.next(Role::Client), Ok(Some(Frame::new(true, OpCode::Text, "é"))));
-        assert_eq!(run.next(Role::Client), Err(ProtocolError::InvalidUtf8));
+        assert_eq!(run.next(), Ok(Some(Frame::new(true, OpCode::Text, "é"))));
+        assert_eq!(run.next(), Err(ProtocolError::InvalidUtf8));
     }
 
     #[test]
-    fn every_short_length_is_unmasked() {
-        for len in 0..=125_u8 {
-            let payload: Vec<u8> = (0..len).collect();
-            let mut frame = vec![0x82, 0x80 | len, 1, 2, 3, 4];
+    fn messages_of_every_length_are_unmasked() {
+        for len in (0..=300).chain([4096, 65_536]) {
+            let payload: Vec<u8> = (0..=255).cycle().take(len).collect();
+            let mut frame = Vec::new();
+            let header = FrameHeader {
+                fin: true,
+                opcode: OpCode::Binary,
+                mask: Some([1, 2, 3, 4]),
+                len: len as u64,
+            };
+            header.encode(&mut frame);
             frame.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(a, b)| a ^ b));
             let mut input = &*frame;
             let mut run = fill(&mut input, Role::Server, &Limits::default(), 64);
             let message = Frame::new(true, OpCode::Binary, payload);
-            assert_eq!(run.next(Role::Server), Ok(Some(message)));
+            assert_eq!(run.next(), Ok(Some(message)));
         }
+    }
+
+    #[test]
+    fn a_message_that_is_a_small_part_of_its_run_does_not_keep_the_rest_of_it() {
+        let (small, large) = ([1; 40], vec![2; 40 * MIN_SHARE]);
+        let mut bytes = vec![0x82, 40];
+        bytes.extend(small);
+        bytes.extend([0x82, 126, 10, 0]);
+        bytes.extend(&large);
+        let run = fill(&mut &*bytes, Role::Client, &Limits::default(), 64);
+        let memory = run.bytes.as_ptr().addr()..run.bytes.as_ptr().addr() + bytes.len();
+        let mut run = run;
+        let mut next = || run.next().unwrap().unwrap().into_payload();
+        assert!(!memory.contains(&next().as_ptr().addr()));
+        assert!(memory.contains(&next().as_ptr().addr()));
     }
 }

@@ -1,0 +1,406 @@
+//! Every future of the public API dropped after 0, 1, 2 … polls, then asked for again: nothing is
+//! lost and nothing comes twice.
+//!
+//! The stream under each test passes one byte at a time and lets every other call wait, so there is
+//! a poll between any two bytes.
+
+use std::future::Future;
+
+use async_std::task;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::{BoxFuture, join};
+use tidewire::{
+    CloseInfo, Error, Frame, Message, OpCode, RequestContext, Result, Role, Sender, Server,
+    WebSocket, WebSocketOptions,
+};
+
+use super::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Transcript};
+use super::frames::{close, masked};
+use super::peer::{Drive, Peer, collect, drive, echo, patience, within};
+use super::pipe::{Knobs, Stutter, pipe};
+use super::tcp::{Tcp, bind};
+
+/// One byte at a time, and not each time it is asked.
+const TRICKLE: Knobs = Knobs { read: 1, write: 1, in_flight: 16, stutter: Stutter::Steady };
+
+/// More polls than any call of these tests needs.
+const ENOUGH: usize = 5_000;
+
+/// Calls `$call`, abandons it after `$polls` polls, and calls it again; with its output comes
+/// whether the first call was enough.
+macro_rules! insist {
+    ($polls:expr, $call:expr) => {
+        match patience($polls, $call).await {
+            Some(output) => (output, true),
+            None => ($call.await, false),
+        }
+    };
+}
+
+/// Runs `handler` with each number of polls after which it abandons a call, until it says that it
+/// abandoned none.
+fn each_number_of_polls<H, HF, P, PF, T>(handler: H, peer: P, check: impl Fn(bool, T))
+where
+    H: Fn(usize, WebSocket) -> HF,
+    HF: Future<Output = Result<bool>> + Send + 'static,
+    P: Fn(Peer) -> PF,
+    PF: Future<Output = T>,
+{
+    for by in Drive::BOTH {
+        for polls in 0.. {
+            assert!(polls < ENOUGH, "{by:?}: the call never completes");
+            let (stream, end) = pipe(TRICKLE);
+            let (tell, told) = oneshot::channel();
+            let options = WebSocketOptions::default().send_buffer_size(16);
+            drive(by, stream, Role::Server, &options, |ws| {
+                let handled = handler(polls, ws);
+                async move {
+                    let _ = tell.send(handled.await);
+                    Ok(())
+                }
+            });
+            eprintln!("{by:?}, {polls} polls");
+            let (told, seen) = within(join(told, peer(Peer { end })));
+            let has_completed = told.expect("the handler ends").expect("the handler succeeds");
+            check(has_completed, seen);
+            if has_completed {
+                break;
+            }
+        }
+    }
+}
+
+/// Three messages in six frames, and a close frame.
+async fn converse(mut peer: Peer) {
+    let conversation = [
+        masked(TEXT, "[1]"),
+        masked(BINARY & !FIN, "[2,"),
+        masked(PING, "p"),
+        masked(CONTINUATION, "2]"),
+        masked(PONG, "q"),
+        masked(TEXT, format!("[{}3]", " ".repeat(130))),
+        masked(CLOSE, close(1000, "")),
+    ];
+    peer.send(conversation.concat()).await;
+    peer.expect_hex("8a 01 70 88 02 03e8").await;
+    peer.expect_end().await;
+}
+
+#[test]
+fn recv_loses_nothing() {
+    async fn handler(polls: usize, mut ws: WebSocket) -> Result<bool> {
+        let (mut received, mut was_enough) = (vec![], true);
+        loop {
+            let (next, at_once) = insist!(polls, ws.recv());
+            was_enough &= at_once;
+            let Some(message) = next? else { break };
+            received.push(message);
+        }
+        let third = format!("[{}3]", " ".repeat(130));
+        let sent = [Message::text("[1]"), Message::binary("[2,2]"), Message::text(third)];
+        assert_eq!(received, sent);
+        Ok(was_enough)
+    }
+    each_number_of_polls(handler, converse, |_, ()| {});
+}
+
+#[test]
+fn recv_frame_loses_nothing() {
+    async fn handler(polls: usize, mut ws: WebSocket) -> Result<bool> {
+        let (mut received, mut was_enough) = (vec![], true);
+        loop {
+            let (next, at_once) = insist!(polls, ws.recv_frame());
+            was_enough &= at_once;
+            let Some(frame) = next? else { break };
+            received.push(frame);
+        }
+        let sent = [
+            Frame::new(true, OpCode::Text, "[1]"),
+            Frame::new(false, OpCode::Binary, "[2,"),
+            Frame::new(true, OpCode::Ping, "p"),
+            Frame::new(true, OpCode::Continuation, "2]"),
+            Frame::new(true, OpCode::Pong, "q"),
+            Frame::new(true, OpCode::Text, format!("[{}3]", " ".repeat(130))),
+            Frame::new(true, OpCode::Close, close(1000, "")),
+        ];
+        assert_eq!(received, sent);
+        Ok(was_enough)
+    }
+    each_number_of_polls(handler, converse, |_, ()| {});
+}
+
+#[test]
+fn recv_json_loses_nothing() {
+    async fn handler(polls: usize, mut ws: WebSocket) -> Result<bool> {
+        let (mut received, mut was_enough) = (vec![], true);
+        loop {
+            let (next, at_once) = insist!(polls, ws.recv_json::<Vec<u8>>());
+            was_enough &= at_once;
+            let Some(value) = next? else { break };
+            received.extend(value);
+        }
+        assert_eq!(received, [1, 2, 2, 3]);
+        Ok(was_enough)
+    }
+    each_number_of_polls(handler, converse, |_, ()| {});
+}
+
+/// A call that sends one frame or message, and what the peer sees of it: its head, and its payload.
+type Sends = (fn(&mut WebSocket) -> BoxFuture<'_, Result<()>>, u8, &'static [u8]);
+
+const SENDS: [Sends; 7] = [
+    (|ws| ws.send("abandoned message").boxed(), TEXT, b"abandoned message"),
+    (|ws| ws.send_text("abandoned text").boxed(), TEXT, b"abandoned text"),
+    (|ws| ws.send_binary("abandoned bytes").boxed(), BINARY, b"abandoned bytes"),
+    (|ws| ws.send_json("abandoned json").boxed(), TEXT, b"\"abandoned json\""),
+    (
+        |ws| ws.send_frame(Frame::new(true, OpCode::Text, "abandoned frame")).boxed(),
+        TEXT,
+        b"abandoned frame",
+    ),
+    (|ws| ws.ping("abandoned ping").boxed(), PING, b"abandoned ping"),
+    (|ws| ws.pong("abandoned pong").boxed(), PONG, b"abandoned pong"),
+];
+
+#[test]
+fn a_send_that_is_abandoned_has_sent_the_whole_or_nothing() {
+    for (call, head, payload) in SENDS {
+        eprintln!("{}", payload.escape_ascii());
+        each_number_of_polls(
+            |polls, mut ws| async move {
+                // Fills the queue, so that what comes next has to wait.
+                ws.send("a message that is before the others").await?;
+                let was_enough = patience(polls, call(&mut ws)).await.is_some();
+                ws.send("last").await?;
+                ws.close(1000_u16, "").await?;
+                Ok(was_enough)
+            },
+            async |mut peer: Peer| {
+                let mut seen = vec![];
+                while !seen.ends_with(b"\x88\x02\x03\xe8") {
+                    seen.extend(peer.read(1).await);
+                }
+                peer.send(masked(CLOSE, close(1000, ""))).await;
+                peer.expect_end().await;
+                Transcript::of(&seen, false)
+            },
+            |was_enough, seen| {
+                let abandoned: Vec<Vec<u8>> = match head {
+                    PING => seen.pings,
+                    PONG => seen.pongs,
+                    _ => {
+                        let middle = seen.messages[1..seen.messages.len() - 1].to_vec();
+                        middle.into_iter().map(|message| message.payload).collect()
+                    }
+                };
+                let whole = abandoned == [payload];
+                assert!(whole || (abandoned.is_empty() && !was_enough), "{abandoned:?}");
+                assert!(seen.messages[0].payload.starts_with(b"a message"));
+                assert_eq!(seen.messages.last().unwrap().payload, b"last");
+            },
+        );
+    }
+}
+
+#[test]
+fn fragments_that_are_abandoned_do_not_tear_the_message() {
+    each_number_of_polls(
+        |polls, mut ws| async move {
+            let mut was_enough = true;
+            let (first, last) = (OpCode::Text, OpCode::Continuation);
+            for (fin, opcode, text) in [(false, first, "first, "), (true, last, "last")] {
+                let sent = ws.stats().frames_out;
+                let frame = Frame::new(fin, opcode, text);
+                if patience(polls, ws.send_frame(frame.clone())).await.is_none() {
+                    was_enough = false;
+                    if ws.stats().frames_out == sent {
+                        ws.send_frame(frame).await?;
+                    }
+                }
+            }
+            ws.close(1000_u16, "").await?;
+            Ok(was_enough)
+        },
+        async |mut peer: Peer| {
+            peer.expect_hex("01 07 66697273742c20 80 04 6c617374 88 02 03e8").await;
+            peer.send(masked(CLOSE, "")).await;
+            peer.expect_end().await;
+        },
+        |_, ()| {},
+    );
+}
+
+/// The peer of a handler that closes: it answers the first close frame, and must see no other.
+async fn answer_close(mut peer: Peer) -> u16 {
+    peer.expect_hex("81 06 6265666f7265").await;
+    let code = peer.frame().await.close_code().unwrap();
+    peer.send(masked(CLOSE, close(code, ""))).await;
+    peer.expect_end().await;
+    code
+}
+
+fn check_closed(info: &CloseInfo) {
+    assert!(info.clean && matches!(info.code.map(u16::from), Some(4000 | 4001)), "{info:?}");
+}
+
+#[test]
+fn close_goes_on_where_it_was_abandoned() {
+    each_number_of_polls(
+        |polls, mut ws| async move {
+            let _ = patience(0, ws.send("before")).await;
+            let first = patience(polls, ws.close(4000_u16, "")).await;
+            let was_enough = first.is_some();
+            check_closed(&match first {
+                Some(info) => info?,
+                None => ws.close(4001_u16, "").await?,
+            });
+            assert!(!ws.is_open());
+            Ok(was_enough)
+        },
+        answer_close,
+        // A call that was never polled has done nothing.
+        |_, code| assert!(matches!(code, 4000 | 4001)),
+    );
+}
+
+#[test]
+fn close_of_a_sender_goes_on_where_it_was_abandoned() {
+    each_number_of_polls(
+        |polls, mut ws| async move {
+            let sender = ws.sender();
+            let receiving = task::spawn(async move { collect(&mut ws).await.1 });
+            sender.send("before").await?;
+            let (info, was_enough) = insist!(polls, sender.close(4000_u16, ""));
+            check_closed(&info?);
+            receiving.await?;
+            Ok(was_enough)
+        },
+        answer_close,
+        |_, code| assert_eq!(code, 4000),
+    );
+}
+
+#[test]
+fn flush_goes_on_where_it_was_abandoned() {
+    const LONG: usize = 100;
+    each_number_of_polls(
+        |polls, mut ws| async move {
+            let _ = patience(0, ws.send([b'x'; LONG])).await;
+            let (flushed, was_enough) = insist!(polls, ws.flush());
+            flushed?;
+            assert_eq!(ws.stats().wire_bytes_out, 2 + 100);
+            let _ = patience(0, ws.send([b'y'; LONG])).await;
+            let sender = ws.sender();
+            let (flushed, was_also_enough) = insist!(polls, sender.flush());
+            flushed?;
+            assert_eq!(ws.stats().wire_bytes_out, 2 * (2 + 100));
+            ws.close(1000_u16, "").await?;
+            Ok(was_enough && was_also_enough)
+        },
+        async |mut peer: Peer| {
+            for byte in *b"xy" {
+                peer.expect(super::frames::plain(BINARY, [byte; LONG])).await;
+            }
+            peer.expect_hex("88 02 03e8").await;
+            peer.send(masked(CLOSE, "")).await;
+            peer.expect_end().await;
+        },
+        |_, ()| {},
+    );
+}
+
+#[test]
+fn closed_waits_on_where_it_was_abandoned() {
+    each_number_of_polls(
+        |polls, mut ws| async move {
+            let sender = ws.sender();
+            let (info, was_enough) = insist!(polls, ws.closed());
+            let (same, _) = insist!(polls, sender.closed());
+            assert_eq!(info, same);
+            assert_eq!(info.code.map(u16::from), Some(1000));
+            // Without a task, what is left of the closing happens in the next call.
+            ws.close(1000_u16, "").await?;
+            Ok(was_enough)
+        },
+        async |mut peer: Peer| {
+            peer.send(masked(CLOSE, close(1000, ""))).await;
+            peer.expect_hex("88 02 03e8").await;
+            peer.expect_end().await;
+        },
+        |_, ()| {},
+    );
+}
+
+/// As [`Sends`], of a sender.
+type SenderSends = (fn(&Sender) -> BoxFuture<'_, Result<()>>, u8, &'static [u8]);
+
+const SENDER_SENDS: [SenderSends; 4] = [
+    (|sender| sender.send("abandoned message").boxed(), TEXT, b"abandoned message"),
+    (|sender| sender.send_binary("abandoned bytes").boxed(), BINARY, b"abandoned bytes"),
+    (|sender| sender.ping("abandoned ping").boxed(), PING, b"abandoned ping"),
+    (|sender| sender.pong("abandoned pong").boxed(), PONG, b"abandoned pong"),
+];
+
+#[test]
+fn a_send_of_a_sender_that_is_abandoned_has_sent_the_whole_or_nothing() {
+    for (call, head, payload) in SENDER_SENDS {
+        eprintln!("{}", payload.escape_ascii());
+        each_number_of_polls(
+            |polls, mut ws| async move {
+                let sender = ws.sender();
+                let receiving = task::spawn(async move { collect(&mut ws).await.1 });
+                sender.send("a message that is before the others").await?;
+                let was_enough = patience(polls, call(&sender)).await.is_some();
+                sender.send("last").await?;
+                sender.close(1000_u16, "").await?;
+                receiving.await?;
+                Ok(was_enough)
+            },
+            async |mut peer: Peer| {
+                let mut seen = vec![];
+                while !seen.ends_with(b"\x88\x02\x03\xe8") {
+                    seen.extend(peer.read(1).await);
+                }
+                peer.send(masked(CLOSE, close(1000, ""))).await;
+                peer.expect_end().await;
+                Transcript::of(&seen, false)
+            },
+            |was_enough, seen| {
+                let count = |messages: usize| messages - 2;
+                let abandoned = match head {
+                    PING => seen.pings.len(),
+                    PONG => seen.pongs.len(),
+                    _ => count(seen.messages.len()),
+                };
+                assert!(abandoned == 1 || (abandoned == 0 && !was_enough), "{abandoned}");
+                assert_eq!(seen.messages.last().unwrap().payload, b"last");
+                let bytes = seen.messages.iter().map(|message| &message.payload);
+                let seen: Vec<_> = bytes.chain(&seen.pings).chain(&seen.pongs).collect();
+                assert_eq!(seen.contains(&&payload.to_vec()), abandoned == 1);
+            },
+        );
+    }
+}
+
+#[test]
+fn an_upgrade_that_is_abandoned_goes_on_at_the_next_call() {
+    for polls in 0..4 {
+        let mut server = Server::new();
+        server.get("/", move |mut ctx: RequestContext| async move {
+            let options = WebSocketOptions::default;
+            let (ws, _) = insist!(polls, ctx.upgrade_to_websocket(options()));
+            let again = ctx.upgrade_to_websocket(options()).await;
+            assert!(matches!(again, Err(Error::Handshake(_))), "{again:?}");
+            echo(ws?).await?;
+            Ok(())
+        });
+        eprintln!("{polls} polls");
+        let mut client = Tcp::upgraded(bind(server));
+        client.send(masked(TEXT, "Hello"));
+        client.expect_hex("81 05 48656c6c6f");
+        client.send(masked(CLOSE, close(1000, "")));
+        client.expect_hex("88 02 03e8");
+        client.expect_end();
+    }
+}

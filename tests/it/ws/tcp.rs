@@ -1,0 +1,109 @@
+//! A client of a real server: a blocking socket, and an opening handshake by hand.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use tidewire::{RequestContext, Server, WebSocketOptions};
+
+use super::frames::{Seen, hex, shown, take_frame};
+use super::peer::{WITHIN, echo};
+
+/// The opening handshake of RFC 6455 §1.3.
+pub(super) const OPENING: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+     Sec-WebSocket-Version: 13\r\n\r\n";
+
+/// Serves on a free port for as long as the tests run.
+pub(super) fn bind(server: Server) -> SocketAddr {
+    let bound = async_std::task::block_on(server.bind("127.0.0.1:0")).unwrap();
+    let addr = bound.local_addr();
+    async_std::task::spawn(bound.serve());
+    addr
+}
+
+/// Serves an echo at `/`.
+pub(super) fn echo_server(options: WebSocketOptions) -> SocketAddr {
+    let mut server = Server::new();
+    server.get("/", move |mut ctx: RequestContext| {
+        let options = options.clone();
+        async move {
+            let ws = ctx.upgrade_to_websocket(options).await?;
+            drop(ctx);
+            echo(ws).await?;
+            Ok(())
+        }
+    });
+    bind(server)
+}
+
+#[derive(Debug)]
+pub(super) struct Tcp {
+    pub(super) socket: TcpStream,
+}
+
+impl Tcp {
+    pub(super) fn connect(addr: SocketAddr) -> Self {
+        let socket = TcpStream::connect_timeout(&addr, WITHIN).unwrap();
+        socket.set_read_timeout(Some(WITHIN)).unwrap();
+        socket.set_write_timeout(Some(WITHIN)).unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self { socket }
+    }
+
+    /// Connects, and opens a WebSocket at `/`.
+    pub(super) fn upgraded(addr: SocketAddr) -> Self {
+        let mut client = Self::connect(addr);
+        client.send(OPENING);
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client
+    }
+
+    /// The head of a response.
+    pub(super) fn head(&mut self) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.read(1));
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    /// Sends bytes in one write.
+    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.socket.write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub(super) fn read(&mut self, len: usize) -> Vec<u8> {
+        let mut read = vec![0; len];
+        self.socket.read_exact(&mut read).unwrap();
+        read
+    }
+
+    pub(super) fn expect(&mut self, expected: impl AsRef<[u8]>) {
+        let expected = expected.as_ref();
+        let read = self.read(expected.len());
+        assert!(read == expected, "{} instead of {}", shown(&read), shown(expected));
+    }
+
+    pub(super) fn expect_hex(&mut self, expected: &str) {
+        self.expect(hex(expected));
+    }
+
+    /// The server ends the stream, with nothing before.
+    pub(super) fn expect_end(&mut self) {
+        let mut rest = Vec::new();
+        self.socket.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty(), "{} instead of the end", shown(&rest));
+    }
+
+    /// The next frame of the server.
+    pub(super) fn frame(&mut self) -> Seen {
+        let mut bytes = Vec::new();
+        loop {
+            if let Some(seen) = take_frame(&mut &*bytes, false) {
+                return seen;
+            }
+            bytes.extend(self.read(1));
+        }
+    }
+}
