@@ -13,10 +13,16 @@ use tidewire::{RequestContext, Server, WebSocketOptions};
 
 const MAX_MESSAGE: usize = 64 << 20;
 
+/// Cases 9.3.* send 4 MiB in fragments of 64 bytes.
+const MAX_FRAGMENTS: usize = 1 << 17;
+
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
-    server.get("/echo", |ctx| echo(ctx, WebSocketOptions::default().max_message_size(MAX_MESSAGE)));
+    server.get("/echo", |ctx| {
+        let options = WebSocketOptions::default();
+        echo(ctx, options.max_message_size(MAX_MESSAGE).max_fragments(MAX_FRAGMENTS))
+    });
     server.get("/default", |ctx| echo(ctx, WebSocketOptions::default()));
     support::serve(server).await
 }

@@ -48,6 +48,16 @@ enum Phase {
     Gone,
 }
 
+/// The end of what the peer has to say, for as long as the messages before it wait: their replies
+/// come first.
+#[derive(Debug)]
+enum Deferred {
+    /// A close frame, to be answered with this.
+    Close(Option<CloseFrame>),
+    /// A violation of the protocol.
+    Failure(ProtocolError),
+}
+
 /// Who waits in `recv`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Parked {
@@ -81,6 +91,10 @@ pub(super) struct Core {
     pong: Option<Payload>,
     pub(super) state: State,
     phase: Phase,
+    /// What arrived behind messages that nobody has received yet.
+    deferred: Option<Deferred>,
+    /// May the last batch that was handed over still hold messages?
+    is_handed_over: bool,
     end: Option<Result<()>>,
     initiator: Initiator,
     settings: Settings,
@@ -115,6 +129,8 @@ impl Core {
             pong: None,
             state: State::default(),
             phase: Phase::Open,
+            deferred: None,
+            is_handed_over: false,
             end: None,
             initiator: Initiator::Local,
             settings,
@@ -132,8 +148,11 @@ impl Core {
         }
     }
 
-    /// Decides whether control frames are kept for the caller.
-    pub(super) fn set_mode(&mut self, mode: Mode) {
+    /// The caller has received all that was handed over, and asks for more.
+    ///
+    /// The mode decides whether control frames are kept for it.
+    pub(super) fn ask(&mut self, mode: Mode) {
+        self.is_handed_over = false;
         if self.mode != mode {
             self.mode = mode;
             if mode == Mode::Messages {
@@ -164,7 +183,7 @@ impl Core {
     ///
     /// `is_wanted` if somebody waits for the rest of a message, whatever else is queued.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>, is_wanted: bool) -> Poll<()> {
-        if self.end.is_some() {
+        if self.end.is_some() || self.deferred.is_some() {
             return Poll::Pending;
         }
         if !self.unread.is_empty() {
@@ -200,9 +219,9 @@ impl Core {
             match self.decoder.next(input) {
                 Ok(Some(frame)) => self.accept(frame),
                 Ok(None) => return,
-                Err(error) => self.fail(Error::Protocol(error), error.close_code()),
+                Err(error) => self.defer(Deferred::Failure(error)),
             }
-            if self.end.is_some() {
+            if self.end.is_some() || self.deferred.is_some() {
                 // Whatever follows a close frame is not for us (§5.5.1, §7.1.7).
                 *input = &[];
                 return;
@@ -274,14 +293,39 @@ impl Core {
         }
         let reply = frame.as_ref().map(|frame| CloseFrame::lossy(frame.code(), ""));
         self.state.receive_close(frame);
-        self.end.get_or_insert(Ok(()));
         self.has_news = true;
-        self.queue_close(reply);
+        self.defer(Deferred::Close(reply));
+    }
+
+    /// Takes the end up now, or once the messages before it are received.
+    fn defer(&mut self, deferred: Deferred) {
+        self.deferred = Some(deferred);
+        let is_waited_for = self.run.len() > 0 || self.inbox.has_data() || self.is_handed_over;
+        if is_waited_for && self.phase == Phase::Open {
+            self.deadlines.start_close(Deadline::Deferred, self.settings.close_timeout);
+        } else {
+            self.take_up_deferred();
+        }
+    }
+
+    /// Ends the connection as the peer's last frame demands; true if there was one.
+    pub(super) fn take_up_deferred(&mut self) -> bool {
+        match self.deferred.take() {
+            Some(Deferred::Close(reply)) => {
+                self.end.get_or_insert(Ok(()));
+                self.queue_close(reply);
+            }
+            Some(Deferred::Failure(error)) => {
+                self.fail(Error::Protocol(error), error.close_code());
+            }
+            None => return false,
+        }
+        true
     }
 
     /// Begins the closing handshake, unless it has begun.
     pub(super) fn begin_close(&mut self, frame: Option<CloseFrame>) {
-        if self.phase == Phase::Open {
+        if self.phase == Phase::Open && !self.take_up_deferred() {
             self.queue_close(frame);
         }
     }
@@ -311,6 +355,10 @@ impl Core {
         if self.state.can_send() {
             self.initiator = Initiator::Remote;
         }
+        if matches!(self.deferred, Some(Deferred::Close(_))) {
+            // The peer has said good-bye; that it did not wait for ours is no failure.
+            self.end.get_or_insert(Ok(()));
+        }
         self.drop_stream(Error::from(error));
     }
 
@@ -318,6 +366,7 @@ impl Core {
     fn drop_stream(&mut self, error: Error) {
         self.end.get_or_insert(Err(error));
         self.phase = Phase::Gone;
+        self.deferred = None;
         self.has_news = true;
         self.stream = None;
         self.unread = Bytes::new();
@@ -395,6 +444,9 @@ impl Core {
             None => return,
             Some(Deadline::Message(_)) => {
                 self.fail(Error::Timeout(Timeout::Message), CloseCode::POLICY_VIOLATION);
+            }
+            Some(Deadline::Deferred) => {
+                self.take_up_deferred();
             }
             Some(Deadline::Send) => self.drop_stream(Error::Timeout(Timeout::Send)),
             Some(Deadline::Close) => self.drop_stream(Error::Timeout(Timeout::Close)),
@@ -479,6 +531,7 @@ impl Core {
     /// Hands all that is queued over to the caller, and counts it against the turn.
     pub(super) fn take_batch(&mut self, run: &mut Run, inbox: &mut Inbox) {
         self.parked = Parked::Nobody;
+        self.is_handed_over = true;
         self.budget = self.budget.saturating_sub(self.run.len() + self.inbox.units());
         *run = std::mem::take(&mut self.run);
         inbox.append(&mut self.inbox);
@@ -508,12 +561,13 @@ impl Core {
 
     /// How the connection ended, once it has.
     pub(super) fn close_info(&self) -> Option<CloseInfo> {
-        self.end.is_some().then(|| CloseInfo::new(&self.state, self.initiator))
+        let has_ended = self.end.is_some() || matches!(self.deferred, Some(Deferred::Close(_)));
+        has_ended.then(|| CloseInfo::new(&self.state, self.initiator))
     }
 
     /// Is the connection open, as far as one can know?
     pub(super) fn is_open(&self) -> bool {
-        self.phase == Phase::Open
+        self.phase == Phase::Open && self.deferred.is_none()
     }
 
     /// Is the closing handshake over, as far as a caller should wait for it?
@@ -539,7 +593,7 @@ impl Core {
     }
 
     fn can_read_ahead(&self) -> bool {
-        self.parked != Parked::InTask && !self.is_full()
+        self.parked != Parked::InTask && self.deferred.is_none() && !self.is_full()
     }
 
     /// Does this side take more from the stream? If not, the peer's clock stands still.

@@ -15,6 +15,8 @@ use crate::runtime::Timer;
 pub(super) enum Deadline {
     /// The rest of the message numbered so.
     Message(u64),
+    /// The messages before a close frame, to be received.
+    Deferred,
     /// The next byte that the peer takes.
     Send,
     /// The peer's close frame.

@@ -133,6 +133,11 @@ impl Inbox {
         self.frames.is_empty()
     }
 
+    /// Is there any data frame?
+    pub(super) fn has_data(&self) -> bool {
+        self.frames.len() > self.controls
+    }
+
     pub(super) fn has_message(&self) -> bool {
         self.messages > 0
     }

@@ -398,10 +398,11 @@ impl WebSocket {
         let io = &mut self.shared.io_context();
         scratch::put_run(std::mem::take(&mut self.run).into_buffer());
         let mut core = self.shared.lock();
-        core.set_mode(mode);
+        core.ask(mode);
         let is_in_task = core.is_in_task(cx);
         let mut is_registered = false;
         while !core.has_item() {
+            core.take_up_deferred();
             if let Some(end) = core.recv_end() {
                 return Poll::Ready(end.map(|()| false));
             }

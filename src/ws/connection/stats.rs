@@ -84,7 +84,8 @@ impl CloseInfo {
             code: frame.map(CloseFrame::code),
             reason: frame.map(CloseFrame::reason).unwrap_or_default().to_owned(),
             initiator,
-            clean: state.is_closed(),
+            // Ours follows the messages that wait for an answer.
+            clean: state.is_closed() || state.received_close_first(),
         }
     }
 

@@ -50,7 +50,7 @@ impl<T, E: std::fmt::Display> ConnectionTask<T, E> {
     }
 
     fn close_if_abandoned(&self, core: &mut Core) {
-        if core.is_abandoned && core.is_open() {
+        if core.is_abandoned {
             core.begin_close(Some(CloseFrame::lossy(self.code, "")));
         }
     }

@@ -218,14 +218,14 @@ mod tests {
 
     #[test]
     fn a_message_that_is_a_small_part_of_its_run_does_not_keep_the_rest_of_it() {
-        let (small, large) = ([1; 40], vec![2; 40 * MIN_SHARE]);
+        let (small, large) = ([1; 40], vec![2; 41 * MIN_SHARE]);
         let mut bytes = vec![0x82, 40];
         bytes.extend(small);
-        bytes.extend([0x82, 126, 10, 0]);
+        bytes.extend([0x82, 126, 0x0a, 0x40]);
         bytes.extend(&large);
-        let run = fill(&mut &*bytes, Role::Client, &Limits::default(), 64);
+        let mut run = fill(&mut &*bytes, Role::Client, &Limits::default(), 64);
+        assert_eq!(run.len(), 2);
         let memory = run.bytes.as_ptr().addr()..run.bytes.as_ptr().addr() + bytes.len();
-        let mut run = run;
         let mut next = || run.next().unwrap().unwrap().into_payload();
         assert!(!memory.contains(&next().as_ptr().addr()));
         assert!(memory.contains(&next().as_ptr().addr()));

@@ -36,6 +36,11 @@ impl State {
         self.sent_close.is_some() && self.received_close.is_some()
     }
 
+    /// Has the peer's close frame come, and ours not gone?
+    pub(crate) fn received_close_first(&self) -> bool {
+        self.sent_close.is_none() && self.received_close.is_some()
+    }
+
     /// Is a message under way that the caller sends by frames?
     pub(crate) fn is_sending_fragments(&self) -> bool {
         self.sending.is_some()

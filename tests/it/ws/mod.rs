@@ -22,7 +22,7 @@ mod wire;
 
 mod cancel;
 
-// mod operations;
+mod operations;
 
 // mod busy;
 // mod pressure;

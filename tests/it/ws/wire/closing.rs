@@ -15,7 +15,8 @@ pub(in crate::ws) fn a_close_frame_is_answered_with_its_code_and_the_stream_ends
         (masked(CLOSE, close(1000, "bye")), plain(CLOSE, close(1000, "")), Some(1000)),
         (masked(CLOSE, close(3000, &"x".repeat(123))), plain(CLOSE, close(3000, "")), Some(3000)),
     ];
-    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3999, 4999] {
+    for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3999, 4999]
+    {
         let payload = close(code, "");
         cases.push((masked(CLOSE, &payload), plain(CLOSE, &payload), Some(code)));
     }
@@ -198,11 +199,17 @@ pub(in crate::ws) fn a_stream_that_ends_without_a_close_frame_is_an_error_and_no
             within(async {
                 let (stream, end) = pipe(Knobs::default());
                 let (tell, told) = oneshot::channel();
-                drive(by, stream, Role::Server, &WebSocketOptions::default(), |mut ws| async move {
-                    let collected = collect(&mut ws).await;
-                    let _ = tell.send((collected, ws.close_info()));
-                    Ok(())
-                });
+                drive(
+                    by,
+                    stream,
+                    Role::Server,
+                    &WebSocketOptions::default(),
+                    |mut ws| async move {
+                        let collected = collect(&mut ws).await;
+                        let _ = tell.send((collected, ws.close_info()));
+                        Ok(())
+                    },
+                );
                 let mut peer = Peer { end };
                 peer.send([masked(TEXT, "Hi"), hex(cut)].concat()).await;
                 drop(peer);
@@ -261,9 +268,13 @@ pub(in crate::ws) fn a_server_ends_the_stream_first_and_reads_what_still_comes()
 pub(in crate::ws) fn a_client_waits_for_the_server_to_end_the_stream() {
     within(async {
         let (stream, end) = pipe(Knobs::default());
-        drive(Drive::Task, stream, Role::Client, &WebSocketOptions::default(), |mut ws| async move {
-            ws.close(1000_u16, "").await.map(drop)
-        });
+        drive(
+            Drive::Task,
+            stream,
+            Role::Client,
+            &WebSocketOptions::default(),
+            |mut ws| async move { ws.close(1000_u16, "").await.map(drop) },
+        );
         let mut peer = Peer { end };
         assert_eq!(peer.masked_frame().await.close_code(), Some(1000));
         peer.send(plain(CLOSE, close(1000, ""))).await;

@@ -2,7 +2,9 @@
 
 use tidewire::WebSocketOptions;
 
-use super::{Exchange, Violation, each_fails_the_connection, each_is_answered, exchange, violation};
+use super::{
+    Exchange, Violation, each_fails_the_connection, each_is_answered, exchange, violation,
+};
 use crate::ws::frames::{BINARY, CONTINUATION, FIN, TEXT, hex, masked, plain};
 use crate::ws::peer::{echo, serve, within};
 use tidewire::Role;
@@ -81,8 +83,16 @@ fn what_exceeds_a_limit_fails_the_connection_before_it_has_arrived() {
         Role::Server,
         &[
             violation("one byte more in a frame", "82 fe ea61 00000000", 1009),
-            violation("the ninth fragment", &format!("{} {}", "02 80 00000000", fragments(8)), 1008),
-            violation("an empty ninth", &("02 80 00000000".to_owned() + &"00 80 00000000".repeat(8)), 1008),
+            violation(
+                "the ninth fragment",
+                &format!("{} {}", "02 80 00000000", fragments(8)),
+                1008,
+            ),
+            violation(
+                "an empty ninth",
+                &("02 80 00000000".to_owned() + &"00 80 00000000".repeat(8)),
+                1008,
+            ),
         ],
     );
     each_fails_the_connection(
@@ -145,12 +155,18 @@ pub(in crate::ws) fn a_client_masks_with_a_new_key_each_time_and_a_server_does_n
         peer.expect_hex("81 05 48656c6c6f 82 03 010203").await;
 
         let (stream, end) = pipe(Knobs::default());
-        drive(Drive::Task, stream, Role::Client, &WebSocketOptions::default(), |mut ws| async move {
-            for _ in 0..100 {
-                ws.send(vec![0; 4]).await?;
-            }
-            ws.close(1000_u16, "").await.map(drop)
-        });
+        drive(
+            Drive::Task,
+            stream,
+            Role::Client,
+            &WebSocketOptions::default(),
+            |mut ws| async move {
+                for _ in 0..100 {
+                    ws.send(vec![0; 4]).await?;
+                }
+                ws.close(1000_u16, "").await.map(drop)
+            },
+        );
         let mut peer = Peer { end };
         let mut keys = std::collections::HashSet::new();
         for _ in 0..100 {

@@ -9,8 +9,8 @@ pub(super) mod violations;
 use futures::channel::oneshot;
 use tidewire::{Error, Message, Role, WebSocketOptions};
 
-use super::frames::{Seen, hex, masked, plain, shown, take_frame};
 use super::frames::{CLOSE, PING, TEXT, close};
+use super::frames::{Seen, hex, masked, plain, shown, take_frame};
 use super::peer::{Drive, Peer, collect, drive, echo, within};
 use super::pipe::{Knobs, pipe};
 

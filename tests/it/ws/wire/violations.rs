@@ -42,9 +42,13 @@ pub(in crate::ws) fn a_server_frame_with_a_mask_fails_the_connection() {
 pub(in crate::ws) fn reserved_bits_fail_the_connection() {
     let mut violations = Vec::new();
     for bits in [0x40, 0x20, 0x10, 0x70] {
-        for (what, head) in
-            [("text", 0x81), ("a fragment", 0x01), ("binary", 0x82), ("close", 0x88), ("ping", 0x89)]
-        {
+        for (what, head) in [
+            ("text", 0x81),
+            ("a fragment", 0x01),
+            ("binary", 0x82),
+            ("close", 0x88),
+            ("ping", 0x89),
+        ] {
             violations.push(violation(what, &format!("{:02x} 80 00000000", head | bits), 1002));
         }
         let next = format!("01 80 00000000 {:02x} 80 00000000", 0x80 | bits);
