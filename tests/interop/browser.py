@@ -119,7 +119,8 @@ def echo_page(browser, echo):
             const ws = new WebSocket(arguments[0]);
             ws.binaryType = "arraybuffer";
             ws.onopen = () => ws.send(new Uint8Array(1 << 20).fill(7));
-            ws.onmessage = ({data}) => done([data.byteLength, new Uint8Array(data).every(b => b === 7)]);
+            ws.onmessage = ({data}) =>
+                done([data.byteLength, new Uint8Array(data).every(byte => byte === 7)]);
             ws.onclose = ({code}) => done(code);
         """
         equal(browser.run(script, f"ws://{echo.addr}/ws"), [1 << 20, True])
@@ -131,6 +132,7 @@ def echo_page(browser, echo):
             ws.onclose = ({code, wasClean}) => done([code, wasClean]);
         """
         equal(browser.run(script, f"ws://{echo.addr}/ws"), [4321, True])
+        echo.wait_for_line("WebSocket client disconnected")
 
     with check("a page of another host is refused"):
         script = """

@@ -60,9 +60,12 @@ def http_routes(http_and_ws):
     with check("a method that the route has not is 405"):
         equal(Answer("--request", "DELETE", f"{url}/visits").status, 405)
 
-    with check("a body nobody asked for does no harm to the next request on the connection"):
-        equal(Answer("--data", "x" * 100_000, f"{url}/", "--next", "-s", "-i", "--noproxy", "*",
-                     "--max-time", "10", f"{url}/visits").status, 405)
+    with check("a body nobody asked for does no harm to the next request"):
+        options = ["--silent", "--noproxy", "*", "--max-time", "10", "-i"]
+        first = Answer("--data", "x" * 100_000, f"{url}/", "--next", *options, f"{url}/visits")
+        equal(first.status, 405)
+        # curl goes on over the same connection if the server kept it, and prints both answers.
+        assert "HTTP/1.1 200 OK" in first.body and first.body.endswith("0"), first.body
 
     with check("a header beyond 16 KiB is a 431"):
         equal(Answer("-H", "X-Long: " + "x" * 20_000, f"{url}/").status, 431)

@@ -140,6 +140,18 @@ for (const [code, reason] of [[1000, ""], [1000, "done"], [1001, "going away"], 
   });
 }
 
+await check("messages in one write with a close are answered before it", async () => {
+  const ws = await connected(URL);
+  ws._socket.cork();
+  ws.send("first");
+  ws.send("second");
+  ws.close(1000);
+  ws._socket.uncork();
+  const [code] = await once(ws, "close");
+  assert.equal(code, 1000);
+  assert.deepEqual(ws.inbox, ["first", "second"]);
+});
+
 await check("a handler that returns at the close frame leaves the code as it is", async () => {
   const ws = await connected(`ws://${frames}/ws`);
   ws.close(4000, "from node");

@@ -115,6 +115,8 @@ pub(super) struct Core {
     pub(super) is_abandoned: bool,
     /// Has something happened that senders, or those who wait for the end, wait for?
     pub(super) has_news: bool,
+    /// Does anybody wait for news?
+    pub(super) has_listeners: bool,
 }
 
 impl Core {
@@ -145,6 +147,7 @@ impl Core {
             is_write_scheduled: false,
             is_abandoned: false,
             has_news: false,
+            has_listeners: false,
         }
     }
 
@@ -470,8 +473,11 @@ impl Core {
     }
 
     /// The connection's task polls its handler.
-    pub(super) fn begin_turn(&mut self, waker: &Waker) {
-        if !self.task_waker.as_ref().is_some_and(|known| known.will_wake(waker)) {
+    ///
+    /// True if the waker of the task is a new one.
+    pub(super) fn begin_turn(&mut self, waker: &Waker) -> bool {
+        let is_new = !self.task_waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        if is_new {
             self.task_waker = Some(waker.clone());
         }
         self.has_task = true;
@@ -479,6 +485,7 @@ impl Core {
         if self.parked == Parked::InTask {
             self.parked = Parked::Nobody;
         }
+        is_new
     }
 
     /// Does `cx` belong to the connection's task?

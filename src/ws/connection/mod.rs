@@ -362,10 +362,11 @@ impl WebSocket {
     #[inline]
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
         loop {
-            match self.run.next() {
-                Ok(Some(frame)) => return Poll::Ready(Ok(Some(Message::from_frame(frame)))),
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Err(self.reject(error))),
+            if let Some(frame) = self.run.next() {
+                return Poll::Ready(Ok(Some(Message::from_frame(frame))));
+            }
+            if let Some(error) = self.run.failure() {
+                return Poll::Ready(Err(self.reject(error)));
             }
             if let Some(message) = self.inbox.pop_message()? {
                 return Poll::Ready(Ok(Some(message)));
@@ -378,10 +379,11 @@ impl WebSocket {
 
     fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
         loop {
-            match self.run.next() {
-                Ok(None) => {}
-                Ok(frame) => return Poll::Ready(Ok(frame)),
-                Err(error) => return Poll::Ready(Err(self.reject(error))),
+            if let Some(frame) = self.run.next() {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if let Some(error) = self.run.failure() {
+                return Poll::Ready(Err(self.reject(error)));
             }
             if let Some(frame) = self.inbox.pop() {
                 return Poll::Ready(Ok(Some(frame)));
@@ -406,7 +408,7 @@ impl WebSocket {
             if let Some(end) = core.recv_end() {
                 return Poll::Ready(end.map(|()| false));
             }
-            if !is_registered {
+            if !is_registered && !is_in_task {
                 // Before the last look at the stream, whose event may come at any time.
                 self.shared.register_recv(cx.waker());
                 is_registered = true;

@@ -36,7 +36,7 @@ pub(crate) struct Shared {
 #[derive(Debug, Default)]
 struct Signals {
     /// The connection's own task, if it has one: it passes on what concerns the others.
-    task: AtomicWaker,
+    task: Mutex<Option<Waker>>,
     /// Whoever is in `recv`.
     recv: AtomicWaker,
     /// Everybody else: senders that wait for room, `flush`, `close`, `closed`.
@@ -49,11 +49,23 @@ impl Wake for Signals {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if let Some(task) = self.task.take() {
-            return task.wake();
+        if self.wake_task() {
+            return;
         }
         self.recv.wake();
         self.progress.notify(usize::MAX);
+    }
+}
+
+impl Signals {
+    /// Wakes the connection's task; false if it has none.
+    fn wake_task(&self) -> bool {
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
+        task.as_ref().map(Waker::wake_by_ref).is_some()
+    }
+
+    fn set_task(&self, waker: &Waker) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
     }
 }
 
@@ -137,23 +149,25 @@ impl Shared {
         self.peer_addr
     }
 
-    /// Polls the connection's handler as its task: what it sends is staged until it parks.
-    pub(super) fn poll_turn<T>(
+    /// Polls the connection's handler as its task: what it sends is staged until it parks. Returns
+    /// the connection with all of it.
+    pub(super) fn poll_turn(
         &self,
         cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>) -> T,
-    ) -> T {
-        self.signals.task.register(cx.waker());
+        poll: impl FnOnce(&mut Context<'_>),
+    ) -> CoreGuard<'_> {
         let mut core = self.lock();
-        core.begin_turn(cx.waker());
+        if core.begin_turn(cx.waker()) {
+            self.signals.set_task(cx.waker());
+        }
         let (role, room) = (core.role(), core.room());
         drop(core);
         let interrupted = turn::begin(self.id(), role, room);
-        let polled = poll(cx);
-        // Brings what is staged along.
-        drop(self.lock());
+        poll(cx);
+        let mut core = self.lock();
+        core.is_turn = false;
         turn::end(interrupted);
-        polled
+        core
     }
 
     pub(super) fn register_recv(&self, waker: &Waker) {
@@ -163,23 +177,26 @@ impl Shared {
     /// Releases the lock and wakes those for whom something has changed.
     pub(super) fn unlock(&self, mut core: CoreGuard<'_>) {
         let has_ended = core.recv_end().is_some();
-        let wake_recv = has_ended || (core.has_item() && core.parked != Parked::InTask);
+        let is_in_task = core.parked == Parked::InTask;
+        let wake_recv = has_ended || (core.has_item() && !is_in_task);
         if wake_recv {
             core.parked = Parked::Nobody;
         }
-        let has_news = std::mem::take(&mut core.has_news);
+        let notify = std::mem::take(&mut core.has_news) && std::mem::take(&mut core.has_listeners);
         drop(core);
-        if wake_recv {
+        if wake_recv && is_in_task {
+            self.signals.wake_task();
+        } else if wake_recv {
             self.signals.recv.wake();
         }
-        if has_news {
+        if notify {
             self.signals.progress.notify(usize::MAX);
         }
     }
 
     /// Wakes the connection's task, to write or to close.
     pub(super) fn wake_task(&self) {
-        self.signals.task.wake();
+        self.signals.wake_task();
     }
 
     /// May something be queued now? Writes what is in the way, if the stream takes it.
@@ -303,6 +320,7 @@ impl Shared {
             // Listening begins under the lock, so nothing that is done under it is missed, and
             // before the last look at the stream, so that no event of it is.
             let listening = listener.get_or_insert_with(|| self.signals.progress.listen());
+            core.has_listeners = true;
             if core.has_task {
                 drop(core);
             } else {

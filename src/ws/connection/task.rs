@@ -61,8 +61,7 @@ impl<T, E: std::fmt::Display> Future for ConnectionTask<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let shared = Arc::clone(&self.shared);
-        shared.poll_turn(cx, |cx| self.poll_handler(cx));
-        let mut core = self.shared.lock();
+        let mut core = shared.poll_turn(cx, |cx| self.poll_handler(cx));
         self.close_if_abandoned(&mut core);
         core.service(&mut self.shared.io_context());
         let is_over = core.is_gone() && self.handler.is_none();

@@ -49,19 +49,19 @@ impl Payload {
         if len > Self::INLINE {
             return None;
         }
-        let mut block = [0; Self::INLINE];
+        let mut block = Block([0; Self::INLINE]);
         if let Some(bytes) = bytes.first_chunk() {
             // All of it, needed or not: a fixed number of bytes takes two instructions.
-            block = *bytes;
+            block.0 = *bytes;
         } else {
-            block.get_mut(..len)?.copy_from_slice(bytes.get(..len)?);
+            block.0.get_mut(..len)?.copy_from_slice(bytes.get(..len)?);
         }
-        for word in block.chunks_exact_mut(4) {
+        for word in block.0.chunks_exact_mut(4) {
             for (byte, key) in word.iter_mut().zip(key) {
                 *byte ^= key;
             }
         }
-        Some(Self(Repr::Inline { block: Block(block), len }))
+        Some(Self(Repr::Inline { block, len }))
     }
 
     /// Appends the bytes to `out`.

@@ -7,7 +7,6 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::utf8::Utf8;
 use super::{Frame, FrameHeader, Limits, OpCode, Payload, ProtocolError, Role, mask};
 
 /// A payload shares the memory of its run only if it is at least this part of it. So a message that
@@ -21,6 +20,7 @@ pub(crate) struct Run {
     /// Length of the run when it was read, in bytes.
     held: usize,
     messages: usize,
+    failure: Option<ProtocolError>,
 }
 
 /// What is read of a header.
@@ -64,25 +64,27 @@ impl Run {
         payloads
     }
 
-    /// Unmasks the next message.
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError::InvalidUtf8`] if it is text and is not.
+    /// Unmasks the next message; `None` at the end of the run, or if it [failed](Self::failure).
+    // An error in the return type would have the frame moved in odd pieces.
     #[inline]
-    pub(crate) fn next(&mut self) -> Result<Option<Frame>, ProtocolError> {
+    pub(crate) fn next(&mut self) -> Option<Frame> {
         if self.messages == 0 {
-            return Ok(None);
+            return None;
         }
-        let Some(head) = Head::decode(&self.bytes) else { return Ok(None) };
+        let head = Head::decode(&self.bytes)?;
         self.messages -= 1;
         let payload = self.take_payload(head);
-        if head.opcode == OpCode::Text {
-            let mut utf8 = Utf8::default();
-            utf8.push(&payload)?;
-            utf8.finish()?;
+        if head.opcode == OpCode::Text && simdutf8::basic::from_utf8(&payload).is_err() {
+            self.messages = 0;
+            self.failure = Some(ProtocolError::InvalidUtf8);
+            return None;
         }
-        Ok(Some(Frame::from_payload(true, head.opcode, payload)))
+        Some(Frame::from_payload(true, head.opcode, payload))
+    }
+
+    /// What is wrong with the message at which the run ended.
+    pub(crate) fn failure(&self) -> Option<ProtocolError> {
+        self.failure
     }
 
     #[inline]
@@ -122,7 +124,7 @@ impl Run {
     /// An empty run, in memory that was used before.
     pub(crate) fn in_buffer(mut bytes: BytesMut) -> Self {
         bytes.clear();
-        Self { bytes, held: 0, messages: 0 }
+        Self { bytes, held: 0, messages: 0, failure: None }
     }
 }
 
@@ -171,9 +173,9 @@ mod tests {
             assert_eq!((run.len(), input), (2, other));
             for _ in 0..2 {
                 let hello = Frame::new(true, OpCode::Text, "Hello");
-                assert_eq!(run.next(), Ok(Some(hello)));
+                assert_eq!(run.next(), Some(hello));
             }
-            assert_eq!(run.next(), Ok(None));
+            assert_eq!((run.next(), run.failure()), (None, None));
         }
     }
 
@@ -192,8 +194,9 @@ mod tests {
     fn text_in_a_run_is_checked() {
         let mut input = b"\x81\x02\xc3\xa9\x81\x01\xc3".as_slice();
         let mut run = fill(&mut input, Role::Client, &Limits::default(), 64);
-        assert_eq!(run.next(), Ok(Some(Frame::new(true, OpCode::Text, "é"))));
-        assert_eq!(run.next(), Err(ProtocolError::InvalidUtf8));
+        assert_eq!(run.next(), Some(Frame::new(true, OpCode::Text, "é")));
+        assert_eq!(run.next(), None);
+        assert_eq!(run.failure(), Some(ProtocolError::InvalidUtf8));
     }
 
     #[test]
@@ -212,7 +215,7 @@ mod tests {
             let mut input = &*frame;
             let mut run = fill(&mut input, Role::Server, &Limits::default(), 64);
             let message = Frame::new(true, OpCode::Binary, payload);
-            assert_eq!(run.next(), Ok(Some(message)));
+            assert_eq!(run.next(), Some(message));
         }
     }
 
@@ -226,7 +229,7 @@ mod tests {
         let mut run = fill(&mut &*bytes, Role::Client, &Limits::default(), 64);
         assert_eq!(run.len(), 2);
         let memory = run.bytes.as_ptr().addr()..run.bytes.as_ptr().addr() + bytes.len();
-        let mut next = || run.next().unwrap().unwrap().into_payload();
+        let mut next = || run.next().unwrap().into_payload();
         assert!(!memory.contains(&next().as_ptr().addr()));
         assert!(memory.contains(&next().as_ptr().addr()));
     }

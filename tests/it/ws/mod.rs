@@ -2,6 +2,7 @@
 //!
 //! | file | shows |
 //! | --- | --- |
+//! | `handshake` | the opening handshake, as bytes |
 //! | `wire` | what is sent, in hex, and what comes back |
 //! | `musts` | which test covers which MUST of RFC 6455 |
 //! | `cancel` | futures that are dropped at every poll |
@@ -18,17 +19,19 @@ mod pipe;
 mod rng;
 mod tcp;
 
+mod handshake;
+
 mod wire;
 
 mod cancel;
 
 mod operations;
 
-// mod busy;
-// mod pressure;
+mod busy;
+mod pressure;
 
-// mod abuse;
+mod abuse;
 
-// mod interop;
+mod interop;
 
-// mod musts;
+mod musts;

@@ -9,8 +9,8 @@ use async_std::task;
 use futures::channel::oneshot;
 use futures::future::join3;
 use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tidewire::{Error, Frame, FrameError, Message, OpCode, Result, Role, WebSocket};
 use tidewire::WebSocketOptions;
+use tidewire::{Error, Frame, FrameError, Message, OpCode, Result, Role, WebSocket};
 
 use super::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, Transcript};
 use super::frames::{close, masked, take_frame};
@@ -184,11 +184,7 @@ struct Sent {
 }
 
 /// Sends messages in fragments, with pings between them, in writes of any size.
-async fn talk(
-    mut writer: WriteHalf<End>,
-    mut rng: Rng,
-    goodbye: oneshot::Receiver<()>,
-) -> Sent {
+async fn talk(mut writer: WriteHalf<End>, mut rng: Rng, goodbye: oneshot::Receiver<()>) -> Sent {
     let mut sent = Sent { messages: vec![], pings: vec![] };
     for number in 0..MESSAGES {
         let (mut head, mut whole, mut wire) = (TEXT, vec![], vec![]);

@@ -21,8 +21,8 @@ pub(super) fn bind(server: Server) -> SocketAddr {
     addr
 }
 
-/// Serves an echo at `/`.
-pub(super) fn echo_server(options: WebSocketOptions) -> SocketAddr {
+/// A server with an echo at `/`.
+pub(super) fn echo_server(options: WebSocketOptions) -> Server {
     let mut server = Server::new();
     server.get("/", move |mut ctx: RequestContext| {
         let options = options.clone();
@@ -33,7 +33,7 @@ pub(super) fn echo_server(options: WebSocketOptions) -> SocketAddr {
             Ok(())
         }
     });
-    bind(server)
+    server
 }
 
 #[derive(Debug)]
@@ -52,8 +52,13 @@ impl Tcp {
 
     /// Connects, and opens a WebSocket at `/`.
     pub(super) fn upgraded(addr: SocketAddr) -> Self {
+        Self::upgraded_at(addr, "/")
+    }
+
+    /// Connects, and opens a WebSocket at `path`.
+    pub(super) fn upgraded_at(addr: SocketAddr, path: &str) -> Self {
         let mut client = Self::connect(addr);
-        client.send(OPENING);
+        client.send(OPENING.replacen('/', path, 1));
         let head = client.head();
         assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
         client

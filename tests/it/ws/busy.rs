@@ -1,0 +1,447 @@
+//! Handlers that wait for something else, senders in other tasks, and what a handler's end does.
+
+use std::future::Future;
+use std::pin::pin;
+
+use async_std::task;
+use futures::channel::oneshot;
+use futures::future::{join_all, pending};
+use tidewire::{Error, Frame, OpCode, Result, Role, WebSocket, WebSocketOptions};
+
+use super::frames::{CLOSE, PING, TEXT, Transcript, close, hex, masked, plain};
+use super::peer::{Drive, Peer, collect, drive, echo, patience, serve, serve_over, within};
+use super::pipe::{Knobs, Stutter, pipe};
+
+fn options() -> WebSocketOptions {
+    WebSocketOptions::default()
+}
+
+#[test]
+pub(super) fn a_handler_that_waits_for_something_else_answers_pings() {
+    within(async {
+        let (go, gone) = oneshot::channel();
+        let mut peer = serve(&options(), |mut ws| async move {
+            assert_eq!(ws.recv().await?.unwrap().as_text(), Some("first"));
+            gone.await.unwrap();
+            assert_eq!(ws.recv().await?.unwrap().as_text(), Some("second"));
+            Ok(())
+        });
+        peer.send(masked(TEXT, "first")).await;
+        for number in 0..200_u8 {
+            peer.send(masked(PING, [number])).await;
+            peer.expect(plain(0x8a, [number])).await;
+        }
+        peer.send(masked(TEXT, "second")).await;
+        peer.send(masked(PING, "behind a message")).await;
+        peer.expect(plain(0x8a, "behind a message")).await;
+        go.send(()).unwrap();
+        peer.expect_hex("88 02 03e8").await;
+    });
+}
+
+#[test]
+pub(super) fn a_handler_that_never_receives_answers_pings() {
+    within(async {
+        let mut peer = serve(&options(), |ws| async move {
+            ws.closed().await;
+            Ok(())
+        });
+        for number in 0..200_u8 {
+            peer.send(masked(PING, [number])).await;
+            peer.expect(plain(0x8a, [number])).await;
+        }
+        peer.send(masked(CLOSE, "")).await;
+        peer.expect_hex("88 00").await;
+    });
+}
+
+#[test]
+fn a_handler_that_waits_for_something_else_learns_of_the_close() {
+    for (sent, code) in [(masked(CLOSE, close(1001, "")), 1001), (vec![], 1006)] {
+        within(async {
+            let (tell, told) = oneshot::channel();
+            let mut peer = serve(&options(), |ws| async move {
+                let sender = ws.sender();
+                assert!(ws.is_open() && sender.is_open() && ws.close_info().is_none());
+                let info = ws.closed().await;
+                assert!(!ws.is_open() && !sender.is_open());
+                assert_eq!(sender.close_info().as_ref(), Some(&info));
+                assert_eq!(sender.closed().await, info);
+                assert!(sender.send("late").await.is_err());
+                let _ = tell.send(info.reported_code());
+                Ok(())
+            });
+            peer.send(sent).await;
+            drop(peer);
+            assert_eq!(told.await, Ok(code));
+        });
+    }
+}
+
+#[test]
+fn the_close_is_noticed_behind_messages_that_nobody_has_received() {
+    // All within the read-ahead of 64 KiB, in bytes.
+    for (count, len) in [(1, 60_000), (60, 1000), (1000, 1)] {
+        eprintln!("{count} messages of {len} bytes");
+        within(async {
+            let (tell, told) = oneshot::channel();
+            let mut peer = serve(&options(), |mut ws| async move {
+                ws.closed().await;
+                let _ = tell.send(collect(&mut ws).await.0.len());
+                Ok(())
+            });
+            peer.send(masked(TEXT, "x".repeat(len)).repeat(count)).await;
+            peer.send(masked(CLOSE, "")).await;
+            peer.expect_hex("88 00").await;
+            assert_eq!(told.await, Ok(count));
+        });
+    }
+}
+
+#[test]
+fn a_recv_that_was_given_up_does_not_stop_the_reading_ahead() {
+    within(async {
+        let mut peer = serve(&options(), |mut ws| async move {
+            assert!(patience(1, ws.recv()).await.is_none());
+            pending().await
+        });
+        peer.send(masked(PING, "p")).await;
+        peer.expect_hex("8a 01 70").await;
+    });
+}
+
+#[test]
+fn a_websocket_that_moved_to_another_task_works_on_when_its_handler_has_returned() {
+    within(async {
+        let mut peer = serve(&options(), |ws| async move {
+            task::spawn(echo(ws));
+            Ok(())
+        });
+        for number in 0..500 {
+            peer.send(masked(TEXT, number.to_string())).await;
+            peer.expect(plain(TEXT, number.to_string())).await;
+        }
+        let many: Vec<u8> = (0..500).flat_map(|n| masked(TEXT, n.to_string())).collect();
+        let echoed: Vec<u8> = (0..500).flat_map(|n| plain(TEXT, n.to_string())).collect();
+        peer.send(many).await;
+        peer.expect(echoed).await;
+        peer.send(masked(CLOSE, "")).await;
+        peer.expect_hex("88 00").await;
+        peer.expect_end().await;
+    });
+}
+
+#[test]
+fn a_websocket_that_moved_to_another_task_works_beside_its_handler() {
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let mut peer = serve(&options(), |mut ws| async move {
+            let sender = ws.sender();
+            let receiving = task::spawn(async move {
+                while let Some(message) = ws.recv().await? {
+                    ws.send(message).await?;
+                }
+                Ok::<(), Error>(())
+            });
+            gone.await.unwrap();
+            sender.send("from the handler").await?;
+            receiving.await
+        });
+        peer.send(masked(TEXT, "Hello")).await;
+        peer.expect_hex("81 05 48656c6c6f").await;
+        go.send(()).unwrap();
+        peer.expect(plain(TEXT, "from the handler")).await;
+        peer.send(masked(CLOSE, "")).await;
+        peer.expect_hex("88 00").await;
+        peer.expect_end().await;
+    });
+}
+
+#[test]
+pub(super) fn the_outcome_of_a_handler_is_told_in_its_close_frame() {
+    type Handler = fn(WebSocket) -> futures::future::BoxFuture<'static, Result<()>>;
+    let outcomes: [(&str, Handler, u16); 7] = [
+        ("Ok", |ws| Box::pin(async move { Ok(drop(ws)) }), 1000),
+        ("Err", |ws| Box::pin(async move { Err(drop(ws)).or(Err(Error::Closed)) }), 1011),
+        (
+            "Err while it is held",
+            |ws| {
+                Box::pin(async move {
+                    let _ws = ws;
+                    Err(Error::Closed)
+                })
+            },
+            1011,
+        ),
+        ("panic", |_ws| Box::pin(async { panic!("a test panics") }), 1011),
+        (
+            "panic after a wait",
+            |mut ws| {
+                Box::pin(async move {
+                    ws.flush().await?;
+                    task::yield_now().await;
+                    panic!("a test panics after a wait")
+                })
+            },
+            1011,
+        ),
+        (
+            "dropped early",
+            |ws| {
+                Box::pin(async move {
+                    drop(ws);
+                    pending().await
+                })
+            },
+            1000,
+        ),
+        (
+            "moved and dropped",
+            |ws| {
+                Box::pin(async move {
+                    task::spawn(async move { drop(ws) });
+                    Ok(())
+                })
+            },
+            1000,
+        ),
+    ];
+    for (what, handler, code) in outcomes {
+        eprintln!("{what}");
+        within(async {
+            let mut peer = serve(&options(), |mut ws| async move {
+                ws.send("before").await?;
+                handler(ws).await
+            });
+            peer.expect(plain(TEXT, "before")).await;
+            assert_eq!(peer.frame().await.close_code(), Some(code));
+            peer.send(masked(CLOSE, close(code, ""))).await;
+            peer.expect_end().await;
+        });
+    }
+}
+
+#[test]
+fn messages_of_many_senders_are_whole_and_each_senders_are_in_order() {
+    const SENDERS: usize = 8;
+    const MESSAGES: usize = 100;
+    let narrow = Knobs { write: 50, in_flight: 500, stutter: Stutter::Steady, ..Knobs::default() };
+    for knobs in [Knobs::default(), narrow] {
+        for by in Drive::BOTH {
+            eprintln!("{by:?}, {knobs:?}");
+            within(async {
+                let (stream, end) = pipe(knobs);
+                let small = options().send_buffer_size(1000);
+                drive(by, stream, Role::Server, &small, |mut ws| async move {
+                    let senders = (0..SENDERS).map(|number| {
+                        let sender = ws.sender();
+                        task::spawn(async move {
+                            for message in 0..MESSAGES {
+                                let tail = "x".repeat(message * number);
+                                sender.send(format!("{number} {message} {tail}")).await?;
+                            }
+                            Ok::<(), Error>(())
+                        })
+                    });
+                    let receiving = task::spawn({
+                        let senders: Vec<_> = senders.collect();
+                        let sender = ws.sender();
+                        async move {
+                            for result in join_all(senders).await {
+                                result.unwrap();
+                            }
+                            sender.close(1000_u16, "").await
+                        }
+                    });
+                    collect(&mut ws).await.1?;
+                    receiving.await.map(drop)
+                });
+                let mut peer = Peer { end };
+                let mut seen = vec![];
+                while !seen.ends_with(&hex("88 02 03e8")) {
+                    let len = peer.end.arrived().max(1);
+                    seen.extend(peer.read(len).await);
+                }
+                peer.send(masked(CLOSE, close(1000, ""))).await;
+                peer.expect_end().await;
+
+                let mut next = [0; SENDERS];
+                for message in Transcript::of(&seen, false).messages {
+                    let text = String::from_utf8(message.payload).unwrap();
+                    let mut words = text.splitn(3, ' ');
+                    let mut number = || words.next().unwrap().parse::<usize>().unwrap();
+                    let (sender, message) = (number(), number());
+                    assert_eq!(next[sender], message, "of sender {sender}");
+                    assert_eq!(words.next().unwrap().len(), sender * message);
+                    next[sender] += 1;
+                }
+                assert_eq!(next, [MESSAGES; SENDERS]);
+            });
+        }
+    }
+}
+
+#[test]
+fn senders_wait_while_a_message_is_sent_in_fragments() {
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let mut peer = serve(&options(), |mut ws| async move {
+            ws.send_frame(Frame::new(false, OpCode::Text, "a")).await?;
+            let sender = ws.sender();
+            let sending = task::spawn(async move {
+                assert!(patience(1, sender.send("given up")).await.is_none());
+                let sent = sender.send("between").await;
+                sent.and(sender.ping("q").await)
+            });
+            ws.ping("p").await?;
+            gone.await.unwrap();
+            ws.send_frame(Frame::new(true, OpCode::Continuation, "b")).await?;
+            sending.await
+        });
+        peer.expect_hex("01 01 61 89 01 70").await;
+        go.send(()).unwrap();
+        peer.expect_hex("80 01 62 81 07 6265747765656e 89 01 71").await;
+    });
+}
+
+/// Runs `call` to its end in another thread, while this one waits: as another task would at the
+/// worst moment.
+fn meanwhile<T: Send>(call: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(|| task::block_on(call)).join().unwrap())
+}
+
+#[test]
+pub(super) fn no_message_follows_the_close_frame_that_another_task_sends_meanwhile() {
+    within(async {
+        let mut peer = serve(&options(), |mut ws| async move {
+            let sender = ws.sender();
+            meanwhile(patience(1, sender.close(1000_u16, "")));
+            let sent = ws.send("late").await;
+            assert!(matches!(sent, Err(Error::Closed)), "{sent:?}");
+            Ok(())
+        });
+        peer.expect_hex("88 02 03e8").await;
+        peer.send(masked(CLOSE, close(1000, ""))).await;
+        peer.expect_end().await;
+    });
+}
+
+#[test]
+pub(super) fn no_message_falls_between_the_fragments_that_another_task_sends_meanwhile() {
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let mut peer = serve(&options(), |mut ws| async move {
+            let sender = ws.sender();
+            let first = ws.send_frame(Frame::new(false, OpCode::Text, "a"));
+            let sent = meanwhile(first);
+            let mut sending = pin!(sender.send("between"));
+            let early = futures::poll!(&mut sending);
+            let _ = tell.send(ws);
+            if early.is_pending() {
+                sending.await?;
+            }
+            sent
+        });
+        let mut ws = told.await.unwrap();
+        ws.send_frame(Frame::new(true, OpCode::Continuation, "b")).await.unwrap();
+        let mut seen = vec![];
+        while !seen.ends_with(b"between") {
+            seen.extend(peer.read(1).await);
+        }
+        Transcript::of(&seen, false);
+    });
+}
+
+#[test]
+fn echoes_of_messages_that_came_together_leave_together() {
+    within(async {
+        let mut peer = serve(&options(), echo);
+        for round in 1..=3 {
+            peer.send(masked(TEXT, "Hello").repeat(32)).await;
+            peer.expect(plain(TEXT, "Hello").repeat(32)).await;
+            assert_eq!(peer.end.writes(), round, "one write per park");
+        }
+    });
+}
+
+#[test]
+fn what_is_sent_leaves_in_one_write_whatever_the_handler_waits_for() {
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let mut peer = serve(&options(), |mut ws| async move {
+            for _ in 0..10 {
+                ws.send("Hello").await?;
+            }
+            ws.ping("p").await?;
+            gone.await.unwrap();
+            ws.send(vec![7; 40_000]).await?;
+            ws.send("last").await?;
+            pending().await
+        });
+        peer.expect(plain(TEXT, "Hello").repeat(10)).await;
+        peer.expect_hex("89 01 70").await;
+        assert_eq!(peer.end.writes(), 1);
+        go.send(()).unwrap();
+        peer.expect(plain(0x82, [7; 40_000])).await;
+        peer.expect(plain(TEXT, "last")).await;
+    });
+}
+
+#[test]
+fn what_a_sender_sends_while_nobody_receives_goes_out() {
+    let slow = Knobs { in_flight: 10, write: 3, stutter: Stutter::Steady, ..Knobs::default() };
+    for knobs in [Knobs::default(), slow] {
+        within(async {
+            let (tell, told) = oneshot::channel();
+            let mut peer = serve_over(knobs, &options(), |ws| async move {
+                tell.send(ws.sender()).unwrap();
+                pending::<()>().await;
+                Ok(drop(ws))
+            });
+            let sender = told.await.unwrap();
+            for _ in 0..10 {
+                sender.send("Hello").await.unwrap();
+                peer.expect_hex("81 05 48656c6c6f").await;
+            }
+        });
+    }
+}
+
+#[test]
+fn dropping_the_task_drops_the_connection_although_a_sender_is_left() {
+    within(async {
+        let (stream, end) = pipe(Knobs::default());
+        let (tell, told) = oneshot::channel();
+        let run =
+            WebSocket::run(stream, [].as_slice(), Role::Server, &options(), |ws| async move {
+                tell.send(ws.sender()).unwrap();
+                ws.closed().await;
+                Ok::<(), Error>(())
+            });
+        let running = task::spawn(run);
+        let sender = told.await.unwrap();
+        running.cancel().await;
+        Peer { end }.expect_end().await;
+        sender.closed().await;
+        assert!(sender.send("late").await.is_err() && !sender.is_open());
+    });
+}
+
+#[test]
+fn dropping_the_task_ends_a_recv_in_another_task() {
+    within(async {
+        let (stream, end) = pipe(Knobs::default());
+        let (tell, told) = oneshot::channel();
+        let run =
+            WebSocket::run(stream, [].as_slice(), Role::Server, &options(), |ws| async move {
+                let _ = tell.send(ws);
+                pending::<Result<()>>().await
+            });
+        let running = task::spawn(run);
+        let mut ws = told.await.unwrap();
+        assert!(patience(1, ws.recv()).await.is_none());
+        running.cancel().await;
+        assert!(ws.recv().await.is_err());
+        Peer { end }.expect_end().await;
+    });
+}
