@@ -30,6 +30,9 @@ const READS_PER_TURN: usize = 16;
 /// Messages per turn, for the same reason.
 pub(super) const MESSAGES_PER_TURN: usize = 64;
 
+/// Control frames kept for a caller who has not said yet whether it reads frames.
+const CONTROLS_KEPT: usize = 32;
+
 /// How long to wait for the end of the stream, after the closing handshake.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -87,12 +90,18 @@ pub(super) struct Core {
     run: Run,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
+    /// Messages that wait for the last fragment of another.
+    held_back: Outbox,
     /// The payload of the latest ping, when the outbox was too full for its pong.
     pong: Option<Payload>,
     pub(super) state: State,
     phase: Phase,
     /// What arrived behind messages that nobody has received yet.
     deferred: Option<Deferred>,
+    /// Is the caller in `recv`, so that the rest of a message is taken whatever is queued?
+    is_wanted: bool,
+    /// Does all that still comes after our close frame go unread?
+    is_discarding: bool,
     /// May the last batch that was handed over still hold messages?
     is_handed_over: bool,
     end: Option<Result<()>>,
@@ -128,10 +137,13 @@ impl Core {
             run: Run::default(),
             inbox: Inbox::default(),
             outbox: Outbox::new(role),
+            held_back: Outbox::new(role),
             pong: None,
             state: State::default(),
             phase: Phase::Open,
             deferred: None,
+            is_wanted: false,
+            is_discarding: false,
             is_handed_over: false,
             end: None,
             initiator: Initiator::Local,
@@ -217,8 +229,9 @@ impl Core {
 
     /// Takes frames off the front of `input` until it is used up or enough is queued.
     fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
+        self.is_wanted = is_wanted;
         self.take_run(input);
-        while !self.has_enough(is_wanted) {
+        while !self.has_enough() {
             match self.decoder.next(input) {
                 Ok(Some(frame)) => self.accept(frame),
                 Ok(None) => return,
@@ -232,21 +245,20 @@ impl Core {
         }
     }
 
-    /// Takes short messages as they are, if they come first and are asked for as messages.
+    /// Takes whole messages as they are, if they come first and are asked for as messages.
     fn take_run(&mut self, input: &mut &[u8]) {
-        let comes_first = self.run.len() == 0 && self.inbox.is_empty();
-        if !comes_first || self.mode == Mode::Frames || self.phase != Phase::Open {
+        if !self.inbox.is_empty() || self.mode == Mode::Frames || self.phase != Phase::Open {
             return;
         }
-        let mut run = Run::in_buffer(scratch::take_run());
-        let payload_bytes = self.decoder.fill_run(&mut run, input, MESSAGES_PER_TURN);
-        self.stats.frames_in += as_u64(run.len());
-        self.stats.messages_in += as_u64(run.len());
+        if self.run.len() == 0 {
+            self.run = Run::in_buffer(scratch::take_run());
+        }
+        let (messages, payload_bytes) = self.decoder.fill_run(&mut self.run, input);
+        self.stats.frames_in += as_u64(messages);
+        self.stats.messages_in += as_u64(messages);
         self.stats.payload_bytes_in += as_u64(payload_bytes);
-        if run.len() > 0 {
-            self.run = run;
-        } else {
-            scratch::put_run(run.into_buffer());
+        if self.run.len() == 0 {
+            scratch::put_run(std::mem::take(&mut self.run).into_buffer());
         }
     }
 
@@ -256,10 +268,7 @@ impl Core {
             OpCode::Continuation | OpCode::Text | OpCode::Binary => {
                 self.stats.payload_bytes_in += as_u64(frame.payload().len());
                 self.stats.messages_in += u64::from(frame.fin());
-                // After our close frame nobody has to read what still comes.
-                if self.phase == Phase::Open || !self.is_full() {
-                    self.inbox.push(frame);
-                }
+                self.accept_data(frame);
                 return;
             }
             OpCode::Ping => {
@@ -272,7 +281,26 @@ impl Core {
             OpCode::Pong => self.stats.pongs_in += 1,
             OpCode::Close => self.accept_close(frame.payload()),
         }
-        if self.mode != Mode::Messages {
+        let is_shown = match self.mode {
+            Mode::Messages => false,
+            Mode::Undecided => self.inbox.controls() < CONTROLS_KEPT,
+            Mode::Frames => true,
+        };
+        if is_shown {
+            self.inbox.push(frame);
+        }
+    }
+
+    /// Queues a data frame, unless it comes after our close frame and nobody asks for it: then it
+    /// and all that follows is discarded, so that the peer's close frame is found.
+    fn accept_data(&mut self, frame: Frame) {
+        let is_unwanted = !self.is_wanted && self.parked == Parked::Nobody && self.is_full();
+        if self.phase != Phase::Open && is_unwanted {
+            self.is_discarding = true;
+        }
+        if self.is_discarding {
+            self.inbox.drop_unfinished();
+        } else {
             self.inbox.push(frame);
         }
     }
@@ -375,6 +403,7 @@ impl Core {
         self.unread = Bytes::new();
         self.pong = None;
         self.outbox.clear();
+        self.held_back.clear();
         self.deadlines.clear();
     }
 
@@ -462,11 +491,31 @@ impl Core {
     /// Queues a frame.
     pub(super) fn push(&mut self, frame: &mut Option<Frame>) {
         self.outbox.push(frame);
+        if !self.held_back.is_empty() && !self.state.is_sending_fragments() {
+            self.outbox.append(&mut self.held_back);
+        }
+    }
+
+    /// May the handler send without asking?
+    pub(super) fn can_stage(&self) -> bool {
+        self.send_error().is_none() && !self.state.is_sending_fragments()
+    }
+
+    /// Takes what the handler has staged. What another task has begun or ended meanwhile goes
+    /// first: the rest of its fragments, or the connection.
+    pub(super) fn unstage(&mut self, staged: &mut Outbox) {
+        if self.state.is_sending_fragments() {
+            self.held_back.append(staged);
+        } else if self.state.can_send() {
+            self.outbox.append(staged);
+        } else {
+            staged.clear();
+        }
     }
 
     /// Bytes that the handler may send before it has to ask.
     pub(super) fn room(&self) -> usize {
-        if self.send_error().is_some() || self.state.is_sending_fragments() {
+        if !self.can_stage() {
             return 0;
         }
         self.settings.send_buffer_size.saturating_sub(self.outbox.len())
@@ -535,20 +584,16 @@ impl Core {
         }
     }
 
-    /// Hands all that is queued over to the caller, and counts it against the turn.
+    /// Hands what is queued over to the caller, as far as the turn allows.
     pub(super) fn take_batch(&mut self, run: &mut Run, inbox: &mut Inbox) {
         self.parked = Parked::Nobody;
         self.is_handed_over = true;
-        self.budget = self.budget.saturating_sub(self.run.len() + self.inbox.units());
-        *run = std::mem::take(&mut self.run);
-        inbox.append(&mut self.inbox);
-    }
-
-    /// A message that was handed over turns out to be no text.
-    pub(super) fn reject(&mut self, error: ProtocolError) {
-        self.inbox = Inbox::default();
-        self.run = Run::default();
-        self.fail(Error::Protocol(error), error.close_code());
+        *run = self.run.take(self.budget);
+        self.budget = self.budget.saturating_sub(run.len());
+        if self.run.len() == 0 {
+            self.budget = self.budget.saturating_sub(self.inbox.units());
+            inbox.append(&mut self.inbox);
+        }
     }
 
     /// Is there what the caller reads the connection by?
@@ -588,6 +633,14 @@ impl Core {
         self.phase == Phase::Gone
     }
 
+    /// The connection's task is gone, and with it whoever would read, write and close.
+    pub(super) fn lose_task(&mut self) {
+        (self.has_task, self.task_waker) = (false, None);
+        if !self.is_gone() {
+            self.drop_stream(Error::Closed);
+        }
+    }
+
     /// Ends a connection that nobody reads or writes for any more: one attempt, no waiting.
     pub(super) fn abandon(&mut self, cx: &mut Context<'_>, code: CloseCode) {
         self.begin_close(Some(CloseFrame::lossy(code, "")));
@@ -611,21 +664,15 @@ impl Core {
     /// Is enough queued, when nobody waits for it?
     fn is_full(&self) -> bool {
         let queued = [self.run.held(), self.inbox.bytes(), self.decoder.buffered()];
-        let queued = queued.into_iter().fold(0, usize::saturating_add);
-        self.has_batch() || queued > self.settings.read_ahead_size
+        queued.into_iter().fold(0, usize::saturating_add) > self.settings.read_ahead_size
     }
 
-    /// Is this enough for one turn?
-    fn has_batch(&self) -> bool {
-        self.run.len() + self.inbox.units() >= MESSAGES_PER_TURN
-    }
-
-    fn has_enough(&self, is_wanted: bool) -> bool {
+    fn has_enough(&self) -> bool {
         if self.phase != Phase::Open {
             return false;
         }
-        let is_waited_for = is_wanted && self.run.len() == 0 && !self.inbox.has_message();
-        self.has_batch() || (!is_waited_for && self.is_full())
+        let has_message = self.run.len() > 0 || self.inbox.has_message();
+        self.is_full() && (has_message || !self.is_wanted)
     }
 }
 

@@ -133,6 +133,19 @@ impl Inbox {
         self.frames.is_empty()
     }
 
+    /// Control frames among those that are queued.
+    pub(super) fn controls(&self) -> usize {
+        self.controls
+    }
+
+    /// Forgets the fragments of a message whose last one will not come.
+    pub(super) fn drop_unfinished(&mut self) {
+        while self.frames.back().is_some_and(|frame| frame.opcode().is_data() && !frame.fin()) {
+            let dropped = self.frames.pop_back();
+            self.bytes = self.bytes.saturating_sub(dropped.as_ref().map_or(0, cost));
+        }
+    }
+
     /// Is there any data frame?
     pub(super) fn has_data(&self) -> bool {
         self.frames.len() > self.controls

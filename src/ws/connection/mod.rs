@@ -39,7 +39,7 @@ use self::core::{MESSAGES_PER_TURN, Mode, Parked};
 use self::inbox::Inbox;
 use super::message::Message;
 use super::options::WebSocketOptions;
-use super::proto::{Frame, OpCode, ProtocolError, Role, Run};
+use super::proto::{Frame, OpCode, Role, Run};
 use super::sender::Sender;
 use crate::error::{Error, Result};
 use crate::stream::Stream;
@@ -365,9 +365,6 @@ impl WebSocket {
             if let Some(frame) = self.run.next() {
                 return Poll::Ready(Ok(Some(Message::from_frame(frame))));
             }
-            if let Some(error) = self.run.failure() {
-                return Poll::Ready(Err(self.reject(error)));
-            }
             if let Some(message) = self.inbox.pop_message()? {
                 return Poll::Ready(Ok(Some(message)));
             }
@@ -381,9 +378,6 @@ impl WebSocket {
         loop {
             if let Some(frame) = self.run.next() {
                 return Poll::Ready(Ok(Some(frame)));
-            }
-            if let Some(error) = self.run.failure() {
-                return Poll::Ready(Err(self.reject(error)));
             }
             if let Some(frame) = self.inbox.pop() {
                 return Poll::Ready(Ok(Some(frame)));
@@ -441,17 +435,6 @@ impl WebSocket {
         self.shared.unlock(core);
         cx.waker().wake_by_ref();
         Poll::Pending
-    }
-
-    /// Fails the connection over a message that was handed over unchecked.
-    #[cold]
-    fn reject(&mut self, error: ProtocolError) -> Error {
-        (self.run, self.inbox) = (Run::default(), Inbox::default());
-        let mut core = self.shared.lock();
-        core.reject(error);
-        self.shared.unlock(core);
-        self.shared.wake_task();
-        Error::Protocol(error)
     }
 }
 

@@ -6,7 +6,6 @@ use std::task::{Context, Poll, ready};
 
 use super::core::Core;
 use super::shared::{CoreGuard, Listener, Shared};
-use super::turn;
 use crate::error::{Error, Result};
 use crate::ws::message::Message;
 use crate::ws::proto::{Frame, FrameError, OpCode};
@@ -16,7 +15,7 @@ impl Shared {
     #[inline]
     pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> Queue<'_> {
         let mut frame = Some(message.into_frame());
-        if turn::stage(self.id(), &mut frame) {
+        if self.stage(&mut frame) {
             return Queue { shared: self, stage: Stage::Queued(Ok(())) };
         }
         self.queue(frame, Kind::Message { waits_for_frames })

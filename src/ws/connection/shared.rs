@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
@@ -18,7 +19,7 @@ use super::turn;
 use crate::error::{Error, Result};
 use crate::stream::Stream;
 use crate::ws::options::Settings;
-use crate::ws::proto::{CloseCode, CloseFrame, Role};
+use crate::ws::proto::{CloseCode, CloseFrame, Frame, Role};
 
 /// A place among those that wait for progress.
 pub(super) type Listener = Option<EventListener>;
@@ -27,6 +28,9 @@ pub(super) type Listener = Option<EventListener>;
 pub(crate) struct Shared {
     core: Mutex<Core>,
     signals: Arc<Signals>,
+    /// Whether another task has closed the connection, or begun a message in fragments, since the
+    /// turn of the handler began. It then takes the lock to send.
+    is_shut: AtomicBool,
     /// The waker that stream and timer are polled with, whoever polls them.
     io_waker: Waker,
     peer_addr: Option<SocketAddr>,
@@ -64,6 +68,10 @@ impl Signals {
         task.as_ref().map(Waker::wake_by_ref).is_some()
     }
 
+    fn clear_task(&self) {
+        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn set_task(&self, waker: &Waker) {
         *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
     }
@@ -72,7 +80,7 @@ impl Signals {
 /// The connection, for as long as its lock is held.
 pub(super) struct CoreGuard<'a> {
     core: MutexGuard<'a, Core>,
-    id: usize,
+    shared: &'a Shared,
     /// Is this the turn of the connection's handler?
     is_turn: bool,
 }
@@ -101,7 +109,11 @@ impl DerefMut for CoreGuard<'_> {
 impl Drop for CoreGuard<'_> {
     fn drop(&mut self) {
         if self.is_turn {
-            turn::set_room(self.id, self.core.room());
+            turn::set_room(self.shared.id(), self.core.room());
+        }
+        let is_shut = !self.core.can_stage();
+        if self.shared.is_shut.load(Ordering::Relaxed) != is_shut {
+            self.shared.is_shut.store(is_shut, Ordering::Release);
         }
     }
 }
@@ -117,14 +129,20 @@ impl Shared {
         let signals = Arc::new(Signals::default());
         let io_waker = Waker::from(Arc::clone(&signals));
         let core = Mutex::new(Core::new(stream, unread, role, settings));
-        Arc::new(Self { core, signals, io_waker, peer_addr })
+        Arc::new(Self { core, signals, is_shut: AtomicBool::new(false), io_waker, peer_addr })
     }
 
     /// Takes the lock, and along with it what this thread has staged for the connection.
     pub(super) fn lock(&self) -> CoreGuard<'_> {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_turn = turn::unstage(self.id(), &mut core.outbox);
-        CoreGuard { core, id: self.id(), is_turn }
+        let is_turn = turn::unstage(self.id(), &mut core);
+        CoreGuard { core, shared: self, is_turn }
+    }
+
+    /// Queues the frame without taking the lock, if this is the turn of the connection's handler.
+    #[inline]
+    pub(super) fn stage(&self, frame: &mut Option<Frame>) -> bool {
+        !self.is_shut.load(Ordering::Acquire) && turn::stage(self.id(), frame)
     }
 
     /// Different from that of every other connection that is alive.
@@ -178,7 +196,7 @@ impl Shared {
     pub(super) fn unlock(&self, mut core: CoreGuard<'_>) {
         let has_ended = core.recv_end().is_some();
         let is_in_task = core.parked == Parked::InTask;
-        let wake_recv = has_ended || (core.has_item() && !is_in_task);
+        let wake_recv = has_ended || core.has_item();
         if wake_recv {
             core.parked = Parked::Nobody;
         }
@@ -192,6 +210,14 @@ impl Shared {
         if notify {
             self.signals.progress.notify(usize::MAX);
         }
+    }
+
+    /// The connection's task is dropped: without a closing handshake, the connection ends.
+    pub(super) fn lose_task(&self) {
+        let mut core = self.lock();
+        core.lose_task();
+        self.unlock(core);
+        self.signals.clear_task();
     }
 
     /// Wakes the connection's task, to write or to close.

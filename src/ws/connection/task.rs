@@ -70,6 +70,14 @@ impl<T, E: std::fmt::Display> Future for ConnectionTask<T, E> {
     }
 }
 
+impl<T, E> Drop for ConnectionTask<T, E> {
+    fn drop(&mut self) {
+        // The handler goes first, and with it what it sends in its destructors.
+        self.handler = None;
+        self.shared.lose_task();
+    }
+}
+
 impl<T, E> std::fmt::Debug for ConnectionTask<T, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ConnectionTask").field("shared", &self.shared).finish_non_exhaustive()

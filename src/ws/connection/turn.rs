@@ -6,6 +6,7 @@
 
 use std::cell::RefCell;
 
+use super::core::Core;
 use super::outbox::Outbox;
 use crate::ws::proto::{Frame, Role};
 
@@ -45,11 +46,11 @@ pub(super) fn stage(connection: usize, frame: &mut Option<Frame>) -> bool {
     })
 }
 
-/// Moves what is staged into the connection's own outbox; true if this is its turn.
-pub(super) fn unstage(connection: usize, outbox: &mut Outbox) -> bool {
+/// Moves what is staged into the connection itself; true if this is its turn.
+pub(super) fn unstage(connection: usize, core: &mut Core) -> bool {
     let unstage = |turn: &mut Turn| {
         if !turn.staged.is_empty() {
-            outbox.append(&mut turn.staged);
+            core.unstage(&mut turn.staged);
         }
     };
     with(connection, unstage).is_some()

@@ -69,10 +69,10 @@ impl Decoder {
         self.assembler.is_inside_message() || !matches!(self.part, Part::Header { len: 0, .. })
     }
 
-    /// Takes whole short messages off the front of `input`, if none is under way; the sum of their
-    /// payloads, in bytes.
-    pub(crate) fn fill_run(&self, run: &mut Run, input: &mut &[u8], max: usize) -> usize {
-        if self.is_inside_message() { 0 } else { run.fill(input, self.role, &self.limits, max) }
+    /// Takes whole messages off the front of `input`, if none is under way; their number, and the
+    /// sum of their payloads in bytes.
+    pub(crate) fn fill_run(&self, run: &mut Run, input: &mut &[u8]) -> (usize, usize) {
+        if self.is_inside_message() { (0, 0) } else { run.fill(input, self.role, &self.limits) }
     }
 
     /// Bytes held for a frame that has not arrived as a whole.

@@ -7,20 +7,19 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::{Frame, FrameHeader, Limits, OpCode, Payload, ProtocolError, Role, mask};
+use super::{Frame, FrameHeader, Limits, OpCode, Payload, Role, mask};
 
 /// A payload shares the memory of its run only if it is at least this part of it. So a message that
 /// is kept for long keeps at most this many times its size.
 const MIN_SHARE: usize = 64;
 
-/// Whole, unfragmented messages, as they were on the wire.
+/// Whole, unfragmented messages, as they were on the wire; text has been checked.
 #[derive(Debug, Default)]
 pub(crate) struct Run {
     bytes: BytesMut,
-    /// Length of the run when it was read, in bytes.
-    held: usize,
     messages: usize,
-    failure: Option<ProtocolError>,
+    /// Most bytes that the run had: what a payload that shares its memory keeps alive.
+    memory: usize,
 }
 
 /// What is read of a header.
@@ -33,8 +32,16 @@ struct Head {
     len: usize,
 }
 
+impl Head {
+    /// Length of the frame, in bytes.
+    fn frame_len(self) -> usize {
+        self.start + self.len
+    }
+}
+
 impl Run {
-    /// Takes up to `max` messages off the front of `input`, and the sum of their payloads in bytes.
+    /// Takes messages off the front of `input`, and returns their number and the sum of their
+    /// payloads in bytes.
     ///
     /// The caller sees to it that no message is under way.
     pub(crate) fn fill(
@@ -42,30 +49,54 @@ impl Run {
         input: &mut &[u8],
         role: Role,
         limits: &Limits,
-        max: usize,
-    ) -> usize {
+    ) -> (usize, usize) {
         let longest = limits.max_message_size.min(limits.max_frame_size);
-        let (mut used, mut payloads) = (0, 0);
-        while self.messages < max {
-            let rest = input.get(used..).unwrap_or_default();
-            let Some(head) = Head::decode(rest) else { break };
-            let fits = head.len <= longest && head.len <= rest.len().saturating_sub(head.start);
-            if !fits || head.mask.is_some() != (role == Role::Server) {
+        let (mut messages, mut payloads) = (0, 0);
+        let mut rest = *input;
+        while let Some(head) = Head::decode(rest) {
+            let Some((frame, after)) = rest.split_at_checked(head.frame_len()) else { break };
+            let is_masked = head.mask.is_some();
+            if head.len > longest || is_masked != (role == Role::Server) {
                 break;
             }
-            used += head.start + head.len;
+            if head.opcode == OpCode::Text && !self.push_text(frame, head) {
+                break;
+            }
+            if head.opcode == OpCode::Binary {
+                self.bytes.extend_from_slice(frame);
+            }
+            messages += 1;
             payloads += head.len;
-            self.messages += 1;
+            rest = after;
         }
-        let (run, rest) = input.split_at_checked(used).unwrap_or((&[], *input));
-        self.bytes.extend_from_slice(run);
-        self.held = self.bytes.len();
         *input = rest;
-        payloads
+        self.messages += messages;
+        self.memory = self.memory.max(self.bytes.len());
+        (messages, payloads)
     }
 
-    /// Unmasks the next message; `None` at the end of the run, or if it [failed](Self::failure).
-    // An error in the return type would have the frame moved in odd pieces.
+    /// Appends a text message, unless it is no text.
+    fn push_text(&mut self, frame: &[u8], head: Head) -> bool {
+        let old_len = self.bytes.len();
+        self.bytes.extend_from_slice(frame);
+        let Some((header, payload)) =
+            self.bytes.get_mut(old_len..).and_then(|frame| frame.split_at_mut_checked(head.start))
+        else {
+            return false;
+        };
+        if let (Some(key), Some(masked)) = (head.mask, header.last_chunk_mut::<4>()) {
+            // Unmasked with the key itself, it is masked with zeros now.
+            mask::apply(key, 0, payload);
+            *masked = [0; 4];
+        }
+        let is_text = simdutf8::basic::from_utf8(payload).is_ok();
+        if !is_text {
+            self.bytes.truncate(old_len);
+        }
+        is_text
+    }
+
+    /// Takes the next message out, unmasked; `None` at the end of the run.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<Frame> {
         if self.messages == 0 {
@@ -74,17 +105,21 @@ impl Run {
         let head = Head::decode(&self.bytes)?;
         self.messages -= 1;
         let payload = self.take_payload(head);
-        if head.opcode == OpCode::Text && simdutf8::basic::from_utf8(&payload).is_err() {
-            self.messages = 0;
-            self.failure = Some(ProtocolError::InvalidUtf8);
-            return None;
-        }
         Some(Frame::from_payload(true, head.opcode, payload))
     }
 
-    /// What is wrong with the message at which the run ended.
-    pub(crate) fn failure(&self) -> Option<ProtocolError> {
-        self.failure
+    /// Takes up to `max` messages out of the run, in front of all others.
+    pub(crate) fn take(&mut self, max: usize) -> Self {
+        if self.messages <= max {
+            return std::mem::take(self);
+        }
+        let mut end = 0;
+        for _ in 0..max {
+            let head = self.bytes.get(end..).and_then(Head::decode);
+            end += head.map_or(0, Head::frame_len);
+        }
+        self.messages -= max;
+        Self { bytes: self.bytes.split_to(end), messages: max, memory: self.memory }
     }
 
     #[inline]
@@ -100,7 +135,7 @@ impl Run {
         if let Some(key) = key {
             mask::apply(key, 0, &mut frame);
         }
-        if len < self.held / MIN_SHARE {
+        if len < self.memory / MIN_SHARE {
             return Payload::copy_from(&frame);
         }
         Payload::from(frame.freeze())
@@ -113,7 +148,7 @@ impl Run {
 
     /// Bytes that are held.
     pub(crate) fn held(&self) -> usize {
-        self.held
+        self.bytes.len()
     }
 
     /// The memory of a run that is used up, to be used again.
@@ -124,7 +159,7 @@ impl Run {
     /// An empty run, in memory that was used before.
     pub(crate) fn in_buffer(mut bytes: BytesMut) -> Self {
         bytes.clear();
-        Self { bytes, held: 0, messages: 0, failure: None }
+        Self { bytes, messages: 0, memory: 0 }
     }
 }
 
@@ -148,9 +183,9 @@ impl Head {
 mod tests {
     use super::*;
 
-    fn fill(input: &mut &[u8], role: Role, limits: &Limits, max: usize) -> Run {
+    fn fill(input: &mut &[u8], role: Role, limits: &Limits) -> Run {
         let mut run = Run::default();
-        run.fill(input, role, limits, max);
+        run.fill(input, role, limits);
         run
     }
 
@@ -169,13 +204,13 @@ mod tests {
         for other in others {
             let bytes = [hello, hello, other].concat();
             let mut input = &*bytes;
-            let mut run = fill(&mut input, Role::Server, &Limits::default(), 64);
+            let mut run = fill(&mut input, Role::Server, &Limits::default());
             assert_eq!((run.len(), input), (2, other));
             for _ in 0..2 {
                 let hello = Frame::new(true, OpCode::Text, "Hello");
                 assert_eq!(run.next(), Some(hello));
             }
-            assert_eq!((run.next(), run.failure()), (None, None));
+            assert_eq!(run.next(), None);
         }
     }
 
@@ -184,19 +219,32 @@ mod tests {
         let frames = b"\x82\x03abc\x82\x03def\x82\x04ghij".as_slice();
         let limits = Limits { max_message_size: 3, ..Limits::default() };
         let mut input = frames;
-        assert_eq!(fill(&mut input, Role::Client, &limits, 64).len(), 2);
+        assert_eq!(fill(&mut input, Role::Client, &limits).len(), 2);
         assert_eq!(input, b"\x82\x04ghij");
-        let mut input = frames;
-        assert_eq!(fill(&mut input, Role::Client, &Limits::default(), 1).len(), 1);
     }
 
     #[test]
-    fn text_in_a_run_is_checked() {
-        let mut input = b"\x81\x02\xc3\xa9\x81\x01\xc3".as_slice();
-        let mut run = fill(&mut input, Role::Client, &Limits::default(), 64);
+    fn a_run_is_handed_over_in_parts() {
+        let frames = b"\x82\x03abc\x81\x03def\x82\x04ghij".as_slice();
+        let mut run = fill(&mut &*frames, Role::Client, &Limits::default());
+        let mut first = run.take(2);
+        assert_eq!((first.len(), run.len()), (2, 1));
+        let payloads = [first.next(), first.next(), first.next(), run.take(2).next()];
+        let payloads = payloads.map(|frame| frame.map(Frame::into_payload));
+        let expected = [Some("abc"), Some("def"), None, Some("ghij")];
+        assert_eq!(payloads, expected.map(|payload| payload.map(Into::into)));
+        assert_eq!(run.len(), 0);
+    }
+
+    #[test]
+    fn a_run_ends_before_text_that_is_not_utf_8() {
+        let (good, bad) = (b"\x81\x82\x01\x02\x03\x04\xc2\xab", b"\x81\x81\0\0\0\0\xc3");
+        let bytes = [&good[..], &bad[..]].concat();
+        let mut input = &*bytes;
+        let mut run = fill(&mut input, Role::Server, &Limits::default());
+        assert_eq!(input, bad);
         assert_eq!(run.next(), Some(Frame::new(true, OpCode::Text, "é")));
         assert_eq!(run.next(), None);
-        assert_eq!(run.failure(), Some(ProtocolError::InvalidUtf8));
     }
 
     #[test]
@@ -213,7 +261,7 @@ mod tests {
             header.encode(&mut frame);
             frame.extend(payload.iter().zip([1, 2, 3, 4].iter().cycle()).map(|(a, b)| a ^ b));
             let mut input = &*frame;
-            let mut run = fill(&mut input, Role::Server, &Limits::default(), 64);
+            let mut run = fill(&mut input, Role::Server, &Limits::default());
             let message = Frame::new(true, OpCode::Binary, payload);
             assert_eq!(run.next(), Some(message));
         }
@@ -226,7 +274,7 @@ mod tests {
         bytes.extend(small);
         bytes.extend([0x82, 126, 0x0a, 0x40]);
         bytes.extend(&large);
-        let mut run = fill(&mut &*bytes, Role::Client, &Limits::default(), 64);
+        let mut run = fill(&mut &*bytes, Role::Client, &Limits::default());
         assert_eq!(run.len(), 2);
         let memory = run.bytes.as_ptr().addr()..run.bytes.as_ptr().addr() + bytes.len();
         let mut next = || run.next().unwrap().into_payload();

@@ -11,7 +11,9 @@ use std::{env, fs, thread};
 
 use tidewire::{RequestContext, WebSocketOptions};
 
-use super::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, hex, masked, plain};
+use super::frames::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, hex, masked, plain,
+};
 use super::tcp::{OPENING, Tcp, bind, echo_server};
 
 /// Set for the process that is the server of a test.
@@ -87,7 +89,7 @@ impl Victim {
         assert_eq!(client.frame().close_code(), Some(1000));
         let before = self.cpu_time();
         client.expect_end();
-        self.cpu_time() - before
+        self.cpu_time().saturating_sub(before)
     }
 }
 

@@ -132,6 +132,25 @@ fn a_websocket_that_moved_to_another_task_works_on_when_its_handler_has_returned
 }
 
 #[test]
+fn a_websocket_that_moved_to_another_task_receives_more_than_is_read_ahead() {
+    for options in [options(), options().read_ahead_size(0)] {
+        within(async {
+            let mut peer = serve(&options, |ws| async move {
+                task::spawn(echo(ws));
+                Ok(())
+            });
+            peer.send(masked(0x02, vec![7; 70_000])).await;
+            // The pong tells that what is before it has been read.
+            peer.send(masked(PING, "p")).await;
+            peer.expect_hex("8a 01 70").await;
+            peer.send(masked(0x80, "end")).await;
+            let whole = [&[7; 70_000], b"end".as_slice()].concat();
+            peer.expect(plain(0x82, whole)).await;
+        });
+    }
+}
+
+#[test]
 fn a_websocket_that_moved_to_another_task_works_beside_its_handler() {
     within(async {
         let (go, gone) = oneshot::channel::<()>();
@@ -157,61 +176,61 @@ fn a_websocket_that_moved_to_another_task_works_beside_its_handler() {
     });
 }
 
+/// A way for a handler to end.
+#[derive(Clone, Copy, Debug)]
+enum Ending {
+    Ok,
+    Err,
+    ErrWhileHeld,
+    Panic,
+    PanicAfterAWait,
+    DroppedEarly,
+    MovedAndDropped,
+}
+
+impl Ending {
+    async fn end(self, mut ws: WebSocket) -> Result<()> {
+        match self {
+            Self::Ok => Ok(()),
+            Self::Err => {
+                drop(ws);
+                Err(Error::Closed)
+            }
+            Self::ErrWhileHeld => Err(Error::Closed),
+            Self::Panic => panic!("a test panics"),
+            Self::PanicAfterAWait => {
+                ws.flush().await?;
+                task::yield_now().await;
+                panic!("a test panics after a wait")
+            }
+            Self::DroppedEarly => {
+                drop(ws);
+                pending().await
+            }
+            Self::MovedAndDropped => {
+                task::spawn(async move { drop(ws) });
+                Ok(())
+            }
+        }
+    }
+}
+
 #[test]
 pub(super) fn the_outcome_of_a_handler_is_told_in_its_close_frame() {
-    type Handler = fn(WebSocket) -> futures::future::BoxFuture<'static, Result<()>>;
-    let outcomes: [(&str, Handler, u16); 7] = [
-        ("Ok", |ws| Box::pin(async move { Ok(drop(ws)) }), 1000),
-        ("Err", |ws| Box::pin(async move { Err(drop(ws)).or(Err(Error::Closed)) }), 1011),
-        (
-            "Err while it is held",
-            |ws| {
-                Box::pin(async move {
-                    let _ws = ws;
-                    Err(Error::Closed)
-                })
-            },
-            1011,
-        ),
-        ("panic", |_ws| Box::pin(async { panic!("a test panics") }), 1011),
-        (
-            "panic after a wait",
-            |mut ws| {
-                Box::pin(async move {
-                    ws.flush().await?;
-                    task::yield_now().await;
-                    panic!("a test panics after a wait")
-                })
-            },
-            1011,
-        ),
-        (
-            "dropped early",
-            |ws| {
-                Box::pin(async move {
-                    drop(ws);
-                    pending().await
-                })
-            },
-            1000,
-        ),
-        (
-            "moved and dropped",
-            |ws| {
-                Box::pin(async move {
-                    task::spawn(async move { drop(ws) });
-                    Ok(())
-                })
-            },
-            1000,
-        ),
-    ];
-    for (what, handler, code) in outcomes {
-        eprintln!("{what}");
+    for (ending, code) in [
+        (Ending::Ok, 1000),
+        (Ending::Err, 1011),
+        (Ending::ErrWhileHeld, 1011),
+        (Ending::Panic, 1011),
+        (Ending::PanicAfterAWait, 1011),
+        (Ending::DroppedEarly, 1000),
+        (Ending::MovedAndDropped, 1000),
+    ] {
+        eprintln!("{ending:?}");
         within(async {
-            let mut peer = serve(&options(), |mut ws| async move {
+            let mut peer = serve(&options(), move |mut ws| async move {
                 ws.send("before").await?;
-                handler(ws).await
+                ending.end(ws).await
             });
             peer.expect(plain(TEXT, "before")).await;
             assert_eq!(peer.frame().await.close_code(), Some(code));
@@ -336,6 +355,8 @@ pub(super) fn no_message_falls_between_the_fragments_that_another_task_sends_mea
             let sent = meanwhile(first);
             let mut sending = pin!(sender.send("between"));
             let early = futures::poll!(&mut sending);
+            // What the handler has sent by now is queued when it waits.
+            task::yield_now().await;
             let _ = tell.send(ws);
             if early.is_pending() {
                 sending.await?;
@@ -382,7 +403,7 @@ fn what_is_sent_leaves_in_one_write_whatever_the_handler_waits_for() {
         peer.expect_hex("89 01 70").await;
         assert_eq!(peer.end.writes(), 1);
         go.send(()).unwrap();
-        peer.expect(plain(0x82, [7; 40_000])).await;
+        peer.expect(plain(0x82, vec![7; 40_000])).await;
         peer.expect(plain(TEXT, "last")).await;
     });
 }
@@ -396,7 +417,8 @@ fn what_a_sender_sends_while_nobody_receives_goes_out() {
             let mut peer = serve_over(knobs, &options(), |ws| async move {
                 tell.send(ws.sender()).unwrap();
                 pending::<()>().await;
-                Ok(drop(ws))
+                drop(ws);
+                Ok(())
             });
             let sender = told.await.unwrap();
             for _ in 0..10 {

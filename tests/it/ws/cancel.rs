@@ -54,9 +54,9 @@ where
             let (tell, told) = oneshot::channel();
             let options = WebSocketOptions::default().send_buffer_size(16);
             drive(by, stream, Role::Server, &options, |ws| {
-                let handled = handler(polls, ws);
+                let outcome = handler(polls, ws);
                 async move {
-                    let _ = tell.send(handled.await);
+                    let _ = tell.send(outcome.await);
                     Ok(())
                 }
             });

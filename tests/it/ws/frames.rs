@@ -52,11 +52,11 @@ fn frame(head: u8, mask: u8, payload: &[u8]) -> Vec<u8> {
     match payload.len() {
         len @ 0..=125 => frame.push(mask | u8::try_from(len).unwrap()),
         len @ 126..=65_535 => {
-            frame.push(mask | 126);
+            frame.push(mask | 0x7e);
             frame.extend(u16::try_from(len).unwrap().to_be_bytes());
         }
         len => {
-            frame.push(mask | 127);
+            frame.push(mask | 0x7f);
             frame.extend(u64::try_from(len).unwrap().to_be_bytes());
         }
     }
@@ -194,7 +194,7 @@ fn the_tests_own_frames_are_those_of_section_5_7() {
     assert_eq!(masked(TEXT, "Hello"), hex("81 85 37 fa 21 3d 7f 9f 4d 51 58"));
     assert_eq!(plain(PING, "Hello"), hex("89 05 48 65 6c 6c 6f"));
     assert_eq!(plain(BINARY, [0; 256])[..4], hex("82 7e 01 00"));
-    assert_eq!(plain(BINARY, [0; 65_536])[..10], hex("82 7f 00 00 00 00 00 01 00 00"));
+    assert_eq!(plain(BINARY, vec![0; 65_536])[..10], hex("82 7f 00 00 00 00 00 01 00 00"));
     let both = [masked(TEXT & !FIN, "Hel"), masked(CONTINUATION, "lo")].concat();
     let joined = Seen { head: TEXT, payload: b"Hello".to_vec() };
     assert_eq!(Transcript::of(&both, true).messages, [joined]);

@@ -40,6 +40,7 @@ const MUSTS: &[Must] = &[
     ("5.5.1", "no data follows our close frame", closing::nothing_is_sent_after_a_close_frame),
     ("5.5.1", "no data follows our close frame, whoever sends it", busy::no_message_follows_the_close_frame_that_another_task_sends_meanwhile),
     ("5.5.1", "a close frame is answered with one, unless one was sent", closing::a_close_frame_is_answered_with_its_code_and_the_stream_ends),
+    ("5.5.1", "a close frame may wait for the message that is being sent", closing::messages_before_a_close_frame_or_a_violation_are_answered_first),
     ("5.5.1", "after both close frames the stream is closed", closing::close_sends_the_frame_after_all_else_and_waits_for_the_answer),
     ("5.5.1", "the server closes the stream at once", closing::a_server_ends_the_stream_first_and_reads_what_still_comes),
     ("5.5.2", "a ping is answered with a pong", control::a_ping_is_answered_once_with_its_own_payload),
@@ -64,8 +65,7 @@ const MUSTS: &[Must] = &[
     ("8.1", "text that is not UTF-8 fails the connection: cut at its end", text::text_that_ends_inside_a_character_fails_the_connection),
 ];
 
-/// That each test exists is checked by the compiler, which would also warn of one without `#[test]`:
-/// this checks that the table can be read as one.
+/// That each test exists is checked by the compiler; this checks that the table can be read.
 #[test]
 fn the_table_is_in_the_order_of_the_rfc_and_says_each_thing_once() {
     let number = |section: &str| -> Vec<u8> {
@@ -76,6 +76,7 @@ fn the_table_is_in_the_order_of_the_rfc_and_says_each_thing_once() {
     }
     let says: std::collections::HashSet<_> = MUSTS.iter().map(|must| (must.0, must.1)).collect();
     assert_eq!(says.len(), MUSTS.len());
-    let sections: std::collections::HashSet<_> = MUSTS.iter().map(|must| number(must.0)[0]).collect();
+    let sections: std::collections::HashSet<_> =
+        MUSTS.iter().map(|must| number(must.0)[0]).collect();
     assert_eq!(sections, (4..=8).collect());
 }

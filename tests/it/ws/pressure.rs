@@ -201,7 +201,7 @@ fn a_peer_that_does_not_read_the_close_frame_is_given_up_too() {
             let (tell, told) = oneshot::channel();
             let options = options().close_timeout(SOON);
             let mut peer = serve_over(STUCK, &options, |mut ws| async move {
-                collect(&mut ws).await;
+                let _ = collect(&mut ws).await;
                 drop(ws);
                 let _ = tell.send(());
                 Ok(())
@@ -211,6 +211,21 @@ fn a_peer_that_does_not_read_the_close_frame_is_given_up_too() {
             peer.expect_end().await;
         });
     }
+}
+
+#[test]
+fn a_handler_that_does_not_receive_delays_the_answer_to_a_close_frame_for_the_close_timeout() {
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let mut peer = serve(&options().close_timeout(SOON), |ws| async move {
+            let _ = tell.send(ws.closed().await);
+            pending().await
+        });
+        peer.send([masked(TEXT, "Hi"), masked(CLOSE, close(1000, ""))].concat()).await;
+        assert_eq!(told.await.unwrap().reported_code(), 1000);
+        peer.expect_hex("88 02 03e8").await;
+        peer.expect_end().await;
+    });
 }
 
 #[test]

@@ -4,7 +4,7 @@ use futures::channel::oneshot;
 use tidewire::{CloseInfo, Error, Initiator, Role, WebSocketOptions};
 
 use super::Delivery;
-use crate::ws::frames::{CLOSE, TEXT, close, hex, masked, plain, shown};
+use crate::ws::frames::{CLOSE, TEXT, Transcript, close, hex, masked, plain, shown};
 use crate::ws::peer::{Drive, Peer, collect, drive, echo, serve, within};
 use crate::ws::pipe::{Knobs, pipe};
 
@@ -59,6 +59,47 @@ async fn is_closed(delivery: Delivery, by: Drive, sent: &[u8], seen: &[u8], code
     assert_eq!(info.code.map(u16::from), code);
     assert_eq!(info.reported_code(), code.unwrap_or(1005));
     assert!(info.clean && info.initiator == Initiator::Remote, "{info:?}");
+}
+
+#[test]
+pub(in crate::ws) fn messages_before_a_close_frame_or_a_violation_are_answered_first() {
+    let hi = masked(TEXT, "Hi");
+    for (last, code) in [(masked(CLOSE, close(3000, "")), 3000), (hex("c1 80 00000000"), 1002)] {
+        for count in [1, 3, 100] {
+            for by in Drive::BOTH {
+                eprintln!("{count}, {}, {by:?}", shown(&last));
+                within(async {
+                    let (stream, end) = pipe(Knobs::default());
+                    drive(by, stream, Role::Server, &WebSocketOptions::default(), echo);
+                    let mut peer = Peer { end };
+                    peer.send([&*hi.repeat(count), &last].concat()).await;
+                    peer.expect(plain(TEXT, "Hi").repeat(count)).await;
+                    peer.expect_close(code).await;
+                });
+            }
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_goes_after_its_close_frame_has_ended_in_order() {
+    for by in Drive::BOTH {
+        within(async {
+            let (stream, end) = pipe(Knobs::default());
+            let (tell, told) = oneshot::channel();
+            drive(by, stream, Role::Server, &WebSocketOptions::default(), |mut ws| async move {
+                let _ = tell.send((collect(&mut ws).await, ws.close_info()));
+                Ok(())
+            });
+            let mut peer = Peer { end };
+            peer.send([masked(TEXT, "Hi"), masked(CLOSE, close(1001, ""))].concat()).await;
+            drop(peer);
+            let ((messages, end), info) = told.await.unwrap();
+            assert_eq!(messages.len(), 1);
+            assert!(end.is_ok(), "{end:?}");
+            assert_eq!(info.unwrap().reported_code(), 1001);
+        });
+    }
 }
 
 #[test]
@@ -117,7 +158,7 @@ fn close_frames_that_cross_are_one_clean_end() {
             peer.send(masked(CLOSE, close(3000, ""))).await;
             let rest = peer.rest().await;
             drop(peer);
-            assert_eq!(rest.iter().filter(|byte| **byte == CLOSE).count(), 1, "{rest:02x?}");
+            assert!(Transcript::of(&rest, false).close.is_some(), "{rest:02x?}");
             // Either close frame may have been the first.
             if let Ok(info) = told.await.unwrap() {
                 assert!(info.clean, "{info:?}");

@@ -43,8 +43,8 @@ pub(in crate::ws) fn messages_of_every_size_are_echoed() {
 
 #[test]
 pub(in crate::ws) fn fragments_are_joined_in_order_whatever_comes_between() {
-    let ping = "89 81 00000000 70";
-    let pong = "8a 01 70";
+    let asked = "89 81 00000000 70";
+    let answered = "8a 01 70";
     let cases = [
         ("two fragments", "01 83 00000000 48656c  80 82 00000000 6c6f", "81 05 48656c6c6f"),
         ("three binary", "02 81 00000000 ff 00 81 00000000 fe 80 81 00000000 fd", "82 03 fffefd"),
@@ -57,8 +57,8 @@ pub(in crate::ws) fn fragments_are_joined_in_order_whatever_comes_between() {
     ];
     let mut exchanges: Vec<Exchange> =
         cases.iter().map(|(what, sent, seen)| exchange(what, hex(sent), hex(seen))).collect();
-    let between = format!("01 81 00000000 61 {ping} 00 81 00000000 62 {ping} 80 81 00000000 63");
-    let pongs = format!("{pong} {pong} 81 03 616263");
+    let between = format!("01 81 00000000 61 {asked} 00 81 00000000 62 {asked} 80 81 00000000 63");
+    let pongs = format!("{answered} {answered} 81 03 616263");
     exchanges.push(exchange("pings between", hex(&between), hex(&pongs)));
     let between = "01 81 00000000 61 8a 81 00000000 70 80 81 00000000 63";
     exchanges.push(exchange("a pong between", hex(between), hex("81 02 6163")));
