@@ -182,7 +182,7 @@ impl Core {
         for _ in 0..READS_PER_TURN {
             self.write(cx);
             let has_progressed = match self.phase {
-                Phase::Open => self.can_read_ahead() && self.fill(cx, false).is_ready(),
+                Phase::Open => self.can_read_ahead() && self.read_ahead(cx).is_ready(),
                 Phase::Closing => self.continue_closing(cx),
                 Phase::Lingering { .. } => self.linger(cx),
                 Phase::Gone => return,
@@ -410,7 +410,7 @@ impl Core {
     /// Waits for the close frames of both sides; true if something happened.
     fn continue_closing(&mut self, cx: &mut Context<'_>) -> bool {
         if self.end.is_none() {
-            return self.fill(cx, false).is_ready();
+            return self.read_ahead(cx).is_ready();
         }
         let is_written = self.outbox.is_empty();
         if is_written {
@@ -653,7 +653,16 @@ impl Core {
     }
 
     fn can_read_ahead(&self) -> bool {
-        self.parked != Parked::InTask && self.deferred.is_none() && !self.is_full()
+        let may_read = match self.parked {
+            Parked::InTask => false,
+            Parked::Elsewhere => !self.has_item() || !self.is_full(),
+            Parked::Nobody => !self.is_full(),
+        };
+        may_read && self.deferred.is_none()
+    }
+
+    fn read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.fill(cx, self.parked != Parked::Nobody)
     }
 
     /// Does this side take more from the stream? If not, the peer's clock stands still.

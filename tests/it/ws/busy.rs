@@ -4,8 +4,10 @@ use std::future::Future;
 use std::pin::pin;
 
 use async_std::task;
+use futures::StreamExt;
 use futures::channel::oneshot;
 use futures::future::{join_all, pending};
+use futures::stream::FuturesUnordered;
 use tidewire::{Error, Frame, OpCode, Result, Role, WebSocket, WebSocketOptions};
 
 use super::frames::{CLOSE, PING, TEXT, Transcript, close, hex, masked, plain};
@@ -80,22 +82,30 @@ fn a_handler_that_waits_for_something_else_learns_of_the_close() {
 
 #[test]
 fn the_close_is_noticed_behind_messages_that_nobody_has_received() {
-    // All within the read-ahead of 64 KiB, in bytes.
-    for (count, len) in [(1, 60_000), (60, 1000), (1000, 1)] {
-        eprintln!("{count} messages of {len} bytes");
-        within(async {
-            let (tell, told) = oneshot::channel();
-            let mut peer = serve(&options(), |mut ws| async move {
-                ws.closed().await;
-                let _ = tell.send(collect(&mut ws).await.0.len());
-                Ok(())
-            });
-            peer.send(masked(TEXT, "x".repeat(len)).repeat(count)).await;
-            peer.send(masked(CLOSE, "")).await;
-            peer.expect_hex("88 00").await;
-            assert_eq!(told.await, Ok(count));
+    is_noticed_behind(1, 60_000);
+    is_noticed_behind(60, 1000);
+}
+
+#[test]
+fn the_close_is_noticed_behind_many_short_messages_that_nobody_has_received() {
+    is_noticed_behind(200, 10);
+}
+
+/// A close frame behind messages that are fewer bytes than are read ahead.
+fn is_noticed_behind(count: usize, len: usize) {
+    eprintln!("{count} messages of {len} bytes");
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let mut peer = serve(&options(), |mut ws| async move {
+            ws.closed().await;
+            let _ = tell.send(collect(&mut ws).await.0.len());
+            Ok(())
         });
-    }
+        peer.send(masked(TEXT, "x".repeat(len)).repeat(count)).await;
+        peer.send(masked(CLOSE, "")).await;
+        peer.expect_hex("88 00").await;
+        assert_eq!(told.await, Ok(count));
+    });
 }
 
 #[test]
@@ -144,10 +154,34 @@ fn a_websocket_that_moved_to_another_task_receives_more_than_is_read_ahead() {
             peer.send(masked(PING, "p")).await;
             peer.expect_hex("8a 01 70").await;
             peer.send(masked(0x80, "end")).await;
-            let whole = [&[7; 70_000], b"end".as_slice()].concat();
+            let whole = [&*vec![7; 70_000], b"end"].concat();
             peer.expect(plain(0x82, whole)).await;
         });
     }
+}
+
+#[test]
+fn a_recv_below_a_waker_of_its_own_is_woken() {
+    within(async {
+        let mut peer = serve(&options(), |mut ws| async move {
+            loop {
+                // Each member of this set is polled when its own waker was woken, and not else.
+                let mut calls: FuturesUnordered<_> = [ws.recv()].into_iter().collect();
+                let Some(message) = calls.next().await.transpose()?.flatten() else { break };
+                drop(calls);
+                ws.send(message).await?;
+            }
+            Ok(())
+        });
+        for len in [1, 100, 40_000] {
+            peer.send([masked(0x01, "x".repeat(len)), masked(PING, "p")].concat()).await;
+            peer.expect_hex("8a 01 70").await;
+            peer.send(masked(0x80, "y")).await;
+            peer.expect(plain(TEXT, "x".repeat(len) + "y")).await;
+        }
+        peer.send(masked(CLOSE, "")).await;
+        peer.expect_hex("88 00").await;
+    });
 }
 
 #[test]

@@ -54,6 +54,7 @@ const MUSTS: &[Must] = &[
     ("6.2", "a server removes the mask of what it receives", data::messages_of_every_size_are_echoed),
     ("7.1.5", "without a close frame the code is 1006, without a code 1005", closing::a_stream_that_ends_without_a_close_frame_is_an_error_and_not_clean),
     ("7.1.7", "nothing is processed once the connection has failed", violations::nothing_that_follows_a_violation_is_read),
+    ("7.1.7", "nothing is answered once the connection has failed", violations::a_ping_behind_a_violation_is_not_answered),
     ("7.1.7", "a client does not end the stream before the server", closing::a_client_waits_for_the_server_to_end_the_stream),
     ("7.3", "a peer that does not answer is not waited for without end", pressure::a_peer_that_does_not_answer_the_close_frame_is_given_up_after_the_close_timeout),
     ("7.4.1", "1005, 1006 and 1015 are not sent", closing::codes_that_may_not_travel_are_refused_and_nothing_is_sent),

@@ -45,16 +45,17 @@ async fn try_one(seed: u64) {
     let mut rng = Rng::new(seed);
     let by = if rng.one_in(2) { Drive::Task } else { Drive::Caller };
     let is_moved = rng.one_in(3);
-    let (stream, end) = pipe(Knobs {
+    let knobs = Knobs {
         read: pick(&mut rng, [1, 7, 100, usize::MAX]),
         write: pick(&mut rng, [1, 7, 100, usize::MAX]),
         in_flight: pick(&mut rng, [16, 200, 5_000, usize::MAX]),
         stutter: Stutter::Random(seed),
-    });
+    };
+    let (stream, end) = pipe(knobs);
     let options = WebSocketOptions::default()
         .send_buffer_size(pick(&mut rng, [1, 60, 2_000, 64 << 10]))
         .read_ahead_size(pick(&mut rng, [0, 60, 2_000, 64 << 10]));
-    eprintln!("{by:?}, moved: {is_moved}, {stream:?}, {options:?}");
+    eprintln!("{by:?}, moved: {is_moved}, {knobs:?}, {options:?}");
 
     let (tell, told) = oneshot::channel();
     let handler_rng = rng.clone();
@@ -62,9 +63,9 @@ async fn try_one(seed: u64) {
         let work = Handler::new(ws, handler_rng).run().map(|outcome| tell.send(outcome));
         // A handler may give its connection to another task, and return.
         if is_moved {
-            drop(task::spawn(work))
+            drop(task::spawn(work));
         } else {
-            drop(work.await)
+            drop(work.await);
         }
         Ok(())
     });

@@ -1,11 +1,12 @@
 //! Frames that break a rule, and the close code each is answered with (RFC 6455 §5, §7.1.7).
 
 use futures::channel::oneshot;
+use futures::future::pending;
 use tidewire::{Error, Role, WebSocketOptions};
 
 use super::{Violation, each_fails_the_connection, violation};
 use crate::ws::frames::{hex, shown};
-use crate::ws::peer::{collect, serve, within};
+use crate::ws::peer::{collect, echo, serve, within};
 
 fn each_is_a_protocol_error(violations: &[(&str, &str)]) {
     let violations: Vec<_> =
@@ -136,20 +137,40 @@ fn a_violation_is_told_although_the_handler_waits_for_something_else() {
         violation("no mask", "81 00", 1002),
         violation("long text", "81 fe 0080 00000000 ff", 1007),
         violation("a message that is too big", "82 ff 0000000000100001 00000000", 1009),
-        violation("short text", "81 81 00000000 ff", 1007),
     ];
-    for Violation { what, sent, code } in violations {
-        eprintln!("{what}: {}", shown(&sent));
+    for violation in violations {
+        is_told_to_the_peer_of_a_busy_handler(&violation);
+    }
+}
+
+#[test]
+fn short_text_that_is_not_utf_8_is_told_although_the_handler_waits_for_something_else() {
+    let violation = violation("short text", "81 81 00000000 ff", 1007);
+    is_told_to_the_peer_of_a_busy_handler(&violation);
+}
+
+fn is_told_to_the_peer_of_a_busy_handler(Violation { what, sent, code }: &Violation) {
+    eprintln!("{what}: {}", shown(sent));
+    within(async {
+        let mut peer = serve(&WebSocketOptions::default(), |ws| async move {
+            let _ws = ws;
+            pending().await
+        });
+        peer.send(sent).await;
+        peer.expect_close(*code).await;
+    });
+}
+
+#[test]
+pub(in crate::ws) fn a_ping_behind_a_violation_is_not_answered() {
+    for (violation, code) in
+        [("c1 80 00000000", 1002), ("81 fe 0080 00000000 ff", 1007), ("81 81 00000000 ff", 1007)]
+    {
+        eprintln!("{violation}");
         within(async {
-            let (go, gone) = oneshot::channel::<()>();
-            let mut peer = serve(&WebSocketOptions::default(), |ws| async move {
-                let _ = gone.await;
-                drop(ws);
-                Ok(())
-            });
-            peer.send(sent).await;
-            assert_eq!(peer.frame().await.close_code(), Some(code));
-            drop(go);
+            let mut peer = serve(&WebSocketOptions::default(), echo);
+            peer.send([hex(violation), hex("89 80 00000000")].concat()).await;
+            peer.expect_close(code).await;
         });
     }
 }
