@@ -380,6 +380,38 @@ pub(super) fn no_message_follows_the_close_frame_that_another_task_sends_meanwhi
 }
 
 #[test]
+fn what_was_sent_before_another_task_closes_goes_out_first() {
+    within(async {
+        let mut peer = serve(&options(), |mut ws| async move {
+            ws.send("before").await?;
+            meanwhile(patience(1, ws.sender().close(1000_u16, "")));
+            Ok(())
+        });
+        peer.expect(plain(TEXT, "before")).await;
+        peer.send(masked(CLOSE, close(1000, ""))).await;
+        peer.expect_close(1000).await;
+    });
+}
+
+#[test]
+fn what_was_sent_before_another_task_sends_goes_out_first() {
+    within(async {
+        let mut peer = serve(&options(), |mut ws| async move {
+            ws.send("first").await?;
+            meanwhile(ws.sender().send("second"))?;
+            ws.send("third").await?;
+            meanwhile(ws.sender().ping("fourth"))?;
+            Ok(())
+        });
+        for (head, payload) in
+            [(TEXT, "first"), (TEXT, "second"), (TEXT, "third"), (PING, "fourth")]
+        {
+            peer.expect(plain(head, payload)).await;
+        }
+    });
+}
+
+#[test]
 pub(super) fn no_message_falls_between_the_fragments_that_another_task_sends_meanwhile() {
     within(async {
         let (tell, told) = oneshot::channel();

@@ -1,0 +1,189 @@
+//! The end of a connection: the closing handshake, failures, deadlines, and what is left of the stream
+//! ([RFC 6455 §7]).
+//!
+//! [RFC 6455 §7]: https://www.rfc-editor.org/rfc/rfc6455#section-7
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::io::{AsyncRead, AsyncWrite};
+
+use super::{Core, Deferred, Phase};
+use crate::error::{Error, Timeout};
+use crate::ws::connection::deadlines::Deadline;
+use crate::ws::connection::scratch;
+use crate::ws::connection::stats::{CloseInfo, Initiator};
+use crate::ws::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, Role};
+
+/// How long to wait for the end of the stream, after the closing handshake.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl Core {
+    /// Ends the connection as the peer's last frame demands; true if there was one.
+    pub(in crate::ws::connection) fn take_up_deferred(&mut self) -> bool {
+        match self.deferred.take() {
+            Some(Deferred::Close(reply)) => {
+                self.end.get_or_insert(Ok(()));
+                self.queue_close(reply);
+            }
+            Some(Deferred::Failure(error)) => {
+                self.fail(Error::Protocol(error), error.close_code());
+            }
+            None => return false,
+        }
+        true
+    }
+
+    /// Begins the closing handshake, unless it has begun.
+    pub(in crate::ws::connection) fn begin_close(&mut self, frame: Option<CloseFrame>) {
+        if self.phase == Phase::Open && !self.take_up_deferred() {
+            self.queue_close(frame);
+        }
+    }
+
+    pub(super) fn queue_close(&mut self, frame: Option<CloseFrame>) {
+        let payload = frame.as_ref().map_or_else(Payload::empty, |frame| frame.encode().into());
+        if self.state.send_close(frame) {
+            self.push(&mut Some(Frame::from_payload(true, OpCode::Close, payload)));
+            self.deadlines.start_close(Deadline::Close, self.settings.close_timeout);
+        }
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+            self.has_news = true;
+        }
+    }
+
+    /// Fails the connection (§7.1.7): tells the peer why, and waits for nothing more from it.
+    pub(super) fn fail(&mut self, error: Error, code: CloseCode) {
+        log::debug!("connection failed: {error}");
+        let frame = CloseFrame::lossy(code, &error.to_string());
+        self.end.get_or_insert(Err(error));
+        self.queue_close(Some(frame));
+    }
+
+    /// The stream is lost.
+    pub(super) fn lose(&mut self, error: io::Error) {
+        if self.state.can_send() {
+            self.initiator = Initiator::Remote;
+        }
+        if matches!(self.deferred, Some(Deferred::Close(_))) {
+            // The peer has said good-bye; that it did not wait for ours is no failure.
+            self.end.get_or_insert(Ok(()));
+        }
+        self.drop_stream(Error::from(error));
+    }
+
+    /// Ends the connection where it is; `error` unless it has ended already.
+    fn drop_stream(&mut self, error: Error) {
+        self.end.get_or_insert(Err(error));
+        self.phase = Phase::Gone;
+        self.deferred = None;
+        self.has_news = true;
+        self.stream = None;
+        self.unread = Bytes::new();
+        self.pong = None;
+        self.outbox.clear();
+        self.held_back.clear();
+        self.deadlines.clear();
+    }
+
+    /// Waits for the close frames of both sides; true if something happened.
+    pub(super) fn continue_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.end.is_none() {
+            return self.read_ahead(cx).is_ready();
+        }
+        let is_written = self.outbox.is_empty();
+        if is_written {
+            self.phase = Phase::Lingering { has_ended: false };
+            self.has_news = true;
+            self.deadlines.start_close(Deadline::Linger, LINGER.min(self.settings.close_timeout));
+        }
+        is_written
+    }
+
+    /// Reads to the end of the stream, and drops it; true if something happened.
+    pub(super) fn linger(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        if self.phase == (Phase::Lingering { has_ended: false }) && self.role == Role::Server {
+            // The server ends the stream first (§7.1.1), so that TIME_WAIT stays with it.
+            if Pin::new(&mut *stream).poll_close(cx).is_pending() {
+                return false;
+            }
+            self.phase = Phase::Lingering { has_ended: true };
+        }
+        let read = scratch::with_read_buffer(|buf| Pin::new(stream).poll_read(cx, buf));
+        match read {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(len)) if len > 0 => {}
+            Poll::Ready(_) => self.drop_stream(Error::Closed),
+        }
+        true
+    }
+
+    pub(super) fn check_deadlines(&mut self, cx: &mut Context<'_>) {
+        match self.settings.message_timeout {
+            Some(timeout) if self.decoder.is_inside_message() && self.is_reading() => {
+                self.deadlines.start_message(self.stats.messages_in, timeout);
+            }
+            _ => self.deadlines.stop_message(),
+        }
+        match self.deadlines.poll(cx) {
+            None => return,
+            Some(Deadline::Message(_)) => {
+                self.fail(Error::Timeout(Timeout::Message), CloseCode::POLICY_VIOLATION);
+            }
+            Some(Deadline::Deferred) => {
+                self.take_up_deferred();
+            }
+            Some(Deadline::Send) => self.drop_stream(Error::Timeout(Timeout::Send)),
+            Some(Deadline::Close) => self.drop_stream(Error::Timeout(Timeout::Close)),
+            Some(Deadline::Linger) => self.drop_stream(Error::Closed),
+        }
+        // What follows from it happens in the next turn.
+        cx.waker().wake_by_ref();
+    }
+
+    /// How the connection ended, once it has.
+    pub(in crate::ws::connection) fn close_info(&self) -> Option<CloseInfo> {
+        let has_ended = self.end.is_some() || matches!(self.deferred, Some(Deferred::Close(_)));
+        has_ended.then(|| CloseInfo::new(&self.state, self.initiator))
+    }
+
+    /// Is the connection open, as far as one can know?
+    pub(in crate::ws::connection) fn is_open(&self) -> bool {
+        self.phase == Phase::Open && self.deferred.is_none()
+    }
+
+    /// Is the closing handshake over, as far as a caller should wait for it?
+    pub(in crate::ws::connection) fn is_settled(&self) -> bool {
+        let is_lingering = matches!(self.phase, Phase::Lingering { .. });
+        self.is_gone() || (is_lingering && self.has_task)
+    }
+
+    /// Is the stream dropped?
+    pub(in crate::ws::connection) fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// The connection's task is gone, and with it whoever would read, write and close.
+    pub(in crate::ws::connection) fn lose_task(&mut self) {
+        (self.has_task, self.task_waker) = (false, None);
+        if !self.is_gone() {
+            self.drop_stream(Error::Closed);
+        }
+    }
+
+    /// Ends a connection that nobody reads or writes for any more: one attempt, no waiting.
+    pub(in crate::ws::connection) fn abandon(&mut self, cx: &mut Context<'_>, code: CloseCode) {
+        self.begin_close(Some(CloseFrame::lossy(code, "")));
+        self.write(cx);
+        if let Some(stream) = &mut self.stream {
+            // Whether it succeeds or not, the stream is dropped now.
+            let _ = Pin::new(stream).poll_close(cx);
+        }
+        self.drop_stream(Error::Closed);
+    }
+}

@@ -1,0 +1,222 @@
+//! One connection, from the stream to the queues of both directions.
+//!
+//! Everything here happens under the connection's lock and never waits: what cannot go on leaves
+//! the connection's waker with the stream or the timer. Who calls, and when, is `task.rs` for a
+//! connection with a task of its own, and the methods of [`WebSocket`](super::WebSocket) else.
+//!
+//! This file holds what a connection consists of and the turn of its task; `receive`, `send` and
+//! `close` hold what is done with it.
+
+mod close;
+mod receive;
+mod send;
+
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+
+use super::deadlines::Deadlines;
+use super::inbox::Inbox;
+use super::outbox::Outbox;
+use super::stats::{Initiator, Stats};
+use crate::error::Result;
+use crate::stream::Stream;
+use crate::ws::options::Settings;
+use crate::ws::proto::{CloseFrame, Decoder, Payload, ProtocolError, Role, Run, State};
+
+/// Reads per turn, so that a peer who never stops cannot keep the thread.
+const READS_PER_TURN: usize = 16;
+
+/// Messages per turn, for the same reason.
+pub(in crate::ws::connection) const MESSAGES_PER_TURN: usize = 64;
+
+/// How far the connection is closed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Phase {
+    Open,
+    /// A close frame is queued: wait for it to be written, and for the peer's.
+    Closing,
+    /// Our half of the stream is ended: read to the end of the other, so that what the peer still
+    /// sends cannot turn our close frame into a reset.
+    Lingering {
+        has_ended: bool,
+    },
+    /// The stream is dropped.
+    Gone,
+}
+
+/// The end of what the peer has to say, for as long as the messages before it wait: their replies
+/// come first.
+#[derive(Debug)]
+enum Deferred {
+    /// A close frame, to be answered with this.
+    Close(Option<CloseFrame>),
+    /// A violation of the protocol.
+    Failure(ProtocolError),
+}
+
+/// Who waits in `recv`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::ws::connection) enum Parked {
+    Nobody,
+    /// The handler, in the connection's own task: it reads for itself.
+    InTask,
+    /// Somebody the connection's task has to wake.
+    Elsewhere,
+}
+
+/// What the connection is read by; the first call decides.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(in crate::ws::connection) enum Mode {
+    Undecided,
+    Messages,
+    Frames,
+}
+
+#[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(in crate::ws::connection) struct Core {
+    stream: Option<Stream>,
+    decoder: Decoder,
+    /// Bytes that were read and not decoded yet.
+    unread: Bytes,
+    /// Short messages before everything in the inbox.
+    run: Run,
+    pub(in crate::ws::connection) inbox: Inbox,
+    pub(in crate::ws::connection) outbox: Outbox,
+    /// Messages that wait for the last fragment of another.
+    held_back: Outbox,
+    /// The payload of the latest ping, when the outbox was too full for its pong.
+    pong: Option<Payload>,
+    pub(in crate::ws::connection) state: State,
+    phase: Phase,
+    /// What arrived behind messages that nobody has received yet.
+    deferred: Option<Deferred>,
+    /// Is the caller in `recv`, so that the rest of a message is taken whatever is queued?
+    is_wanted: bool,
+    /// Does all that still comes after our close frame go unread?
+    is_discarding: bool,
+    /// May the last batch that was handed over still hold messages?
+    is_handed_over: bool,
+    end: Option<Result<()>>,
+    initiator: Initiator,
+    settings: Settings,
+    deadlines: Deadlines,
+    stats: Stats,
+    role: Role,
+    mode: Mode,
+    pub(in crate::ws::connection) parked: Parked,
+    /// Messages that may still pass in this turn.
+    pub(in crate::ws::connection) budget: usize,
+    /// Has the connection a task that reads, writes and closes for it?
+    pub(in crate::ws::connection) has_task: bool,
+    /// The waker of that task, to tell whether a caller runs in it.
+    task_waker: Option<Waker>,
+    /// Has that task been woken to write?
+    pub(in crate::ws::connection) is_write_scheduled: bool,
+    /// Is the `WebSocket` dropped?
+    pub(in crate::ws::connection) is_abandoned: bool,
+    /// Has something happened that senders, or those who wait for the end, wait for?
+    pub(in crate::ws::connection) has_news: bool,
+    /// Does anybody wait for news?
+    pub(in crate::ws::connection) has_listeners: bool,
+}
+
+impl Core {
+    pub(in crate::ws::connection) fn new(
+        stream: Stream,
+        unread: Bytes,
+        role: Role,
+        settings: Settings,
+    ) -> Self {
+        Self {
+            stream: Some(stream),
+            decoder: Decoder::new(role, settings.limits),
+            unread,
+            run: Run::default(),
+            inbox: Inbox::default(),
+            outbox: Outbox::new(role),
+            held_back: Outbox::new(role),
+            pong: None,
+            state: State::default(),
+            phase: Phase::Open,
+            deferred: None,
+            is_wanted: false,
+            is_discarding: false,
+            is_handed_over: false,
+            end: None,
+            initiator: Initiator::Local,
+            settings,
+            deadlines: Deadlines::default(),
+            stats: Stats::new(),
+            role,
+            mode: Mode::Undecided,
+            parked: Parked::Nobody,
+            budget: MESSAGES_PER_TURN,
+            has_task: false,
+            task_waker: None,
+            is_write_scheduled: false,
+            is_abandoned: false,
+            has_news: false,
+            has_listeners: false,
+        }
+    }
+
+    /// Writes, reads ahead and closes as far as possible without waiting.
+    pub(in crate::ws::connection) fn service(&mut self, cx: &mut Context<'_>) {
+        self.inbox.release();
+        for _ in 0..READS_PER_TURN {
+            self.write(cx);
+            let has_progressed = match self.phase {
+                Phase::Open => self.can_read_ahead() && self.read_ahead(cx).is_ready(),
+                Phase::Closing => self.continue_closing(cx),
+                Phase::Lingering { .. } => self.linger(cx),
+                Phase::Gone => return,
+            };
+            if !has_progressed {
+                return self.check_deadlines(cx);
+            }
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    /// The connection's task polls its handler.
+    ///
+    /// True if the waker of the task is a new one.
+    pub(in crate::ws::connection) fn begin_turn(&mut self, waker: &Waker) -> bool {
+        let is_new = !self.task_waker.as_ref().is_some_and(|known| known.will_wake(waker));
+        if is_new {
+            self.task_waker = Some(waker.clone());
+        }
+        self.has_task = true;
+        self.budget = MESSAGES_PER_TURN;
+        if self.parked == Parked::InTask {
+            self.parked = Parked::Nobody;
+        }
+        is_new
+    }
+
+    /// Does `cx` belong to the connection's task?
+    pub(in crate::ws::connection) fn is_in_task(&self, cx: &Context<'_>) -> bool {
+        self.task_waker.as_ref().is_some_and(|task| task.will_wake(cx.waker()))
+    }
+
+    pub(in crate::ws::connection) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// What passed so far.
+    pub(in crate::ws::connection) fn stats(&self) -> Stats {
+        let sent = &self.outbox.counts;
+        Stats {
+            frames_out: sent.frames,
+            messages_out: sent.messages,
+            payload_bytes_out: sent.payload_bytes,
+            ..self.stats
+        }
+    }
+}
+
+fn as_u64(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}

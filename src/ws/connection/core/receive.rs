@@ -1,0 +1,242 @@
+//! From the stream into the queue of what has arrived.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use futures::io::AsyncRead;
+
+use super::{Core, Deferred, Mode, Parked, Phase, as_u64};
+use crate::error::Result;
+use crate::ws::connection::deadlines::Deadline;
+use crate::ws::connection::inbox::Inbox;
+use crate::ws::connection::scratch;
+use crate::ws::connection::stats::Initiator;
+use crate::ws::proto::{CloseFrame, Frame, OpCode, Payload, Run};
+
+/// Control frames kept for a caller who has not said yet whether it reads frames.
+const CONTROLS_KEPT: usize = 32;
+
+impl Core {
+    /// The caller has received all that was handed over, and asks for more.
+    ///
+    /// The mode decides whether control frames are kept for it.
+    pub(in crate::ws::connection) fn ask(&mut self, mode: Mode) {
+        self.is_handed_over = false;
+        if self.mode != mode {
+            self.mode = mode;
+            if mode == Mode::Messages {
+                self.inbox.drop_controls();
+            }
+        }
+    }
+
+    /// Reads once and decodes what was read; pending when nothing is there.
+    ///
+    /// `is_wanted` if somebody waits for the rest of a message, whatever else is queued.
+    pub(in crate::ws::connection) fn fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        is_wanted: bool,
+    ) -> Poll<()> {
+        if self.end.is_some() || self.deferred.is_some() {
+            return Poll::Pending;
+        }
+        if !self.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.unread);
+            let mut input = &*unread;
+            self.decode(&mut input, is_wanted);
+            let used = unread.len() - input.len();
+            unread.advance(used);
+            self.unread = unread;
+            return Poll::Ready(());
+        }
+        scratch::with_read_buffer(|buf| {
+            let Some(stream) = &mut self.stream else { return Poll::Pending };
+            match Pin::new(stream).poll_read(cx, buf) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(0)) => self.lose(io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(Ok(len)) => {
+                    self.stats.wire_bytes_in += as_u64(len);
+                    let mut input = buf.get(..len).unwrap_or_default();
+                    self.decode(&mut input, is_wanted);
+                    self.unread = Bytes::copy_from_slice(input);
+                }
+                Poll::Ready(Err(error)) => self.lose(error),
+            }
+            Poll::Ready(())
+        })
+    }
+
+    /// Takes frames off the front of `input` until it is used up or enough is queued.
+    fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
+        self.is_wanted = is_wanted;
+        self.take_run(input);
+        while !self.has_enough() {
+            match self.decoder.next(input) {
+                Ok(Some(frame)) => self.accept(frame),
+                Ok(None) => return,
+                Err(error) => self.defer(Deferred::Failure(error)),
+            }
+            if self.end.is_some() || self.deferred.is_some() {
+                // Whatever follows a close frame is not for us (§5.5.1, §7.1.7).
+                *input = &[];
+                return;
+            }
+        }
+    }
+
+    /// Takes whole messages as they are, if they come first and are asked for as messages.
+    fn take_run(&mut self, input: &mut &[u8]) {
+        if !self.inbox.is_empty() || self.mode == Mode::Frames || self.phase != Phase::Open {
+            return;
+        }
+        if self.run.len() == 0 {
+            self.run = Run::in_buffer(scratch::take_run());
+        }
+        let (messages, payload_bytes) = self.decoder.fill_run(&mut self.run, input);
+        self.stats.frames_in += as_u64(messages);
+        self.stats.messages_in += as_u64(messages);
+        self.stats.payload_bytes_in += as_u64(payload_bytes);
+        if self.run.len() == 0 {
+            scratch::put_run(std::mem::take(&mut self.run).into_buffer());
+        }
+    }
+
+    fn accept(&mut self, frame: Frame) {
+        self.stats.frames_in += 1;
+        match frame.opcode() {
+            OpCode::Continuation | OpCode::Text | OpCode::Binary => {
+                self.stats.payload_bytes_in += as_u64(frame.payload().len());
+                self.stats.messages_in += u64::from(frame.fin());
+                self.accept_data(frame);
+                return;
+            }
+            OpCode::Ping => {
+                self.stats.pings_in += 1;
+                if self.settings.auto_pong && self.state.can_send() {
+                    self.pong = Some(Payload::copy_from(frame.payload()));
+                    self.queue_pong();
+                }
+            }
+            OpCode::Pong => self.stats.pongs_in += 1,
+            OpCode::Close => self.accept_close(frame.payload()),
+        }
+        let is_shown = match self.mode {
+            Mode::Messages => false,
+            Mode::Undecided => self.inbox.controls() < CONTROLS_KEPT,
+            Mode::Frames => true,
+        };
+        if is_shown {
+            self.inbox.push(frame);
+        }
+    }
+
+    /// Queues a data frame, unless it comes after our close frame and nobody asks for it: then it
+    /// and all that follows is discarded, so that the peer's close frame is found.
+    fn accept_data(&mut self, frame: Frame) {
+        let is_unwanted = !self.is_wanted && self.parked == Parked::Nobody && self.is_full();
+        if self.phase != Phase::Open && is_unwanted {
+            self.is_discarding = true;
+        }
+        if self.is_discarding {
+            self.inbox.drop_unfinished();
+        } else {
+            self.inbox.push(frame);
+        }
+    }
+
+    /// Answers the latest ping, unless the peer leaves too much unread: a flood of pings then
+    /// costs one payload, and §5.5.3 allows to answer the last of them only.
+    pub(super) fn queue_pong(&mut self) {
+        if self.outbox.len() >= self.settings.send_buffer_size || !self.state.can_send() {
+            return;
+        }
+        if let Some(payload) = self.pong.take() {
+            self.push(&mut Some(Frame::from_payload(true, OpCode::Pong, payload)));
+        }
+    }
+
+    fn accept_close(&mut self, payload: &[u8]) {
+        // The decoder has checked the payload.
+        let frame = CloseFrame::decode(payload).unwrap_or_default();
+        if self.state.can_send() {
+            self.initiator = Initiator::Remote;
+        }
+        let reply = frame.as_ref().map(|frame| CloseFrame::lossy(frame.code(), ""));
+        self.state.receive_close(frame);
+        self.has_news = true;
+        self.defer(Deferred::Close(reply));
+    }
+
+    /// Takes the end up now, or once the messages before it are received.
+    fn defer(&mut self, deferred: Deferred) {
+        self.deferred = Some(deferred);
+        let is_waited_for = self.run.len() > 0 || self.inbox.has_data() || self.is_handed_over;
+        if is_waited_for && self.phase == Phase::Open {
+            self.deadlines.start_close(Deadline::Deferred, self.settings.close_timeout);
+        } else {
+            self.take_up_deferred();
+        }
+    }
+
+    /// Hands what is queued over to the caller, as far as the turn allows.
+    pub(in crate::ws::connection) fn take_batch(&mut self, run: &mut Run, inbox: &mut Inbox) {
+        self.parked = Parked::Nobody;
+        self.is_handed_over = true;
+        *run = self.run.take(self.budget);
+        self.budget = self.budget.saturating_sub(run.len());
+        if self.run.len() == 0 {
+            self.budget = self.budget.saturating_sub(self.inbox.units());
+            inbox.append(&mut self.inbox);
+        }
+    }
+
+    /// Is there what the caller reads the connection by?
+    pub(in crate::ws::connection) fn has_item(&self) -> bool {
+        match self.mode {
+            Mode::Messages => self.run.len() > 0 || self.inbox.has_message(),
+            Mode::Frames | Mode::Undecided => self.run.len() > 0 || !self.inbox.is_empty(),
+        }
+    }
+
+    /// What `recv` returns when nothing is left to receive.
+    ///
+    /// A connection without a task is closed to its last step by whoever waits in `recv`.
+    pub(in crate::ws::connection) fn recv_end(&self) -> Option<Result<()>> {
+        if self.has_task || self.is_gone() { self.end.clone() } else { None }
+    }
+
+    pub(super) fn can_read_ahead(&self) -> bool {
+        let may_read = match self.parked {
+            Parked::InTask => false,
+            Parked::Elsewhere => !self.has_item() || !self.is_full(),
+            Parked::Nobody => !self.is_full(),
+        };
+        may_read && self.deferred.is_none()
+    }
+
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.fill(cx, self.parked != Parked::Nobody)
+    }
+
+    /// Does this side take more from the stream? If not, the peer's clock stands still.
+    pub(super) fn is_reading(&self) -> bool {
+        self.parked != Parked::Nobody || !self.is_full()
+    }
+
+    /// Is enough queued, when nobody waits for it?
+    fn is_full(&self) -> bool {
+        let queued = [self.run.held(), self.inbox.bytes(), self.decoder.buffered()];
+        queued.into_iter().fold(0, usize::saturating_add) > self.settings.read_ahead_size
+    }
+
+    fn has_enough(&self) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        let has_message = self.run.len() > 0 || self.inbox.has_message();
+        self.is_full() && (has_message || !self.is_wanted)
+    }
+}

@@ -1,0 +1,95 @@
+//! From the queue of what is sent to the stream.
+
+use std::task::{Context, Poll};
+
+use super::{Core, as_u64};
+use crate::error::{Error, Result};
+use crate::ws::connection::outbox::Outbox;
+use crate::ws::proto::Frame;
+
+impl Core {
+    /// Writes what is queued, as far as the stream takes it.
+    pub(in crate::ws::connection) fn write(&mut self, cx: &mut Context<'_>) {
+        self.is_write_scheduled = false;
+        self.queue_pong();
+        if self.outbox.is_empty() {
+            return;
+        }
+        let Some(stream) = &mut self.stream else { return };
+        let (written, result) = self.outbox.write(stream, cx);
+        self.stats.wire_bytes_out += as_u64(written);
+        if written > 0 || result.is_ready() {
+            self.deadlines.stop_send();
+            self.has_news = true;
+        }
+        match result {
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => self.lose(error),
+            Poll::Pending => {
+                if let Some(timeout) = self.settings.send_timeout {
+                    self.deadlines.start_send(timeout);
+                }
+            }
+        }
+    }
+
+    /// Queues a frame.
+    pub(in crate::ws::connection) fn push(&mut self, frame: &mut Option<Frame>) {
+        self.outbox.push(frame);
+        if !self.held_back.is_empty() && !self.state.is_sending_fragments() {
+            self.outbox.append(&mut self.held_back);
+        }
+    }
+
+    /// May the handler send without asking?
+    pub(in crate::ws::connection) fn can_stage(&self) -> bool {
+        self.send_error().is_none() && !self.state.is_sending_fragments()
+    }
+
+    /// Takes what the handler has staged. What another task has begun or ended meanwhile goes
+    /// first: the rest of its fragments, or the connection.
+    pub(in crate::ws::connection) fn unstage(&mut self, staged: &mut Outbox) {
+        if self.state.is_sending_fragments() {
+            self.held_back.append(staged);
+        } else if self.state.can_send() {
+            self.outbox.append(staged);
+        } else {
+            staged.clear();
+        }
+    }
+
+    /// Bytes that the handler may send before it has to ask.
+    pub(in crate::ws::connection) fn room(&self) -> usize {
+        if !self.can_stage() {
+            return 0;
+        }
+        self.settings.send_buffer_size.saturating_sub(self.outbox.len())
+    }
+
+    /// Has the outbox room for another message?
+    pub(in crate::ws::connection) fn has_room(&self) -> bool {
+        self.outbox.len() < self.settings.send_buffer_size
+    }
+
+    /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.
+    pub(in crate::ws::connection) fn is_written(&self, mark: u64) -> Option<Result<()>> {
+        if self.is_gone() {
+            let is_lost = self.stats.wire_bytes_out < mark;
+            return Some(if is_lost { Err(self.lost_error()) } else { Ok(()) });
+        }
+        (self.outbox.is_empty() || self.outbox.written() >= mark).then_some(Ok(()))
+    }
+
+    fn lost_error(&self) -> Error {
+        self.send_error().unwrap_or(Error::Closed)
+    }
+
+    /// Why nothing can be sent, if so.
+    pub(in crate::ws::connection) fn send_error(&self) -> Option<Error> {
+        match &self.end {
+            Some(Err(error)) => Some(error.clone()),
+            Some(Ok(())) => Some(Error::Closed),
+            None => (!self.state.can_send()).then_some(Error::Closed),
+        }
+    }
+}

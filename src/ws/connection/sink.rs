@@ -1,0 +1,48 @@
+//! The connection as a [`Stream`] and a [`Sink`] of messages.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures::{Sink, Stream};
+
+use super::WebSocket;
+use crate::error::{Error, Result};
+use crate::ws::message::Message;
+
+impl Stream for WebSocket {
+    type Item = Result<Message>;
+
+    /// The next message, as [`recv`](WebSocket::recv); ends after the first error.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.has_failed {
+            return Poll::Ready(None);
+        }
+        let result = ready!(self.poll_recv(cx));
+        self.has_failed = result.is_err();
+        Poll::Ready(result.transpose())
+    }
+}
+
+impl<M: Into<Message>> Sink<M> for WebSocket {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Self { shared, listener, .. } = &mut *self;
+        shared.poll_room(cx, listener)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {
+        self.shared.start_send(message.into())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Self { shared, listener, .. } = &mut *self;
+        shared.poll_written(cx, listener)
+    }
+
+    /// Closes the connection with 1000, as [`close`](WebSocket::close).
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Self { shared, listener, .. } = &mut *self;
+        shared.poll_closed(cx, listener)
+    }
+}

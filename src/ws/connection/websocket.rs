@@ -1,0 +1,433 @@
+//! The connection, as its user sees it.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use futures::io::{AsyncRead, AsyncWrite};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::core::{MESSAGES_PER_TURN, Mode, Parked};
+use super::inbox::Inbox;
+use super::scratch;
+use super::shared::{Listener, Shared};
+use super::stats::{CloseInfo, Stats};
+use super::task::ConnectionTask;
+use crate::error::Result;
+use crate::stream::Stream;
+use crate::ws::message::Message;
+use crate::ws::options::WebSocketOptions;
+use crate::ws::proto::{Frame, OpCode, Role, Run};
+use crate::ws::sender::Sender;
+
+/// A WebSocket connection.
+///
+/// # Cancel safety
+///
+/// Every future of this type may be dropped at any time: no byte and no message is lost, and the
+/// next call goes on. A dropped [`send`](Self::send) has queued the whole message, or nothing.
+///
+/// # Closing
+///
+/// Dropping the `WebSocket` closes the connection, with the code that the outcome of its handler
+/// gives: 1000 for `Ok`, 1011 for `Err` or a panic. [`close`](Self::close) says more.
+pub struct WebSocket {
+    pub(super) shared: Arc<Shared>,
+    /// A batch from the connection, so that most calls of `recv` take no lock: first this run,
+    /// then these frames.
+    run: Run,
+    inbox: Inbox,
+    /// The place of the `Sink` among those that wait.
+    pub(super) listener: Listener,
+    /// Has the `Stream` ended with an error?
+    pub(super) has_failed: bool,
+}
+
+impl WebSocket {
+    /// Speaks WebSocket over a stream whose opening handshake is done.
+    ///
+    /// `unread` are the bytes that were read beyond the handshake. The connection has no task of
+    /// its own: it lives from the calls made here. Pings are answered and the close is noticed
+    /// while somebody waits in one of them, and each `send` waits until the stream has taken the
+    /// message.
+    #[must_use]
+    pub fn from_stream<S>(
+        stream: S,
+        unread: impl Into<Bytes>,
+        role: Role,
+        options: &WebSocketOptions,
+    ) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let stream = Stream::boxed(stream);
+        Self::new(Shared::new(stream, unread.into(), role, options.settings, None))
+    }
+
+    /// Speaks WebSocket over a stream whose opening handshake is done, with a task of its own: the
+    /// future that is returned.
+    ///
+    /// It runs `handler`, writes all that the handler sends whenever the handler waits, reads ahead
+    /// and answers pings while it is busy elsewhere, and closes the connection when it has returned,
+    /// as the server does. It ends when the connection is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops handler and connection, without a closing handshake.
+    pub fn run<S, F, Fut, T, E>(
+        stream: S,
+        unread: impl Into<Bytes>,
+        role: Role,
+        options: &WebSocketOptions,
+        handler: F,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        F: FnOnce(Self) -> Fut,
+        Fut: Future<Output = std::result::Result<T, E>> + Send + 'static,
+        T: 'static,
+        E: fmt::Display + 'static,
+    {
+        let stream = Stream::boxed(stream);
+        let shared = Shared::new(stream, unread.into(), role, options.settings, None);
+        let handler = handler(Self::new(Arc::clone(&shared)));
+        Box::pin(ConnectionTask::new(Box::pin(handler), shared))
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let (run, inbox) = (Run::default(), Inbox::default());
+        Self { shared, run, inbox, listener: None, has_failed: false }
+    }
+
+    /// Receives the next message; `None` once the closing handshake is complete.
+    ///
+    /// Pings are answered and fragments joined on the way (RFC 6455 §5.4, §5.5.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Protocol`](crate::Error::Protocol) if the peer broke a rule: it has then been told which, in a close
+    /// frame. [`Error::Io`](crate::Error::Io) if the stream failed or ended without a closing handshake,
+    /// [`Error::Timeout`](crate::Error::Timeout) if a deadline passed. [`Error::MessageBegun`](crate::Error::MessageBegun) between the fragments of a
+    /// message that [`recv_frame`](Self::recv_frame) began.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: bytes read so far stay in the connection, and the next call goes on from there.
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>>> + Send {
+        std::future::poll_fn(|cx| self.poll_recv(cx))
+    }
+
+    /// Receives the next frame, data or control, as it was sent: fragments are not joined. `None`
+    /// once the closing handshake is complete.
+    ///
+    /// Pings are still answered, once, unless
+    /// [`auto_pong`](WebSocketOptions::auto_pong) hands that to the caller; a close frame is
+    /// answered, and shown before the `None`. Control frames are shown from the first call on, or
+    /// from the start if [`recv`](Self::recv) was not called before.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), without [`Error::MessageBegun`](crate::Error::MessageBegun).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`recv`](Self::recv).
+    pub fn recv_frame(&mut self) -> impl Future<Output = Result<Option<Frame>>> + Send {
+        std::future::poll_fn(|cx| self.poll_recv_frame(cx))
+    }
+
+    /// Receives the next message as JSON, from text or binary; `None` after the closing handshake.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`](crate::Error::Json) if the message is not JSON, or not of this shape; the connection stays open
+    /// and the next call reads the next message. Else as [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`recv`](Self::recv).
+    pub async fn recv_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        let Some(message) = self.recv().await? else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(message.as_bytes())?))
+    }
+
+    /// Sends a message.
+    ///
+    /// Returns once the message is queued. What is queued goes out in one write as soon as the
+    /// handler waits for anything; while more than
+    /// [`send_buffer_size`](WebSocketOptions::send_buffer_size) is queued, `send` waits for the
+    /// peer to read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed) after a close frame has gone either way, or the error that ended the
+    /// connection. [`Error::Frame`](crate::Error::Frame) between the fragments of a message sent by
+    /// [`send_frame`](Self::send_frame).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the whole message is queued, or nothing.
+    #[inline]
+    pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<()>> + Send {
+        self.shared.send(message.into(), false)
+    }
+
+    /// Sends a text message, as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`send`](Self::send).
+    pub async fn send_text(&mut self, text: impl Into<String>) -> Result<()> {
+        self.send(Message::text(text)).await
+    }
+
+    /// Sends a binary message, as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`send`](Self::send).
+    pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
+        self.send(Message::binary(bytes)).await
+    }
+
+    /// Sends a value as JSON, in a text message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON. Else as [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`send`](Self::send).
+    pub async fn send_json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        let text = serde_json::to_string(value)?;
+        self.send(Message::text(text)).await
+    }
+
+    /// Sends one frame as given: a message in fragments, say.
+    ///
+    /// Between the first fragment and the last, messages of [`Sender`]s wait and those of
+    /// [`send`](Self::send) are refused; control frames may pass (RFC 6455 §5.4).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`](crate::Error::Frame) if the frame would break the protocol; nothing is sent then. Else as
+    /// [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the whole frame is queued, or nothing.
+    pub async fn send_frame(&mut self, frame: Frame) -> Result<()> {
+        self.shared.send_frame(frame).await
+    }
+
+    /// Sends a ping, which the peer answers with a pong of the same payload (§5.5.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the whole frame is queued, or nothing.
+    pub async fn ping(&mut self, payload: impl Into<Bytes>) -> Result<()> {
+        self.send_frame(Frame::new(true, OpCode::Ping, payload)).await
+    }
+
+    /// Sends a pong that no ping asked for, or answers one that
+    /// [`auto_pong`](WebSocketOptions::auto_pong) left to the caller (§5.5.3).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the whole frame is queued, or nothing.
+    pub async fn pong(&mut self, payload: impl Into<Bytes>) -> Result<()> {
+        self.send_frame(Frame::new(true, OpCode::Pong, payload)).await
+    }
+
+    /// Closes the connection: sends a close frame and waits for the peer's, at most
+    /// [`close_timeout`](WebSocketOptions::close_timeout) (RFC 6455 §7.1.2).
+    ///
+    /// Everything sent before goes out first. Messages that arrive meanwhile can still be
+    /// received. If the connection is closing already, waits for that.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent (§7.4) or `reason` exceeds 123 bytes;
+    /// nothing is sent then. That the peer does not answer is no error: see
+    /// [`CloseInfo::clean`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the close frame is queued by the first poll, and the closing goes on.
+    pub async fn close(&mut self, code: impl Into<u16>, reason: &str) -> Result<CloseInfo> {
+        self.shared.close(code.into(), reason).await
+    }
+
+    /// Waits until the stream has taken all that was sent.
+    ///
+    /// Not needed for it to go out.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the connection before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn flush(&mut self) -> Result<()> {
+        self.shared.flush().await
+    }
+
+    /// Waits until the connection has ended, without receiving anything.
+    ///
+    /// Messages that arrive meanwhile are kept, up to
+    /// [`read_ahead_size`](WebSocketOptions::read_ahead_size); beyond it the end is not noticed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn closed(&self) -> CloseInfo {
+        self.shared.closed().await
+    }
+
+    /// How the connection ended; `None` while it has not.
+    #[must_use]
+    pub fn close_info(&self) -> Option<CloseInfo> {
+        self.shared.lock().close_info()
+    }
+
+    /// Has no close frame gone either way, and the stream not failed?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.lock().is_open()
+    }
+
+    /// A handle for other tasks to send with.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        Sender::new(Arc::clone(&self.shared))
+    }
+
+    /// The address of the peer; `None` if the stream is not a socket of our listener.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.shared.peer_addr()
+    }
+
+    /// What passed so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.shared.lock().stats()
+    }
+
+    #[inline]
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
+        loop {
+            if let Some(frame) = self.run.next() {
+                return Poll::Ready(Ok(Some(Message::from_frame(frame))));
+            }
+            if let Some(message) = self.inbox.pop_message()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if !ready!(self.poll_batch(cx, Mode::Messages))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
+        loop {
+            if let Some(frame) = self.run.next() {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if let Some(frame) = self.inbox.pop() {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if !ready!(self.poll_batch(cx, Mode::Frames))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Takes the next batch from the connection; false once it has ended in order.
+    #[cold]
+    fn poll_batch(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
+        let io = &mut self.shared.io_context();
+        scratch::put_run(std::mem::take(&mut self.run).into_buffer());
+        let mut core = self.shared.lock();
+        core.ask(mode);
+        let is_in_task = core.is_in_task(cx);
+        let mut is_registered = false;
+        while !core.has_item() {
+            core.take_up_deferred();
+            if let Some(end) = core.recv_end() {
+                return Poll::Ready(end.map(|()| false));
+            }
+            if !is_registered && !is_in_task {
+                // Before the last look at the stream, whose event may come at any time.
+                self.shared.register_recv(cx.waker());
+                is_registered = true;
+            }
+            if core.fill(io, true).is_ready() {
+                continue;
+            }
+            core.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+            self.inbox.release();
+            if is_in_task {
+                // The task writes when the handler has returned to it.
+                return Poll::Pending;
+            }
+            core.service(io);
+            if !core.has_item() && core.recv_end().is_none() {
+                self.shared.unlock(core);
+                return Poll::Pending;
+            }
+        }
+        if core.budget > 0 {
+            core.take_batch(&mut self.run, &mut self.inbox);
+            return Poll::Ready(Ok(true));
+        }
+        // Others have their turn, and what was sent goes out.
+        core.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
+        if !is_in_task {
+            core.budget = MESSAGES_PER_TURN;
+            core.write(io);
+        }
+        self.shared.unlock(core);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}
+
+impl fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket")
+            .field("peer_addr", &self.peer_addr())
+            .field("is_open", &self.is_open())
+            .finish_non_exhaustive()
+    }
+}
