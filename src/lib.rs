@@ -1,10 +1,12 @@
 //! A WebSocket connection is a coroutine: HTTP and WebSocket routes in one async server.
 //!
 //! A route handler is one `async` closure. It looks at the request, calls
-//! [`ctx.upgrade_to_websocket(options).await`](RequestContext::upgrade_to_websocket), and goes on
-//! in the same lines with a loop over [`recv`](WebSocket::recv) and [`send`](WebSocket::send).
+//! `ctx.upgrade_to_websocket(options).await`, and goes on in the same lines with a loop over
+//! [`recv`](WebSocket::recv) and [`send`](WebSocket::send). The state of a connection is the local
+//! variables of its handler.
 //!
-//! ```no_run
+#![cfg_attr(feature = "server", doc = "```no_run")]
+#![cfg_attr(not(feature = "server"), doc = "```ignore")]
 //! use tidewire::{RequestContext, Server, WebSocketOptions};
 //!
 //! #[async_std::main]
@@ -21,6 +23,34 @@
 //!     server.listen("127.0.0.1:8080").await
 //! }
 //! ```
+//!
+//! # When a connection writes and reads
+//!
+//! What a handler sends is queued. The moment the handler waits, for whatever reason, all of it goes
+//! out in one write; nobody has to call `flush`. While the handler is busy elsewhere, the connection
+//! reads ahead up to one bounded buffer: pings are answered, and a close is noticed.
+//!
+//! # When a connection ends
+//!
+//! [`recv`](WebSocket::recv) returns `Ok(None)` after a closing handshake, and an [`Error`] after
+//! anything else. A handler that returns closes its connection: with 1000 for `Ok`, with 1011 for
+//! `Err` and for a panic. [`CloseInfo`] tells who ended what, and how.
+//!
+//! # Cancel safety
+//!
+//! Dropping any future of [`WebSocket`] or [`Sender`] at any time loses no byte and no message, so
+//! `select!` and timeouts around them are normal use.
+//!
+//! # Limits
+//!
+//! The defaults are meant for the open internet; [`WebSocketOptions`] has a method for each, and
+//! `ServerOptions` has those of the HTTP side. The server speaks HTTP/1.1.
+//!
+//! # Features
+//!
+//! `server`, on by default, is the HTTP server with its router. Without it there is the protocol and
+//! [`WebSocket`] over any `futures::io` stream ([`WebSocket::from_stream`], [`WebSocket::run`]), with
+//! neither tide nor hyper nor async-std in the tree.
 #![forbid(unsafe_code)]
 
 mod error;

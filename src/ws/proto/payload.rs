@@ -166,6 +166,8 @@ mod tests {
     fn a_long_payload_is_shared_and_not_copied() {
         let bytes = Bytes::from(vec![7; 4096]);
         let payload = Payload::from(bytes.clone());
-        assert_eq!(payload.clone().into_bytes().as_ptr(), bytes.as_ptr());
+        let copy = payload.clone();
+        assert_eq!(payload.into_bytes().as_ptr(), bytes.as_ptr());
+        assert_eq!(copy.into_bytes().as_ptr(), bytes.as_ptr());
     }
 }
