@@ -26,6 +26,7 @@ mod turn;
 mod websocket;
 
 pub(crate) use self::shared::Shared;
+#[cfg(feature = "server")]
 pub(crate) use self::task::ConnectionTask;
 
 pub use self::stats::{CloseInfo, Initiator, Stats};
