@@ -7,7 +7,8 @@
 //! | `musts` | which test covers which MUST of RFC 6455 |
 //! | `cancel` | futures that are dropped at every poll |
 //! | `operations` | random calls, cancelled at random, over streams that stall and split |
-//! | `busy` | handlers that wait for something else, senders in other tasks, outcomes |
+//! | `busy` | handlers that wait for something else, or give their connection away; outcomes |
+//! | `senders` | what is sent, by whichever task |
 //! | `pressure` | peers that do not read, or stop in the middle |
 //! | `abuse` | hostile clients of a real server |
 //! | `interop` | the client of async-tungstenite |
@@ -29,7 +30,10 @@ mod operations;
 
 mod busy;
 mod pressure;
+mod senders;
 
+// It reads `/proc`.
+#[cfg(target_os = "linux")]
 mod abuse;
 
 mod interop;

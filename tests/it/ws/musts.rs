@@ -5,7 +5,7 @@
 //! extensions, of which there are none yet (§9).
 
 use super::wire::{closing, control, data, text, violations};
-use super::{busy, handshake, pressure};
+use super::{busy, handshake, pressure, senders};
 
 type Must = (&'static str, &'static str, fn());
 
@@ -30,7 +30,7 @@ const MUSTS: &[Must] = &[
     ("5.4", "fragments are joined in the order they were sent in", data::fragments_are_joined_in_order_whatever_comes_between),
     ("5.4", "fragments of messages are not interleaved: received", violations::fragments_out_of_order_fail_the_connection),
     ("5.4", "fragments of messages are not interleaved: sent", control::a_frame_that_would_break_the_protocol_is_refused_and_not_sent),
-    ("5.4", "fragments of messages are not interleaved: sent by two tasks", busy::no_message_falls_between_the_fragments_that_another_task_sends_meanwhile),
+    ("5.4", "fragments of messages are not interleaved: sent by two tasks", senders::no_message_falls_between_the_fragments_that_another_task_sends_meanwhile),
     ("5.4", "control frames are handled in the middle of a message", data::fragments_are_joined_in_order_whatever_comes_between),
     ("5.4", "control frames are not fragmented", violations::a_fragmented_control_frame_fails_the_connection),
     ("5.4", "both fragmented and unfragmented messages are received", data::fragments_are_joined_in_order_whatever_comes_between),
@@ -38,7 +38,7 @@ const MUSTS: &[Must] = &[
     ("5.5", "control frames have 125 bytes or fewer: sent", control::a_frame_that_would_break_the_protocol_is_refused_and_not_sent),
     ("5.5.1", "the body of a close frame begins with a code", violations::a_close_frame_that_is_malformed_fails_the_connection),
     ("5.5.1", "no data follows our close frame", closing::nothing_is_sent_after_a_close_frame),
-    ("5.5.1", "no data follows our close frame, whoever sends it", busy::no_message_follows_the_close_frame_that_another_task_sends_meanwhile),
+    ("5.5.1", "no data follows our close frame, whoever sends it", senders::no_message_follows_the_close_frame_that_another_task_sends_meanwhile),
     ("5.5.1", "a close frame is answered with one, unless one was sent", closing::a_close_frame_is_answered_with_its_code_and_the_stream_ends),
     ("5.5.1", "a close frame may wait for the message that is being sent", closing::messages_before_a_close_frame_or_a_violation_are_answered_first),
     ("5.5.1", "after both close frames the stream is closed", closing::close_sends_the_frame_after_all_else_and_waits_for_the_answer),
