@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::connection::{CloseInfo, Shared};
 use super::message::Message;
-use super::proto::{Frame, OpCode};
+use super::proto::{CloseCode, Frame, OpCode, ProtocolError};
 use crate::error::Result;
 
 /// Sends over a connection from any task, at any time.
@@ -96,8 +96,12 @@ impl Sender {
     ///
     /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent or `reason`
     /// exceeds 123 bytes.
-    pub async fn close(&self, code: impl Into<u16>, reason: &str) -> Result<CloseInfo> {
-        self.shared.close(code.into(), reason).await
+    pub async fn close(
+        &self,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> Result<CloseInfo> {
+        self.shared.close(code.try_into().map_err(Into::into), reason).await
     }
 
     /// Waits until the stream has taken all that was sent, by whomever.

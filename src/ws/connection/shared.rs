@@ -19,7 +19,7 @@ use super::turn;
 use crate::error::{Error, Result};
 use crate::stream::Stream;
 use crate::ws::options::Settings;
-use crate::ws::proto::{CloseCode, CloseFrame, Frame, Role};
+use crate::ws::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
 
 /// A place among those that wait for progress.
 pub(super) type Listener = Option<EventListener>;
@@ -136,6 +136,7 @@ impl Shared {
     pub(super) fn lock(&self) -> CoreGuard<'_> {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let is_turn = turn::unstage(self.id(), &mut core);
+        core.enter(is_turn);
         CoreGuard { core, shared: self, is_turn }
     }
 
@@ -184,6 +185,7 @@ impl Shared {
         poll(cx);
         let mut core = self.lock();
         core.is_turn = false;
+        core.end_turn();
         turn::end(interrupted);
         core
     }
@@ -248,7 +250,7 @@ impl Shared {
 
     /// Waits until the stream has taken all that was queued before.
     pub(crate) async fn flush(&self) -> Result<()> {
-        let mark = self.lock().outbox.queued();
+        let mark = self.lock().mark();
         self.flush_to(mark).await
     }
 
@@ -270,8 +272,12 @@ impl Shared {
     }
 
     /// Sends a close frame and waits for the end of the closing handshake.
-    pub(crate) async fn close(&self, code: u16, reason: &str) -> Result<CloseInfo> {
-        let code = CloseCode::try_from(code).map_err(Error::InvalidClose)?;
+    pub(crate) async fn close(
+        &self,
+        code: Result<CloseCode, ProtocolError>,
+        reason: &str,
+    ) -> Result<CloseInfo> {
+        let code = code.map_err(Error::InvalidClose)?;
         let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
         let (mut frame, mut listener) = (Some(frame), None);
         std::future::poll_fn(|cx| {
@@ -308,7 +314,7 @@ impl Shared {
         cx: &mut Context<'_>,
         listener: &mut Listener,
     ) -> Poll<Result<()>> {
-        let mark = self.lock().outbox.queued();
+        let mark = self.lock().mark();
         self.poll_written_to(cx, listener, mark)
     }
 

@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::stream::Stream;
 use crate::ws::message::Message;
 use crate::ws::options::WebSocketOptions;
-use crate::ws::proto::{Frame, OpCode, Role, Run};
+use crate::ws::proto::{CloseCode, Frame, OpCode, ProtocolError, Role, Run};
 use crate::ws::sender::Sender;
 
 /// A WebSocket connection.
@@ -265,7 +265,7 @@ impl WebSocket {
     /// Closes the connection: sends a close frame and waits for the peer's, at most
     /// [`close_timeout`](WebSocketOptions::close_timeout) (RFC 6455 §7.1.2).
     ///
-    /// Everything sent before goes out first. Messages that arrive meanwhile can still be
+    /// `code` is a [`CloseCode`] or a number. Everything sent before goes out first. Messages that arrive meanwhile can still be
     /// received. If the connection is closing already, waits for that.
     ///
     /// # Errors
@@ -277,8 +277,12 @@ impl WebSocket {
     /// # Cancel safety
     ///
     /// Safe: the close frame is queued by the first poll, and the closing goes on.
-    pub async fn close(&mut self, code: impl Into<u16>, reason: &str) -> Result<CloseInfo> {
-        self.shared.close(code.into(), reason).await
+    pub async fn close(
+        &mut self,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> Result<CloseInfo> {
+        self.shared.close(code.try_into().map_err(Into::into), reason).await
     }
 
     /// Waits until the stream has taken all that was sent.

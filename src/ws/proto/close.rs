@@ -137,6 +137,16 @@ impl TryFrom<u16> for CloseCode {
     }
 }
 
+/// A number written in the code, which is an `i32` unless it says otherwise.
+impl TryFrom<i32> for CloseCode {
+    type Error = ProtocolError;
+
+    fn try_from(code: i32) -> Result<Self, ProtocolError> {
+        let code = u16::try_from(code.max(0)).unwrap_or(u16::MAX);
+        Self::try_from(code)
+    }
+}
+
 impl From<CloseCode> for u16 {
     fn from(code: CloseCode) -> Self {
         code.0

@@ -1,5 +1,6 @@
 //! What a peer can do wrong, and what a caller can.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 
@@ -122,6 +123,13 @@ impl fmt::Display for ProtocolError {
 }
 
 impl Error for ProtocolError {}
+
+/// So that a [`CloseCode`] may stand where something that becomes one is asked for.
+impl From<Infallible> for ProtocolError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}
 
 /// A frame of the caller that would have broken the protocol, and was not sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

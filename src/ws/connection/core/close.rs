@@ -86,7 +86,7 @@ impl Core {
         self.unread = Bytes::new();
         self.pong = None;
         self.outbox.clear();
-        self.held_back.clear();
+        self.aside.clear();
         self.deadlines.clear();
     }
 
@@ -95,7 +95,7 @@ impl Core {
         if self.end.is_none() {
             return self.read_ahead(cx).is_ready();
         }
-        let is_written = self.outbox.is_empty();
+        let is_written = self.is_all_written();
         if is_written {
             self.phase = Phase::Lingering { has_ended: false };
             self.has_news = true;

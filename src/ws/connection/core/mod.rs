@@ -84,8 +84,13 @@ pub(in crate::ws::connection) struct Core {
     run: Run,
     pub(in crate::ws::connection) inbox: Inbox,
     pub(in crate::ws::connection) outbox: Outbox,
-    /// Messages that wait for the last fragment of another.
-    held_back: Outbox,
+    /// What other tasks send during a turn of the handler: it follows what the handler has sent
+    /// before, which is not here yet.
+    aside: Outbox,
+    /// Is it the handler's turn?
+    is_in_turn: bool,
+    /// Is this another task's access during the turn?
+    is_aside: bool,
     /// The payload of the latest ping, when the outbox was too full for its pong.
     pong: Option<Payload>,
     pub(in crate::ws::connection) state: State,
@@ -136,7 +141,9 @@ impl Core {
             run: Run::default(),
             inbox: Inbox::default(),
             outbox: Outbox::new(role),
-            held_back: Outbox::new(role),
+            aside: Outbox::new(role),
+            is_in_turn: false,
+            is_aside: false,
             pong: None,
             state: State::default(),
             phase: Phase::Open,
@@ -189,11 +196,26 @@ impl Core {
             self.task_waker = Some(waker.clone());
         }
         self.has_task = true;
+        self.is_in_turn = true;
         self.budget = MESSAGES_PER_TURN;
         if self.parked == Parked::InTask {
             self.parked = Parked::Nobody;
         }
         is_new
+    }
+
+    /// The handler has parked.
+    pub(in crate::ws::connection) fn end_turn(&mut self) {
+        self.is_in_turn = false;
+    }
+
+    /// The lock is taken, by the handler in its turn, whose messages are here now, or by another
+    /// task.
+    pub(in crate::ws::connection) fn enter(&mut self, is_turn: bool) {
+        self.is_aside = self.is_in_turn && !is_turn;
+        if is_turn && !self.aside.is_empty() {
+            self.outbox.append(&mut self.aside);
+        }
     }
 
     /// Does `cx` belong to the connection's task?

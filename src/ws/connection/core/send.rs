@@ -35,27 +35,18 @@ impl Core {
 
     /// Queues a frame.
     pub(in crate::ws::connection) fn push(&mut self, frame: &mut Option<Frame>) {
-        self.outbox.push(frame);
-        if !self.held_back.is_empty() && !self.state.is_sending_fragments() {
-            self.outbox.append(&mut self.held_back);
-        }
+        if self.is_aside { &mut self.aside } else { &mut self.outbox }.push(frame);
     }
 
-    /// May the handler send without asking?
+    /// May the handler send without asking? Not behind what another task has sent meanwhile.
     pub(in crate::ws::connection) fn can_stage(&self) -> bool {
-        self.send_error().is_none() && !self.state.is_sending_fragments()
+        let is_free = self.aside.is_empty() && !self.state.is_sending_fragments();
+        is_free && self.send_error().is_none()
     }
 
-    /// Takes what the handler has staged. What another task has begun or ended meanwhile goes
-    /// first: the rest of its fragments, or the connection.
+    /// Takes what the handler has staged.
     pub(in crate::ws::connection) fn unstage(&mut self, staged: &mut Outbox) {
-        if self.state.is_sending_fragments() {
-            self.held_back.append(staged);
-        } else if self.state.can_send() {
-            self.outbox.append(staged);
-        } else {
-            staged.clear();
-        }
+        self.outbox.append(staged);
     }
 
     /// Bytes that the handler may send before it has to ask.
@@ -63,12 +54,12 @@ impl Core {
         if !self.can_stage() {
             return 0;
         }
-        self.settings.send_buffer_size.saturating_sub(self.outbox.len())
+        self.settings.send_buffer_size.saturating_sub(self.queued_len())
     }
 
     /// Has the outbox room for another message?
     pub(in crate::ws::connection) fn has_room(&self) -> bool {
-        self.outbox.len() < self.settings.send_buffer_size
+        self.queued_len() < self.settings.send_buffer_size
     }
 
     /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.
@@ -77,7 +68,23 @@ impl Core {
             let is_lost = self.stats.wire_bytes_out < mark;
             return Some(if is_lost { Err(self.lost_error()) } else { Ok(()) });
         }
-        (self.outbox.is_empty() || self.outbox.written() >= mark).then_some(Ok(()))
+        (self.is_all_written() || self.outbox.written() >= mark).then_some(Ok(()))
+    }
+
+    /// How much will have been written when all that is queued now is: all there ever was, if what
+    /// the handler has sent before is not here yet.
+    pub(in crate::ws::connection) fn mark(&self) -> u64 {
+        if self.is_aside { u64::MAX } else { self.outbox.queued() }
+    }
+
+    /// Has the stream taken, and flushed, everything?
+    pub(super) fn is_all_written(&self) -> bool {
+        self.outbox.is_empty() && self.aside.is_empty()
+    }
+
+    /// Bytes that the stream has not taken.
+    fn queued_len(&self) -> usize {
+        self.outbox.len().saturating_add(self.aside.len())
     }
 
     fn lost_error(&self) -> Error {
