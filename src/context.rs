@@ -1,6 +1,7 @@
 //! The request, as a handler sees it.
 
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -183,7 +184,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// # Errors
     ///
     /// A 413 if it exceeds [`max_body_size`](crate::ServerOptions::max_body_size), 1 MiB by
-    /// default; a 400 if it ends early.
+    /// default; a 400 if it ends early; a 408 if it stops coming for
+    /// [`body_timeout`](crate::ServerOptions::body_timeout).
     pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
         let max = self.request.ext::<MaxBodySize>().map_or(DEFAULT_MAX_BODY, |max| max.0);
         let too_large = || {
@@ -195,12 +197,12 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         }
         let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
         let mut body = Vec::new();
-        self.request
-            .take_body()
-            .take(limit)
-            .read_to_end(&mut body)
-            .await
-            .map_err(|error| tide::Error::new(StatusCode::BadRequest, error))?;
+        self.request.take_body().take(limit).read_to_end(&mut body).await.map_err(|error| {
+            match error.kind() {
+                io::ErrorKind::TimedOut => tide::Error::new(StatusCode::RequestTimeout, error),
+                _ => tide::Error::new(StatusCode::BadRequest, error),
+            }
+        })?;
         if body.len() > max { Err(too_large()) } else { Ok(body) }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::io::{AsyncBufRead, AsyncRead};
 use tide::http::Body;
 use tide::{Request, Response};
-use tidewire::{Server, ServerOptions};
+use tidewire::{RequestContext, Server, ServerOptions};
 
 use super::{Client, PONG, WITHIN, pong, serve};
 
@@ -87,6 +87,15 @@ fn a_body_that_stops_coming_fails_the_read() {
     let mut client = Client::to(serve(server), request);
     assert_eq!(client.status(), "HTTP/1.1 422 Unprocessable Entity");
     assert_eq!(client.rest(), "");
+}
+
+#[test]
+fn a_context_answers_a_body_that_stops_coming_with_408() {
+    let mut server = Server::new();
+    server.post("/", |mut ctx: RequestContext| async move { ctx.body_string().await });
+    server.options(ServerOptions::default().body_timeout(SOON));
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel";
+    assert_eq!(Client::to(serve(server), request).status(), "HTTP/1.1 408 Request Timeout");
 }
 
 #[test]

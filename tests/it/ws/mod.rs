@@ -3,6 +3,7 @@
 //! | file | shows |
 //! | --- | --- |
 //! | `handshake` | the opening handshake, as bytes |
+//! | `upgrade` | the upgrade as a handler sees it, and what else it may do with a request |
 //! | `wire` | what is sent, in hex, and what comes back |
 //! | `musts` | which test covers which MUST of RFC 6455 |
 //! | `cancel` | futures that are dropped at every poll |
@@ -21,6 +22,7 @@ mod rng;
 mod tcp;
 
 mod handshake;
+mod upgrade;
 
 mod wire;
 
