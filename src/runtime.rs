@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_io::Async;
 #[cfg(feature = "server")]
@@ -28,6 +28,13 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
 #[cfg(all(test, feature = "server"))]
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     async_std::task::block_on(future)
+}
+
+/// The end of a timeout that begins now. One beyond the reach of the clock never comes.
+pub(crate) fn after(timeout: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    let now = Instant::now();
+    now.checked_add(timeout).or_else(|| now.checked_add(FAR)).unwrap_or(now)
 }
 
 /// Completes at a point in time.

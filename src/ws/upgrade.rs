@@ -244,7 +244,7 @@ pub(crate) async fn start<T: 'static>(
             (Source::Tide(inner.recv_upgrade().await), None)
         }
     };
-    let (settings, deadline) = (Box::new(wanted.settings), Instant::now() + wanted.timeout);
+    let (settings, deadline) = (Box::new(wanted.settings), runtime::after(wanted.timeout));
     runtime::spawn(run(handler, slot, source, peer_addr, settings, deadline));
     Ok(response)
 }

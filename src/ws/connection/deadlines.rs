@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use crate::runtime::Timer;
+use crate::runtime::{self, Timer};
 
 /// What must not take longer than it may.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -37,7 +37,7 @@ impl Deadlines {
     /// A message is under way; the clock of the one numbered `number` starts if it does not run.
     pub(super) fn start_message(&mut self, number: u64, timeout: Duration) {
         if self.message.is_none_or(|(running, _)| running != number) {
-            self.message = Some((number, Instant::now() + timeout));
+            self.message = Some((number, runtime::after(timeout)));
         }
     }
 
@@ -47,7 +47,7 @@ impl Deadlines {
 
     /// The peer takes nothing; the clock starts if it does not run.
     pub(super) fn start_send(&mut self, timeout: Duration) {
-        self.send.get_or_insert_with(|| Instant::now() + timeout);
+        self.send.get_or_insert_with(|| runtime::after(timeout));
     }
 
     pub(super) fn stop_send(&mut self) {
@@ -56,7 +56,7 @@ impl Deadlines {
 
     /// The connection closes; the deadline replaces an earlier one.
     pub(super) fn start_close(&mut self, deadline: Deadline, timeout: Duration) {
-        self.close = Some((deadline, Instant::now() + timeout));
+        self.close = Some((deadline, runtime::after(timeout)));
     }
 
     pub(super) fn clear(&mut self) {

@@ -149,6 +149,23 @@ fn a_client_that_vanishes_before_the_101_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_timeout_may_be_longer_than_the_clock_goes() {
+    let longest = Duration::MAX;
+    let options = WebSocketOptions::default()
+        .handshake_timeout(longest)
+        .message_timeout(longest)
+        .send_timeout(longest)
+        .close_timeout(longest);
+    let mut client = Tcp::upgraded(bind(echo_server(options)));
+    let message = masked(TEXT, "in two parts");
+    client.send(&message[..8]);
+    client.send(&message[8..]);
+    client.expect(plain(TEXT, "in two parts"));
+    client.send(masked(CLOSE, close(1000, "")));
+    client.expect_hex("88 02 03e8");
+}
+
+#[test]
 fn an_upgrade_that_was_abandoned_goes_on_in_the_next_call() {
     let mut server = Server::new();
     server.get("/", |mut ctx: RequestContext| async move {
