@@ -54,42 +54,50 @@ impl Outbox {
     }
 
     /// Queues the frame and takes it.
-    #[inline]
     pub(super) fn push(&mut self, slot: &mut Option<Frame>) {
-        let Some(frame) = slot else { return };
+        let Some(frame) = slot.take() else { return };
+        if self.push_copy(&frame) {
+            return;
+        }
+        self.push_header(&frame, None);
+        self.long.push_back((self.buf.len(), frame.into_payload()));
+    }
+
+    /// Queues a copy of the frame; false if its payload is better shared.
+    #[inline]
+    pub(super) fn push_copy(&mut self, frame: &Frame) -> bool {
+        if self.role == Role::Server && frame.payload().len() >= SHARE_FROM {
+            return false;
+        }
+        let mask = (self.role == Role::Client).then(masking::key);
+        self.push_header(frame, mask);
+        let start = self.buf.len();
+        frame.append_payload_to(&mut self.buf);
+        if let Some(key) = mask {
+            apply_mask(key, 0, self.buf.get_mut(start..).unwrap_or_default());
+        }
+        true
+    }
+
+    /// Queues the header, and counts the whole frame.
+    #[inline]
+    fn push_header(&mut self, frame: &Frame, mask: Option<[u8; 4]>) {
         if self.buf.capacity() == 0 {
             self.buf = scratch::take_write_buffer();
         }
+        let (fin, opcode, payload_len) = (frame.fin(), frame.opcode(), frame.payload().len());
         let old_len = self.buf.len();
-        let payload_len = frame.payload().len();
-        let mask = (self.role == Role::Client).then(masking::key);
-        let (fin, opcode) = (frame.fin(), frame.opcode());
         // A length in memory fits 64 bits.
         let len = u64::try_from(payload_len).unwrap_or(u64::MAX);
         FrameHeader { fin, opcode, mask, len }.encode(&mut self.buf);
-
         let queued = self.buf.len() - old_len + payload_len;
+        self.len += queued;
+        self.total += u64::try_from(queued).unwrap_or_default();
         self.counts.frames += 1;
         if opcode.is_data() {
             self.counts.messages += u64::from(fin);
             self.counts.payload_bytes += len;
         }
-        self.len += queued;
-        self.total += u64::try_from(queued).unwrap_or_default();
-
-        match mask {
-            Some(key) => {
-                let start = self.buf.len();
-                frame.append_payload_to(&mut self.buf);
-                apply_mask(key, 0, self.buf.get_mut(start..).unwrap_or_default());
-            }
-            None if payload_len < SHARE_FROM => frame.append_payload_to(&mut self.buf),
-            None => {
-                let at = self.buf.len();
-                self.long.extend(slot.take().map(|frame| (at, frame.into_payload())));
-            }
-        }
-        *slot = None;
     }
 
     /// Queues everything that `staged` holds, and leaves it empty.

@@ -14,11 +14,11 @@ impl Shared {
     /// Queues a message: now if there is room, else once there is.
     #[inline]
     pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> Queue<'_> {
-        let mut frame = Some(message.into_frame());
-        if self.stage(&mut frame) {
+        let frame = message.into_frame();
+        if self.stage(&frame) {
             return Queue { shared: self, stage: Stage::Queued(Ok(())) };
         }
-        self.queue(frame, Kind::Message { waits_for_frames })
+        self.queue(Some(frame), Kind::Message { waits_for_frames })
     }
 
     /// Queues one frame: now if there is room, else once there is.

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::BytesMut;
 
-use crate::ws::proto::Frame;
+use crate::ws::proto::{Frame, Run};
 
 /// Bytes read from a stream at once.
 const READ_SIZE: usize = 64 << 10;
@@ -58,10 +58,12 @@ pub(super) fn take_run() -> BytesMut {
     SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.run))
 }
 
-/// Gives the buffer of a run back. Messages that still share its memory keep it: it is used again
+/// Gives the buffer of a run back, if it has one. Messages that still share its memory keep it: it is used again
 /// when they are gone, and replaced before.
-pub(super) fn put_run(buf: BytesMut) {
-    SCRATCH.with_borrow_mut(|scratch| scratch.run = buf);
+pub(super) fn put_run(run: Run) {
+    if let Some(buf) = run.into_buffer() {
+        SCRATCH.with_borrow_mut(|scratch| scratch.run = buf);
+    }
 }
 
 /// An empty queue of frames, which may have room already.

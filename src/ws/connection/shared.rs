@@ -142,7 +142,7 @@ impl Shared {
 
     /// Queues the frame without taking the lock, if this is the turn of the connection's handler.
     #[inline]
-    pub(super) fn stage(&self, frame: &mut Option<Frame>) -> bool {
+    pub(super) fn stage(&self, frame: &Frame) -> bool {
         !self.is_shut.load(Ordering::Acquire) && turn::stage(self.id(), frame)
     }
 

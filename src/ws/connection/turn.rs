@@ -34,13 +34,12 @@ pub(super) fn end(interrupted: Option<Turn>) {
     TURN.set(interrupted);
 }
 
-/// Stages the frame and takes it; false if the lock has to be taken instead.
+/// Stages a copy of the frame; false if the lock has to be taken instead.
 #[inline]
-pub(super) fn stage(connection: usize, frame: &mut Option<Frame>) -> bool {
+pub(super) fn stage(connection: usize, frame: &Frame) -> bool {
     TURN.with_borrow_mut(|turn| match turn {
         Some(turn) if turn.connection == connection && turn.staged.len() < turn.room => {
-            turn.staged.push(frame);
-            true
+            turn.staged.push_copy(frame)
         }
         _ => false,
     })

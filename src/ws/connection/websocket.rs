@@ -375,7 +375,7 @@ impl WebSocket {
     #[cold]
     fn poll_batch(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
         let io = &mut self.shared.io_context();
-        scratch::put_run(std::mem::take(&mut self.run).into_buffer());
+        scratch::put_run(std::mem::take(&mut self.run));
         let mut core = self.shared.lock();
         core.ask(mode);
         let is_in_task = core.is_in_task(cx);

@@ -20,6 +20,8 @@ pub(crate) struct Run {
     messages: usize,
     /// Most bytes that the run had: what a payload that shares its memory keeps alive.
     memory: usize,
+    /// Were the bytes given to it?
+    has_buffer: bool,
 }
 
 /// What is read of a header.
@@ -119,7 +121,8 @@ impl Run {
             end += head.map_or(0, Head::frame_len);
         }
         self.messages -= max;
-        Self { bytes: self.bytes.split_to(end), messages: max, memory: self.memory }
+        let bytes = self.bytes.split_to(end);
+        Self { bytes, messages: max, memory: self.memory, has_buffer: false }
     }
 
     #[inline]
@@ -151,15 +154,15 @@ impl Run {
         self.bytes.len()
     }
 
-    /// The memory of a run that is used up, to be used again.
-    pub(crate) fn into_buffer(self) -> BytesMut {
-        self.bytes
+    /// The memory of a run that is used up, to be used again; `None` if it never had any.
+    pub(crate) fn into_buffer(self) -> Option<BytesMut> {
+        self.has_buffer.then_some(self.bytes)
     }
 
     /// An empty run, in memory that was used before.
     pub(crate) fn in_buffer(mut bytes: BytesMut) -> Self {
         bytes.clear();
-        Self { bytes, messages: 0, memory: 0 }
+        Self { bytes, messages: 0, memory: 0, has_buffer: true }
     }
 }
 

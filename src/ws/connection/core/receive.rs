@@ -100,7 +100,7 @@ impl Core {
         self.stats.messages_in += as_u64(messages);
         self.stats.payload_bytes_in += as_u64(payload_bytes);
         if self.run.len() == 0 {
-            scratch::put_run(std::mem::take(&mut self.run).into_buffer());
+            scratch::put_run(std::mem::take(&mut self.run));
         }
     }
 
