@@ -38,14 +38,20 @@ use crate::ws::sender::Sender;
 /// gives: 1000 for `Ok`, 1011 for `Err` or a panic. [`close`](Self::close) says more.
 pub struct WebSocket {
     pub(super) shared: Arc<Shared>,
-    /// A batch from the connection, so that most calls of `recv` take no lock: first this run,
-    /// then these frames.
-    run: Run,
-    inbox: Inbox,
+    /// Boxed: a handler's future holds its connection more than once.
+    batch: Box<Batch>,
     /// The place of the `Sink` among those that wait.
     pub(super) listener: Listener,
     /// Has the `Stream` ended with an error?
     pub(super) has_failed: bool,
+}
+
+/// What was taken from the connection at once, so that most calls of `recv` take no lock: first the
+/// run, then the frames.
+#[derive(Default)]
+struct Batch {
+    run: Run,
+    inbox: Inbox,
 }
 
 impl WebSocket {
@@ -100,8 +106,7 @@ impl WebSocket {
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let (run, inbox) = (Run::default(), Inbox::default());
-        Self { shared, run, inbox, listener: None, has_failed: false }
+        Self { shared, batch: Box::default(), listener: None, has_failed: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.
@@ -345,10 +350,10 @@ impl WebSocket {
     #[inline]
     pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
         loop {
-            if let Some(frame) = self.run.next() {
+            if let Some(frame) = self.batch.run.next() {
                 return Poll::Ready(Ok(Some(Message::from_frame(frame))));
             }
-            if let Some(message) = self.inbox.pop_message()? {
+            if let Some(message) = self.batch.inbox.pop_message()? {
                 return Poll::Ready(Ok(Some(message)));
             }
             if !ready!(self.poll_batch(cx, Mode::Messages))? {
@@ -359,10 +364,10 @@ impl WebSocket {
 
     fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
         loop {
-            if let Some(frame) = self.run.next() {
+            if let Some(frame) = self.batch.run.next() {
                 return Poll::Ready(Ok(Some(frame)));
             }
-            if let Some(frame) = self.inbox.pop() {
+            if let Some(frame) = self.batch.inbox.pop() {
                 return Poll::Ready(Ok(Some(frame)));
             }
             if !ready!(self.poll_batch(cx, Mode::Frames))? {
@@ -375,7 +380,7 @@ impl WebSocket {
     #[cold]
     fn poll_batch(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
         let io = &mut self.shared.io_context();
-        scratch::put_run(std::mem::take(&mut self.run));
+        scratch::put_run(std::mem::take(&mut self.batch.run));
         let mut core = self.shared.lock();
         core.ask(mode);
         let is_in_task = core.is_in_task(cx);
@@ -394,7 +399,7 @@ impl WebSocket {
                 continue;
             }
             core.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
-            self.inbox.release();
+            self.batch.inbox.release();
             if is_in_task {
                 // The task writes when the handler has returned to it.
                 return Poll::Pending;
@@ -406,7 +411,8 @@ impl WebSocket {
             }
         }
         if core.budget > 0 {
-            core.take_batch(&mut self.run, &mut self.inbox);
+            let Batch { run, inbox } = &mut *self.batch;
+            core.take_batch(run, inbox);
             return Poll::Ready(Ok(true));
         }
         // Others have their turn, and what was sent goes out.

@@ -15,9 +15,9 @@ pub(crate) struct State {
     received_close: Option<Passed>,
 }
 
-/// A close frame that went by; `None` if it carried no code.
+/// A close frame that went by; `None` if it carried no code. Boxed: nearly all connections are open.
 #[derive(Debug)]
-struct Passed(Option<CloseFrame>);
+struct Passed(Option<Box<CloseFrame>>);
 
 #[derive(Clone, Copy, Debug)]
 enum Fragments {
@@ -48,12 +48,12 @@ impl State {
 
     /// Code and reason that we sent, if any.
     pub(crate) fn sent_close(&self) -> Option<&CloseFrame> {
-        self.sent_close.as_ref()?.0.as_ref()
+        self.sent_close.as_ref()?.0.as_deref()
     }
 
     /// Code and reason that the peer sent, if any.
     pub(crate) fn received_close(&self) -> Option<&CloseFrame> {
-        self.received_close.as_ref()?.0.as_ref()
+        self.received_close.as_ref()?.0.as_deref()
     }
 
     /// Takes note of a frame that the caller wants to send.
@@ -87,14 +87,14 @@ impl State {
     pub(crate) fn send_close(&mut self, frame: Option<CloseFrame>) -> bool {
         let is_first = self.sent_close.is_none();
         if is_first {
-            self.sent_close = Some(Passed(frame));
+            self.sent_close = Some(Passed(frame.map(Box::new)));
         }
         is_first
     }
 
     /// Takes note of the peer's close frame.
     pub(crate) fn receive_close(&mut self, frame: Option<CloseFrame>) {
-        self.received_close.get_or_insert(Passed(frame));
+        self.received_close.get_or_insert(Passed(frame.map(Box::new)));
     }
 }
 

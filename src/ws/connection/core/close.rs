@@ -24,7 +24,7 @@ const LINGER: Duration = Duration::from_secs(1);
 impl Core {
     /// Ends the connection as the peer's last frame demands; true if there was one.
     pub(in crate::ws::connection) fn take_up_deferred(&mut self) -> bool {
-        match self.deferred.take() {
+        match self.deferred.take().map(|deferred| *deferred) {
             Some(Deferred::Close(reply)) => {
                 self.end.get_or_insert(Ok(()));
                 self.queue_close(reply);
@@ -69,7 +69,7 @@ impl Core {
         if self.state.can_send() {
             self.initiator = Initiator::Remote;
         }
-        if matches!(self.deferred, Some(Deferred::Close(_))) {
+        if self.is_closed_by_peer() {
             // The peer has said good-bye; that it did not wait for ours is no failure.
             self.end.get_or_insert(Ok(()));
         }
@@ -86,7 +86,7 @@ impl Core {
         self.unread = Bytes::new();
         self.pong = None;
         self.outbox.clear();
-        self.aside.clear();
+        self.aside = None;
         self.deadlines.clear();
     }
 
@@ -146,9 +146,14 @@ impl Core {
         cx.waker().wake_by_ref();
     }
 
+    /// Does a close frame of the peer wait for the messages before it?
+    fn is_closed_by_peer(&self) -> bool {
+        matches!(self.deferred.as_deref(), Some(Deferred::Close(_)))
+    }
+
     /// How the connection ended, once it has.
     pub(in crate::ws::connection) fn close_info(&self) -> Option<CloseInfo> {
-        let has_ended = self.end.is_some() || matches!(self.deferred, Some(Deferred::Close(_)));
+        let has_ended = self.end.is_some() || self.is_closed_by_peer();
         has_ended.then(|| CloseInfo::new(&self.state, self.initiator))
     }
 

@@ -86,17 +86,17 @@ pub(in crate::ws::connection) struct Core {
     pub(in crate::ws::connection) outbox: Outbox,
     /// What other tasks send during a turn of the handler: it follows what the handler has sent
     /// before, which is not here yet.
-    aside: Outbox,
+    aside: Option<Box<Outbox>>,
     /// Is it the handler's turn?
     is_in_turn: bool,
     /// Is this another task's access during the turn?
     is_aside: bool,
     /// The payload of the latest ping, when the outbox was too full for its pong.
-    pong: Option<Payload>,
+    pong: Option<Box<Payload>>,
     pub(in crate::ws::connection) state: State,
     phase: Phase,
     /// What arrived behind messages that nobody has received yet.
-    deferred: Option<Deferred>,
+    deferred: Option<Box<Deferred>>,
     /// Is the caller in `recv`, so that the rest of a message is taken whatever is queued?
     is_wanted: bool,
     /// Does all that still comes after our close frame go unread?
@@ -141,7 +141,7 @@ impl Core {
             run: Run::default(),
             inbox: Inbox::default(),
             outbox: Outbox::new(role),
-            aside: Outbox::new(role),
+            aside: None,
             is_in_turn: false,
             is_aside: false,
             pong: None,
@@ -213,8 +213,8 @@ impl Core {
     /// task.
     pub(in crate::ws::connection) fn enter(&mut self, is_turn: bool) {
         self.is_aside = self.is_in_turn && !is_turn;
-        if is_turn && !self.aside.is_empty() {
-            self.outbox.append(&mut self.aside);
+        if let Some(mut aside) = self.aside.take_if(|_| is_turn) {
+            self.outbox.append(&mut aside);
         }
     }
 

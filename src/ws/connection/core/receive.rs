@@ -116,7 +116,7 @@ impl Core {
             OpCode::Ping => {
                 self.stats.pings_in += 1;
                 if self.settings.auto_pong && self.state.can_send() {
-                    self.pong = Some(Payload::copy_from(frame.payload()));
+                    self.pong = Some(Box::new(Payload::copy_from(frame.payload())));
                     self.queue_pong();
                 }
             }
@@ -154,7 +154,7 @@ impl Core {
             return;
         }
         if let Some(payload) = self.pong.take() {
-            self.push(&mut Some(Frame::from_payload(true, OpCode::Pong, payload)));
+            self.push(&mut Some(Frame::from_payload(true, OpCode::Pong, *payload)));
         }
     }
 
@@ -172,7 +172,7 @@ impl Core {
 
     /// Takes the end up now, or once the messages before it are received.
     fn defer(&mut self, deferred: Deferred) {
-        self.deferred = Some(deferred);
+        self.deferred = Some(Box::new(deferred));
         let is_waited_for = self.run.len() > 0 || self.inbox.has_data() || self.is_handed_over;
         if is_waited_for && self.phase == Phase::Open {
             self.deadlines.start_close(Deadline::Deferred, self.settings.close_timeout);

@@ -35,12 +35,16 @@ impl Core {
 
     /// Queues a frame.
     pub(in crate::ws::connection) fn push(&mut self, frame: &mut Option<Frame>) {
-        if self.is_aside { &mut self.aside } else { &mut self.outbox }.push(frame);
+        if self.is_aside {
+            self.aside.get_or_insert_with(|| Box::new(Outbox::new(self.role))).push(frame);
+        } else {
+            self.outbox.push(frame);
+        }
     }
 
     /// May the handler send without asking? Not behind what another task has sent meanwhile.
     pub(in crate::ws::connection) fn can_stage(&self) -> bool {
-        let is_free = self.aside.is_empty() && !self.state.is_sending_fragments();
+        let is_free = self.aside.is_none() && !self.state.is_sending_fragments();
         is_free && self.send_error().is_none()
     }
 
@@ -79,12 +83,13 @@ impl Core {
 
     /// Has the stream taken, and flushed, everything?
     pub(super) fn is_all_written(&self) -> bool {
-        self.outbox.is_empty() && self.aside.is_empty()
+        self.outbox.is_empty() && self.aside.is_none()
     }
 
     /// Bytes that the stream has not taken.
     fn queued_len(&self) -> usize {
-        self.outbox.len().saturating_add(self.aside.len())
+        let aside = self.aside.as_ref().map_or(0, |aside| aside.len());
+        self.outbox.len().saturating_add(aside)
     }
 
     fn lost_error(&self) -> Error {
