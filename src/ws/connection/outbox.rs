@@ -80,7 +80,7 @@ impl Outbox {
     }
 
     /// Queues the header, and counts the whole frame.
-    #[inline]
+    #[inline(always)]
     fn push_header(&mut self, frame: &Frame, mask: Option<[u8; 4]>) {
         if self.buf.capacity() == 0 {
             self.buf = scratch::take_write_buffer();

@@ -16,7 +16,7 @@ impl Shared {
     pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> Queue<'_> {
         let frame = message.into_frame();
         if self.stage(&frame) {
-            return Queue { shared: self, stage: Stage::Queued(Ok(())) };
+            return Queue { shared: self, stage: Stage::Queued };
         }
         self.queue(Some(frame), Kind::Message { waits_for_frames })
     }
@@ -43,11 +43,11 @@ impl Shared {
         match self.has_room(core).and_then(|has_room| Ok(has_room && queue(core, frame, kind)?)) {
             Ok(false) => return None,
             Ok(true) => {}
-            Err(error) => return Some(Stage::Queued(Err(error))),
+            Err(error) => return Some(Stage::Failed(Box::new(error))),
         }
         self.schedule_write(core);
         if core.has_task {
-            return Some(Stage::Queued(Ok(())));
+            return Some(Stage::Queued);
         }
         // Nobody else would write it.
         Some(Stage::Writing(core.outbox.queued(), None))
@@ -78,7 +78,9 @@ pub(crate) struct Queue<'a> {
 }
 
 enum Stage {
-    Queued(Result<()>),
+    Queued,
+    /// Boxed: what the others leave of a word is costly to move.
+    Failed(Box<Error>),
     /// So many bytes have to be written, because the connection has no task to do it.
     Writing(u64, Listener),
     Waiting(Box<Waiting>),
@@ -105,31 +107,31 @@ impl Future for Queue<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let this = self.get_mut();
-        if let Stage::Queued(result) = &mut this.stage {
-            return Poll::Ready(std::mem::replace(result, Ok(())));
-        }
-        this.poll_slow(cx)
+        if matches!(this.stage, Stage::Queued) { Poll::Ready(Ok(())) } else { this.poll_slow(cx) }
     }
 }
 
 impl Queue<'_> {
+    #[cold]
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let Self { shared, stage } = self;
         loop {
-            let next =
-                match stage {
-                    Stage::Queued(result) => return Poll::Ready(std::mem::replace(result, Ok(()))),
-                    Stage::Writing(mark, listener) => {
-                        Stage::Queued(ready!(shared.poll_written_to(cx, listener, *mark)))
+            *stage = match stage {
+                Stage::Queued => return Poll::Ready(Ok(())),
+                Stage::Failed(error) => return Poll::Ready(Err((**error).clone())),
+                Stage::Writing(mark, listener) => {
+                    match ready!(shared.poll_written_to(cx, listener, *mark)) {
+                        Ok(()) => Stage::Queued,
+                        Err(error) => Stage::Failed(Box::new(error)),
                     }
-                    Stage::Waiting(waiting) => {
-                        let Waiting { frame, kind, listener } = &mut **waiting;
-                        ready!(shared.poll_wait(cx, listener, |core| {
-                            shared.try_queue(core, frame, *kind)
-                        }))
-                    }
-                };
-            *stage = next;
+                }
+                Stage::Waiting(waiting) => {
+                    let Waiting { frame, kind, listener } = &mut **waiting;
+                    ready!(shared.poll_wait(cx, listener, |core| {
+                        shared.try_queue(core, frame, *kind)
+                    }))
+                }
+            };
         }
     }
 }

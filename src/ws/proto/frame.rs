@@ -16,28 +16,41 @@ use super::{OpCode, Payload};
 /// assert!(!first.fin() && last.fin());
 /// assert_eq!(last.payload(), b"lo");
 /// ```
+// Each field is whole words: a frame is moved several times on its way, and a move in odd pieces has
+// to wait for the stores before it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Frame {
-    fin: bool,
     opcode: OpCode,
+    flags: Flags,
     payload: Payload,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Flags(u64);
+
+impl Flags {
+    const FIN: u64 = 1;
+
+    fn new(fin: bool) -> Self {
+        Self(if fin { Self::FIN } else { 0 })
+    }
 }
 
 impl Frame {
     /// A frame with this payload; `fin` if it is the last of its message.
     #[must_use]
     pub fn new(fin: bool, opcode: OpCode, payload: impl Into<Bytes>) -> Self {
-        Self { fin, opcode, payload: Payload::from(payload.into()) }
+        Self::from_payload(fin, opcode, Payload::from(payload.into()))
     }
 
     pub(crate) fn from_payload(fin: bool, opcode: OpCode, payload: Payload) -> Self {
-        Self { fin, opcode, payload }
+        Self { opcode, flags: Flags::new(fin), payload }
     }
 
     /// Is this the last frame of its message? Always so for control frames.
     #[must_use]
     pub fn fin(&self) -> bool {
-        self.fin
+        self.flags.0 & Flags::FIN != 0
     }
 
     /// What the frame is.
@@ -61,7 +74,7 @@ impl Frame {
     }
 
     pub(crate) fn is_whole_message(&self) -> bool {
-        self.fin && matches!(self.opcode, OpCode::Text | OpCode::Binary)
+        self.fin() && matches!(self.opcode, OpCode::Text | OpCode::Binary)
     }
 
     pub(crate) fn append_payload_to(&self, out: &mut Vec<u8>) {

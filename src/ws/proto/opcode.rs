@@ -7,6 +7,7 @@ use super::ProtocolError;
 /// The opcode of a frame.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "RFC 6455 reserves the rest; they fail the connection")]
+#[repr(u64)]
 pub enum OpCode {
     /// 0: goes on with the message that an earlier frame began.
     Continuation,

@@ -19,14 +19,14 @@ pub(crate) struct Payload(Repr);
 enum Repr {
     /// The first `len` bytes of the block; what follows them has no meaning.
     Inline {
-        block: Block,
         len: usize,
+        block: Block,
     },
     Shared(Bytes),
 }
 
 #[derive(Clone, Copy)]
-#[repr(align(8))]
+#[repr(align(16))]
 struct Block([u8; Payload::INLINE]);
 
 impl Payload {
