@@ -48,9 +48,22 @@ pub(super) struct Counts {
 }
 
 impl Outbox {
-    pub(super) fn new(role: Role) -> Self {
-        let (buf, long, counts) = (Vec::new(), VecDeque::new(), Counts::default());
-        Self { role, buf, pos: 0, long, len: 0, total: 0, is_dirty: false, counts }
+    pub(super) const fn new(role: Role) -> Self {
+        Self {
+            role,
+            buf: Vec::new(),
+            pos: 0,
+            long: VecDeque::new(),
+            len: 0,
+            total: 0,
+            is_dirty: false,
+            counts: Counts { frames: 0, messages: 0, payload_bytes: 0 },
+        }
+    }
+
+    /// Whether frames are masked from here on.
+    pub(super) fn set_role(&mut self, role: Role) {
+        self.role = role;
     }
 
     /// Queues the frame and takes it.

@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::core::Core;
 use super::shared::Shared;
 use crate::ws::proto::{CloseCode, CloseFrame};
 
@@ -29,43 +28,44 @@ impl<T, E: std::fmt::Display> ConnectionTask<T, E> {
     pub(crate) fn new(handler: Handler<T, E>, shared: Arc<Shared>) -> Self {
         Self { handler: Some(handler), code: CloseCode::NORMAL, shared }
     }
+}
 
-    fn poll_handler(&mut self, cx: &mut Context<'_>) {
-        let Some(handler) = &mut self.handler else { return };
-        // The handler is dropped after a panic, so nobody sees what it left behind.
-        let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
-        match polled {
-            Ok(Poll::Pending) => return,
-            Ok(Poll::Ready(Ok(_))) => {}
-            Ok(Poll::Ready(Err(error))) => {
-                log::debug!("WebSocket handler failed: {error}");
-                self.code = CloseCode::INTERNAL_ERROR;
-            }
-            Err(_) => {
-                log::error!("WebSocket handler panicked");
-                self.code = CloseCode::INTERNAL_ERROR;
-            }
+/// Polls the handler; sets `code` when it fails.
+fn poll_handler<T, E: std::fmt::Display>(
+    slot: &mut Option<Handler<T, E>>,
+    code: &mut CloseCode,
+    cx: &mut Context<'_>,
+) {
+    let Some(handler) = slot else { return };
+    // The handler is dropped after a panic, so nobody sees what it left behind.
+    let polled = catch_unwind(AssertUnwindSafe(|| handler.as_mut().poll(cx)));
+    match polled {
+        Ok(Poll::Pending) => return,
+        Ok(Poll::Ready(Ok(_))) => {}
+        Ok(Poll::Ready(Err(error))) => {
+            log::debug!("WebSocket handler failed: {error}");
+            *code = CloseCode::INTERNAL_ERROR;
         }
-        self.handler = None;
-    }
-
-    fn close_if_abandoned(&self, core: &mut Core) {
-        if core.is_abandoned {
-            core.begin_close(Some(CloseFrame::lossy(self.code, "")));
+        Err(_) => {
+            log::error!("WebSocket handler panicked");
+            *code = CloseCode::INTERNAL_ERROR;
         }
     }
+    *slot = None;
 }
 
 impl<T, E: std::fmt::Display> Future for ConnectionTask<T, E> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let shared = Arc::clone(&self.shared);
-        let mut core = shared.poll_turn(cx, |cx| self.poll_handler(cx));
-        self.close_if_abandoned(&mut core);
-        core.service(&mut self.shared.io_context());
-        let is_over = core.is_gone() && self.handler.is_none();
-        self.shared.unlock(core);
+        let Self { handler, code, shared } = &mut *self;
+        let mut core = shared.poll_turn(cx, |cx| poll_handler(handler, code, cx));
+        if core.is_abandoned {
+            core.begin_close(Some(CloseFrame::lossy(*code, "")));
+        }
+        core.service(&mut shared.io_context());
+        let is_over = core.is_gone() && handler.is_none();
+        shared.unlock(core);
         if is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 }

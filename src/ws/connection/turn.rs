@@ -20,28 +20,45 @@ pub(super) struct Turn {
     room: usize,
 }
 
+impl Turn {
+    const NOBODY: usize = 0;
+
+    const fn nobody() -> Self {
+        Self { connection: Self::NOBODY, staged: Outbox::new(Role::Server), room: 0 }
+    }
+}
+
 thread_local! {
-    static TURN: RefCell<Option<Turn>> = const { RefCell::new(None) };
+    // In place: it is entered and left more often than anything else is done.
+    static TURN: RefCell<Turn> = const { RefCell::new(Turn::nobody()) };
 }
 
 /// Begins the turn of a connection; the one returned, which it interrupts, goes to [`end`].
-pub(super) fn begin(connection: usize, role: Role, room: usize) -> Option<Turn> {
-    TURN.replace(Some(Turn { connection, staged: Outbox::new(role), room }))
+pub(super) fn begin(connection: usize, role: Role, room: usize) -> Option<Box<Turn>> {
+    TURN.with_borrow_mut(|turn| {
+        let is_interrupted = turn.connection != Turn::NOBODY;
+        let interrupted = is_interrupted.then(|| Box::new(std::mem::replace(turn, Turn::nobody())));
+        turn.connection = connection;
+        turn.staged.set_role(role);
+        turn.room = room;
+        interrupted
+    })
 }
 
-/// Ends the current turn.
-pub(super) fn end(interrupted: Option<Turn>) {
-    TURN.set(interrupted);
+/// Ends the current turn, whose frames have been taken.
+pub(super) fn end(interrupted: Option<Box<Turn>>) {
+    TURN.with_borrow_mut(|turn| match interrupted {
+        None => turn.connection = Turn::NOBODY,
+        Some(interrupted) => *turn = *interrupted,
+    });
 }
 
 /// Stages a copy of the frame; false if the lock has to be taken instead.
 #[inline]
 pub(super) fn stage(connection: usize, frame: &Frame) -> bool {
-    TURN.with_borrow_mut(|turn| match turn {
-        Some(turn) if turn.connection == connection && turn.staged.len() < turn.room => {
-            turn.staged.push_copy(frame)
-        }
-        _ => false,
+    TURN.with_borrow_mut(|turn| {
+        let may_stage = turn.connection == connection && turn.staged.len() < turn.room;
+        may_stage && turn.staged.push_copy(frame)
     })
 }
 
@@ -61,5 +78,5 @@ pub(super) fn set_room(connection: usize, room: usize) {
 }
 
 fn with<R>(connection: usize, f: impl FnOnce(&mut Turn) -> R) -> Option<R> {
-    TURN.with_borrow_mut(|turn| turn.as_mut().filter(|turn| turn.connection == connection).map(f))
+    TURN.with_borrow_mut(|turn| (turn.connection == connection).then(|| f(turn)))
 }
