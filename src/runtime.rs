@@ -99,12 +99,70 @@ pub(crate) async fn resolve(addrs: impl ToSocketAddrs<Iter: Send>) -> io::Result
 pub(crate) struct TcpStream {
     io: Async<std::net::TcpStream>,
     drained: bool,
+    second_look: SecondLook,
+}
+
+/// Whether to look at a drained socket once more, after the other tasks had their turn, before the
+/// reactor is asked to watch it.
+///
+/// On a busy thread the peer has often answered by then, and a read costs less than to be told that
+/// there is something to read. On an idle one it has not, so each look in vain doubles the number of
+/// waits until the next.
+#[derive(Debug)]
+struct SecondLook {
+    state: Look,
+    /// Waits to go until the next look.
+    pause: u8,
+    /// Waits between the last two looks.
+    last_pause: u8,
+}
+
+#[derive(Debug, Eq, PartialEq)]
+enum Look {
+    /// The socket was read since.
+    Idle,
+    /// The task is sent to the end of the queue, to look when it is back.
+    Due,
+    /// The reactor watches.
+    Waiting,
+}
+
+impl SecondLook {
+    const MAX_PAUSE: u8 = 127;
+
+    #[cfg(feature = "server")]
+    fn new() -> Self {
+        // A short connection is over before the first look would pay.
+        Self { state: Look::Idle, pause: 7, last_pause: 7 }
+    }
+
+    fn is_due(&self) -> bool {
+        self.state == Look::Due
+    }
+
+    /// The socket is empty: should the task come back and look again?
+    fn begin(&mut self) -> bool {
+        if self.state == Look::Idle {
+            self.state = if self.pause == 0 { Look::Due } else { Look::Waiting };
+            self.pause = self.pause.saturating_sub(1);
+        }
+        self.is_due()
+    }
+
+    /// The socket was read; was anything there?
+    fn end(&mut self, found: bool) {
+        if std::mem::replace(&mut self.state, Look::Idle) == Look::Due {
+            let longer = self.last_pause.saturating_mul(2).saturating_add(1).min(Self::MAX_PAUSE);
+            self.last_pause = if found { 0 } else { longer };
+            self.pause = self.last_pause;
+        }
+    }
 }
 
 impl TcpStream {
     #[cfg(feature = "server")]
     fn new(io: Async<std::net::TcpStream>) -> Self {
-        Self { io, drained: false }
+        Self { io, drained: false, second_look: SecondLook::new() }
     }
 
     /// Our end of the connection.
@@ -133,17 +191,25 @@ impl AsyncRead for TcpStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         loop {
-            if this.drained {
+            if this.drained && !this.second_look.is_due() {
+                if this.second_look.begin() {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 ready!(this.io.poll_readable(cx))?;
                 this.drained = false;
             }
             let mut socket = this.io.get_ref();
             match socket.read(buf) {
                 Ok(len) => {
+                    this.second_look.end(true);
                     this.drained = len < buf.len();
                     return Poll::Ready(Ok(len));
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => this.drained = true,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    this.second_look.end(false);
+                    this.drained = true;
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }
@@ -189,5 +255,28 @@ fn poll_write_with(
             result => return Poll::Ready(result),
         }
         ready!(io.poll_writable(cx))?;
+    }
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use super::SecondLook;
+
+    #[test]
+    fn looks_in_vain_become_rare_and_one_that_finds_makes_the_next_wait_look() {
+        let mut second_look = SecondLook::new();
+        let mut waits_until_look = |found| {
+            let waits = (0..1000).find(|_| {
+                let looks = second_look.begin();
+                assert_eq!(second_look.begin(), looks, "one wait is polled more than once");
+                second_look.end(looks && found);
+                looks
+            });
+            waits.unwrap_or(0)
+        };
+        let in_vain: Vec<i32> = (0..7).map(|_| waits_until_look(false)).collect();
+        assert_eq!(in_vain, [7, 15, 31, 63, 127, 127, 127]);
+        assert_eq!([true, true, false].map(&mut waits_until_look), [127, 0, 0]);
+        assert_eq!(waits_until_look(true), 1);
     }
 }

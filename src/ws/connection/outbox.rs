@@ -93,6 +93,7 @@ impl Outbox {
     }
 
     /// Queues the header, and counts the whole frame.
+    #[expect(clippy::inline_always, reason = "called twice, and cheaper than the call")]
     #[inline(always)]
     fn push_header(&mut self, frame: &Frame, mask: Option<[u8; 4]>) {
         if self.buf.capacity() == 0 {

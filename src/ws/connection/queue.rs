@@ -116,22 +116,23 @@ impl Queue<'_> {
     fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let Self { shared, stage } = self;
         loop {
-            *stage = match stage {
-                Stage::Queued => return Poll::Ready(Ok(())),
-                Stage::Failed(error) => return Poll::Ready(Err((**error).clone())),
-                Stage::Writing(mark, listener) => {
-                    match ready!(shared.poll_written_to(cx, listener, *mark)) {
-                        Ok(()) => Stage::Queued,
-                        Err(error) => Stage::Failed(Box::new(error)),
+            *stage =
+                match stage {
+                    Stage::Queued => return Poll::Ready(Ok(())),
+                    Stage::Failed(error) => return Poll::Ready(Err((**error).clone())),
+                    Stage::Writing(mark, listener) => {
+                        match ready!(shared.poll_written_to(cx, listener, *mark)) {
+                            Ok(()) => Stage::Queued,
+                            Err(error) => Stage::Failed(Box::new(error)),
+                        }
                     }
-                }
-                Stage::Waiting(waiting) => {
-                    let Waiting { frame, kind, listener } = &mut **waiting;
-                    ready!(shared.poll_wait(cx, listener, |core| {
-                        shared.try_queue(core, frame, *kind)
-                    }))
-                }
-            };
+                    Stage::Waiting(waiting) => {
+                        let Waiting { frame, kind, listener } = &mut **waiting;
+                        ready!(shared.poll_wait(cx, listener, |core| {
+                            shared.try_queue(core, frame, *kind)
+                        }))
+                    }
+                };
         }
     }
 }
