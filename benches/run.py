@@ -21,6 +21,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import deflate
+from tables import disturbance, figures, median, number, relative, share, summary, table, worst
+
 HERE = Path(__file__).resolve().parent
 BINARIES = HERE / "peers" / "target" / "release"
 TIDEWIRE = HERE.parent / "target" / "release" / "examples" / "conformance"
@@ -119,7 +122,10 @@ def started(command, **options):
 class Bench:
     def __init__(self, options):
         self.options = options
-        self.paths = {name: BINARIES / name for name in SERVERS}
+        if options.deflate:
+            self.paths = {name: BINARIES / server.binary for name, server in deflate.SERVERS.items()}
+        else:
+            self.paths = {name: BINARIES / name for name in SERVERS}
         self.paths["tidewire"] = Path(options.tidewire)
         for extra in options.add or []:
             name, _, path = extra.partition("=")
@@ -151,6 +157,7 @@ class Bench:
     def load(self, mode, server, address, arguments):
         command = ["taskset", "-c", self.options.load_core, BINARIES / "load", mode]
         command += ["--address", address, "--path", self.options.path, "--pid", str(server.pid)]
+        # Of an option given twice the last one counts: some arguments bring a path of their own.
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         return started(command + arguments, **pipes)
 
@@ -162,15 +169,26 @@ class Bench:
                 patience = 4 * PATIENCE + self.options.seconds
                 return json.loads(line_of(load, load.stdout, patience))
 
+    def attempt(self, mode, name, arguments):
+        """One run, recorded; `None` if it failed, which has been noted."""
+        try:
+            result = self.measure(mode, name, arguments)
+        except Failure as failure:
+            note(f"{name}: {failure}")
+            return None
+        record(self.options, name, result)
+        return result
+
     def rounds(self, mode, arguments):
-        """What every server did in each round: `{name: [result, …]}`."""
-        results = {name: [] for name in self.servers}
+        """What every server did in each round: `{name: [result, …]}`; `arguments` by name as well."""
+        results = {name: [] for name in arguments}
+        names = list(arguments)
         for number in range(self.options.rounds):
             # Each round begins with another server, so that none is always first.
-            turn = number % max(1, len(self.servers))
-            for name in self.servers[turn:] + self.servers[:turn]:
+            turn = number % max(1, len(names))
+            for name in names[turn:] + names[:turn]:
                 try:
-                    result = self.quietest(mode, name, arguments)
+                    result = self.quietest(mode, name, arguments[name])
                 except Failure as failure:
                     note(f"{name}, round {number + 1}: {failure}")
                     continue
@@ -189,6 +207,9 @@ class Bench:
                 break
         return best
 
+    def all(self, arguments):
+        return dict.fromkeys(self.servers, arguments)
+
     def times(self):
         return ["--seconds", str(self.options.seconds), "--warm-up", str(self.options.warm_up)]
 
@@ -203,9 +224,9 @@ class Bench:
         return [cell for cell in GRID if cell.under_way <= MOST_UNDER_WAY]
 
     def echo(self):
-        summary = {}
+        ratios = {}
         for cell in self.cells():
-            results = self.rounds("echo", cell.options() + self.times())
+            results = self.rounds("echo", self.all(cell.options() + self.times()))
             columns = ["CPU ns/message", "min", f"per CPU s, {LIMIT} = 1", "by min"]
             columns += ["messages/s", "p50 µs", "p99 µs", "server busy", "load busy", "disturbed"]
             rows = {}
@@ -215,21 +236,18 @@ class Bench:
                 if not spent:
                     continue
                 ratio = relative(statistics.median, limit, spent)
-                summary.setdefault(name, {})[str(cell)] = ratio
+                ratios.setdefault(name, {})[str(cell)] = ratio
                 rows[name] = [number(statistics.median(spent)), number(min(spent))]
                 rows[name] += [ratio, relative(min, limit, spent)]
                 rows[name] += [median(runs, "messages_per_second"), median(runs, "p50_us")]
                 rows[name] += [median(runs, "p99_us"), share(runs, "server_busy")]
                 rows[name] += [share(runs, "client_busy")]
-                rows[name] += [f"{max(map(disturbance, runs)):.0%}"]
+                rows[name] += [worst(runs)]
             table(f"{cell} in flight", columns, rows)
-        if len(next(iter(summary.values()), {})) > 1:
-            columns = list(dict.fromkeys(cell for ratios in summary.values() for cell in ratios))
-            rows = {name: [ratios.get(cell, "–") for cell in columns] for name, ratios in summary.items()}
-            table(f"Messages per CPU second, {LIMIT} = 1", columns, rows)
+        summary(f"Messages per CPU second, {LIMIT} = 1", ratios)
 
     def handshake(self):
-        results = self.rounds("handshake", ["--connections", "64"] + self.times())
+        results = self.rounds("handshake", self.all(["--connections", "64"] + self.times()))
         limit = figures(results.get(LIMIT), "cpu_ns_per_cycle")
         rows = {}
         for name, runs in results.items():
@@ -242,17 +260,12 @@ class Bench:
         table("Connect, upgrade, one echo, close; 64 at a time", columns, rows)
 
     def idle(self):
-        count = self.options.idle_connections
+        count = self.options.idle_connections or 5000
         rows = {}
         for name in self.servers:
-            try:
-                result = self.measure("idle", name, ["--connections", str(count)])
-            except Failure as failure:
-                note(f"{name}: {failure}")
-                continue
-            record(self.options, name, result)
-            rows[name] = [number(result[key]) for key in
-                          ("bytes_per_connection", "bytes_per_used_connection", "rss_used")]
+            if result := self.attempt("idle", name, ["--connections", str(count)]):
+                rows[name] = [number(result[key]) for key in
+                              ("bytes_per_connection", "bytes_per_used_connection", "rss_used")]
         columns = ["bytes/connection, just upgraded", "after one echo", "whole RSS"]
         table(f"Resident memory of {count} idle connections", columns, rows)
 
@@ -337,40 +350,6 @@ def per_message(count, messages):
     return f"{count / messages:.3f}" if count is not None else "–"
 
 
-def disturbance(result):
-    """The share of the time that the server or the load was ready and did not run."""
-    return max(result.get("server_waiting", 0), result.get("client_waiting", 0))
-
-
-def figures(runs, key):
-    return [run[key] for run in runs or [] if key in run]
-
-
-def median(runs, key):
-    return number(statistics.median(figures(runs, key)))
-
-
-def share(runs, key):
-    return f"{statistics.median(figures(runs, key)):.0%}"
-
-
-def relative(of, limit, spent):
-    return f"{of(limit) / of(spent):.2f}" if limit else "–"
-
-
-def number(value):
-    return f"{value:,.0f}".replace(",", " ") if value >= 100 else f"{value:.1f}"
-
-
-def table(title, columns, rows):
-    print(f"### {title}\n")
-    print(f"| server | {' | '.join(columns)} |")
-    print(f"| --- |{' ---: |' * len(columns)}")
-    for name, cells in rows.items():
-        print(f"| {name} | {' | '.join(cells)} |")
-    print(flush=True)
-
-
 def record(options, name, result):
     if options.json:
         with open(options.json, "a", encoding="utf-8") as file:
@@ -383,8 +362,10 @@ def note(text):
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--servers", help=f"some of {','.join(SERVERS)}")
-    parser.add_argument("--cells", help="CONNECTIONSxBYTESxINFLIGHT,… or `targets`; all by default")
+    parser.add_argument("--servers", help=f"some of {','.join(SERVERS)}, with "
+                        f"--deflate of {','.join(deflate.SERVERS)}")
+    parser.add_argument("--cells", help="CONNECTIONSxBYTESxINFLIGHT,… or `targets`; all by default. "
+                        "With --deflate BYTESxboth|out|in[xtakeover],…")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--warm-up", type=float, default=0.5)
@@ -395,7 +376,8 @@ def options():
     parser.add_argument("--server-core", default="0")
     parser.add_argument("--load-core", default="1")
     parser.add_argument("--json", help="append every single result to this file")
-    parser.add_argument("--idle-connections", type=int, default=5000)
+    parser.add_argument("--idle-connections", type=int, help="5000, with --deflate 2000")
+    parser.add_argument("--deflate", action="store_true", help="the cells of deflate.py, or --idle")
     for mode in MODES:
         parser.add_argument(f"--{mode}", action="store_true", help=f"instead of the cells: {mode}")
     return parser.parse_args()
@@ -407,9 +389,14 @@ def main():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     bench = Bench(chosen)
-    modes = [mode for mode in MODES if getattr(chosen, mode)]
-    for mode in modes or ["echo"]:
-        getattr(bench, mode)()
+    modes = [mode for mode in MODES if getattr(chosen, mode)] or ["echo"]
+    for mode in modes:
+        if not chosen.deflate:
+            getattr(bench, mode)()
+        elif mode in ("echo", "idle"):
+            getattr(deflate, mode)(bench)
+        else:
+            sys.exit(f"--deflate measures echoes, or --idle: not --{mode}")
 
 
 if __name__ == "__main__":

@@ -4,12 +4,17 @@
 //! cargo run --release --example conformance -- 127.0.0.1:9001
 //! ```
 //!
-//! `/echo` takes messages up to 64 MiB, as Autobahn's 9.* cases need; `/default` has the default
-//! options, limits included.
+//! | route | options |
+//! | --- | --- |
+//! | `/echo` | messages up to 64 MiB, as Autobahn's 9.* cases need |
+//! | `/default` | the defaults, limits included |
+//! | `/echo-deflate` | compressed, as the client offers it: every parameter is honoured |
+//! | `/echo-takeover` | compressed with context takeover both ways and the largest windows |
+//! | `/default-deflate` | the defaults, and those of compression |
 
 mod support;
 
-use tidewire::{RequestContext, Server, WebSocketOptions};
+use tidewire::{DeflateOptions, RequestContext, Server, WebSocketOptions};
 
 const MAX_MESSAGE: usize = 64 << 20;
 
@@ -19,12 +24,23 @@ const MAX_FRAGMENTS: usize = 1 << 17;
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
-    server.get("/echo", |ctx| {
-        let options = WebSocketOptions::default();
-        echo(ctx, options.max_message_size(MAX_MESSAGE).max_fragments(MAX_FRAGMENTS))
-    });
+    server.get("/echo", |ctx| echo(ctx, large()));
     server.get("/default", |ctx| echo(ctx, WebSocketOptions::default()));
+    server.get("/echo-deflate", |ctx| echo(ctx, large().deflate(takeover().threshold(0))));
+    server.get("/echo-takeover", |ctx| echo(ctx, large().deflate(takeover())));
+    server.get("/default-deflate", |ctx| {
+        echo(ctx, WebSocketOptions::default().deflate(DeflateOptions::default()))
+    });
     support::serve(server).await
+}
+
+fn large() -> WebSocketOptions {
+    WebSocketOptions::default().max_message_size(MAX_MESSAGE).max_fragments(MAX_FRAGMENTS)
+}
+
+/// Takeover wherever the client does not refuse it.
+fn takeover() -> DeflateOptions {
+    DeflateOptions::default().server_context_takeover(true).client_context_takeover(true)
 }
 
 async fn echo(mut ctx: RequestContext, options: WebSocketOptions) -> tide::Result<()> {

@@ -14,8 +14,9 @@ use tide::{Request, Response, StatusCode};
 
 use crate::error::Result;
 use crate::ws::handshake::{HeaderLines, Opening};
-use crate::ws::upgrade::{PeerAddr, Slot};
-use crate::ws::{WebSocket, WebSocketOptions};
+use crate::ws::proto::extension;
+use crate::ws::upgrade::{Answer, PeerAddr, Slot};
+use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
 
 /// Longest body that is collected outside of our own server, in bytes.
 const DEFAULT_MAX_BODY: usize = 1 << 20;
@@ -100,7 +101,16 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// Safe: dropped before the 101 is on its way, nothing has happened; later, the next call
     /// returns the connection, whatever its options.
     pub async fn upgrade_to_websocket(&mut self, options: WebSocketOptions) -> Result<WebSocket> {
-        self.slot.upgrade(|| self.opening().accept(&options.origins), &options).await
+        self.slot.upgrade(|| self.answer(&options), &options).await
+    }
+
+    fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
+        let accept = self.opening().accept(&options.origins)?;
+        // Whether or not anything is made of it, a malformed list fails the handshake (§9.1).
+        let lines = HeaderLines::lines(self.headers(), "sec-websocket-extensions");
+        let offers = extension::parse(lines).map_err(|_| HandshakeError::ExtensionsMalformed)?;
+        let agreement = options.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
+        Ok(Answer { accept, agreement })
     }
 
     /// The subprotocols the client offers, in its order of preference (§4.1, `Sec-WebSocket-Protocol`

@@ -81,8 +81,9 @@ pub use self::http::ServerOptions;
 #[cfg(feature = "server")]
 pub use self::server::{Bound, Server};
 pub use self::ws::{
-    CloseCode, CloseFrame, CloseInfo, Frame, FrameError, HandshakeError, Initiator, Message,
-    OpCode, ProtocolError, Role, Sender, Stats, WebSocket, WebSocketOptions,
+    CloseCode, CloseFrame, CloseInfo, DeflateAnswerError, DeflateBudget, DeflateOptions,
+    DeflateParameters, Frame, FrameError, HandshakeError, Initiator, InvalidDeflateParameters,
+    Message, OpCode, ProtocolError, Role, Sender, Stats, WebSocket, WebSocketOptions,
 };
 
 /// The crate whose `Request`, `Response`, `Body` and `StatusCode` handlers work with.

@@ -44,6 +44,32 @@ impl Message {
         Self(frame)
     }
 
+    /// Sends this message uncompressed, whatever the options say.
+    ///
+    /// For secrets: where text that an attacker chooses is compressed together with a secret, the
+    /// length of the result tells whether one resembles the other (the attack known as CRIME; RFC
+    /// 7692 §8). Also for what is compressed already, such as images.
+    ///
+    /// ```
+    /// # use tidewire::Message;
+    /// let message = Message::from("session=8f14e45f").uncompressed();
+    /// ```
+    #[must_use]
+    pub fn uncompressed(mut self) -> Self {
+        self.0.set_compression(false);
+        self
+    }
+
+    /// Sends this message compressed, even if it is shorter than
+    /// [`threshold`](crate::DeflateOptions::threshold) or does not become smaller.
+    ///
+    /// Nothing changes where permessage-deflate was not negotiated.
+    #[must_use]
+    pub fn compressed(mut self) -> Self {
+        self.0.set_compression(true);
+        self
+    }
+
     /// Is this a text message?
     #[must_use]
     pub fn is_text(&self) -> bool {

@@ -1,5 +1,6 @@
 //! WebSocket: the protocol, and the connection that speaks it.
 
+pub(crate) mod deflate;
 pub(crate) mod handshake;
 pub(crate) mod message;
 mod options;
@@ -11,8 +12,12 @@ mod sender;
 pub(crate) mod upgrade;
 
 pub use self::connection::{CloseInfo, Initiator, Stats, WebSocket};
+pub use self::deflate::{DeflateBudget, DeflateOptions};
 pub use self::handshake::HandshakeError;
 pub use self::message::Message;
 pub use self::options::WebSocketOptions;
-pub use self::proto::{CloseCode, CloseFrame, Frame, FrameError, OpCode, ProtocolError, Role};
+pub use self::proto::{
+    CloseCode, CloseFrame, DeflateAnswerError, DeflateParameters, Frame, FrameError,
+    InvalidDeflateParameters, OpCode, ProtocolError, Role,
+};
 pub use self::sender::Sender;

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use super::deflate::DeflateOptions;
 use super::handshake::Origins;
-use super::proto::Limits;
+use super::proto::{DeflateParameters, Limits};
 
 /// How a connection is opened, and what it may cost.
 ///
@@ -26,6 +27,8 @@ pub struct WebSocketOptions {
     pub(crate) origins: Origins,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) handshake_timeout: Duration,
+    pub(crate) deflate: Option<Box<DeflateOptions>>,
+    pub(crate) agreed_deflate: Option<DeflateParameters>,
 }
 
 impl Default for WebSocketOptions {
@@ -35,6 +38,8 @@ impl Default for WebSocketOptions {
             origins: Origins::SameHost,
             headers: Vec::new(),
             handshake_timeout: Duration::from_secs(10),
+            deflate: None,
+            agreed_deflate: None,
         }
     }
 }
@@ -120,6 +125,28 @@ impl WebSocketOptions {
     #[must_use]
     pub fn auto_pong(mut self, auto: bool) -> Self {
         self.settings.auto_pong = auto;
+        self
+    }
+
+    /// Compresses messages where the client offers to (permessage-deflate, RFC 7692). Default: no.
+    ///
+    /// [`WebSocket::deflate`](crate::WebSocket::deflate) tells what was agreed. Secrets beside text
+    /// that somebody else chooses should not be compressed with it: see
+    /// [`Message::uncompressed`](crate::Message::uncompressed).
+    #[must_use]
+    pub fn deflate(mut self, options: DeflateOptions) -> Self {
+        self.deflate = Some(Box::new(options));
+        self
+    }
+
+    /// What an opening handshake elsewhere has agreed on, for
+    /// [`WebSocket::from_stream`](crate::WebSocket::from_stream) and
+    /// [`WebSocket::run`](crate::WebSocket::run), which see none. Without it they do not compress.
+    ///
+    /// Level and threshold are those of [`deflate`](Self::deflate), or the defaults.
+    #[must_use]
+    pub fn agreed_deflate(mut self, parameters: DeflateParameters) -> Self {
+        self.agreed_deflate = Some(parameters);
         self
     }
 

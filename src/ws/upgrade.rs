@@ -16,9 +16,10 @@ use tide::http::headers::{HeaderName, HeaderValue};
 use tide::http::upgrade::Receiver;
 use tide::{Response, StatusCode};
 
-use super::connection::{ConnectionTask, Shared};
+use super::connection::{ConnectionTask, Deflation, Shared};
+use super::deflate::Agreement;
 use super::options::Settings;
-use super::proto::Role;
+use super::proto::{DeflateParameters, Role};
 use super::{HandshakeError, WebSocket, WebSocketOptions};
 use crate::error::Result;
 use crate::runtime::{self, Timer};
@@ -104,12 +105,22 @@ enum Stage {
     Taken,
 }
 
+/// What of the 101 follows from the request.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    /// `Sec-WebSocket-Accept`.
+    pub(crate) accept: String,
+    /// How messages will be compressed, if they will.
+    pub(crate) agreement: Option<Agreement>,
+}
+
 #[derive(Debug)]
 struct Wanted {
     accept: String,
     headers: Vec<(HeaderName, HeaderValue)>,
     settings: Settings,
     timeout: Duration,
+    deflation: Option<Arc<Deflation>>,
 }
 
 impl Slot {
@@ -122,17 +133,22 @@ impl Slot {
     /// Asks for the upgrade and waits for the connection.
     pub(crate) async fn upgrade(
         &self,
-        accept: impl FnOnce() -> Result<String, HandshakeError>,
+        accept: impl FnOnce() -> Result<Answer, HandshakeError>,
         options: &WebSocketOptions,
     ) -> Result<WebSocket> {
         if self.is_idle() {
-            let accept = accept()?;
-            let headers = response_headers(&options.headers)?;
+            let Answer { accept, agreement } = accept()?;
+            let mut headers = response_headers(&options.headers)?;
+            let deflation = agreement.map(|agreement| {
+                headers.extend(extensions_header(agreement.parameters));
+                let deflate = options.deflate.as_deref().cloned().unwrap_or_default();
+                Deflation::new(&deflate, agreement, Role::Server)
+            });
             let (settings, timeout) = (options.settings, options.handshake_timeout);
             if !self.can_upgrade {
                 return Err(HandshakeError::NotUpgradable.into());
             }
-            let wanted = Wanted { accept, headers, settings, timeout };
+            let wanted = Wanted { accept, headers, settings, timeout, deflation };
             self.talk().stage = Stage::Wanted(Box::new(wanted));
         }
         let _withdraw = Withdraw(self);
@@ -244,8 +260,9 @@ pub(crate) async fn start<T: 'static>(
             (Source::Tide(inner.recv_upgrade().await), None)
         }
     };
-    let (settings, deadline) = (Box::new(wanted.settings), runtime::after(wanted.timeout));
-    runtime::spawn(run(handler, slot, source, peer_addr, settings, deadline));
+    let deadline = runtime::after(wanted.timeout);
+    let parts = Box::new((wanted.settings, peer_addr, wanted.deflation));
+    runtime::spawn(run(handler, slot, source, parts, deadline));
     Ok(response)
 }
 
@@ -279,14 +296,14 @@ async fn run<T>(
     handler: HandlerFuture<T>,
     slot: Arc<Slot>,
     source: Source,
-    peer_addr: Option<SocketAddr>,
-    settings: Box<Settings>,
+    parts: Box<(Settings, Option<SocketAddr>, Option<Arc<Deflation>>)>,
     deadline: Instant,
 ) {
     // Boxed, so that the room it takes is free while the connection lives.
     match Box::pin(source.open(deadline)).await {
         Ok((stream, unread)) => {
-            let shared = Shared::new(stream, unread, Role::Server, *settings, peer_addr);
+            let (settings, peer_addr, deflation) = *parts;
+            let shared = Shared::new(stream, unread, Role::Server, settings, peer_addr, deflation);
             slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
             drop(slot);
             ConnectionTask::new(handler, shared).await;
@@ -306,6 +323,10 @@ async fn finish<T>(handler: HandlerFuture<T>) {
         Ok(Err(error)) => log::debug!("WebSocket handler failed: {error}"),
         Err(_) => log::error!("WebSocket handler panicked"),
     }
+}
+
+fn extensions_header(parameters: DeflateParameters) -> Option<(HeaderName, HeaderValue)> {
+    parse_header("sec-websocket-extensions", &parameters.to_string()).ok()
 }
 
 fn response_headers(

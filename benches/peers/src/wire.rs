@@ -8,6 +8,8 @@ use tungstenite::handshake::derive_accept_key;
 pub const BINARY: u8 = 0x82;
 /// Final text frame.
 pub const TEXT: u8 = 0x81;
+/// The reserved bit of a compressed message's first frame (RFC 7692 §6).
+pub const RSV1: u8 = 0x40;
 /// Close frame.
 pub const CLOSE: u8 = 0x88;
 /// Ping frame.
@@ -141,12 +143,14 @@ fn widen(key: [u8; 4]) -> u128 {
     u128::from(u32::from_ne_bytes(key)) * 0x0000_0001_0000_0001_0000_0001_0000_0001
 }
 
-/// The opening handshake of a client.
+/// The opening handshake of a client, with the extension it offers.
 #[must_use]
-pub fn request(host: &str, path: &str) -> String {
+pub fn request(host: &str, path: &str, offer: Option<&str>) -> String {
+    let extensions =
+        offer.map_or(String::new(), |offer| format!("Sec-WebSocket-Extensions: {offer}\r\n"));
     format!(
         "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n\r\n"
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{extensions}\r\n"
     )
 }
 
@@ -181,7 +185,7 @@ mod tests {
 
     #[test]
     fn the_example_of_section_1_3_is_accepted() {
-        let answer = response(&request("localhost", "/echo")).unwrap();
+        let answer = response(&request("localhost", "/echo", None)).unwrap();
         assert_eq!(header(&answer, "Sec-WebSocket-Accept"), Some(ACCEPT));
     }
 

@@ -63,11 +63,12 @@ impl Inbox {
         if first.opcode() == OpCode::Continuation {
             return Err(Error::MessageBegun);
         }
-        let opcode = first.opcode();
+        let (opcode, is_deflated) = (first.opcode(), first.is_deflated());
         if first.fin() {
             return Ok(self.pop().map(Message::from_frame));
         }
         let joined = self.join().map(|payload| Frame::from_payload(true, opcode, payload));
+        let joined = joined.map(|frame| if is_deflated { frame.into_deflated() } else { frame });
         Ok(joined.map(Message::from_frame))
     }
 
@@ -120,6 +121,13 @@ impl Inbox {
             self.bytes = self.frames.iter().map(cost).sum();
             self.controls = 0;
         }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+        (self.bytes, self.messages, self.controls) = (0, 0, 0);
+        self.release();
     }
 
     /// Returns the memory of an empty queue.

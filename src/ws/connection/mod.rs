@@ -8,12 +8,16 @@
 //! | `task` | the future at the root of a connection's own task |
 //! | `queue`, `turn` | how a frame is sent, and how without the lock |
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
+//! | `deflation`, `inflation` | compression of what is sent; of what is received |
 //! | `deadlines`, `stats` | limits on time; counters, and how it ended |
-//! | `scratch`, `masking` | buffers and masking keys that belong to a thread |
+//! | `scratch`, `codecs`, `masking` | buffers, codecs and masking keys that belong to a thread |
 
+mod codecs;
 mod core;
 mod deadlines;
+mod deflation;
 mod inbox;
+mod inflation;
 mod masking;
 mod outbox;
 mod queue;
@@ -25,6 +29,8 @@ mod task;
 mod turn;
 mod websocket;
 
+#[cfg(feature = "server")]
+pub(crate) use self::deflation::Deflation;
 pub(crate) use self::shared::Shared;
 #[cfg(feature = "server")]
 pub(crate) use self::task::ConnectionTask;

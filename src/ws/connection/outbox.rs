@@ -10,7 +10,7 @@ use futures::io::AsyncWrite;
 
 use super::{masking, scratch};
 use crate::stream::Stream;
-use crate::ws::proto::{Frame, FrameHeader, Role, apply_mask};
+use crate::ws::proto::{Frame, FrameHeader, OpCode, Role, apply_mask};
 
 /// From this many bytes on a payload is passed to the kernel from where it is, not copied.
 const SHARE_FROM: usize = 16 << 10;
@@ -100,17 +100,19 @@ impl Outbox {
             self.buf = scratch::take_write_buffer();
         }
         let (fin, opcode, payload_len) = (frame.fin(), frame.opcode(), frame.payload().len());
+        // Only the first frame of a message says so (RFC 7692 §6).
+        let rsv1 = frame.is_deflated() && opcode != OpCode::Continuation;
         let old_len = self.buf.len();
         // A length in memory fits 64 bits.
         let len = u64::try_from(payload_len).unwrap_or(u64::MAX);
-        FrameHeader { fin, opcode, mask, len }.encode(&mut self.buf);
+        FrameHeader { fin, rsv1, opcode, mask, len }.encode(&mut self.buf);
         let queued = self.buf.len() - old_len + payload_len;
         self.len += queued;
         self.total += u64::try_from(queued).unwrap_or_default();
         self.counts.frames += 1;
         if opcode.is_data() {
             self.counts.messages += u64::from(fin);
-            self.counts.payload_bytes += len;
+            self.counts.payload_bytes += frame.plain_len();
         }
     }
 

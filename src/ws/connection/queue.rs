@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use super::core::Core;
+use super::deflation::{Borrowed, Deflating, Prepared};
 use super::shared::{CoreGuard, Listener, Shared};
 use crate::error::{Error, Result};
 use crate::ws::message::Message;
@@ -14,23 +15,31 @@ impl Shared {
     /// Queues a message: now if there is room, else once there is.
     #[inline]
     pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> Queue<'_> {
-        let frame = message.into_frame();
-        if self.stage(&frame) {
-            return Queue { shared: self, stage: Stage::Queued };
+        Queue { shared: self, stage: self.begin_send(message, waits_for_frames) }
+    }
+
+    /// Begins to send a message, which [`Stage::poll`] goes on with.
+    #[inline]
+    pub(super) fn begin_send(&self, message: Message, waits_for_frames: bool) -> Stage {
+        let mut frame = message.into_frame();
+        let kind = Kind::Message { waits_for_frames };
+        if let Some(deflation) = self.deflation() {
+            match deflation.prepare(frame) {
+                Prepared::Now(prepared) => frame = prepared,
+                Prepared::Long(deflating) => return Stage::Deflating(deflating, kind),
+            }
         }
-        self.queue(Some(frame), Kind::Message { waits_for_frames })
+        if self.stage(&frame) { Stage::Queued } else { self.queue(Some(frame), kind) }
     }
 
     /// Queues one frame: now if there is room, else once there is.
     pub(crate) fn send_frame(&self, frame: Frame) -> Queue<'_> {
-        self.queue(Some(frame), Kind::Frame)
+        Queue { shared: self, stage: self.queue(Some(frame), Kind::Frame) }
     }
 
-    fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> Queue<'_> {
+    fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> Stage {
         let result = self.try_queue(&mut self.lock(), &mut frame, kind);
-        let stage = result
-            .unwrap_or_else(|| Stage::Waiting(Box::new(Waiting { frame, kind, listener: None })));
-        Queue { shared: self, stage }
+        result.unwrap_or_else(|| Stage::Waiting(Box::new(Waiting::new(frame, kind))))
     }
 
     /// Queues the frame if there is room, and takes it.
@@ -40,7 +49,10 @@ impl Shared {
         frame: &mut Option<Frame>,
         kind: Kind,
     ) -> Option<Stage> {
-        match self.has_room(core).and_then(|has_room| Ok(has_room && queue(core, frame, kind)?)) {
+        match self
+            .has_room(core)
+            .and_then(|has_room| Ok(has_room && self.queue_into(core, frame, kind)?))
+        {
             Ok(false) => return None,
             Ok(true) => {}
             Err(error) => return Some(Stage::Failed(Box::new(error))),
@@ -53,17 +65,28 @@ impl Shared {
         Some(Stage::Writing(core.outbox.queued(), None))
     }
 
-    pub(super) fn start_send(&self, message: Message) -> Result<()> {
-        let mut core = self.lock();
-        if let Some(error) = core.send_error() {
-            return Err(error);
+    /// Queues the frame; false if it has to wait for those of another message.
+    fn queue_into(&self, core: &mut Core, frame: &mut Option<Frame>, kind: Kind) -> Result<bool> {
+        match kind {
+            Kind::Message { waits_for_frames } if core.state.is_sending_fragments() => {
+                return if waits_for_frames { Ok(false) } else { Err(interrupted(frame.as_ref())) };
+            }
+            Kind::Frame => {
+                frame.as_ref().map_or(Ok(()), |frame| core.state.send_frame(frame))?;
+            }
+            Kind::Message { .. } => {}
         }
-        if core.state.is_sending_fragments() {
-            return Err(interrupted(Some(&message.into_frame())));
+        if let (Some(deflation), Some(plain)) = (self.deflation(), &frame) {
+            let deflated = match kind {
+                Kind::Message { .. } => deflation.deflate_in_order(plain),
+                Kind::Frame => deflation.deflate_fragment(plain),
+            };
+            if deflated.is_some() {
+                *frame = deflated;
+            }
         }
-        core.push(&mut Some(message.into_frame()));
-        self.schedule_write(&mut core);
-        Ok(())
+        core.push(frame);
+        Ok(true)
     }
 }
 
@@ -77,23 +100,33 @@ pub(crate) struct Queue<'a> {
     stage: Stage,
 }
 
-enum Stage {
+pub(super) enum Stage {
     Queued,
     /// Boxed: what the others leave of a word is costly to move.
     Failed(Box<Error>),
     /// So many bytes have to be written, because the connection has no task to do it.
     Writing(u64, Listener),
+    /// A long message is compressed.
+    Deflating(Box<Deflating>, Kind),
     Waiting(Box<Waiting>),
 }
 
-struct Waiting {
+pub(super) struct Waiting {
     frame: Option<Frame>,
     kind: Kind,
     listener: Listener,
+    /// The compressor of the frame, to be given back once that is queued.
+    deflater: Option<Borrowed>,
+}
+
+impl Waiting {
+    fn new(frame: Option<Frame>, kind: Kind) -> Self {
+        Self { frame, kind, listener: None, deflater: None }
+    }
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+pub(super) enum Kind {
     Message {
         /// Wait for the fragments of another task's message, which must not be torn apart?
         waits_for_frames: bool,
@@ -107,49 +140,53 @@ impl Future for Queue<'_> {
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let this = self.get_mut();
-        if matches!(this.stage, Stage::Queued) { Poll::Ready(Ok(())) } else { this.poll_slow(cx) }
+        if matches!(this.stage, Stage::Queued) {
+            Poll::Ready(Ok(()))
+        } else {
+            this.stage.poll(this.shared, cx)
+        }
     }
 }
 
-impl Queue<'_> {
+impl Stage {
     #[cold]
-    fn poll_slow(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let Self { shared, stage } = self;
+    pub(super) fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
-            *stage =
-                match stage {
-                    Stage::Queued => return Poll::Ready(Ok(())),
-                    Stage::Failed(error) => return Poll::Ready(Err((**error).clone())),
-                    Stage::Writing(mark, listener) => {
-                        match ready!(shared.poll_written_to(cx, listener, *mark)) {
-                            Ok(()) => Stage::Queued,
-                            Err(error) => Stage::Failed(Box::new(error)),
-                        }
+            *self = match self {
+                Self::Queued => return Poll::Ready(Ok(())),
+                Self::Failed(error) => return Poll::Ready(Err((**error).clone())),
+                Self::Writing(mark, listener) => {
+                    match ready!(shared.poll_written_to(cx, listener, *mark)) {
+                        Ok(()) => Self::Queued,
+                        Err(error) => Self::Failed(Box::new(error)),
                     }
-                    Stage::Waiting(waiting) => {
-                        let Waiting { frame, kind, listener } = &mut **waiting;
-                        ready!(shared.poll_wait(cx, listener, |core| {
-                            shared.try_queue(core, frame, *kind)
-                        }))
-                    }
-                };
+                }
+                Self::Deflating(deflating, kind) => {
+                    let Some((frame, deflater)) = deflating.step() else {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    };
+                    Self::Waiting(Box::new(Waiting {
+                        deflater,
+                        ..Waiting::new(Some(frame), *kind)
+                    }))
+                }
+                Self::Waiting(waiting) => ready!(waiting.poll(shared, cx)),
+            };
         }
     }
 }
 
-/// Queues the frame; false if it has to wait for those of another message.
-fn queue(core: &mut Core, frame: &mut Option<Frame>, kind: Kind) -> Result<bool> {
-    match kind {
-        Kind::Message { waits_for_frames } if core.state.is_sending_fragments() => {
-            return if waits_for_frames { Ok(false) } else { Err(interrupted(frame.as_ref())) };
+impl Waiting {
+    fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Stage> {
+        let Self { frame, kind, listener, deflater } = self;
+        let stage =
+            ready!(shared.poll_wait(cx, listener, |core| shared.try_queue(core, frame, *kind)));
+        if let Some(deflater) = deflater.take() {
+            deflater.keep_window(!matches!(stage, Stage::Failed(_)));
         }
-        Kind::Frame => {
-            frame.as_ref().map_or(Ok(()), |frame| core.state.send_frame(frame))?;
-        }
-        Kind::Message { .. } => {}
+        Poll::Ready(stage)
     }
-    core.push(frame);
-    Ok(true)
 }
 
 fn interrupted(frame: Option<&Frame>) -> Error {

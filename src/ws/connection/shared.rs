@@ -14,6 +14,8 @@ use event_listener::{Event, EventListener};
 use futures::task::AtomicWaker;
 
 use super::core::{Core, MESSAGES_PER_TURN, Parked};
+use super::deflation::Deflation;
+use super::inflation::Inflation;
 use super::stats::CloseInfo;
 use super::turn;
 use crate::error::{Error, Result};
@@ -34,6 +36,7 @@ pub(crate) struct Shared {
     /// The waker that stream and timer are polled with, whoever polls them.
     io_waker: Waker,
     peer_addr: Option<SocketAddr>,
+    deflation: Option<Arc<Deflation>>,
 }
 
 /// Who waits for the connection.
@@ -125,11 +128,19 @@ impl Shared {
         role: Role,
         settings: Settings,
         peer_addr: Option<SocketAddr>,
+        deflation: Option<Arc<Deflation>>,
     ) -> Arc<Self> {
         let signals = Arc::new(Signals::default());
         let io_waker = Waker::from(Arc::clone(&signals));
-        let core = Mutex::new(Core::new(stream, unread, role, settings));
-        Arc::new(Self { core, signals, is_shut: AtomicBool::new(false), io_waker, peer_addr })
+        let core = Core::new(stream, unread, role, settings, deflation.as_deref());
+        Arc::new(Self {
+            core: Mutex::new(core),
+            signals,
+            is_shut: AtomicBool::new(false),
+            io_waker,
+            peer_addr,
+            deflation,
+        })
     }
 
     /// Takes the lock, and along with it what this thread has staged for the connection.
@@ -149,6 +160,18 @@ impl Shared {
     /// Different from that of every other connection that is alive.
     pub(super) fn id(&self) -> usize {
         std::ptr::from_ref(self).addr()
+    }
+
+    /// How messages are compressed, if they are.
+    pub(super) fn deflation(&self) -> Option<&Arc<Deflation>> {
+        self.deflation.as_ref()
+    }
+
+    /// The other direction of [`deflation`](Self::deflation).
+    pub(super) fn inflation(&self) -> Option<Inflation> {
+        let deflation = self.deflation.as_ref()?;
+        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Inflation::new(deflation.parameters(), core.role(), core.max_message_size()))
     }
 
     /// The context that stream and timer are polled with.

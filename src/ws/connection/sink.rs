@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use futures::{Sink, Stream};
 
 use super::WebSocket;
+use super::queue::Stage;
 use crate::error::{Error, Result};
 use crate::ws::message::Message;
 
@@ -27,22 +28,42 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
     type Error = Error;
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_begun(cx))?;
         let Self { shared, listener, .. } = &mut *self;
         shared.poll_room(cx, listener)
     }
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {
-        self.shared.start_send(message.into())
+        let this = self.get_mut();
+        match this.shared.begin_send(message.into(), false) {
+            // The flush writes it.
+            Stage::Queued | Stage::Writing(..) => {}
+            Stage::Failed(error) => return Err(*error),
+            begun => this.begun = Some(Box::new(begun)),
+        }
+        Ok(())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_begun(cx))?;
         let Self { shared, listener, .. } = &mut *self;
         shared.poll_written(cx, listener)
     }
 
     /// Closes the connection with 1000, as [`close`](WebSocket::close).
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_begun(cx))?;
         let Self { shared, listener, .. } = &mut *self;
         shared.poll_closed(cx, listener)
+    }
+}
+
+impl WebSocket {
+    /// Waits until the message that the `Sink` took last is queued: a long one is compressed first.
+    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Some(begun) = &mut self.begun else { return Poll::Ready(Ok(())) };
+        let result = ready!(begun.poll(&self.shared, cx));
+        self.begun = None;
+        Poll::Ready(result)
     }
 }

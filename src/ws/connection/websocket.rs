@@ -13,16 +13,19 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::core::{MESSAGES_PER_TURN, Mode, Parked};
+use super::deflation::Deflation;
 use super::inbox::Inbox;
+use super::inflation::Inflation;
+use super::queue::Stage;
 use super::scratch;
 use super::shared::{Listener, Shared};
 use super::stats::{CloseInfo, Stats};
 use super::task::ConnectionTask;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stream::Stream;
 use crate::ws::message::Message;
 use crate::ws::options::WebSocketOptions;
-use crate::ws::proto::{CloseCode, Frame, OpCode, ProtocolError, Role, Run};
+use crate::ws::proto::{CloseCode, DeflateParameters, Frame, OpCode, ProtocolError, Role, Run};
 use crate::ws::sender::Sender;
 
 /// A WebSocket connection.
@@ -42,6 +45,8 @@ pub struct WebSocket {
     batch: Box<Batch>,
     /// The place of the `Sink` among those that wait.
     pub(super) listener: Listener,
+    /// What the `Sink` took and could not queue at once.
+    pub(super) begun: Option<Box<Stage>>,
     /// Has the `Stream` ended with an error?
     pub(super) has_failed: bool,
 }
@@ -52,6 +57,26 @@ pub struct WebSocket {
 struct Batch {
     run: Run,
     inbox: Inbox,
+    /// The compressed message under way; `None` if messages are not compressed.
+    inflation: Option<Box<Inflation>>,
+}
+
+impl Batch {
+    /// The compressed frame under way.
+    fn inflating(&self) -> Option<&Frame> {
+        self.inflation.as_ref()?.frame()
+    }
+
+    /// Begins to decompress the frame, or returns it if there is nothing to do.
+    fn inflate_later(&mut self, frame: Frame) -> Option<Frame> {
+        match &mut self.inflation {
+            Some(inflation) if frame.is_deflated() => {
+                inflation.begin(frame);
+                None
+            }
+            _ => Some(frame),
+        }
+    }
 }
 
 impl WebSocket {
@@ -72,7 +97,8 @@ impl WebSocket {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let stream = Stream::boxed(stream);
-        Self::new(Shared::new(stream, unread.into(), role, options.settings, None))
+        let deflation = Deflation::agreed(options, role);
+        Self::new(Shared::new(stream, unread.into(), role, options.settings, None, deflation))
     }
 
     /// Speaks WebSocket over a stream whose opening handshake is done, with a task of its own: the
@@ -100,13 +126,16 @@ impl WebSocket {
         E: fmt::Display + 'static,
     {
         let stream = Stream::boxed(stream);
-        let shared = Shared::new(stream, unread.into(), role, options.settings, None);
+        let deflation = Deflation::agreed(options, role);
+        let shared = Shared::new(stream, unread.into(), role, options.settings, None, deflation);
         let handler = handler(Self::new(Arc::clone(&shared)));
         Box::pin(ConnectionTask::new(Box::pin(handler), shared))
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, batch: Box::default(), listener: None, has_failed: false }
+        let mut batch = Box::<Batch>::default();
+        batch.inflation = shared.inflation().map(Box::new);
+        Self { shared, batch, listener: None, begun: None, has_failed: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.
@@ -344,7 +373,18 @@ impl WebSocket {
     /// What passed so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        self.shared.lock().stats()
+        let mut stats = self.shared.lock().stats();
+        stats.payload_bytes_in += self.batch.inflation.as_ref().map_or(0, |it| it.total());
+        stats
+    }
+
+    /// How messages are compressed, as agreed in the opening handshake (RFC 7692); `None` if they
+    /// are not.
+    ///
+    /// [`WebSocketOptions::deflate`] allows it.
+    #[must_use]
+    pub fn deflate(&self) -> Option<DeflateParameters> {
+        self.shared.deflation().map(|deflation| deflation.parameters())
     }
 
     #[inline]
@@ -353,8 +393,20 @@ impl WebSocket {
             if let Some(frame) = self.batch.run.next() {
                 return Poll::Ready(Ok(Some(Message::from_frame(frame))));
             }
+            if let Some(frame) = self.batch.inflating() {
+                if !frame.is_whole_message() {
+                    return Poll::Ready(Err(Error::MessageBegun));
+                }
+                let inflated = ready!(self.poll_inflate(cx));
+                if inflated.is_some() {
+                    return Poll::Ready(Ok(inflated.map(Message::from_frame)));
+                }
+            }
             if let Some(message) = self.batch.inbox.pop_message()? {
-                return Poll::Ready(Ok(Some(message)));
+                let Some(message) = self.batch.inflate_later(message.into_frame()) else {
+                    continue;
+                };
+                return Poll::Ready(Ok(Some(Message::from_frame(message))));
             }
             if !ready!(self.poll_batch(cx, Mode::Messages))? {
                 return Poll::Ready(Ok(None));
@@ -367,13 +419,40 @@ impl WebSocket {
             if let Some(frame) = self.batch.run.next() {
                 return Poll::Ready(Ok(Some(frame)));
             }
+            if self.batch.inflating().is_some() {
+                let inflated = ready!(self.poll_inflate(cx));
+                if inflated.is_some() {
+                    return Poll::Ready(Ok(inflated));
+                }
+            }
             if let Some(frame) = self.batch.inbox.pop() {
+                let Some(frame) = self.batch.inflate_later(frame) else { continue };
                 return Poll::Ready(Ok(Some(frame)));
             }
             if !ready!(self.poll_batch(cx, Mode::Frames))? {
                 return Poll::Ready(Ok(None));
             }
         }
+    }
+
+    /// Goes on with the compressed frame under way; `None` if the connection has failed over it.
+    fn poll_inflate(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let Some(inflation) = &mut self.batch.inflation else { return Poll::Ready(None) };
+        match inflation.step() {
+            Ok(Some(frame)) => return Poll::Ready(Some(frame)),
+            Ok(None) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Err(error) => {
+                inflation.abandon();
+                self.batch.inbox.clear();
+                let mut core = self.shared.lock();
+                core.refuse(error);
+                self.shared.unlock(core);
+            }
+        }
+        Poll::Ready(None)
     }
 
     /// Takes the next batch from the connection; false once it has ended in order.
@@ -411,7 +490,7 @@ impl WebSocket {
             }
         }
         if core.budget > 0 {
-            let Batch { run, inbox } = &mut *self.batch;
+            let Batch { run, inbox, .. } = &mut *self.batch;
             core.take_batch(run, inbox);
             return Poll::Ready(Ok(true));
         }

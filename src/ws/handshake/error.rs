@@ -28,6 +28,8 @@ pub enum HandshakeError {
     KeyMissing,
     /// 400: the key is not the base64 of 16 bytes, or there are several (§4.2.1).
     KeyInvalid,
+    /// 400: `Sec-WebSocket-Extensions` is no list of extensions (§9.1).
+    ExtensionsMalformed,
     /// 403: a page of another site, which the options do not allow (§10.2).
     OriginForbidden,
     /// 500: the context was upgraded before.
@@ -57,6 +59,7 @@ impl HandshakeError {
             | Self::VersionMissing
             | Self::KeyMissing
             | Self::KeyInvalid
+            | Self::ExtensionsMalformed
             | Self::NotUpgradable => 400,
             Self::AlreadyUpgraded | Self::InvalidHeader | Self::Abandoned | Self::TimedOut => 500,
         }
@@ -82,6 +85,9 @@ impl HandshakeError {
             Self::KeyMissing | Self::KeyInvalid => {
                 "The key is 16 random bytes in base64, new for each connection."
             }
+            Self::ExtensionsMalformed => {
+                "Extensions are separated by commas, their parameters by semicolons."
+            }
             Self::OriginForbidden => {
                 "The page belongs to another site. If it should be allowed, or if a proxy changes \
                  the Host header, the server can list its origin."
@@ -104,6 +110,7 @@ impl fmt::Display for HandshakeError {
             Self::VersionUnsupported => "the WebSocket version is not 13",
             Self::KeyMissing => "the request has no Sec-WebSocket-Key header",
             Self::KeyInvalid => "Sec-WebSocket-Key is not one key of 16 bytes in base64",
+            Self::ExtensionsMalformed => "Sec-WebSocket-Extensions is malformed",
             Self::OriginForbidden => "pages of this origin may not connect",
             Self::AlreadyUpgraded => "the request was upgraded before",
             Self::NotUpgradable => "the request has a body",

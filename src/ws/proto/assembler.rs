@@ -16,8 +16,9 @@ pub(super) struct Assembler {
 
 #[derive(Debug)]
 struct Message {
-    /// The text so far; `None` for binary.
+    /// The text so far; `None` for binary, and for text that is compressed.
     utf8: Option<Utf8>,
+    is_deflated: bool,
     /// Sum of the frames so far, in bytes.
     len: u64,
     fragments: usize,
@@ -27,6 +28,11 @@ impl Assembler {
     /// Is a message begun and not finished?
     pub(super) fn is_inside_message(&self) -> bool {
         self.message.is_some()
+    }
+
+    /// Is the message under way a compressed one?
+    pub(super) fn is_deflated(&self) -> bool {
+        self.message.as_ref().is_some_and(|message| message.is_deflated)
     }
 
     /// Takes the header of the next data frame, before its payload costs anything.
@@ -40,8 +46,9 @@ impl Assembler {
             (OpCode::Continuation, Some(message)) => message,
             (opcode, Some(_)) => return Err(ProtocolError::MessageInterrupted(opcode)),
             (opcode, empty) => {
-                let utf8 = (opcode == OpCode::Text).then(Utf8::default);
-                empty.insert(Message { utf8, len: 0, fragments: 0 })
+                let is_deflated = header.rsv1;
+                let utf8 = (opcode == OpCode::Text && !is_deflated).then(Utf8::default);
+                empty.insert(Message { utf8, is_deflated, len: 0, fragments: 0 })
             }
         };
         message.fragments += 1;
@@ -52,7 +59,9 @@ impl Assembler {
             return Err(ProtocolError::FrameTooBig { len: header.len, max: limits.max_frame_size });
         }
         message.len = message.len.saturating_add(header.len);
-        if exceeds(message.len, limits.max_message_size) {
+        let max =
+            if message.is_deflated { limits.max_deflated_size() } else { limits.max_message_size };
+        if exceeds(message.len, max) {
             let (len, max) = (message.len, limits.max_message_size);
             return Err(ProtocolError::MessageTooBig { len, max });
         }

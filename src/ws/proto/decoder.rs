@@ -19,6 +19,8 @@ const UNMASK_BLOCK: usize = 1 << 12;
 pub(crate) struct Decoder {
     role: Role,
     limits: Limits,
+    /// Was permessage-deflate negotiated?
+    deflates: bool,
     assembler: Assembler,
     part: Part,
 }
@@ -47,8 +49,8 @@ impl Part {
 
 impl Decoder {
     /// A decoder for what arrives at the side `role`.
-    pub(crate) fn new(role: Role, limits: Limits) -> Self {
-        Self { role, limits, assembler: Assembler::default(), part: Part::NOTHING }
+    pub(crate) fn new(role: Role, limits: Limits, deflates: bool) -> Self {
+        Self { role, limits, deflates, assembler: Assembler::default(), part: Part::NOTHING }
     }
 
     /// Takes bytes off the front of `input` until a frame is whole; `None` when they are used up.
@@ -99,7 +101,7 @@ impl Decoder {
                     *len += 1;
                     *input = rest;
                     let header = bytes.get(..=used).unwrap_or_default();
-                    if let Some((header, _)) = FrameHeader::decode(header)? {
+                    if let Some((header, _)) = FrameHeader::decode(header, self.deflates)? {
                         self.check(&header)?;
                         self.part = Part::NOTHING;
                         return self.take_body(header, input);
@@ -112,7 +114,7 @@ impl Decoder {
 
     /// Reads a frame whose first byte is the first of `input`: nearly all frames are whole.
     fn begin_frame(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
-        if let Some((header, used)) = FrameHeader::decode(input)? {
+        if let Some((header, used)) = FrameHeader::decode(input, self.deflates)? {
             self.check(&header)?;
             *input = input.get(used..).unwrap_or_default();
             return self.take_body(header, input);
@@ -200,16 +202,19 @@ impl Decoder {
         header: &FrameHeader,
         payload: Payload,
     ) -> Result<Frame, ProtocolError> {
+        let mut is_deflated = false;
         match header.opcode {
             OpCode::Close => {
                 CloseFrame::decode(&payload)?;
             }
             OpCode::Ping | OpCode::Pong => {}
             OpCode::Continuation | OpCode::Text | OpCode::Binary => {
+                is_deflated = self.assembler.is_deflated();
                 self.assembler.end_frame(header.fin)?;
             }
         }
-        Ok(Frame::from_payload(header.fin, header.opcode, payload))
+        let frame = Frame::from_payload(header.fin, header.opcode, payload);
+        Ok(if is_deflated { frame.into_deflated() } else { frame })
     }
 }
 

@@ -22,6 +22,8 @@ pub enum ProtocolError {
         /// Payload length the peer announced, in bytes.
         len: usize,
     },
+    /// A compressed message that cannot be decompressed (RFC 7692 §7.2.2).
+    DeflateCorrupt,
     /// A frame larger than [`max_frame_size`](crate::WebSocketOptions::max_frame_size).
     FrameTooBig {
         /// Payload length the peer announced, in bytes.
@@ -41,7 +43,8 @@ pub enum ProtocolError {
     MaskMissing,
     /// A server sent a frame with a mask (§5.1).
     MaskUnexpected,
-    /// A message larger than [`max_message_size`](crate::WebSocketOptions::max_message_size).
+    /// A message larger than [`max_message_size`](crate::WebSocketOptions::max_message_size), on
+    /// the wire or decompressed.
     MessageTooBig {
         /// Length of the message so far, in bytes, the announced frame included.
         len: u64,
@@ -50,7 +53,8 @@ pub enum ProtocolError {
     },
     /// A new message began before the last fragment of the one under way (§5.4).
     MessageInterrupted(OpCode),
-    /// Reserved bits were set, and no extension was negotiated that uses them (§5.2).
+    /// Reserved bits were set, and no extension was negotiated that uses them there (§5.2, and
+    /// RFC 7692 §6: RSV1 marks the first frame of a message).
     ReservedBits(u8),
     /// An opcode the RFC reserves (§5.2).
     ReservedOpcode(u8),
@@ -68,7 +72,7 @@ impl ProtocolError {
     #[must_use]
     pub fn close_code(self) -> CloseCode {
         match self {
-            Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
+            Self::DeflateCorrupt | Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
             Self::FrameTooBig { .. } | Self::MessageTooBig { .. } => CloseCode::MESSAGE_TOO_BIG,
             Self::TooManyFragments { .. } => CloseCode::POLICY_VIOLATION,
             Self::ClosePayloadTruncated
@@ -95,6 +99,7 @@ impl fmt::Display for ProtocolError {
             Self::ControlFrameTooLong { len } => {
                 write!(f, "control frame of {len} bytes, the limit is 125")
             }
+            Self::DeflateCorrupt => f.write_str("compressed message is corrupt"),
             Self::FrameTooBig { len, max } => {
                 write!(f, "frame of {len} bytes, the limit is {max}")
             }

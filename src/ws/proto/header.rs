@@ -6,6 +6,7 @@ use super::{MAX_CONTROL_PAYLOAD, OpCode, ProtocolError};
 
 const FIN: u8 = 0x80;
 const RSV: u8 = 0x70;
+const RSV1: u8 = 0x40;
 const OPCODE: u8 = 0x0F;
 const MASK: u8 = 0x80;
 const LEN: u8 = 0x7F;
@@ -17,6 +18,8 @@ const LEN_64: u8 = 127;
 pub(crate) struct FrameHeader {
     /// Is this the last frame of its message?
     pub(crate) fin: bool,
+    /// RSV1: is this the first frame of a compressed message (RFC 7692 §6)?
+    pub(crate) rsv1: bool,
     pub(crate) opcode: OpCode,
     /// The masking key, from a client to a server.
     pub(crate) mask: Option<[u8; 4]>,
@@ -30,15 +33,23 @@ impl FrameHeader {
 
     /// Reads the header at the start of `bytes`, and its own length; `None` while it is incomplete.
     ///
+    /// `deflates` if RSV1 may be set: where data begins, after permessage-deflate was negotiated.
     /// What the first bytes already prove wrong is refused without waiting for the rest.
     #[inline]
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<(Self, usize)>, ProtocolError> {
+    pub(crate) fn decode(
+        bytes: &[u8],
+        deflates: bool,
+    ) -> Result<Option<(Self, usize)>, ProtocolError> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
-        if first & RSV != 0 {
+        let reserved = if deflates { RSV & !RSV1 } else { RSV };
+        if first & reserved != 0 {
             return Err(ProtocolError::ReservedBits((first & RSV) >> 4));
         }
-        let fin = first & FIN != 0;
+        let (fin, rsv1) = (first & FIN != 0, first & RSV1 != 0);
         let opcode = OpCode::try_from(first & OPCODE)?;
+        if rsv1 && !matches!(opcode, OpCode::Text | OpCode::Binary) {
+            return Err(ProtocolError::ReservedBits((first & RSV) >> 4));
+        }
         if opcode.is_control() && !fin {
             return Err(ProtocolError::ControlFrameFragmented(opcode));
         }
@@ -51,13 +62,14 @@ impl FrameHeader {
             let Some((key, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
             (Some(*key), rest)
         };
-        Ok(Some((Self { fin, opcode, mask, len }, bytes.len() - rest.len())))
+        Ok(Some((Self { fin, rsv1, opcode, mask, len }, bytes.len() - rest.len())))
     }
 
     /// Appends the header to `out`.
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let first = if self.fin { FIN } else { 0 } | u8::from(self.opcode);
+        let rsv1 = if self.rsv1 { RSV1 } else { 0 };
+        let first = if self.fin { FIN } else { 0 } | rsv1 | u8::from(self.opcode);
         let mask = if self.mask.is_some() { MASK } else { 0 };
         if let Some(len) = u8::try_from(self.len).ok().filter(|len| *len < LEN_16) {
             out.extend_from_slice(&[first, mask | len]);
@@ -112,7 +124,7 @@ mod tests {
     use super::*;
 
     fn header(fin: bool, opcode: OpCode, mask: Option<[u8; 4]>, len: u64) -> FrameHeader {
-        FrameHeader { fin, opcode, mask, len }
+        FrameHeader { fin, rsv1: false, opcode, mask, len }
     }
 
     #[test]
@@ -135,9 +147,13 @@ mod tests {
             let mut encoded = Vec::new();
             header.encode(&mut encoded);
             assert_eq!(encoded, bytes, "{header:?}");
-            assert_eq!(FrameHeader::decode(bytes), Ok(Some((header, bytes.len()))));
+            assert_eq!(FrameHeader::decode(bytes, false), Ok(Some((header, bytes.len()))));
             for cut in 0..bytes.len() {
-                assert_eq!(FrameHeader::decode(&bytes[..cut]), Ok(None), "{header:?} cut at {cut}");
+                assert_eq!(
+                    FrameHeader::decode(&bytes[..cut], false),
+                    Ok(None),
+                    "{header:?} cut at {cut}"
+                );
             }
         }
     }
@@ -157,7 +173,7 @@ mod tests {
             (b"\x82\x7f\x80\0\0\0\0\0\0\0", ProtocolError::LengthOverflow(1 << 63)),
         ];
         for (bytes, error) in cases {
-            assert_eq!(FrameHeader::decode(bytes), Err(error), "{bytes:02x?}");
+            assert_eq!(FrameHeader::decode(bytes, false), Err(error), "{bytes:02x?}");
         }
     }
 }

@@ -12,6 +12,13 @@ pub(crate) struct Limits {
     pub(crate) max_fragments: usize,
 }
 
+impl Limits {
+    /// Largest compressed message, in bytes: what does not compress may grow by an eighth.
+    pub(crate) fn max_deflated_size(&self) -> usize {
+        self.max_message_size.saturating_add(self.max_message_size / 8).saturating_add(64)
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { max_message_size: 1 << 20, max_frame_size: usize::MAX, max_fragments: 1024 }

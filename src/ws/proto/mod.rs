@@ -6,7 +6,9 @@
 mod assembler;
 mod close;
 mod decoder;
+pub(crate) mod deflate;
 mod error;
+pub(crate) mod extension;
 mod frame;
 mod header;
 mod limits;
@@ -24,8 +26,10 @@ pub(crate) use self::mask::apply as apply_mask;
 pub(crate) use self::payload::Payload;
 pub(crate) use self::run::Run;
 pub(crate) use self::state::State;
+pub(crate) use self::utf8::Utf8;
 
 pub use self::close::{CloseCode, CloseFrame};
+pub use self::deflate::{DeflateAnswerError, DeflateParameters, InvalidDeflateParameters};
 pub use self::error::{FrameError, ProtocolError};
 pub use self::frame::Frame;
 pub use self::opcode::OpCode;

@@ -176,7 +176,7 @@ impl Head {
             _ => return None,
         };
         // What is wrong with it, if anything, is for the decoder to say.
-        let (header, start) = FrameHeader::decode(bytes).ok()??;
+        let (header, start) = FrameHeader::decode(bytes, false).ok()??;
         let len = usize::try_from(header.len).ok()?;
         Some(Self { opcode, mask: header.mask, start, len })
     }
@@ -257,6 +257,7 @@ mod tests {
             let mut frame = Vec::new();
             let header = FrameHeader {
                 fin: true,
+                rsv1: false,
                 opcode: OpCode::Binary,
                 mask: Some([1, 2, 3, 4]),
                 len: len as u64,

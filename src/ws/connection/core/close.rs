@@ -16,7 +16,7 @@ use crate::error::{Error, Timeout};
 use crate::ws::connection::deadlines::Deadline;
 use crate::ws::connection::scratch;
 use crate::ws::connection::stats::{CloseInfo, Initiator};
-use crate::ws::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, Role};
+use crate::ws::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, ProtocolError, Role, Run};
 
 /// How long to wait for the end of the stream, after the closing handshake.
 const LINGER: Duration = Duration::from_secs(1);
@@ -62,6 +62,13 @@ impl Core {
         let frame = CloseFrame::lossy(code, &error.to_string());
         self.end.get_or_insert(Err(error));
         self.queue_close(Some(frame));
+    }
+
+    /// Fails the connection because of a message that was received whole.
+    pub(in crate::ws::connection) fn refuse(&mut self, error: ProtocolError) {
+        self.run = Run::default();
+        self.inbox.clear();
+        self.fail(Error::Protocol(error), error.close_code());
     }
 
     /// The stream is lost.

@@ -16,6 +16,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::deadlines::Deadlines;
+use super::deflation::Deflation;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
 use super::stats::{Initiator, Stats};
@@ -87,6 +88,8 @@ pub(in crate::ws::connection) struct Core {
     /// What other tasks send during a turn of the handler: it follows what the handler has sent
     /// before, which is not here yet.
     aside: Option<Box<Outbox>>,
+    /// Are messages compressed under the lock, because each refers to those before it?
+    is_ordered: bool,
     /// Is it the handler's turn?
     is_in_turn: bool,
     /// Is this another task's access during the turn?
@@ -133,16 +136,18 @@ impl Core {
         unread: Bytes,
         role: Role,
         settings: Settings,
+        deflation: Option<&Deflation>,
     ) -> Self {
         Self {
             stream: Some(stream),
-            decoder: Decoder::new(role, settings.limits),
+            decoder: Decoder::new(role, settings.limits, deflation.is_some()),
             unread,
             run: Run::default(),
             inbox: Inbox::default(),
             outbox: Outbox::new(role),
             aside: None,
             is_in_turn: false,
+            is_ordered: deflation.is_some_and(Deflation::is_ordered),
             is_aside: false,
             pong: None,
             state: State::default(),
@@ -225,6 +230,10 @@ impl Core {
 
     pub(in crate::ws::connection) fn role(&self) -> Role {
         self.role
+    }
+
+    pub(in crate::ws::connection) fn max_message_size(&self) -> usize {
+        self.settings.limits.max_message_size
     }
 
     /// What passed so far.

@@ -108,7 +108,9 @@ impl Core {
         self.stats.frames_in += 1;
         match frame.opcode() {
             OpCode::Continuation | OpCode::Text | OpCode::Binary => {
-                self.stats.payload_bytes_in += as_u64(frame.payload().len());
+                if !frame.is_deflated() {
+                    self.stats.payload_bytes_in += as_u64(frame.payload().len());
+                }
                 self.stats.messages_in += u64::from(frame.fin());
                 self.accept_data(frame);
                 return;

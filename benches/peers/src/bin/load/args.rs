@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::deflate::{Deflate, Direction};
+use crate::json;
+
 pub(crate) const USAGE: &str = "\
 usage: load echo|idle|handshake --address HOST:PORT [--path /echo] [--pid PID]
   --connections N   sockets (handshake: at the same time)          64
@@ -12,6 +15,10 @@ usage: load echo|idle|handshake --address HOST:PORT [--path /echo] [--pid PID]
   --warm-up S       time before it                                  1
   --messages N      measure so many messages instead of a time
   --text            text messages instead of binary ones
+  --json            different JSON messages instead of the same letters again and again
+  --deflate D       offers permessage-deflate and compresses `both` ways, only what goes `in` to the
+                    server, or only what comes `out` of it (echo and idle)
+  --takeover        with context takeover, which is given up in the offer otherwise
   --gate            print `ready`, then wait for a line on stdin before measuring, and at the end
   --spin            never sleep in epoll (the server then pays for no wake-ups of the client)";
 
@@ -21,6 +28,15 @@ pub(crate) enum Mode {
     Echo,
     Idle,
     Handshake,
+}
+
+/// What messages consist of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Content {
+    /// Letters, and the others say that they are text.
+    Binary,
+    Text,
+    Json,
 }
 
 /// The command line, with its defaults filled in.
@@ -38,7 +54,8 @@ pub(crate) struct Args {
     pub(crate) warm_up: Duration,
     /// Overrides `duration`.
     pub(crate) messages: Option<u64>,
-    pub(crate) text: bool,
+    pub(crate) content: Content,
+    pub(crate) deflate: Option<Deflate>,
     pub(crate) gate: bool,
     pub(crate) spin: bool,
 }
@@ -51,7 +68,7 @@ impl Args {
             Some("handshake") => Mode::Handshake,
             other => return Err(format!("no mode called {other:?}")),
         };
-        let mut address = None;
+        let (mut address, mut direction, mut takeover) = (None, None, false);
         let mut args = Self {
             mode,
             address: ([127, 0, 0, 1], 0).into(),
@@ -63,7 +80,8 @@ impl Args {
             duration: Duration::from_secs(3),
             warm_up: Duration::from_secs(1),
             messages: None,
-            text: false,
+            content: Content::Binary,
+            deflate: None,
             gate: false,
             spin: false,
         };
@@ -79,7 +97,10 @@ impl Args {
                 "--seconds" => args.duration = seconds(&value()?)?,
                 "--warm-up" => args.warm_up = seconds(&value()?)?,
                 "--messages" => args.messages = Some(number(&value()?)?),
-                "--text" => args.text = true,
+                "--text" => args.content = Content::Text,
+                "--json" => args.content = Content::Json,
+                "--deflate" => direction = Some(Direction::parse(&value()?)?),
+                "--takeover" => takeover = true,
                 "--gate" => args.gate = true,
                 "--spin" => args.spin = true,
                 _ => return Err(format!("no option called {option}")),
@@ -88,6 +109,13 @@ impl Args {
         args.address = address.ok_or("--address is missing")?;
         if args.connections == 0 || args.in_flight == 0 {
             return Err(String::from("--connections and --in-flight begin at 1"));
+        }
+        if args.content == Content::Json && args.bytes < json::SHORTEST {
+            return Err(format!("--json begins at {} bytes", json::SHORTEST));
+        }
+        args.deflate = direction.map(|direction| Deflate { direction, takeover });
+        if args.deflate.is_some() && matches!(args.mode, Mode::Handshake) {
+            return Err(String::from("--deflate is for echo and idle"));
         }
         Ok(args)
     }

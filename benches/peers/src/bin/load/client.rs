@@ -11,16 +11,20 @@ use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 
 use crate::args::Args;
+use crate::deflate::Deflate;
 
 /// How long a server may keep us waiting before the run has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Connects and upgrades; the socket is non-blocking when it comes back.
-pub(crate) fn open(args: &Args) -> io::Result<TcpStream> {
+///
+/// With it comes the server's answer to the extension that was offered.
+pub(crate) fn open(args: &Args) -> io::Result<(TcpStream, String)> {
     let mut stream = TcpStream::connect(args.address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(wire::request(&args.address.to_string(), &args.path).as_bytes())?;
+    let offer = args.deflate.map(Deflate::offer);
+    stream.write_all(wire::request(&args.address.to_string(), &args.path, offer).as_bytes())?;
     let mut head = [0; 4096];
     let mut len = 0;
     while wire::head_len(&head[..len]).is_none() {
@@ -30,8 +34,11 @@ pub(crate) fn open(args: &Args) -> io::Result<TcpStream> {
         }
     }
     check_answer(&head[..len])?;
+    let head = String::from_utf8_lossy(&head[..len]);
+    let answer = wire::header(&head, "sec-websocket-extensions").unwrap_or_default();
+    args.deflate.map_or(Ok(()), |deflate| deflate.check(answer))?;
     stream.set_nonblocking(true)?;
-    Ok(stream)
+    Ok((stream, answer.to_owned()))
 }
 
 /// Is this a whole 101 with the right key, and nothing behind it?
@@ -46,23 +53,6 @@ pub(crate) fn check_answer(head: &[u8]) -> io::Result<()> {
 fn refused(head: &[u8]) -> io::Error {
     let head = String::from_utf8_lossy(head).into_owned();
     io::Error::new(io::ErrorKind::ConnectionRefused, format!("no upgrade: {head:?}"))
-}
-
-/// What is sent and expected back: letters, so that it is text as well.
-pub(crate) fn payload(len: usize) -> Vec<u8> {
-    // A linear congruential generator: no two neighbours of a misplaced byte agree for long.
-    let mut state = 1_u32;
-    let letter = |_| {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        b'a' + (state >> 24) as u8 % 26
-    };
-    (0..len).map(letter).collect()
-}
-
-/// The message, masked and ready to send.
-pub(crate) fn message(args: &Args, payload: &[u8]) -> Vec<u8> {
-    let first = if args.text { wire::TEXT } else { wire::BINARY };
-    wire::masked_frame(first, [0x37, 0xfa, 0x21, 0x3d], payload)
 }
 
 /// Sockets by number, and which of them are ready.

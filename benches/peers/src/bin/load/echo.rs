@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use crate::args::Args;
 use crate::client::{self, PATIENCE, Poller};
 use crate::histogram::Histogram;
+use crate::messages::Messages;
 use crate::process::{CpuTime, Spent};
-use crate::reader::Reader;
+use crate::reader::{Echoes, Reader};
 
 /// Bytes asked of one `read`.
 const READ: usize = 256 << 10;
-/// Most bytes of repeated messages kept ready for one `write`.
-const READY: usize = 1 << 20;
 
 /// Runs the mode and prints its line of JSON.
 pub(crate) fn run(args: &Args) -> io::Result<()> {
@@ -26,7 +25,7 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
         None => load.measure_for(args)?,
         Some(messages) => load.measure_count(args, messages)?,
     };
-    println!("{}", window.json(args, &load.latencies));
+    println!("{}", window.json(args, &load));
     // The connections stay until whoever counts system calls has stopped counting.
     if args.gate { wait_for_line() } else { Ok(()) }
 }
@@ -38,13 +37,16 @@ fn wait_for_line() -> io::Result<()> {
 struct Load {
     poller: Poller,
     connections: Vec<Connection>,
-    outgoing: Outgoing,
-    payload: Vec<u8>,
+    messages: Messages,
+    /// What the server answered to the extension that was offered.
+    extensions: String,
     buffer: Vec<u8>,
     latencies: Histogram,
     begin: Instant,
     /// Messages echoed so far.
     received: u64,
+    /// Bytes read so far.
+    bytes: u64,
     /// Messages sent and not echoed yet.
     under_way: u64,
     /// Messages that may still be sent; `None` is without end.
@@ -53,23 +55,30 @@ struct Load {
 
 impl Load {
     fn open(args: &Args) -> io::Result<Self> {
-        let payload = client::payload(args.bytes);
+        let messages = Messages::new(args);
         let poller = Poller::new(args.spin)?;
         let mut connections = Vec::with_capacity(args.connections);
+        let mut extensions = String::new();
         for number in 0..args.connections {
-            let stream = client::open(args)?;
+            let (stream, answer) = client::open(args)?;
             poller.add(&stream, number)?;
-            connections.push(Connection::new(stream));
+            // Each begins elsewhere in the cycle, lest the server compress the same text for all of
+            // them one after another, which the processor learns by heart.
+            let next = number * messages.count() / args.connections;
+            let reader = Reader::new(Echoes::of(args.deflate, number == 0), next);
+            connections.push(Connection::new(stream, reader, next, messages.start(next)));
+            extensions = answer;
         }
         Ok(Self {
             poller,
             connections,
-            outgoing: Outgoing::new(&client::message(args, &payload), args.in_flight),
-            payload,
+            messages,
+            extensions,
             buffer: vec![0; READ],
             latencies: Histogram::new(),
             begin: Instant::now(),
             received: 0,
+            bytes: 0,
             under_way: 0,
             budget: None,
         })
@@ -152,7 +161,8 @@ impl Load {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             outcome => outcome?,
         };
-        let echoes = connection.reader.read(&self.buffer[..len], &self.payload)?;
+        self.bytes += len as u64;
+        let echoes = connection.reader.read(&self.buffer[..len], &self.messages)?;
         if connection.reader.is_closed() {
             return Err(ErrorKind::ConnectionAborted.into());
         }
@@ -178,14 +188,16 @@ impl Load {
         self.under_way += u64::from(count);
         let connection = &mut self.connections[number];
         connection.sent.push_back(Sent { at: now, count });
-        connection.unsent += self.outgoing.frame * count as usize;
+        let (next, bytes) = self.messages.step(connection.next, count);
+        connection.next = next;
+        connection.unsent += bytes;
         if connection.is_blocked { Ok(()) } else { self.write(number) }
     }
 
     fn write(&mut self, number: usize) -> io::Result<()> {
         let connection = &mut self.connections[number];
         let was_blocked = connection.is_blocked;
-        connection.write(&self.outgoing)?;
+        connection.write(&self.messages)?;
         if connection.is_blocked != was_blocked {
             self.poller.watch(&connection.stream, number, connection.is_blocked)?;
         }
@@ -212,9 +224,11 @@ struct Connection {
     reader: Reader,
     /// What is under way, oldest first.
     sent: VecDeque<Sent>,
+    /// The message after those that are sent or waiting for the socket.
+    next: usize,
     /// Bytes that the socket has not taken yet.
     unsent: usize,
-    /// Where in the current message the next write begins.
+    /// Where in the cycle of messages the next write begins.
     offset: usize,
     is_blocked: bool,
 }
@@ -227,9 +241,8 @@ struct Sent {
 }
 
 impl Connection {
-    fn new(stream: TcpStream) -> Self {
-        let (reader, sent) = (Reader::default(), VecDeque::new());
-        Self { stream, reader, sent, unsent: 0, offset: 0, is_blocked: false }
+    fn new(stream: TcpStream, reader: Reader, next: usize, offset: usize) -> Self {
+        Self { stream, reader, sent: VecDeque::new(), next, unsent: 0, offset, is_blocked: false }
     }
 
     fn note_echoes(&mut self, mut echoes: u32, now: u64, latencies: &mut Histogram) {
@@ -246,15 +259,15 @@ impl Connection {
         }
     }
 
-    fn write(&mut self, outgoing: &Outgoing) -> io::Result<()> {
+    fn write(&mut self, messages: &Messages) -> io::Result<()> {
         self.is_blocked = false;
         while self.unsent > 0 {
-            let ready = &outgoing.bytes[self.offset..];
+            let ready = messages.bytes_from(self.offset);
             let len = ready.len().min(self.unsent);
             match self.stream.write(&ready[..len]) {
                 Ok(sent) => {
                     self.unsent -= sent;
-                    self.offset = (self.offset + sent) % outgoing.frame;
+                    self.offset = (self.offset + sent) % messages.cycle_len();
                     if sent == len {
                         continue;
                     }
@@ -269,25 +282,12 @@ impl Connection {
     }
 }
 
-/// One message, repeated: what follows a message is always the same message.
-#[derive(Debug)]
-struct Outgoing {
-    bytes: Vec<u8>,
-    frame: usize,
-}
-
-impl Outgoing {
-    fn new(frame: &[u8], in_flight: u32) -> Self {
-        let times = (READY / frame.len()).clamp(1, in_flight as usize);
-        Self { bytes: frame.repeat(times), frame: frame.len() }
-    }
-}
-
 /// The accounts at one instant.
 #[derive(Debug)]
 struct Reading {
     at: Instant,
     received: u64,
+    bytes: u64,
     client: CpuTime,
     server: Option<CpuTime>,
 }
@@ -297,6 +297,7 @@ impl Reading {
         Ok(Self {
             at: Instant::now(),
             received: load.received,
+            bytes: load.bytes,
             client: CpuTime::of(std::process::id())?,
             server: args.pid.map(CpuTime::of).transpose()?,
         })
@@ -307,6 +308,7 @@ impl Reading {
         Window {
             seconds: (self.at - before.at).as_secs_f64(),
             messages: self.received - before.received,
+            bytes: self.bytes - before.bytes,
             client: self.client.since(&before.client),
             server: server.map(|(now, before)| now.since(before)),
         }
@@ -318,12 +320,14 @@ impl Reading {
 struct Window {
     seconds: f64,
     messages: u64,
+    /// Of their echoes, headers included.
+    bytes: u64,
     client: Spent,
     server: Option<Spent>,
 }
 
 impl Window {
-    fn json(&self, args: &Args, latencies: &Histogram) -> String {
+    fn json(&self, args: &Args, load: &Load) -> String {
         let count = self.messages.max(1) as f64;
         let share = |nanoseconds: u64| nanoseconds as f64 / 1e9 / self.seconds;
         let server = self.server.map_or(String::new(), |spent| {
@@ -334,16 +338,24 @@ impl Window {
                 share(spent.waiting)
             )
         });
+        let deflate = args.deflate.map_or(String::new(), |_| {
+            format!(
+                r#", "extensions": {:?}, "wire_in": {:.1}, "wire_out": {:.1}"#,
+                load.extensions,
+                load.messages.cycle_len() as f64 / load.messages.count() as f64,
+                self.bytes as f64 / count
+            )
+        });
         format!(
-            r#"{{"mode": "echo", "connections": {}, "bytes": {}, "in_flight": {}, "seconds": {:.3}, "messages": {}, "messages_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "client_busy": {:.3}, "client_waiting": {:.3}{server}}}"#,
+            r#"{{"mode": "echo", "connections": {}, "bytes": {}, "in_flight": {}, "seconds": {:.3}, "messages": {}, "messages_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "client_busy": {:.3}, "client_waiting": {:.3}{server}{deflate}}}"#,
             args.connections,
             args.bytes,
             args.in_flight,
             self.seconds,
             self.messages,
             self.messages as f64 / self.seconds,
-            latencies.quantile(0.5),
-            latencies.quantile(0.99),
+            load.latencies.quantile(0.5),
+            load.latencies.quantile(0.99),
             share(self.client.running),
             share(self.client.waiting),
         )

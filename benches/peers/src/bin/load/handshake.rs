@@ -8,8 +8,9 @@ use peers::wire;
 
 use crate::args::Args;
 use crate::client::{self, PATIENCE, Poller};
+use crate::messages::Messages;
 use crate::process::CpuTime;
-use crate::reader::Reader;
+use crate::reader::{Echoes, Reader};
 
 /// Runs the mode and prints its line of JSON.
 pub(crate) fn run(args: &Args) -> io::Result<()> {
@@ -51,8 +52,7 @@ struct Load<'a> {
     poller: Poller,
     slots: Vec<Option<Cycle>>,
     request: String,
-    payload: Vec<u8>,
-    message: Vec<u8>,
+    messages: Messages,
     close: Vec<u8>,
     done: u64,
 }
@@ -74,14 +74,12 @@ enum Step {
 
 impl<'a> Load<'a> {
     fn new(args: &'a Args) -> io::Result<Self> {
-        let payload = client::payload(args.bytes);
         Ok(Self {
             args,
             poller: Poller::new(args.spin)?,
             slots: (0..args.connections).map(|_| None).collect(),
-            request: wire::request(&args.address.to_string(), &args.path),
-            message: client::message(args, &payload),
-            payload,
+            request: wire::request(&args.address.to_string(), &args.path, None),
+            messages: Messages::new(args),
             close: wire::masked_frame(wire::CLOSE, [1, 2, 3, 4], b"\x03\xe8"),
             done: 0,
         })
@@ -111,7 +109,7 @@ impl<'a> Load<'a> {
         stream.write_all(self.request.as_bytes())?;
         stream.set_nonblocking(true)?;
         self.poller.add(&stream, number)?;
-        let (step, reader) = (Step::Upgrade, Reader::default());
+        let (step, reader) = (Step::Upgrade, Reader::new(Echoes::Plain, 0));
         self.slots[number] = Some(Cycle { stream, step, reader });
         Ok(())
     }
@@ -136,16 +134,16 @@ impl<'a> Load<'a> {
             _ if len == 0 => return Err(ErrorKind::UnexpectedEof.into()),
             Step::Upgrade => {
                 client::check_answer(bytes)?;
-                cycle.stream.write_all(&self.message)?;
+                cycle.stream.write_all(self.messages.frame())?;
                 cycle.step = Step::Echo;
             }
             Step::Echo => {
-                if cycle.reader.read(bytes, &self.payload)? > 0 {
+                if cycle.reader.read(bytes, &self.messages)? > 0 {
                     cycle.stream.write_all(&self.close)?;
                     cycle.step = Step::Close;
                 }
             }
-            Step::Close => drop(cycle.reader.read(bytes, &self.payload)?),
+            Step::Close => drop(cycle.reader.read(bytes, &self.messages)?),
         }
         Ok(())
     }

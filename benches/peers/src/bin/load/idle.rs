@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use crate::args::Args;
 use crate::client::{self, PATIENCE};
+use crate::messages::Messages;
 use crate::process;
-use crate::reader::Reader;
+use crate::reader::{Echoes, Reader};
 
 /// Connections opened before the first reading, so that what a server allocates once is in it.
 const FIRST: usize = 100;
@@ -22,20 +23,19 @@ const EQUAL: usize = 4;
 /// Runs the mode and prints its line of JSON.
 pub(crate) fn run(args: &Args) -> io::Result<()> {
     let pid = args.pid.ok_or_else(|| io::Error::other("idle wants --pid"))?;
-    let payload = client::payload(args.bytes);
-    let message = client::message(args, &payload);
+    let messages = Messages::new(args);
 
-    let mut first = open(args, FIRST)?;
-    first.iter_mut().try_for_each(|stream| echo(stream, &message, &payload))?;
+    let (mut first, answer) = open(args, FIRST)?;
+    first.iter_mut().try_for_each(|stream| echo(args, stream, &messages))?;
     let before = settled(pid)?;
-    let mut streams = open(args, args.connections)?;
+    let (mut streams, _) = open(args, args.connections)?;
     let opened = settled(pid)?;
-    streams.iter_mut().try_for_each(|stream| echo(stream, &message, &payload))?;
+    streams.iter_mut().try_for_each(|stream| echo(args, stream, &messages))?;
     let used = settled(pid)?;
 
     let each = |now: u64| (now as f64 - before as f64) / args.connections as f64;
     println!(
-        r#"{{"mode": "idle", "connections": {}, "bytes": {}, "rss_before": {before}, "rss_opened": {opened}, "rss_used": {used}, "bytes_per_connection": {:.0}, "bytes_per_used_connection": {:.0}}}"#,
+        r#"{{"mode": "idle", "connections": {}, "bytes": {}, "rss_before": {before}, "rss_opened": {opened}, "rss_used": {used}, "bytes_per_connection": {:.0}, "bytes_per_used_connection": {:.0}, "extensions": {answer:?}}}"#,
         args.connections,
         args.bytes,
         each(opened),
@@ -44,21 +44,30 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     Ok(())
 }
 
-fn open(args: &Args, count: usize) -> io::Result<Vec<TcpStream>> {
-    let blocking = |stream: TcpStream| stream.set_nonblocking(false).map(|()| stream);
-    (0..count).map(|_| client::open(args).and_then(blocking)).collect()
+/// Blocking streams, and what the server answered to the offer on the last of them.
+fn open(args: &Args, count: usize) -> io::Result<(Vec<TcpStream>, String)> {
+    let mut streams = Vec::with_capacity(count);
+    let mut last = String::new();
+    for _ in 0..count {
+        let (stream, answer) = client::open(args)?;
+        stream.set_nonblocking(false)?;
+        streams.push(stream);
+        last = answer;
+    }
+    Ok((streams, last))
 }
 
-fn echo(stream: &mut TcpStream, message: &[u8], payload: &[u8]) -> io::Result<()> {
-    stream.write_all(message)?;
-    let mut reader = Reader::default();
+fn echo(args: &Args, stream: &mut TcpStream, messages: &Messages) -> io::Result<()> {
+    stream.write_all(messages.frame())?;
+    // The first message of each connection, which has nothing to refer to.
+    let mut reader = Reader::new(Echoes::of(args.deflate, true), 0);
     let mut buffer = [0; 4096];
     loop {
         let len = match stream.read(&mut buffer)? {
             0 => return Err(io::ErrorKind::UnexpectedEof.into()),
             len => len,
         };
-        if reader.read(&buffer[..len], payload)? > 0 {
+        if reader.read(&buffer[..len], messages)? > 0 {
             return Ok(());
         }
     }

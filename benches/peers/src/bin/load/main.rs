@@ -4,7 +4,8 @@
 //! read from the kernel's account of *its* process, so that a client which is slower than the
 //! server does not change the figure by much; it is built to be faster all the same.
 //!
-//! The modes are in `echo.rs`, `idle.rs` and `handshake.rs`; what they share is `client.rs`.
+//! The modes are in `echo.rs`, `idle.rs` and `handshake.rs`; what they share is in `client.rs`,
+//! `messages.rs` and `reader.rs`.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -13,10 +14,13 @@
 
 mod args;
 mod client;
+mod deflate;
 mod echo;
 mod handshake;
 mod histogram;
 mod idle;
+mod json;
+mod messages;
 mod process;
 mod reader;
 

@@ -1,0 +1,249 @@
+//! Compression of what a connection sends.
+//!
+//! Without context takeover each message is compressed on its own, by a compressor of the thread.
+//! With it, messages have to be compressed in the order in which they are queued, so that is done
+//! under the connection's lock. A long message takes the connection's window along, and until it is
+//! queued the others go plain, which changes nothing in the window of either side.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::codecs;
+use crate::ws::deflate::{Agreement, DeflateOptions, Reservation};
+use crate::ws::options::WebSocketOptions;
+use crate::ws::proto::deflate::{Deflater, DeflaterConfig, Flush};
+use crate::ws::proto::{DeflateParameters, Frame, OpCode, Payload, Role};
+
+/// Bytes that are compressed at once; others have their turn in between.
+const STEP: usize = 32 << 10;
+
+#[derive(Debug)]
+pub(crate) struct Deflation {
+    parameters: DeflateParameters,
+    /// `None` if the window agreed on is too small for any zlib: then all goes plain.
+    config: Option<DeflaterConfig>,
+    threshold: usize,
+    /// Do messages refer to those before them?
+    takeover: bool,
+    window: Mutex<Window>,
+    /// The compressor of a message that is sent in frames, before its last one.
+    fragments: Mutex<Option<Deflater>>,
+    /// Given back when the connection is gone.
+    _reservation: Option<Reservation>,
+}
+
+/// With context takeover: the compressor that has seen all compressed messages so far.
+#[derive(Debug)]
+enum Window {
+    Empty,
+    Kept(Deflater),
+    /// A message under way has it.
+    Taken,
+}
+
+/// What is to be done with a message before it is queued.
+pub(super) enum Prepared {
+    /// Nothing more: it is compressed, or it goes plain, or it is compressed when it is queued.
+    Now(Frame),
+    /// It takes several steps.
+    Long(Box<Deflating>),
+}
+
+impl Deflation {
+    pub(crate) fn new(options: &DeflateOptions, agreement: Agreement, role: Role) -> Arc<Self> {
+        let Agreement { parameters, reservation } = agreement;
+        let (ours, _) = parameters.directions(role);
+        Arc::new(Self {
+            parameters,
+            config: (ours.window_bits > 8).then(|| options.config(ours.window_bits)),
+            threshold: options.shortest(),
+            takeover: ours.takeover,
+            window: Mutex::new(Window::Empty),
+            fragments: Mutex::new(None),
+            _reservation: reservation,
+        })
+    }
+
+    /// What the options say was agreed on elsewhere.
+    pub(super) fn agreed(options: &WebSocketOptions, role: Role) -> Option<Arc<Self>> {
+        let agreement = Agreement { parameters: options.agreed_deflate?, reservation: None };
+        let deflate = options.deflate.as_deref().cloned().unwrap_or_default();
+        Some(Self::new(&deflate, agreement, role))
+    }
+
+    pub(super) fn parameters(&self) -> DeflateParameters {
+        self.parameters
+    }
+
+    /// Must messages be compressed in the order in which they are queued?
+    pub(super) fn is_ordered(&self) -> bool {
+        self.takeover
+    }
+
+    /// Compresses a message as far as that can be done before it is queued.
+    pub(super) fn prepare(self: &Arc<Self>, message: Frame) -> Prepared {
+        let is_long = message.payload().len() > STEP;
+        if !self.wants(&message) || (self.takeover && !is_long) {
+            return Prepared::Now(message);
+        }
+        let Some(mut borrowed) = self.borrow() else { return Prepared::Now(message) };
+        if is_long {
+            return Prepared::Long(Box::new(Deflating {
+                message,
+                deflater: Some(borrowed),
+                pos: 0,
+                out: Vec::new(),
+            }));
+        }
+        let deflated = borrowed.deflate(&message);
+        // Whatever has become of it, nothing will refer to it.
+        borrowed.keep_window(true);
+        Prepared::Now(deflated.unwrap_or(message))
+    }
+
+    /// Compresses a message as it is queued, if that is left to do. The caller holds the lock of the
+    /// connection.
+    pub(super) fn deflate_in_order(self: &Arc<Self>, message: &Frame) -> Option<Frame> {
+        let is_prepared = message.is_deflated() || message.payload().len() > STEP;
+        if !self.takeover || is_prepared || !self.wants(message) {
+            return None;
+        }
+        let mut borrowed = self.borrow()?;
+        let deflated = borrowed.deflate(message);
+        borrowed.keep_window(deflated.is_some());
+        deflated
+    }
+
+    /// Compresses one frame as it is queued, if it belongs to a compressed message. The caller
+    /// holds the lock of the connection.
+    pub(super) fn deflate_fragment(self: &Arc<Self>, frame: &Frame) -> Option<Frame> {
+        let mut fragments = self.fragments.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins = frame.opcode() != OpCode::Continuation && frame.compression() == Some(true);
+        let mut borrowed = match fragments.take_if(|_| frame.opcode().is_data()) {
+            Some(deflater) => self.lend(deflater),
+            None if begins => self.borrow()?,
+            None => return None,
+        };
+        let flush = if frame.fin() { self.last_flush() } else { Flush::Frame };
+        let mut out = Vec::new();
+        borrowed.append(frame.payload(), &mut out, flush);
+        if frame.fin() {
+            borrowed.keep_window(true);
+        } else {
+            *fragments = borrowed.deflater.take();
+        }
+        Some(frame.deflate(Payload::from(out)))
+    }
+
+    /// How a message ends.
+    fn last_flush(&self) -> Flush {
+        if self.takeover { Flush::Message } else { Flush::LastMessage }
+    }
+
+    fn wants(&self, message: &Frame) -> bool {
+        message.compression().unwrap_or(message.payload().len() >= self.threshold)
+    }
+
+    /// A compressor for the next message; `None` if another message has the window.
+    fn borrow(self: &Arc<Self>) -> Option<Borrowed> {
+        let config = self.config?;
+        let deflater = if self.takeover {
+            match std::mem::replace(&mut *self.window(), Window::Taken) {
+                Window::Empty => Deflater::new(config),
+                Window::Kept(deflater) => deflater,
+                Window::Taken => return None,
+            }
+        } else {
+            codecs::take_deflater(config)
+        };
+        Some(self.lend(deflater))
+    }
+
+    fn lend(self: &Arc<Self>, deflater: Deflater) -> Borrowed {
+        Borrowed { home: Arc::clone(self), deflater: Some(deflater), is_in_step: false }
+    }
+
+    fn window(&self) -> MutexGuard<'_, Window> {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A compressor at work. It goes back to where it came from when it is dropped.
+#[derive(Debug)]
+pub(super) struct Borrowed {
+    home: Arc<Deflation>,
+    /// `None` once it is taken out.
+    deflater: Option<Deflater>,
+    /// Is its window that of the peer, or empty? Else the next message must not refer to it.
+    is_in_step: bool,
+}
+
+impl Borrowed {
+    /// Compresses a whole message; `None` if it is better sent plain.
+    fn deflate(&mut self, message: &Frame) -> Option<Frame> {
+        let mut out = Vec::new();
+        let is_good = self.append(message.payload(), &mut out, self.home.last_flush());
+        deflated(message, out).filter(|_| is_good)
+    }
+
+    /// Appends the next piece to `out`, compressed; false if the codec failed.
+    fn append(&mut self, piece: &[u8], out: &mut Vec<u8>, flush: Flush) -> bool {
+        self.deflater.as_mut().is_some_and(|deflater| deflater.deflate(piece, out, flush))
+    }
+
+    /// Gives the compressor back; `is_in_step` if the peer gets all that it was given.
+    pub(super) fn keep_window(mut self, is_in_step: bool) {
+        self.is_in_step = is_in_step;
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let Some(mut deflater) = self.deflater.take() else { return };
+        if !self.is_in_step {
+            deflater.reset();
+        }
+        if self.home.takeover {
+            *self.home.window() = Window::Kept(deflater);
+        } else {
+            codecs::put_deflater(deflater);
+        }
+    }
+}
+
+/// A long message, compressed step by step.
+#[derive(Debug)]
+pub(super) struct Deflating {
+    message: Frame,
+    deflater: Option<Borrowed>,
+    /// How much of the message is compressed.
+    pos: usize,
+    out: Vec<u8>,
+}
+
+impl Deflating {
+    /// Compresses some more; the frame to queue once there is no more, with what is to be told when
+    /// it is queued.
+    pub(super) fn step(&mut self) -> Option<(Frame, Option<Borrowed>)> {
+        let rest = self.message.payload().get(self.pos..).unwrap_or_default();
+        let piece = rest.get(..STEP).unwrap_or(rest);
+        self.pos += piece.len();
+        let is_last = piece.len() == rest.len();
+        let deflater = self.deflater.as_mut()?;
+        let flush = if is_last { deflater.home.last_flush() } else { Flush::Piece };
+        let is_good = deflater.append(piece, &mut self.out, flush);
+        if is_good && !is_last {
+            return None;
+        }
+        let out = std::mem::take(&mut self.out);
+        match deflated(&self.message, out).filter(|_| is_good) {
+            Some(frame) => Some((frame, self.deflater.take())),
+            None => Some((self.message.clone(), None)),
+        }
+    }
+}
+
+/// The compressed message, unless it did not become smaller and nobody insists.
+fn deflated(message: &Frame, out: Vec<u8>) -> Option<Frame> {
+    let is_worth_it = out.len() < message.payload().len() || message.compression() == Some(true);
+    is_worth_it.then(|| message.deflate(Payload::from(out)))
+}

@@ -1,0 +1,28 @@
+//! permessage-deflate ([RFC 7692]): what both sides agree on, and the codec.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `parameters` | what may be agreed on, and how it is written |
+//! | `offer` | negotiation: offers and answers |
+//! | `deflater`, `inflater` | one message at a time, piece by piece |
+//!
+//! zlib-rs is named in the last two only.
+//!
+//! [RFC 7692]: https://www.rfc-editor.org/rfc/rfc7692
+
+mod deflater;
+mod inflater;
+mod offer;
+mod parameters;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::deflater::{Deflater, DeflaterConfig, Flush};
+pub(crate) use self::inflater::Inflater;
+pub(crate) use self::offer::{Terms, accept, check_answer, offer};
+
+pub use self::offer::DeflateAnswerError;
+pub use self::parameters::{DeflateParameters, InvalidDeflateParameters};
+
+/// What a sender cuts off the end of each message, and a receiver appends (§7.2.1, §7.2.2).
+const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
