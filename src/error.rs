@@ -14,6 +14,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// An orderly end of a connection is none of these: `recv` then returns `Ok(None)`.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
+// A tag of a whole word: results are moved often, and a move in odd pieces waits for stores.
+#[repr(u64)]
 pub enum Error {
     /// The request did not become a WebSocket connection. Passed on with `?`, it answers the
     /// request.

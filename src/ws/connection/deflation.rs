@@ -45,7 +45,7 @@ pub(super) enum Prepared {
     /// Nothing more: it is compressed, or it goes plain, or it is compressed when it is queued.
     Now(Frame),
     /// It takes several steps.
-    Long(Box<Deflating>),
+    Long(Deflating),
 }
 
 impl Deflation {
@@ -87,12 +87,8 @@ impl Deflation {
         }
         let Some(mut borrowed) = self.borrow() else { return Prepared::Now(message) };
         if is_long {
-            return Prepared::Long(Box::new(Deflating {
-                message,
-                deflater: Some(borrowed),
-                pos: 0,
-                out: Vec::new(),
-            }));
+            let deflater = Some(borrowed);
+            return Prepared::Long(Deflating { message, deflater, pos: 0, out: Vec::new() });
         }
         let deflated = borrowed.deflate(&message);
         // Whatever has become of it, nothing will refer to it.
@@ -190,6 +186,15 @@ impl Borrowed {
         self.deflater.as_mut().is_some_and(|deflater| deflater.deflate(piece, out, flush))
     }
 
+    /// Gives the compressor back, unless its window depends on what becomes of the message.
+    fn unless_done(self) -> Option<Self> {
+        if self.home.takeover {
+            return Some(self);
+        }
+        self.keep_window(true);
+        None
+    }
+
     /// Gives the compressor back; `is_in_step` if the peer gets all that it was given.
     pub(super) fn keep_window(mut self, is_in_step: bool) {
         self.is_in_step = is_in_step;
@@ -221,8 +226,8 @@ pub(super) struct Deflating {
 }
 
 impl Deflating {
-    /// Compresses some more; the frame to queue once there is no more, with what is to be told when
-    /// it is queued.
+    /// Compresses some more; once there is no more, the frame to queue, and the window that has to be
+    /// given back then.
     pub(super) fn step(&mut self) -> Option<(Frame, Option<Borrowed>)> {
         let rest = self.message.payload().get(self.pos..).unwrap_or_default();
         let piece = rest.get(..STEP).unwrap_or(rest);
@@ -236,7 +241,7 @@ impl Deflating {
         }
         let out = std::mem::take(&mut self.out);
         match deflated(&self.message, out).filter(|_| is_good) {
-            Some(frame) => Some((frame, self.deflater.take())),
+            Some(frame) => Some((frame, self.deflater.take()?.unless_done())),
             None => Some((self.message.clone(), None)),
         }
     }

@@ -8,7 +8,8 @@ use super::scratch;
 use crate::ws::proto::deflate::Inflater;
 use crate::ws::proto::{DeflateParameters, Frame, OpCode, Payload, ProtocolError, Role, Utf8};
 
-/// Compressed bytes that one step reads, at most. What it writes is limited by its buffer.
+/// Bytes that one step reads, at most, and about as many as are written before others have their
+/// turn.
 const STEP: usize = 64 << 10;
 
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Inflation {
     len: usize,
     /// The frame that is decompressed.
     job: Option<Job>,
+    /// Bytes read and written since others had their turn.
+    spent: usize,
     /// Bytes that came out since the connection was opened.
     total: u64,
 }
@@ -48,6 +51,7 @@ impl Inflation {
             utf8: None,
             len: 0,
             job: None,
+            spent: 0,
             total: 0,
         }
     }
@@ -86,11 +90,17 @@ impl Inflation {
         let (Some(inflater), Some(job)) = (&mut self.inflater, &mut self.job) else {
             return Ok(None);
         };
+        if self.spent >= STEP {
+            self.spent = 0;
+            return Ok(None);
+        }
         // One byte more than allowed is enough to know.
         let left = self.max_message_size.saturating_sub(self.len).saturating_add(1);
         let is_done = scratch::with_read_buffer(|buf| {
             let room = left.min(buf.len());
+            let old_pos = job.pos;
             let (written, is_done) = job.step(inflater, buf.get_mut(..room).unwrap_or_default())?;
+            self.spent += job.pos - old_pos + written;
             self.len = self.len.saturating_add(written);
             self.total = self.total.saturating_add(u64::try_from(written).unwrap_or_default());
             if self.len > self.max_message_size {
@@ -104,7 +114,11 @@ impl Inflation {
             job.take(new, is_done, self.max_message_size);
             Ok(is_done)
         })?;
-        if is_done { self.finish() } else { Ok(None) }
+        if is_done {
+            return self.finish();
+        }
+        self.spent = 0;
+        Ok(None)
     }
 
     fn finish(&mut self) -> Result<Option<Frame>, ProtocolError> {

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `websocket`, `sink` | the connection as its user sees it |
+//! | `batch` | what `recv` has taken from the connection |
 //! | `core` | the connection itself: stream, queues, closing handshake, deadlines |
 //! | `shared` | the core under its lock, and who waits for it |
 //! | `task` | the future at the root of a connection's own task |
@@ -12,6 +13,7 @@
 //! | `deadlines`, `stats` | limits on time; counters, and how it ended |
 //! | `scratch`, `codecs`, `masking` | buffers, codecs and masking keys that belong to a thread |
 
+mod batch;
 mod codecs;
 mod core;
 mod deadlines;

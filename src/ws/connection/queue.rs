@@ -15,31 +15,45 @@ impl Shared {
     /// Queues a message: now if there is room, else once there is.
     #[inline]
     pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> Queue<'_> {
-        Queue { shared: self, stage: self.begin_send(message, waits_for_frames) }
+        let frame = message.into_frame();
+        if self.deflation().is_none() && self.stage(&frame) {
+            return Queue { shared: self, stage: None };
+        }
+        self.send_slow(frame, Kind::Message { waits_for_frames })
     }
 
-    /// Begins to send a message, which [`Stage::poll`] goes on with.
-    #[inline]
-    pub(super) fn begin_send(&self, message: Message, waits_for_frames: bool) -> Stage {
-        let mut frame = message.into_frame();
-        let kind = Kind::Message { waits_for_frames };
+    #[cold]
+    fn send_slow(&self, frame: Frame, kind: Kind) -> Queue<'_> {
+        Queue { shared: self, stage: self.begin_send(frame, kind).unless_queued() }
+    }
+
+    fn begin_send(&self, mut frame: Frame, kind: Kind) -> Stage {
         if let Some(deflation) = self.deflation() {
             match deflation.prepare(frame) {
                 Prepared::Now(prepared) => frame = prepared,
                 Prepared::Long(deflating) => return Stage::Deflating(deflating, kind),
             }
+            if self.stage(&frame) {
+                return Stage::Queued;
+            }
         }
-        if self.stage(&frame) { Stage::Queued } else { self.queue(Some(frame), kind) }
+        self.queue(Some(frame), kind)
+    }
+
+    /// Begins to send a message of the `Sink`.
+    pub(super) fn start_send(&self, message: Message) -> Option<Box<Stage>> {
+        let kind = Kind::Message { waits_for_frames: false };
+        self.begin_send(message.into_frame(), kind).unless_queued()
     }
 
     /// Queues one frame: now if there is room, else once there is.
     pub(crate) fn send_frame(&self, frame: Frame) -> Queue<'_> {
-        Queue { shared: self, stage: self.queue(Some(frame), Kind::Frame) }
+        Queue { shared: self, stage: self.queue(Some(frame), Kind::Frame).unless_queued() }
     }
 
     fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> Stage {
         let result = self.try_queue(&mut self.lock(), &mut frame, kind);
-        result.unwrap_or_else(|| Stage::Waiting(Box::new(Waiting::new(frame, kind))))
+        result.unwrap_or_else(|| Stage::Waiting(Waiting::new(frame, kind)))
     }
 
     /// Queues the frame if there is room, and takes it.
@@ -55,7 +69,7 @@ impl Shared {
         {
             Ok(false) => return None,
             Ok(true) => {}
-            Err(error) => return Some(Stage::Failed(Box::new(error))),
+            Err(error) => return Some(Stage::Failed(error)),
         }
         self.schedule_write(core);
         if core.has_task {
@@ -97,18 +111,18 @@ impl Shared {
 #[must_use = "without `.await` nothing waits for room, and errors are lost"]
 pub(crate) struct Queue<'a> {
     shared: &'a Shared,
-    stage: Stage,
+    /// `None` once the frame is queued. Boxed, so that the rest fits two registers.
+    stage: Option<Box<Stage>>,
 }
 
 pub(super) enum Stage {
     Queued,
-    /// Boxed: what the others leave of a word is costly to move.
-    Failed(Box<Error>),
+    Failed(Error),
     /// So many bytes have to be written, because the connection has no task to do it.
     Writing(u64, Listener),
     /// A long message is compressed.
-    Deflating(Box<Deflating>, Kind),
-    Waiting(Box<Waiting>),
+    Deflating(Deflating, Kind),
+    Waiting(Waiting),
 }
 
 pub(super) struct Waiting {
@@ -139,26 +153,29 @@ impl Future for Queue<'_> {
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let this = self.get_mut();
-        if matches!(this.stage, Stage::Queued) {
-            Poll::Ready(Ok(()))
-        } else {
-            this.stage.poll(this.shared, cx)
+        let Self { shared, stage } = self.get_mut();
+        match stage {
+            None => Poll::Ready(Ok(())),
+            Some(stage) => stage.poll(shared, cx),
         }
     }
 }
 
 impl Stage {
+    fn unless_queued(self) -> Option<Box<Self>> {
+        if matches!(self, Self::Queued) { None } else { Some(Box::new(self)) }
+    }
+
     #[cold]
     pub(super) fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Result<()>> {
         loop {
             *self = match self {
                 Self::Queued => return Poll::Ready(Ok(())),
-                Self::Failed(error) => return Poll::Ready(Err((**error).clone())),
+                Self::Failed(error) => return Poll::Ready(Err(error.clone())),
                 Self::Writing(mark, listener) => {
                     match ready!(shared.poll_written_to(cx, listener, *mark)) {
                         Ok(()) => Self::Queued,
-                        Err(error) => Self::Failed(Box::new(error)),
+                        Err(error) => Self::Failed(error),
                     }
                 }
                 Self::Deflating(deflating, kind) => {
@@ -166,10 +183,7 @@ impl Stage {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     };
-                    Self::Waiting(Box::new(Waiting {
-                        deflater,
-                        ..Waiting::new(Some(frame), *kind)
-                    }))
+                    Self::Waiting(Waiting { deflater, ..Waiting::new(Some(frame), *kind) })
                 }
                 Self::Waiting(waiting) => ready!(waiting.poll(shared, cx)),
             };

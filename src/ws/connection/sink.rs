@@ -35,11 +35,12 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {
         let this = self.get_mut();
-        match this.shared.begin_send(message.into(), false) {
+        let begun = this.shared.start_send(message.into());
+        match begun.as_deref() {
             // The flush writes it.
-            Stage::Queued | Stage::Writing(..) => {}
-            Stage::Failed(error) => return Err(*error),
-            begun => this.begun = Some(Box::new(begun)),
+            None | Some(Stage::Writing(..)) => {}
+            Some(Stage::Failed(error)) => return Err(error.clone()),
+            Some(_) => this.begun = begun,
         }
         Ok(())
     }

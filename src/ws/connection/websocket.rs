@@ -5,27 +5,23 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::core::{MESSAGES_PER_TURN, Mode, Parked};
+use super::batch::Batch;
 use super::deflation::Deflation;
-use super::inbox::Inbox;
-use super::inflation::Inflation;
 use super::queue::Stage;
-use super::scratch;
 use super::shared::{Listener, Shared};
 use super::stats::{CloseInfo, Stats};
 use super::task::ConnectionTask;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::stream::Stream;
 use crate::ws::message::Message;
 use crate::ws::options::WebSocketOptions;
-use crate::ws::proto::{CloseCode, DeflateParameters, Frame, OpCode, ProtocolError, Role, Run};
+use crate::ws::proto::{CloseCode, DeflateParameters, Frame, OpCode, ProtocolError, Role};
 use crate::ws::sender::Sender;
 
 /// A WebSocket connection.
@@ -42,41 +38,13 @@ use crate::ws::sender::Sender;
 pub struct WebSocket {
     pub(super) shared: Arc<Shared>,
     /// Boxed: a handler's future holds its connection more than once.
-    batch: Box<Batch>,
+    pub(super) batch: Box<Batch>,
     /// The place of the `Sink` among those that wait.
     pub(super) listener: Listener,
     /// What the `Sink` took and could not queue at once.
     pub(super) begun: Option<Box<Stage>>,
     /// Has the `Stream` ended with an error?
     pub(super) has_failed: bool,
-}
-
-/// What was taken from the connection at once, so that most calls of `recv` take no lock: first the
-/// run, then the frames.
-#[derive(Default)]
-struct Batch {
-    run: Run,
-    inbox: Inbox,
-    /// The compressed message under way; `None` if messages are not compressed.
-    inflation: Option<Box<Inflation>>,
-}
-
-impl Batch {
-    /// The compressed frame under way.
-    fn inflating(&self) -> Option<&Frame> {
-        self.inflation.as_ref()?.frame()
-    }
-
-    /// Begins to decompress the frame, or returns it if there is nothing to do.
-    fn inflate_later(&mut self, frame: Frame) -> Option<Frame> {
-        match &mut self.inflation {
-            Some(inflation) if frame.is_deflated() => {
-                inflation.begin(frame);
-                None
-            }
-            _ => Some(frame),
-        }
-    }
 }
 
 impl WebSocket {
@@ -133,8 +101,7 @@ impl WebSocket {
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let mut batch = Box::<Batch>::default();
-        batch.inflation = shared.inflation().map(Box::new);
+        let batch = Box::new(Batch::new(shared.inflation()));
         Self { shared, batch, listener: None, begun: None, has_failed: false }
     }
 
@@ -374,7 +341,7 @@ impl WebSocket {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.lock().stats();
-        stats.payload_bytes_in += self.batch.inflation.as_ref().map_or(0, |it| it.total());
+        stats.payload_bytes_in += self.batch.inflated();
         stats
     }
 
@@ -385,124 +352,6 @@ impl WebSocket {
     #[must_use]
     pub fn deflate(&self) -> Option<DeflateParameters> {
         self.shared.deflation().map(|deflation| deflation.parameters())
-    }
-
-    #[inline]
-    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
-        loop {
-            if let Some(frame) = self.batch.run.next() {
-                return Poll::Ready(Ok(Some(Message::from_frame(frame))));
-            }
-            if let Some(frame) = self.batch.inflating() {
-                if !frame.is_whole_message() {
-                    return Poll::Ready(Err(Error::MessageBegun));
-                }
-                let inflated = ready!(self.poll_inflate(cx));
-                if inflated.is_some() {
-                    return Poll::Ready(Ok(inflated.map(Message::from_frame)));
-                }
-            }
-            if let Some(message) = self.batch.inbox.pop_message()? {
-                let Some(message) = self.batch.inflate_later(message.into_frame()) else {
-                    continue;
-                };
-                return Poll::Ready(Ok(Some(Message::from_frame(message))));
-            }
-            if !ready!(self.poll_batch(cx, Mode::Messages))? {
-                return Poll::Ready(Ok(None));
-            }
-        }
-    }
-
-    fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
-        loop {
-            if let Some(frame) = self.batch.run.next() {
-                return Poll::Ready(Ok(Some(frame)));
-            }
-            if self.batch.inflating().is_some() {
-                let inflated = ready!(self.poll_inflate(cx));
-                if inflated.is_some() {
-                    return Poll::Ready(Ok(inflated));
-                }
-            }
-            if let Some(frame) = self.batch.inbox.pop() {
-                let Some(frame) = self.batch.inflate_later(frame) else { continue };
-                return Poll::Ready(Ok(Some(frame)));
-            }
-            if !ready!(self.poll_batch(cx, Mode::Frames))? {
-                return Poll::Ready(Ok(None));
-            }
-        }
-    }
-
-    /// Goes on with the compressed frame under way; `None` if the connection has failed over it.
-    fn poll_inflate(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
-        let Some(inflation) = &mut self.batch.inflation else { return Poll::Ready(None) };
-        match inflation.step() {
-            Ok(Some(frame)) => return Poll::Ready(Some(frame)),
-            Ok(None) => {
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            Err(error) => {
-                inflation.abandon();
-                self.batch.inbox.clear();
-                let mut core = self.shared.lock();
-                core.refuse(error);
-                self.shared.unlock(core);
-            }
-        }
-        Poll::Ready(None)
-    }
-
-    /// Takes the next batch from the connection; false once it has ended in order.
-    #[cold]
-    fn poll_batch(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
-        let io = &mut self.shared.io_context();
-        scratch::put_run(std::mem::take(&mut self.batch.run));
-        let mut core = self.shared.lock();
-        core.ask(mode);
-        let is_in_task = core.is_in_task(cx);
-        let mut is_registered = false;
-        while !core.has_item() {
-            core.take_up_deferred();
-            if let Some(end) = core.recv_end() {
-                return Poll::Ready(end.map(|()| false));
-            }
-            if !is_registered && !is_in_task {
-                // Before the last look at the stream, whose event may come at any time.
-                self.shared.register_recv(cx.waker());
-                is_registered = true;
-            }
-            if core.fill(io, true).is_ready() {
-                continue;
-            }
-            core.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
-            self.batch.inbox.release();
-            if is_in_task {
-                // The task writes when the handler has returned to it.
-                return Poll::Pending;
-            }
-            core.service(io);
-            if !core.has_item() && core.recv_end().is_none() {
-                self.shared.unlock(core);
-                return Poll::Pending;
-            }
-        }
-        if core.budget > 0 {
-            let Batch { run, inbox, .. } = &mut *self.batch;
-            core.take_batch(run, inbox);
-            return Poll::Ready(Ok(true));
-        }
-        // Others have their turn, and what was sent goes out.
-        core.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
-        if !is_in_task {
-            core.budget = MESSAGES_PER_TURN;
-            core.write(io);
-        }
-        self.shared.unlock(core);
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
 }
 

@@ -35,7 +35,8 @@ impl FrameHeader {
     ///
     /// `deflates` if RSV1 may be set: where data begins, after permessage-deflate was negotiated.
     /// What the first bytes already prove wrong is refused without waiting for the rest.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "most calls know whether RSV1 may be set")]
+    #[inline(always)]
     pub(crate) fn decode(
         bytes: &[u8],
         deflates: bool,

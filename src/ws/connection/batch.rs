@@ -1,0 +1,183 @@
+//! Receiving, from the side of whoever waits in `recv`: what was taken from the connection, and how
+//! the next of it is got at.
+
+use std::task::{Context, Poll, ready};
+
+use super::WebSocket;
+use super::core::{MESSAGES_PER_TURN, Mode, Parked};
+use super::inbox::Inbox;
+use super::inflation::Inflation;
+use super::scratch;
+use crate::error::{Error, Result};
+use crate::ws::message::Message;
+use crate::ws::proto::{Frame, Run};
+
+/// What was taken from the connection at once, so that most calls of `recv` take no lock: first the
+/// run, then the frames.
+pub(super) struct Batch {
+    run: Run,
+    inbox: Inbox,
+    /// The compressed message under way; `None` if messages are not compressed.
+    inflation: Option<Box<Inflation>>,
+}
+
+impl Batch {
+    pub(super) fn new(inflation: Option<Inflation>) -> Self {
+        let inflation = inflation.map(Box::new);
+        Self { run: Run::default(), inbox: Inbox::default(), inflation }
+    }
+
+    /// Bytes that came out of compressed messages.
+    pub(super) fn inflated(&self) -> u64 {
+        self.inflation.as_ref().map_or(0, |inflation| inflation.total())
+    }
+
+    /// The compressed frame under way.
+    fn inflating(&self) -> Option<&Frame> {
+        self.inflation.as_ref()?.frame()
+    }
+
+    /// Begins to decompress the frame, or returns it if there is nothing to do.
+    fn inflate_later(&mut self, frame: Frame) -> Option<Frame> {
+        match &mut self.inflation {
+            Some(inflation) if frame.is_deflated() => {
+                inflation.begin(frame);
+                None
+            }
+            _ => Some(frame),
+        }
+    }
+}
+
+impl WebSocket {
+    #[inline]
+    pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
+        loop {
+            if let Some(frame) = self.batch.run.next() {
+                return Poll::Ready(Ok(Some(Message::from_frame(frame))));
+            }
+            if self.batch.inflation.is_some() {
+                let inflated = ready!(self.poll_recv_inflated(cx))?;
+                if inflated.is_some() {
+                    return Poll::Ready(Ok(inflated));
+                }
+            } else if let Some(message) = self.batch.inbox.pop_message()? {
+                return Poll::Ready(Ok(Some(message)));
+            }
+            if !ready!(self.poll_batch(cx, Mode::Messages))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// The next message of the batch, decompressed if need be; `None` if there is none in it.
+    #[cold]
+    fn poll_recv_inflated(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
+        loop {
+            if let Some(frame) = self.batch.inflating() {
+                if !frame.is_whole_message() {
+                    return Poll::Ready(Err(Error::MessageBegun));
+                }
+                let inflated = ready!(self.poll_inflate(cx));
+                return Poll::Ready(Ok(inflated.map(Message::from_frame)));
+            }
+            let Some(message) = self.batch.inbox.pop_message()? else {
+                return Poll::Ready(Ok(None));
+            };
+            if let Some(frame) = self.batch.inflate_later(message.into_frame()) {
+                return Poll::Ready(Ok(Some(Message::from_frame(frame))));
+            }
+        }
+    }
+
+    pub(super) fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
+        loop {
+            if let Some(frame) = self.batch.run.next() {
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if self.batch.inflating().is_some() {
+                let inflated = ready!(self.poll_inflate(cx));
+                if inflated.is_some() {
+                    return Poll::Ready(Ok(inflated));
+                }
+            }
+            if let Some(frame) = self.batch.inbox.pop() {
+                let Some(frame) = self.batch.inflate_later(frame) else { continue };
+                return Poll::Ready(Ok(Some(frame)));
+            }
+            if !ready!(self.poll_batch(cx, Mode::Frames))? {
+                return Poll::Ready(Ok(None));
+            }
+        }
+    }
+
+    /// Goes on with the compressed frame under way; `None` if the connection has failed over it.
+    fn poll_inflate(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let Some(inflation) = &mut self.batch.inflation else { return Poll::Ready(None) };
+        match inflation.step() {
+            Ok(Some(frame)) => return Poll::Ready(Some(frame)),
+            Ok(None) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Err(error) => {
+                inflation.abandon();
+                self.batch.inbox.clear();
+                let mut core = self.shared.lock();
+                core.refuse(error);
+                self.shared.unlock(core);
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// Takes the next batch from the connection; false once it has ended in order.
+    #[cold]
+    fn poll_batch(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
+        let io = &mut self.shared.io_context();
+        scratch::put_run(std::mem::take(&mut self.batch.run));
+        let mut core = self.shared.lock();
+        core.ask(mode);
+        let is_in_task = core.is_in_task(cx);
+        let mut is_registered = false;
+        while !core.has_item() {
+            core.take_up_deferred();
+            if let Some(end) = core.recv_end() {
+                return Poll::Ready(end.map(|()| false));
+            }
+            if !is_registered && !is_in_task {
+                // Before the last look at the stream, whose event may come at any time.
+                self.shared.register_recv(cx.waker());
+                is_registered = true;
+            }
+            if core.fill(io, true).is_ready() {
+                continue;
+            }
+            core.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+            self.batch.inbox.release();
+            if is_in_task {
+                // The task writes when the handler has returned to it.
+                return Poll::Pending;
+            }
+            core.service(io);
+            if !core.has_item() && core.recv_end().is_none() {
+                self.shared.unlock(core);
+                return Poll::Pending;
+            }
+        }
+        if core.budget > 0 {
+            let Batch { run, inbox, .. } = &mut *self.batch;
+            core.take_batch(run, inbox);
+            return Poll::Ready(Ok(true));
+        }
+        // Others have their turn, and what was sent goes out.
+        core.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
+        if !is_in_task {
+            core.budget = MESSAGES_PER_TURN;
+            core.write(io);
+        }
+        self.shared.unlock(core);
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
