@@ -99,7 +99,8 @@ impl Inflation {
         let is_done = scratch::with_read_buffer(|buf| {
             let room = left.min(buf.len());
             let old_pos = job.pos;
-            let (written, is_done) = job.step(inflater, buf.get_mut(..room).unwrap_or_default())?;
+            let (written, is_done) =
+                job.step(inflater, self.takeover, buf.get_mut(..room).unwrap_or_default())?;
             self.spent += job.pos - old_pos + written;
             self.len = self.len.saturating_add(written);
             self.total = self.total.saturating_add(u64::try_from(written).unwrap_or_default());
@@ -125,8 +126,10 @@ impl Inflation {
         let Some(Job { frame, out, .. }) = self.job.take() else { return Ok(None) };
         if frame.fin() {
             self.utf8.take().map_or(Ok(()), Utf8::finish)?;
-            if let Some(mut inflater) = self.inflater.take_if(|_| !self.takeover) {
-                inflater.finish()?;
+            if let Some(inflater) = self.inflater.take_if(|_| !self.takeover) {
+                if !inflater.is_at_end() {
+                    return Err(ProtocolError::DeflateCorrupt);
+                }
                 codecs::put_inflater(inflater);
             }
         }
@@ -139,6 +142,7 @@ impl Job {
     fn step(
         &mut self,
         inflater: &mut Inflater,
+        takeover: bool,
         output: &mut [u8],
     ) -> Result<(usize, bool), ProtocolError> {
         let mut written = 0;
@@ -151,7 +155,7 @@ impl Job {
             if given < payload.len() || written == output.len() {
                 return Ok((written, false));
             }
-            self.tail = Some(if self.frame.fin() { inflater.tail() } else { &[] });
+            self.tail = Some(if self.frame.fin() { inflater.tail(takeover) } else { &[] });
         }
         let output = output.get_mut(written..).unwrap_or_default();
         let tail = self.tail.get_or_insert(&[]);

@@ -13,8 +13,8 @@ use crate::ws::proto::ProtocolError;
 /// smaller one anyway.
 const WINDOW_BITS: u8 = 15;
 
-/// An empty last block. Where it is read as such, the block before it was whole.
-const LAST_BLOCK: [u8; 2] = [0x03, 0x00];
+/// The tail and an empty last block. Where that is read as such, the block before it was whole.
+const LAST_TAIL: [u8; 6] = [0x00, 0x00, 0xFF, 0xFF, 0x03, 0x00];
 
 /// A decompressor: a window of what came out of it before.
 pub(crate) struct Inflater {
@@ -68,7 +68,7 @@ impl Inflater {
             if status != Status::StreamEnd {
                 return Ok(written);
             }
-            // A last block (§7.2.3.4). Its sender begins the next one with an empty window.
+            // A last block (§7.2.3.4), or ours. What follows begins with an empty window.
             self.reset();
             if input.is_empty() {
                 return Ok(written);
@@ -76,26 +76,20 @@ impl Inflater {
         }
     }
 
-    /// What a message ends with besides its payload.
-    ///
-    /// Nothing, if the payload ended with a last block, or was empty.
-    pub(crate) fn tail(&self) -> &'static [u8] {
-        if self.is_untouched { &[] } else { &TAIL }
+    /// What is to be read after the payload of a message: nothing, if that ended with a last block
+    /// or was empty.
+    pub(crate) fn tail(&self, takeover: bool) -> &'static [u8] {
+        match (self.is_untouched, takeover) {
+            (true, _) => &[],
+            (false, true) => &TAIL,
+            (false, false) => &LAST_TAIL,
+        }
     }
 
-    /// Checks that the message, its tail included, did not end inside a block. The window is lost.
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError::DeflateCorrupt`] if it did.
-    pub(crate) fn finish(&mut self) -> Result<(), ProtocolError> {
-        if self.is_untouched {
-            return Ok(());
-        }
-        let old_out = self.stream.total_out();
-        let status = self.stream.decompress(&LAST_BLOCK, &mut [0], InflateFlush::NoFlush);
-        let is_whole = status == Ok(Status::StreamEnd) && self.stream.total_out() == old_out;
-        if is_whole { Ok(()) } else { Err(ProtocolError::DeflateCorrupt) }
+    /// Was a message without context takeover, its tail included, read to the end of a block? The
+    /// next one can begin then.
+    pub(crate) fn is_at_end(&self) -> bool {
+        self.is_untouched
     }
 }
 
@@ -119,6 +113,7 @@ mod tests {
     fn inflated(
         inflater: &mut Inflater,
         payload: &[u8],
+        takeover: bool,
         room: usize,
     ) -> Result<Vec<u8>, ProtocolError> {
         let (mut message, mut output) = (Vec::new(), vec![0; room]);
@@ -133,15 +128,15 @@ mod tests {
         };
         inflater.begin_message();
         take(inflater, payload)?;
-        take(inflater, inflater.tail())?;
+        take(inflater, inflater.tail(takeover))?;
         Ok(message)
     }
 
     /// The same without context takeover.
     fn inflated_alone(payload: &[u8]) -> Result<Vec<u8>, ProtocolError> {
         let mut inflater = Inflater::new();
-        let message = inflated(&mut inflater, payload, 1 << 10)?;
-        inflater.finish().map(|()| message)
+        let message = inflated(&mut inflater, payload, false, 1 << 10)?;
+        if inflater.is_at_end() { Ok(message) } else { Err(ProtocolError::DeflateCorrupt) }
     }
 
     #[test]
@@ -162,12 +157,12 @@ mod tests {
     #[test]
     fn the_second_message_of_section_7_2_3_2_refers_to_the_first() {
         let mut inflater = Inflater::new();
-        let first = inflated(&mut inflater, b"\xf2\x48\xcd\xc9\xc9\x07\x00", 64);
+        let first = inflated(&mut inflater, b"\xf2\x48\xcd\xc9\xc9\x07\x00", true, 64);
         assert_eq!(first.as_deref(), Ok(b"Hello".as_slice()));
-        let second = inflated(&mut inflater, b"\xf2\x00\x11\x00\x00", 64);
+        let second = inflated(&mut inflater, b"\xf2\x00\x11\x00\x00", true, 64);
         assert_eq!(second.as_deref(), Ok(b"Hello".as_slice()));
         inflater.reset();
-        let alone = inflated(&mut inflater, b"\xf2\x00\x11\x00\x00", 64);
+        let alone = inflated(&mut inflater, b"\xf2\x00\x11\x00\x00", true, 64);
         assert_eq!(alone, Err(ProtocolError::DeflateCorrupt));
     }
 
@@ -180,7 +175,7 @@ mod tests {
         assert_eq!(inflated_alone(&twice).as_deref(), Ok(b"HelloHello".as_slice()));
         let mut inflater = Inflater::new();
         for payload in [hello, b"", b"\x00", hello] {
-            assert!(inflated(&mut inflater, payload, 64).is_ok());
+            assert!(inflated(&mut inflater, payload, true, 64).is_ok());
         }
     }
 
@@ -202,7 +197,7 @@ mod tests {
             for room in [1, 7, 4096, 1 << 20] {
                 let mut payload = Vec::new();
                 assert!(deflater.deflate(&message, &mut payload, Flush::Message));
-                assert_eq!(inflated(&mut inflater, &payload, room), Ok(message.clone()));
+                assert_eq!(inflated(&mut inflater, &payload, true, room), Ok(message.clone()));
             }
         }
     }
