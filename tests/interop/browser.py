@@ -1,4 +1,4 @@
-"""Headless Chromium, driven over WebDriver, on the page of the echo example."""
+"""Headless Chromium, driven over WebDriver: the pages of the examples, and compression."""
 
 import http.client
 import json
@@ -90,6 +90,10 @@ class Browser:
         script = "return document.querySelector('#log').innerText"
         return self.call("POST", "/execute/sync", {"script": script, "args": []}).splitlines()
 
+    def text(self, selector):
+        """The text of an element."""
+        return self.call("GET", self.element(selector) + "/text")
+
     def wait_for_log(self, *lines):
         wait_until(lambda: self.log() == list(lines), f"the log is {lines}")
 
@@ -162,8 +166,75 @@ def server_goes_away(browser):
         browser.wait_for_log("Connected", "Received: Hello, Server!", "Disconnected")
 
 
+def compression(browser, conformance):
+    # Any text of this server will do as a page: its routes are then of the same host.
+    browser.open(f"http://{conformance.addr}/echo")
+    apart = "server_no_context_takeover; client_no_context_takeover"
+    for path, agreed in [
+        ("/echo", ""),
+        ("/default-deflate", f"permessage-deflate; {apart}"),
+        ("/echo-deflate", "permessage-deflate"),
+        ("/echo-takeover", "permessage-deflate"),
+    ]:
+        name = f"with {agreed}" if agreed else "uncompressed"
+        with check(f"{path} sends messages of 0 bytes to 1 MiB back, {name}"):
+            equal(browser.run(SERIES, f"ws://{conformance.addr}{path}"), agreed)
+
+
+# Sends messages of all sizes at once, compares what comes back, and tells the extensions.
+SERIES = """
+    const ticks = JSON.stringify(Array.from({length: 2000}, (_, n) =>
+        ({symbol: "TIDE", price: (n * n) % 997, volume: n})));
+    const bytes = (length, byte) => Uint8Array.from({length}, byte);
+    const messages = [
+        "x", bytes(1, () => 7), "", bytes(0), "Grüße, 世界 🌊", ticks, ticks,
+        bytes(70000, () => Math.random() * 256), "x".repeat(65535), bytes(65536, n => n >> 8),
+        "é".repeat(1 << 19), bytes(1 << 20, n => n >> 4), "", "the end",
+    ];
+    const same = (sent, came) => typeof sent === "string" ? sent === came :
+        sent.length === came.byteLength && new Uint8Array(came).every((byte, i) => byte === sent[i]);
+    const ws = new WebSocket(arguments[0]);
+    ws.binaryType = "arraybuffer";
+    ws.onopen = () => messages.forEach(message => ws.send(message));
+    let number = 0;
+    ws.onmessage = ({data}) => {
+        if (!same(messages[number], data)) done(`message ${number} is another than was sent`);
+        number += 1;
+        if (number === messages.length) done(ws.extensions);
+    };
+    ws.onclose = ({code}) => done(`closed with ${code} after ${number} messages`);
+"""
+
+
+def deflate_page(browser, deflate):
+    agreed = "permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+    with check("the page of the deflate example shows what was agreed"):
+        browser.open(f"http://{deflate.addr}/")
+        wait_until(lambda: len(browser.log()) == 3, "greeting and echo are logged")
+        equal(browser.log()[:2], ["Connected", f"Received: {agreed}"])
+        equal(browser.text("#extensions"), agreed)
+        deflate.wait_for_line(f"WebSocket client connected: {agreed}")
+
+    with check("most of what it sends and gets is saved"):
+        browser.call("POST", browser.element("button") + "/click")
+        wait_until(lambda: len(browser.log()) == 4, "the second echo is logged")
+        wait_until(lambda: saved(browser, "in") > 60, "60 % are saved to the server")
+        wait_until(lambda: saved(browser, "out") > 60, "60 % are saved from the server")
+
+
+def saved(browser, direction):
+    """Of the bytes that the page shows, the share that did not go over the wire, in percent."""
+    cells = [browser.text(f"#{direction} td:nth-of-type({n})") for n in (1, 2)]
+    payload, wire = [int(cell.replace(",", "")) for cell in cells]
+    return 100 * (1 - wire / payload)
+
+
 with Browser() as browser:
     with Example("echo") as echo:
         echo_page(browser, echo)
     server_goes_away(browser)
+    with Example("conformance") as conformance:
+        compression(browser, conformance)
+    with Example("deflate") as deflate:
+        deflate_page(browser, deflate)
 check.finish()

@@ -1,6 +1,7 @@
 // The node client `ws` against a server: node node_ws.mjs CONFORMANCE_ADDR FRAMES_ADDR
 
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { once } from "node:events";
 import { createRequire } from "node:module";
 import { join } from "node:path";
@@ -43,6 +44,7 @@ async function connected(url, options = {}) {
     ws.inbox.push(isBinary ? data : data.toString());
     ws.emit("inbox");
   });
+  ws.on("upgrade", ({ headers }) => { ws.agreed = headers["sec-websocket-extensions"]; });
   ws.on("error", () => {});
   await once(ws, "open");
   return ws;
@@ -181,6 +183,112 @@ await check("an unsupported version is refused with 426 and the supported one", 
 await check("an unknown route is a 404", async () => {
   const response = await refused(`ws://${conformance}/nowhere`);
   assert.equal(response.statusCode, 404);
+});
+
+// -- permessage-deflate (RFC 7692) ---------------------------------------------------------------
+
+const deflateRoutes = ["/default-deflate", "/echo-deflate", "/echo-takeover"];
+
+const offers = {
+  "its default offer": {},
+  "no context takeover": { serverNoContextTakeover: true, clientNoContextTakeover: true },
+  "takeover by the server": { clientNoContextTakeover: true },
+  "takeover by the client": { serverNoContextTakeover: true },
+};
+for (const bits of [9, 10, 12, 15]) {
+  offers[`windows of ${bits} bits`] = { serverMaxWindowBits: bits, clientMaxWindowBits: bits };
+}
+
+const ticks = JSON.stringify(
+  Array.from({ length: 2000 }, (_, n) => ({ symbol: "TIDE", price: (n * n) % 997, volume: n })),
+);
+
+// One after the other over one connection, each with those before it as its context.
+const series = [
+  "x", Buffer.from("x"), "", Buffer.alloc(0), "Grüße, 世界 🌊", ticks.slice(0, 300),
+  ticks.slice(0, 300), ticks, randomBytes(70_000), "x".repeat(65_535), Buffer.alloc(65_536, 7),
+  Buffer.from(ticks), "é".repeat(MIB / 2), Buffer.alloc(MIB, "tide"), "", "the end",
+];
+const seriesBytes = series.reduce((sum, message) => sum + Buffer.byteLength(message), 0);
+
+/** The answer to an offer, by what the route adds to it. */
+function answerTo(offer, path) {
+  const apart = path === "/default-deflate";
+  return [
+    "permessage-deflate",
+    (apart || offer.serverNoContextTakeover) && "server_no_context_takeover",
+    (apart || offer.clientNoContextTakeover) && "client_no_context_takeover",
+    offer.serverMaxWindowBits && `server_max_window_bits=${offer.serverMaxWindowBits}`,
+    offer.clientMaxWindowBits && `client_max_window_bits=${offer.clientMaxWindowBits}`,
+  ].filter(Boolean).join("; ");
+}
+
+/** Has a message sent back; the number of bytes in which it went and came. */
+async function echoed(ws, message) {
+  const { bytesWritten, bytesRead } = ws._socket;
+  ws.send(message);
+  assert.deepEqual(await received(ws), message);
+  return [ws._socket.bytesWritten - bytesWritten, ws._socket.bytesRead - bytesRead];
+}
+
+for (const path of deflateRoutes) {
+  for (const [name, offer] of Object.entries(offers)) {
+    await check(`${path} compresses with ${name}`, async () => {
+      const ws = await connected(`ws://${conformance}${path}`, { perMessageDeflate: offer });
+      assert.equal(ws.extensions, "permessage-deflate");
+      assert.equal(ws.agreed, answerTo(offer, path));
+      let [went, came] = [0, 0];
+      for (const message of series) {
+        const [out, back] = await echoed(ws, message);
+        [went, came] = [went + out, came + back];
+      }
+      assert.ok(went < seriesBytes / 5, `${seriesBytes} went as ${went}`);
+      assert.ok(came < seriesBytes / 5, `${seriesBytes} came as ${came}`);
+      ws.close();
+    });
+  }
+
+  await check(`${path} refers to earlier messages exactly if that was agreed`, async () => {
+    const ws = await connected(`ws://${conformance}${path}`, { perMessageDeflate: true });
+    const message = ticks.slice(0, 2000);
+    const once = await echoed(ws, message);
+    const again = await echoed(ws, message);
+    if (path === "/default-deflate") {
+      assert.deepEqual(again, once);
+    } else {
+      assert.ok(again.every((bytes, way) => bytes < once[way] / 4), `${once}, then ${again}`);
+    }
+    ws.close();
+  });
+
+  await check(`${path} compresses fragments, and 200 messages in flight`, async () => {
+    const ws = await connected(`ws://${conformance}${path}`, { perMessageDeflate: true });
+    ws.send(ticks, { fin: false });
+    ws.ping("between");
+    ws.send(ticks, { fin: true });
+    const [pong] = await once(ws, "pong");
+    assert.equal(pong.toString(), "between");
+    assert.equal(await received(ws), ticks + ticks);
+    for (let n = 0; n < 200; n += 1) ws.send(ticks.slice(n, 4 * n));
+    for (let n = 0; n < 200; n += 1) assert.equal(await received(ws), ticks.slice(n, 4 * n));
+    ws.close();
+  });
+
+  await check(`${path} serves a client that offers no compression`, async () => {
+    const ws = await connected(`ws://${conformance}${path}`);
+    assert.equal(ws.agreed, undefined);
+    let came = 0;
+    for (const message of series) came += (await echoed(ws, message))[1];
+    assert.ok(came > seriesBytes, `${seriesBytes} came as ${came}`);
+    ws.close();
+  });
+}
+
+await check("a message above the limit once inflated is refused with 1009", async () => {
+  const ws = await connected(`ws://${conformance}/default-deflate`, { perMessageDeflate: true });
+  ws.send(Buffer.alloc(64 * MIB));
+  const [code] = await once(ws, "close");
+  assert.equal(code, 1009);
 });
 
 console.log(`${passed} passed, ${failed} failed`);

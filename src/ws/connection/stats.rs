@@ -16,13 +16,14 @@ pub struct Stats {
     pub frames_in: u64,
     /// Frames queued, control frames included.
     pub frames_out: u64,
-    /// Bytes received in the payloads of data frames.
+    /// Bytes received in the payloads of data frames, decompressed: what `recv` has returned counts,
+    /// if messages are compressed.
     pub payload_bytes_in: u64,
-    /// Bytes queued in the payloads of data frames.
+    /// Bytes queued in the payloads of data frames, before compression.
     pub payload_bytes_out: u64,
-    /// Bytes read from the stream.
+    /// Bytes read from the stream, compressed and with headers.
     pub wire_bytes_in: u64,
-    /// Bytes the stream has taken.
+    /// Bytes the stream has taken, compressed and with headers.
     pub wire_bytes_out: u64,
     /// Pings received.
     pub pings_in: u64,

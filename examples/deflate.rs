@@ -1,0 +1,73 @@
+//! permessage-deflate: an echo that is compressed where the client can do it, and what that saves.
+//!
+//! ```text
+//! cargo run --release --example deflate
+//! ```
+//!
+//! Then open <http://127.0.0.1:8080/>. Two messages to `ws://127.0.0.1:8080/ws` have another answer
+//! than themselves: `stats` and `login NAME`.
+
+mod support;
+
+use serde_json::json;
+use tide::{Body, http::mime};
+use tidewire::{DeflateOptions, Message, RequestContext, Server, WebSocketOptions};
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let mut server = Server::new();
+    server.get("/", page);
+    server.get("/ws", echo);
+    support::serve(server).await
+}
+
+async fn page(_ctx: RequestContext) -> tide::Result<Body> {
+    let mut page = Body::from(include_str!("deflate.html"));
+    page.set_mime(mime::HTML);
+    Ok(page)
+}
+
+async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+    // Compression is off unless asked for. Shorter messages than the threshold are not worth it.
+    let deflate = DeflateOptions::default().level(6).threshold(128);
+    let options = WebSocketOptions::default().deflate(deflate);
+    let mut ws = ctx.upgrade_to_websocket(options).await?;
+
+    // A client that did not offer it is served all the same.
+    let agreed = ws.deflate().map_or("no compression".into(), |agreed| agreed.to_string());
+    println!("WebSocket client connected: {agreed}");
+    ws.send(agreed).await?;
+
+    while let Some(message) = ws.recv().await? {
+        let words = message.as_text().map(|text| text.split_once(' ').unwrap_or((text, "")));
+        let answer = match words {
+            Some(("stats", "")) => {
+                // What waits to be written is not on the wire yet.
+                ws.flush().await?;
+                stats(&ws.stats())
+            }
+            Some(("login", name)) => welcome(name),
+            _ => message,
+        };
+        ws.send(answer).await?;
+    }
+    println!("WebSocket client disconnected");
+    Ok(())
+}
+
+/// A payload is what the handler sees; the wire has it compressed, with frame headers.
+fn stats(stats: &tidewire::Stats) -> Message {
+    let counters = json!({
+        "payload_bytes_in": stats.payload_bytes_in,
+        "wire_bytes_in": stats.wire_bytes_in,
+        "payload_bytes_out": stats.payload_bytes_out,
+        "wire_bytes_out": stats.wire_bytes_out,
+    });
+    Message::from(counters.to_string())
+}
+
+/// The answer has a secret beside text that anyone may have chosen. Compressed, its length would
+/// tell how much the two have in common, and a few hundred tries the secret itself.
+fn welcome(name: &str) -> Message {
+    Message::from(format!("Welcome {name}, token=8f14e45fceea167a")).uncompressed()
+}
