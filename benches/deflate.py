@@ -28,6 +28,8 @@ class Server:
     # Routes that inflate and answer plain, for the direction `in`.
     plain_off: str | None = None
     plain_on: str | None = None
+    # Is the level its second argument?
+    takes_level: bool = False
 
     def route(self, takeover, direction="both"):
         if direction == "in":
@@ -35,15 +37,18 @@ class Server:
         return self.on if takeover else self.off
 
 
+LEVEL = {"takes_level": True}
 PLAIN = {"plain_off": "/plain-deflate", "plain_on": "/plain-takeover"}
+BATCHED = ("/batched-deflate", "/batched-takeover")
 SERVERS = {
     "tidewire": Server("tidewire", off="/default-deflate"),
-    "yawc": Server("yawc_deflate", **PLAIN),
-    "yawc_batched": Server("yawc_deflate", "/batched-deflate", "/batched-takeover"),
-    "yawc_pooled": Server("yawc_deflate", "/pooled-deflate", None),
-    "sockudo": Server("sockudo_deflate", **PLAIN),
-    "sockudo_batched": Server("sockudo_deflate", "/batched-deflate", "/batched-takeover"),
-    "uwebsockets": Server("uwebsockets", **PLAIN),
+    "yawc": Server("yawc_deflate", **PLAIN, **LEVEL),
+    "yawc_batched": Server("yawc_deflate", *BATCHED, **LEVEL),
+    "yawc_pooled": Server("yawc_deflate", "/pooled-deflate", None, **LEVEL),
+    "sockudo": Server("sockudo_deflate", **PLAIN, **LEVEL),
+    "sockudo_batched": Server("sockudo_deflate", *BATCHED, **LEVEL),
+    # Its contexts of their own have 9 bits whatever one asks for (README.md), so without takeover only.
+    "uwebsockets": Server("uwebsockets", on=None, plain_off="/plain-deflate"),
 }
 
 
@@ -55,10 +60,11 @@ class Cell:
 
     @classmethod
     def parse(cls, text):
-        size, direction, *rest = text.split("x")
-        if direction not in DIRECTIONS or rest not in ([], ["takeover"]):
+        size, _, rest = text.partition("x")
+        direction, _, takeover = rest.partition("x")
+        if not size.isdigit() or direction not in DIRECTIONS or takeover not in ("", "takeover"):
             sys.exit(f"no cell called {text}: BYTESxDIRECTION or BYTESxDIRECTIONxtakeover")
-        return cls(int(size), direction, bool(rest))
+        return cls(int(size), direction, bool(takeover))
 
     def options(self, route):
         options = ["--json", "--bytes", str(self.size), "--deflate", self.direction, "--path", route]
@@ -69,11 +75,18 @@ class Cell:
         return f"{SIZES.get(self.size, f'{self.size} B')}, {self.direction}, {context(self.takeover)}"
 
 
-GRID = [Cell(size, way, takeover) for takeover in (False, True) for way in ("both", "out") for size in SIZES]
+WAYS = [(takeover, way) for takeover in (False, True) for way in ("both", "out")]
+GRID = [Cell(size, way, takeover) for takeover, way in WAYS for size in SIZES]
 
 
 def context(takeover):
     return "takeover" if takeover else "no takeover"
+
+
+def binaries(level):
+    """The program of every server; uWebSockets knows no level but zlib's default, which is 6."""
+    names = [name for name in SERVERS if name != "uwebsockets" or level == 6]
+    return {name: SERVERS[name].binary for name in names}
 
 
 def server(name):

@@ -122,10 +122,8 @@ def started(command, **options):
 class Bench:
     def __init__(self, options):
         self.options = options
-        if options.deflate:
-            self.paths = {name: BINARIES / server.binary for name, server in deflate.SERVERS.items()}
-        else:
-            self.paths = {name: BINARIES / name for name in SERVERS}
+        peers = deflate.binaries(options.level) if options.deflate else {name: name for name in SERVERS}
+        self.paths = {name: BINARIES / binary for name, binary in peers.items()}
         self.paths["tidewire"] = Path(options.tidewire)
         for extra in options.add or []:
             name, _, path = extra.partition("=")
@@ -147,6 +145,8 @@ class Bench:
         # One worker for async-std; the tokio peers are single-threaded by construction.
         environment = os.environ | {"ASYNC_GLOBAL_EXECUTOR_THREADS": "1"}
         command = ["taskset", "-c", self.options.server_core, self.paths[name], "127.0.0.1:0"]
+        if self.options.deflate and deflate.server(name).takes_level:
+            command.append(str(self.options.level))
         with started(command, env=environment, stdout=subprocess.PIPE) as process:
             line = line_of(process, process.stdout, PATIENCE)
             found = re.match(r"listening on http://(\S+)$", line)
@@ -378,6 +378,7 @@ def options():
     parser.add_argument("--json", help="append every single result to this file")
     parser.add_argument("--idle-connections", type=int, help="5000, with --deflate 2000")
     parser.add_argument("--deflate", action="store_true", help="the cells of deflate.py, or --idle")
+    parser.add_argument("--level", type=int, default=6, help="at which the peers of --deflate compress")
     for mode in MODES:
         parser.add_argument(f"--{mode}", action="store_true", help=f"instead of the cells: {mode}")
     return parser.parse_args()

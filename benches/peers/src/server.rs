@@ -15,6 +15,12 @@ pub fn address() -> String {
     env::args().nth(1).unwrap_or_else(|| String::from("127.0.0.1:0"))
 }
 
+/// The second argument: at which level a peer with permessage-deflate compresses, 6 by default.
+#[must_use]
+pub fn deflate_level() -> u32 {
+    env::args().nth(2).map_or(6, |level| level.parse().expect("a level from 1 to 9"))
+}
+
 /// Says where the server listens, in the line the runner waits for.
 fn announce(address: SocketAddr) -> io::Result<()> {
     let mut stdout = io::stdout().lock();

@@ -1,5 +1,5 @@
-//! sockudo-ws 3.1 on a current-thread tokio, with permessage-deflate at level 6, 15 bits and no
-//! threshold, and its own opening handshake.
+//! sockudo-ws 3.1 on a current-thread tokio, with permessage-deflate, 15 bits and no threshold, and
+//! its own opening handshake.
 //!
 //! The path ends with what happens to the contexts, `-deflate` (no takeover) or `-takeover`, and
 //! begins with the handler: `/echo-` sends every answer by itself, `/batched-` feeds them to the
@@ -67,7 +67,7 @@ async fn open(stream: &mut TcpStream) -> Result<Opening> {
         let policy = DeflateConfig {
             server_no_context_takeover: !takeover,
             client_no_context_takeover: !takeover,
-            compression_level: 6,
+            compression_level: server::deflate_level(),
             compression_threshold: if request.path.starts_with("/plain-") { usize::MAX } else { 0 },
             ..DeflateConfig::default()
         };

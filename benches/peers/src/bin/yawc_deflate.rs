@@ -1,4 +1,4 @@
-//! yawc 0.5 as in `yawc.rs`, with permessage-deflate at level 6, 15 bits and no threshold.
+//! yawc 0.5 as in `yawc.rs`, with permessage-deflate: 15 bits and no threshold.
 //!
 //! The path ends with what happens to the contexts, `-deflate` (no takeover) or `-takeover`, and
 //! begins with the handler: `/echo-` sends every answer by itself, `/batched-` flushes up to 32 at once
@@ -47,7 +47,7 @@ fn answer(
     let takeover = path.ends_with("-takeover");
     let batch = if path.starts_with("/batched-") { BATCH } else { 1 };
     let deflate = DeflateOptions {
-        level: CompressionLevel::new(6),
+        level: CompressionLevel::new(server::deflate_level()),
         server_no_context_takeover: !takeover,
         client_no_context_takeover: !takeover,
         compression_threshold: if path.starts_with("/plain-") { usize::MAX } else { 0 },

@@ -1,7 +1,5 @@
 //! permessage-deflate (RFC 7692) as a load generator needs it: an offer, frames compressed
 //! beforehand, and a look into what comes back.
-//!
-//! The peers' level and window are named here too: 6 and 15 bits, zlib's own defaults.
 
 use std::io;
 
@@ -9,7 +7,7 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
 
 /// What a flushed stream ends with, which a message leaves out (§7.2.1).
 const TAIL: &[u8] = &[0, 0, 0xff, 0xff];
-/// Level of the messages that the load sends.
+/// Level of the messages that the load sends: zlib's default.
 const LEVEL: u32 = 6;
 
 /// What the load offers and sends.
@@ -81,7 +79,7 @@ impl Deflate {
 
 /// Compresses each message by itself.
 ///
-/// On a connection with context takeover this is allowed (§7.1.1): a sender need not refer back.
+/// On a connection with context takeover as well, where a sender may refer back but need not.
 pub(crate) fn compress(messages: &[Vec<u8>]) -> Vec<Vec<u8>> {
     let mut deflater = Compress::new(Compression::new(LEVEL), false);
     let mut compress = |message: &Vec<u8>| {
@@ -123,7 +121,7 @@ impl Inflater {
         }
         compressed.extend_from_slice(TAIL);
         self.output.clear();
-        // One byte of room shows a longer message, the others let a shorter call of zlib end.
+        // More room than the message needs: a longer one must show, and zlib must not stop for it.
         self.output.reserve(expected.len() + 16);
         let before = self.stream.total_in();
         let outcome =
