@@ -310,6 +310,8 @@ async fn run<T>(
         }
         Err(error) => {
             log::debug!("upgrade failed: {error}");
+            // What is reserved for the connection is free again, whatever the handler goes on with.
+            drop(parts);
             slot.settle(Err(error));
             finish(handler).await;
         }

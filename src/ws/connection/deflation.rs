@@ -28,7 +28,7 @@ pub(crate) struct Deflation {
     /// The compressor of a message that is sent in frames, before its last one.
     fragments: Mutex<Option<Deflater>>,
     /// Given back when the connection is gone.
-    _reservation: Option<Reservation>,
+    reservation: Mutex<Option<Reservation>>,
 }
 
 /// With context takeover: the compressor that has seen all compressed messages so far.
@@ -38,6 +38,29 @@ enum Window {
     Kept(Deflater),
     /// A message under way has it.
     Taken,
+    /// The connection is gone.
+    Ended,
+}
+
+impl Window {
+    fn give_back(&mut self, deflater: Option<Deflater>) {
+        if !matches!(self, Self::Ended) {
+            *self = deflater.map_or(Self::Empty, Self::Kept);
+        }
+    }
+
+    /// Takes the compressor, or makes one; `None` if a message under way has it.
+    fn take(&mut self, config: DeflaterConfig) -> Option<Deflater> {
+        match std::mem::replace(self, Self::Taken) {
+            Self::Empty => Some(Deflater::new(config)),
+            Self::Kept(deflater) => Some(deflater),
+            Self::Taken => None,
+            Self::Ended => {
+                *self = Self::Ended;
+                None
+            }
+        }
+    }
 }
 
 /// What is to be done with a message before it is queued.
@@ -59,7 +82,7 @@ impl Deflation {
             takeover: ours.takeover,
             window: Mutex::new(Window::Empty),
             fragments: Mutex::new(None),
-            _reservation: reservation,
+            reservation: Mutex::new(reservation),
         })
     }
 
@@ -92,7 +115,7 @@ impl Deflation {
         }
         let deflated = borrowed.deflate(&message);
         // Whatever has become of it, nothing will refer to it.
-        borrowed.keep_window(true);
+        borrowed.keep_window();
         Prepared::Now(deflated.unwrap_or(message))
     }
 
@@ -105,7 +128,11 @@ impl Deflation {
         }
         let mut borrowed = self.borrow()?;
         let deflated = borrowed.deflate(message);
-        borrowed.keep_window(deflated.is_some());
+        if deflated.is_some() {
+            borrowed.keep_window();
+        } else {
+            borrowed.forget_window();
+        }
         deflated
     }
 
@@ -113,7 +140,8 @@ impl Deflation {
     /// holds the lock of the connection.
     pub(super) fn deflate_fragment(self: &Arc<Self>, frame: &Frame) -> Option<Frame> {
         let mut fragments = self.fragments.lock().unwrap_or_else(PoisonError::into_inner);
-        let begins = frame.opcode() != OpCode::Continuation && frame.compression() == Some(true);
+        let is_first = matches!(frame.opcode(), OpCode::Text | OpCode::Binary);
+        let begins = is_first && frame.compression() == Some(true);
         let mut borrowed = match fragments.take_if(|_| frame.opcode().is_data()) {
             Some(deflater) => self.lend(deflater),
             None if begins => self.borrow()?,
@@ -123,7 +151,7 @@ impl Deflation {
         let mut out = Vec::new();
         borrowed.append(frame.payload(), &mut out, flush);
         if frame.fin() {
-            borrowed.keep_window(true);
+            borrowed.keep_window();
         } else {
             *fragments = borrowed.deflater.take();
         }
@@ -142,20 +170,28 @@ impl Deflation {
     /// A compressor for the next message; `None` if another message has the window.
     fn borrow(self: &Arc<Self>) -> Option<Borrowed> {
         let config = self.config?;
-        let deflater = if self.takeover {
-            match std::mem::replace(&mut *self.window(), Window::Taken) {
-                Window::Empty => Deflater::new(config),
-                Window::Kept(deflater) => deflater,
-                Window::Taken => return None,
-            }
-        } else {
-            codecs::take_deflater(config)
-        };
+        let deflater =
+            if self.takeover { self.window().take(config)? } else { codecs::take_deflater(config) };
         Some(self.lend(deflater))
     }
 
     fn lend(self: &Arc<Self>, deflater: Deflater) -> Borrowed {
-        Borrowed { home: Arc::clone(self), deflater: Some(deflater), is_in_step: false }
+        Borrowed { home: Arc::clone(self), deflater: Some(deflater) }
+    }
+
+    fn put_back(&self, deflater: Deflater) {
+        if self.takeover {
+            self.window().give_back(Some(deflater));
+        } else {
+            codecs::put_deflater(deflater);
+        }
+    }
+
+    /// The connection has ended: nothing is compressed any more, whoever still has a handle.
+    pub(super) fn end(&self) {
+        *self.window() = Window::Ended;
+        *self.fragments.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        drop(self.reservation.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
@@ -163,14 +199,12 @@ impl Deflation {
     }
 }
 
-/// A compressor at work. It goes back to where it came from when it is dropped.
+/// A compressor at work. Dropped with a message half done, it is of no use any more.
 #[derive(Debug)]
 pub(super) struct Borrowed {
     home: Arc<Deflation>,
     /// `None` once it is taken out.
     deflater: Option<Deflater>,
-    /// Is its window that of the peer, or empty? Else the next message must not refer to it.
-    is_in_step: bool,
 }
 
 impl Borrowed {
@@ -191,26 +225,30 @@ impl Borrowed {
         if self.home.takeover {
             return Some(self);
         }
-        self.keep_window(true);
+        self.keep_window();
         None
     }
 
-    /// Gives the compressor back; `is_in_step` if the peer gets all that it was given.
-    pub(super) fn keep_window(mut self, is_in_step: bool) {
-        self.is_in_step = is_in_step;
+    /// Gives the compressor back after a message that the peer gets.
+    pub(super) fn keep_window(mut self) {
+        if let Some(deflater) = self.deflater.take() {
+            self.home.put_back(deflater);
+        }
+    }
+
+    /// Gives the compressor back after a message that the peer does not get.
+    fn forget_window(mut self) {
+        if let Some(mut deflater) = self.deflater.take() {
+            deflater.reset();
+            self.home.put_back(deflater);
+        }
     }
 }
 
 impl Drop for Borrowed {
     fn drop(&mut self) {
-        let Some(mut deflater) = self.deflater.take() else { return };
-        if !self.is_in_step {
-            deflater.reset();
-        }
-        if self.home.takeover {
-            *self.home.window() = Window::Kept(deflater);
-        } else {
-            codecs::put_deflater(deflater);
+        if self.deflater.is_some() && self.home.takeover {
+            self.home.window().give_back(None);
         }
     }
 }

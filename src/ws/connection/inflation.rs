@@ -36,8 +36,6 @@ struct Job {
     frame: Frame,
     /// How much of the frame's payload is read.
     pos: usize,
-    /// What is left of the message's tail, once the payload is read.
-    tail: Option<&'static [u8]>,
     out: Vec<u8>,
 }
 
@@ -78,7 +76,7 @@ impl Inflation {
             self.len = 0;
             self.inflater.get_or_insert_with(codecs::take_inflater).begin_message();
         }
-        self.job = Some(Job { frame, pos: 0, tail: None, out: Vec::new() });
+        self.job = Some(Job { frame, pos: 0, out: Vec::new() });
     }
 
     /// Goes on with the frame; `None` if there is more to do after others had their turn.
@@ -145,22 +143,22 @@ impl Job {
         takeover: bool,
         output: &mut [u8],
     ) -> Result<(usize, bool), ProtocolError> {
-        let mut written = 0;
         let payload = self.frame.payload().get(self.pos..).unwrap_or_default();
-        if self.tail.is_none() {
-            let mut input = payload.get(..STEP).unwrap_or(payload);
-            let given = input.len();
-            written = inflater.inflate(&mut input, output)?;
-            self.pos += given - input.len();
-            if given < payload.len() || written == output.len() {
-                return Ok((written, false));
-            }
-            self.tail = Some(if self.frame.fin() { inflater.tail(takeover) } else { &[] });
+        let mut input = payload.get(..STEP).unwrap_or(payload);
+        let given = input.len();
+        let written = inflater.inflate(&mut input, output)?;
+        self.pos += given - input.len();
+        if given < payload.len() || written == output.len() {
+            return Ok((written, false));
         }
-        let output = output.get_mut(written..).unwrap_or_default();
-        let tail = self.tail.get_or_insert(&[]);
-        let last = inflater.inflate(tail, output)?;
-        Ok((written + last, last < output.len()))
+        if self.frame.fin() {
+            // What ends between blocks, as it has to, has nothing left to say after its end.
+            let rest = output.get_mut(written..).unwrap_or_default();
+            if inflater.inflate(&mut inflater.tail(takeover), rest)? > 0 {
+                return Err(ProtocolError::DeflateCorrupt);
+            }
+        }
+        Ok((written, true))
     }
 
     /// Keeps what came out. Grows by doubling, and never beyond the longest message.

@@ -197,7 +197,9 @@ impl Waiting {
         let stage =
             ready!(shared.poll_wait(cx, listener, |core| shared.try_queue(core, frame, *kind)));
         if let Some(deflater) = deflater.take() {
-            deflater.keep_window(!matches!(stage, Stage::Failed(_)));
+            if !matches!(stage, Stage::Failed(_)) {
+                deflater.keep_window();
+            }
         }
         Poll::Ready(stage)
     }

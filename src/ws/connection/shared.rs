@@ -132,7 +132,7 @@ impl Shared {
     ) -> Arc<Self> {
         let signals = Arc::new(Signals::default());
         let io_waker = Waker::from(Arc::clone(&signals));
-        let core = Core::new(stream, unread, role, settings, deflation.as_deref());
+        let core = Core::new(stream, unread, role, settings, deflation.clone());
         Arc::new(Self {
             core: Mutex::new(core),
             signals,

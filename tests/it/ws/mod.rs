@@ -24,6 +24,7 @@ mod tcp;
 mod handshake;
 mod upgrade;
 
+mod deflate;
 mod wire;
 
 mod cancel;

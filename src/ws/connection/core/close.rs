@@ -94,6 +94,9 @@ impl Core {
         self.pong = None;
         self.outbox.clear();
         self.aside = None;
+        if let Some(deflation) = self.deflation.take() {
+            deflation.end();
+        }
         self.deadlines.clear();
     }
 

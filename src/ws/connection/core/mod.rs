@@ -11,6 +11,7 @@ mod close;
 mod receive;
 mod send;
 
+use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
@@ -88,8 +89,8 @@ pub(in crate::ws::connection) struct Core {
     /// What other tasks send during a turn of the handler: it follows what the handler has sent
     /// before, which is not here yet.
     aside: Option<Box<Outbox>>,
-    /// Are messages compressed under the lock, because each refers to those before it?
-    is_ordered: bool,
+    /// How messages are compressed, if they are, and until the stream is gone.
+    deflation: Option<Arc<Deflation>>,
     /// Is it the handler's turn?
     is_in_turn: bool,
     /// Is this another task's access during the turn?
@@ -136,7 +137,7 @@ impl Core {
         unread: Bytes,
         role: Role,
         settings: Settings,
-        deflation: Option<&Deflation>,
+        deflation: Option<Arc<Deflation>>,
     ) -> Self {
         Self {
             stream: Some(stream),
@@ -147,7 +148,7 @@ impl Core {
             outbox: Outbox::new(role),
             aside: None,
             is_in_turn: false,
-            is_ordered: deflation.is_some_and(Deflation::is_ordered),
+            deflation,
             is_aside: false,
             pong: None,
             state: State::default(),

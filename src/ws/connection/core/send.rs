@@ -44,8 +44,8 @@ impl Core {
 
     /// May the handler send without asking? Not behind what another task has sent meanwhile.
     pub(in crate::ws::connection) fn can_stage(&self) -> bool {
-        let is_free =
-            !self.is_ordered && self.aside.is_none() && !self.state.is_sending_fragments();
+        let is_ordered = self.deflation.as_ref().is_some_and(|deflation| deflation.is_ordered());
+        let is_free = !is_ordered && self.aside.is_none() && !self.state.is_sending_fragments();
         is_free && self.send_error().is_none()
     }
 
