@@ -106,11 +106,12 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
 
     fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
         let accept = self.opening().accept(&options.origins)?;
+        let subprotocol = options.subprotocols.choose(&self.offered_subprotocols())?;
         // Whether or not anything is made of it, a malformed list fails the handshake (§9.1).
         let lines = HeaderLines::lines(self.headers(), "sec-websocket-extensions");
         let offers = extension::parse(lines).map_err(|_| HandshakeError::ExtensionsMalformed)?;
         let agreement = options.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
-        Ok(Answer { accept, agreement })
+        Ok(Answer { accept, subprotocol: subprotocol.map(Box::from), agreement })
     }
 
     /// The subprotocols the client offers, in its order of preference (§4.1, `Sec-WebSocket-Protocol`

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::deflate::DeflateOptions;
-use super::handshake::Origins;
+use super::handshake::{Origins, Subprotocols};
 use super::proto::{DeflateParameters, Limits};
 
 /// How a connection is opened, and what it may cost.
@@ -25,6 +25,7 @@ use super::proto::{DeflateParameters, Limits};
 pub struct WebSocketOptions {
     pub(crate) settings: Settings,
     pub(crate) origins: Origins,
+    pub(crate) subprotocols: Subprotocols,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) handshake_timeout: Duration,
     pub(crate) deflate: Option<Box<DeflateOptions>>,
@@ -36,6 +37,7 @@ impl Default for WebSocketOptions {
         Self {
             settings: Settings::default(),
             origins: Origins::SameHost,
+            subprotocols: Subprotocols::default(),
             headers: Vec::new(),
             handshake_timeout: Duration::from_secs(10),
             deflate: None,
@@ -125,6 +127,38 @@ impl WebSocketOptions {
     #[must_use]
     pub fn auto_pong(mut self, auto: bool) -> Self {
         self.settings.auto_pong = auto;
+        self
+    }
+
+    /// Subprotocols that the server speaks, in its order of preference (RFC 6455 §1.9). Default:
+    /// none.
+    ///
+    /// The first that the client offers too is agreed on; where there is none, the connection goes
+    /// on without. [`WebSocket::subprotocol`](crate::WebSocket::subprotocol) tells which. Names are
+    /// tokens, and case matters.
+    ///
+    /// ```
+    /// # use tidewire::WebSocketOptions;
+    /// let options = WebSocketOptions::default().subprotocols(["chat.v2", "chat.v1"]);
+    /// ```
+    #[must_use]
+    pub fn subprotocols<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.subprotocols.supported = names.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The subprotocol that the handler has chosen itself, out of
+    /// `RequestContext::offered_subprotocols`. The upgrade fails if the client does not offer it.
+    #[must_use]
+    pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
+        self.subprotocols.chosen = Some(name.into());
+        self
+    }
+
+    /// Refuses clients, with 400, that offer none of the [`subprotocols`](Self::subprotocols).
+    #[must_use]
+    pub fn require_subprotocol(mut self) -> Self {
+        self.subprotocols.is_required = true;
         self
     }
 

@@ -16,7 +16,7 @@ use tide::http::headers::{HeaderName, HeaderValue};
 use tide::http::upgrade::Receiver;
 use tide::{Response, StatusCode};
 
-use super::connection::{ConnectionTask, Deflation, Shared};
+use super::connection::{ConnectionTask, Deflation, Opened, Shared};
 use super::deflate::Agreement;
 use super::options::Settings;
 use super::proto::{DeflateParameters, Role};
@@ -110,6 +110,8 @@ enum Stage {
 pub(crate) struct Answer {
     /// `Sec-WebSocket-Accept`.
     pub(crate) accept: String,
+    /// `Sec-WebSocket-Protocol`.
+    pub(crate) subprotocol: Option<Box<str>>,
     /// How messages will be compressed, if they will.
     pub(crate) agreement: Option<Agreement>,
 }
@@ -120,6 +122,7 @@ struct Wanted {
     headers: Vec<(HeaderName, HeaderValue)>,
     settings: Settings,
     timeout: Duration,
+    subprotocol: Option<Box<str>>,
     deflation: Option<Arc<Deflation>>,
 }
 
@@ -137,8 +140,11 @@ impl Slot {
         options: &WebSocketOptions,
     ) -> Result<WebSocket> {
         if self.is_idle() {
-            let Answer { accept, agreement } = accept()?;
+            let Answer { accept, subprotocol, agreement } = accept()?;
             let mut headers = response_headers(&options.headers)?;
+            if let Some(name) = &subprotocol {
+                headers.push(parse_header("sec-websocket-protocol", name)?);
+            }
             let deflation = agreement.map(|agreement| {
                 headers.extend(extensions_header(agreement.parameters));
                 let deflate = options.deflate.as_deref().cloned().unwrap_or_default();
@@ -148,7 +154,7 @@ impl Slot {
             if !self.can_upgrade {
                 return Err(HandshakeError::NotUpgradable.into());
             }
-            let wanted = Wanted { accept, headers, settings, timeout, deflation };
+            let wanted = Wanted { accept, headers, settings, timeout, subprotocol, deflation };
             self.talk().stage = Stage::Wanted(Box::new(wanted));
         }
         let _withdraw = Withdraw(self);
@@ -242,12 +248,12 @@ pub(crate) async fn start<T: 'static>(
     slot: Arc<Slot>,
     transport: Transport,
 ) -> tide::Result {
-    let wanted = slot.take_wanted().ok_or(HandshakeError::Abandoned)?;
+    let mut wanted = slot.take_wanted().ok_or(HandshakeError::Abandoned)?;
     let mut response = Response::new(StatusCode::SwitchingProtocols);
     response.insert_header("upgrade", "websocket");
     response.insert_header("connection", "Upgrade");
     response.insert_header("sec-websocket-accept", wanted.accept.as_str());
-    for (name, value) in wanted.headers {
+    for (name, value) in std::mem::take(&mut wanted.headers) {
         response.append_header(name, value);
     }
     let (source, peer_addr) = match transport {
@@ -261,7 +267,8 @@ pub(crate) async fn start<T: 'static>(
         }
     };
     let deadline = runtime::after(wanted.timeout);
-    let parts = Box::new((wanted.settings, peer_addr, wanted.deflation));
+    let Wanted { settings, subprotocol, deflation, .. } = *wanted;
+    let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation }));
     runtime::spawn(run(handler, slot, source, parts, deadline));
     Ok(response)
 }
@@ -296,14 +303,14 @@ async fn run<T>(
     handler: HandlerFuture<T>,
     slot: Arc<Slot>,
     source: Source,
-    parts: Box<(Settings, Option<SocketAddr>, Option<Arc<Deflation>>)>,
+    parts: Box<(Settings, Opened)>,
     deadline: Instant,
 ) {
     // Boxed, so that the room it takes is free while the connection lives.
     match Box::pin(source.open(deadline)).await {
         Ok((stream, unread)) => {
-            let (settings, peer_addr, deflation) = *parts;
-            let shared = Shared::new(stream, unread, Role::Server, settings, peer_addr, deflation);
+            let (settings, opened) = *parts;
+            let shared = Shared::new(stream, unread, Role::Server, settings, opened);
             slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
             drop(slot);
             ConnectionTask::new(handler, shared).await;

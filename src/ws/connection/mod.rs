@@ -33,6 +33,8 @@ mod websocket;
 
 #[cfg(feature = "server")]
 pub(crate) use self::deflation::Deflation;
+#[cfg(feature = "server")]
+pub(crate) use self::shared::Opened;
 pub(crate) use self::shared::Shared;
 #[cfg(feature = "server")]
 pub(crate) use self::task::ConnectionTask;

@@ -26,6 +26,14 @@ use crate::ws::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
 /// A place among those that wait for progress.
 pub(super) type Listener = Option<EventListener>;
 
+/// What the opening handshake has settled.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    pub(crate) peer_addr: Option<SocketAddr>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) deflation: Option<Arc<Deflation>>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Shared {
     core: Mutex<Core>,
@@ -35,8 +43,7 @@ pub(crate) struct Shared {
     is_shut: AtomicBool,
     /// The waker that stream and timer are polled with, whoever polls them.
     io_waker: Waker,
-    peer_addr: Option<SocketAddr>,
-    deflation: Option<Arc<Deflation>>,
+    opened: Opened,
 }
 
 /// Who waits for the connection.
@@ -127,19 +134,17 @@ impl Shared {
         unread: Bytes,
         role: Role,
         settings: Settings,
-        peer_addr: Option<SocketAddr>,
-        deflation: Option<Arc<Deflation>>,
+        opened: Opened,
     ) -> Arc<Self> {
         let signals = Arc::new(Signals::default());
         let io_waker = Waker::from(Arc::clone(&signals));
-        let core = Core::new(stream, unread, role, settings, deflation.clone());
+        let core = Core::new(stream, unread, role, settings, opened.deflation.clone());
         Arc::new(Self {
             core: Mutex::new(core),
             signals,
             is_shut: AtomicBool::new(false),
             io_waker,
-            peer_addr,
-            deflation,
+            opened,
         })
     }
 
@@ -164,12 +169,12 @@ impl Shared {
 
     /// How messages are compressed, if they are.
     pub(super) fn deflation(&self) -> Option<&Arc<Deflation>> {
-        self.deflation.as_ref()
+        self.opened.deflation.as_ref()
     }
 
     /// The other direction of [`deflation`](Self::deflation).
     pub(super) fn inflation(&self) -> Option<Inflation> {
-        let deflation = self.deflation.as_ref()?;
+        let deflation = self.deflation()?;
         let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         Some(Inflation::new(deflation.parameters(), core.role(), core.max_message_size()))
     }
@@ -188,7 +193,11 @@ impl Shared {
     }
 
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
-        self.peer_addr
+        self.opened.peer_addr
+    }
+
+    pub(super) fn subprotocol(&self) -> Option<&str> {
+        self.opened.subprotocol.as_deref()
     }
 
     /// Polls the connection's handler as its task: what it sends is staged until it parks. Returns

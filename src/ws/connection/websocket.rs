@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::batch::Batch;
 use super::deflation::Deflation;
 use super::queue::Stage;
-use super::shared::{Listener, Shared};
+use super::shared::{Listener, Opened, Shared};
 use super::stats::{CloseInfo, Stats};
 use super::task::ConnectionTask;
 use crate::error::Result;
@@ -65,8 +65,8 @@ impl WebSocket {
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let stream = Stream::boxed(stream);
-        let deflation = Deflation::agreed(options, role);
-        Self::new(Shared::new(stream, unread.into(), role, options.settings, None, deflation))
+        let opened = Opened { deflation: Deflation::agreed(options, role), ..Opened::default() };
+        Self::new(Shared::new(stream, unread.into(), role, options.settings, opened))
     }
 
     /// Speaks WebSocket over a stream whose opening handshake is done, with a task of its own: the
@@ -94,8 +94,8 @@ impl WebSocket {
         E: fmt::Display + 'static,
     {
         let stream = Stream::boxed(stream);
-        let deflation = Deflation::agreed(options, role);
-        let shared = Shared::new(stream, unread.into(), role, options.settings, None, deflation);
+        let opened = Opened { deflation: Deflation::agreed(options, role), ..Opened::default() };
+        let shared = Shared::new(stream, unread.into(), role, options.settings, opened);
         let handler = handler(Self::new(Arc::clone(&shared)));
         Box::pin(ConnectionTask::new(Box::pin(handler), shared))
     }
@@ -343,6 +343,14 @@ impl WebSocket {
         let mut stats = self.shared.lock().stats();
         stats.payload_bytes_in += self.batch.inflated();
         stats
+    }
+
+    /// The subprotocol that was agreed on in the opening handshake (RFC 6455 §1.9); `None` without.
+    ///
+    /// [`WebSocketOptions::subprotocols`] says which the server speaks.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.shared.subprotocol()
     }
 
     /// How messages are compressed, as agreed in the opening handshake (RFC 7692); `None` if they

@@ -30,6 +30,11 @@ pub enum HandshakeError {
     KeyInvalid,
     /// 400: `Sec-WebSocket-Extensions` is no list of extensions (§9.1).
     ExtensionsMalformed,
+    /// 400: the client offers no subprotocol of the server, which requires one
+    /// ([`require_subprotocol`](crate::WebSocketOptions::require_subprotocol)).
+    SubprotocolUnsupported,
+    /// 500: the handler has chosen a subprotocol that the client does not offer (§4.2.2).
+    SubprotocolNotOffered,
     /// 403: a page of another site, which the options do not allow (§10.2).
     OriginForbidden,
     /// 500: the context was upgraded before.
@@ -60,8 +65,13 @@ impl HandshakeError {
             | Self::KeyMissing
             | Self::KeyInvalid
             | Self::ExtensionsMalformed
+            | Self::SubprotocolUnsupported
             | Self::NotUpgradable => 400,
-            Self::AlreadyUpgraded | Self::InvalidHeader | Self::Abandoned | Self::TimedOut => 500,
+            Self::SubprotocolNotOffered
+            | Self::AlreadyUpgraded
+            | Self::InvalidHeader
+            | Self::Abandoned
+            | Self::TimedOut => 500,
         }
     }
 
@@ -88,12 +98,19 @@ impl HandshakeError {
             Self::ExtensionsMalformed => {
                 "Extensions are separated by commas, their parameters by semicolons."
             }
+            Self::SubprotocolUnsupported => {
+                "A browser lists them in the second argument of `new WebSocket(url, protocols)`."
+            }
             Self::OriginForbidden => {
                 "The page belongs to another site. If it should be allowed, or if a proxy changes \
                  the Host header, the server can list its origin."
             }
             Self::NotUpgradable => "What follows the head of an opening handshake is frames.",
-            Self::AlreadyUpgraded | Self::InvalidHeader | Self::Abandoned | Self::TimedOut => "",
+            Self::SubprotocolNotOffered
+            | Self::AlreadyUpgraded
+            | Self::InvalidHeader
+            | Self::Abandoned
+            | Self::TimedOut => "",
         }
     }
 }
@@ -111,6 +128,8 @@ impl fmt::Display for HandshakeError {
             Self::KeyMissing => "the request has no Sec-WebSocket-Key header",
             Self::KeyInvalid => "Sec-WebSocket-Key is not one key of 16 bytes in base64",
             Self::ExtensionsMalformed => "Sec-WebSocket-Extensions is malformed",
+            Self::SubprotocolUnsupported => "the client offers no subprotocol of this server",
+            Self::SubprotocolNotOffered => "the chosen subprotocol was not offered",
             Self::OriginForbidden => "pages of this origin may not connect",
             Self::AlreadyUpgraded => "the request was upgraded before",
             Self::NotUpgradable => "the request has a body",

@@ -2,6 +2,7 @@
 
 mod error;
 mod origin;
+mod subprotocol;
 
 #[cfg(feature = "server")]
 mod opening;
@@ -9,5 +10,6 @@ mod opening;
 #[cfg(feature = "server")]
 pub(crate) use self::opening::{HeaderLines, Opening};
 pub(crate) use self::origin::Origins;
+pub(crate) use self::subprotocol::Subprotocols;
 
 pub use self::error::HandshakeError;

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `handshake` | the opening handshake, as bytes |
 //! | `upgrade` | the upgrade as a handler sees it, and what else it may do with a request |
+//! | `subprotocols` | which subprotocol is agreed on |
 //! | `wire` | what is sent, in hex, and what comes back |
 //! | `musts` | which test covers which MUST of RFC 6455 |
 //! | `cancel` | futures that are dropped at every poll |
@@ -22,6 +23,7 @@ mod rng;
 mod tcp;
 
 mod handshake;
+mod subprotocols;
 mod upgrade;
 
 mod deflate;

@@ -1,0 +1,77 @@
+//! Which subprotocol to speak ([RFC 6455 §1.9], §4.2.2).
+//!
+//! [RFC 6455 §1.9]: https://www.rfc-editor.org/rfc/rfc6455#section-1.9
+
+#[cfg(feature = "server")]
+use super::HandshakeError;
+
+/// What the server speaks. Names are compared as they are, upper and lower case included.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Subprotocols {
+    /// In order of preference.
+    pub(crate) supported: Vec<String>,
+    /// What the handler has chosen itself.
+    pub(crate) chosen: Option<String>,
+    /// Is a client refused with whom none is agreed on?
+    pub(crate) is_required: bool,
+}
+
+#[cfg(feature = "server")]
+impl Subprotocols {
+    /// Chooses from what the client offers; `None` leaves the header out of the answer.
+    pub(crate) fn choose<'a>(
+        &self,
+        offered: &[&'a str],
+    ) -> Result<Option<&'a str>, HandshakeError> {
+        let find = |name: &String| offered.iter().copied().find(|offer| offer == name);
+        if let Some(name) = &self.chosen {
+            return find(name).map(Some).ok_or(HandshakeError::SubprotocolNotOffered);
+        }
+        match self.supported.iter().find_map(find) {
+            None if self.is_required => Err(HandshakeError::SubprotocolUnsupported),
+            found => Ok(found),
+        }
+    }
+}
+
+#[cfg(all(test, feature = "server"))]
+mod tests {
+    use super::*;
+
+    fn subprotocols(supported: &[&str], chosen: Option<&str>, is_required: bool) -> Subprotocols {
+        let supported = supported.iter().map(|&name| name.to_owned()).collect();
+        Subprotocols { supported, chosen: chosen.map(str::to_owned), is_required }
+    }
+
+    #[test]
+    fn the_order_of_the_server_decides() {
+        let ours = subprotocols(&["chat.v2", "chat.v1"], None, false);
+        for (offered, choice) in [
+            (&["chat.v1", "chat.v2"][..], Some("chat.v2")),
+            (&["chat.v1"], Some("chat.v1")),
+            (&["mqtt", "chat.v1"], Some("chat.v1")),
+            (&["Chat.v1", "chat.v11"], None),
+            (&[], None),
+        ] {
+            assert_eq!(ours.choose(offered), Ok(choice), "{offered:?}");
+        }
+    }
+
+    #[test]
+    fn a_choice_of_the_handler_must_have_been_offered() {
+        let ours = subprotocols(&["chat.v2"], Some("mqtt"), false);
+        assert_eq!(ours.choose(&["chat.v2", "mqtt"]), Ok(Some("mqtt")));
+        for offered in [&["chat.v2"][..], &[]] {
+            assert_eq!(ours.choose(offered), Err(HandshakeError::SubprotocolNotOffered));
+        }
+    }
+
+    #[test]
+    fn one_that_is_required_must_be_found() {
+        let ours = subprotocols(&["chat.v2"], None, true);
+        assert_eq!(ours.choose(&["chat.v2"]), Ok(Some("chat.v2")));
+        for offered in [&["chat.v1"][..], &[]] {
+            assert_eq!(ours.choose(offered), Err(HandshakeError::SubprotocolUnsupported));
+        }
+    }
+}
