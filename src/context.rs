@@ -14,7 +14,7 @@ use tide::{Request, Response, StatusCode};
 
 use crate::error::Result;
 use crate::ws::handshake::{HeaderLines, Opening};
-use crate::ws::proto::extension;
+use crate::ws::proto::extension::{self, Extension};
 use crate::ws::upgrade::{Answer, PeerAddr, Slot};
 use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
 
@@ -108,10 +108,17 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         let accept = self.opening().accept(&options.origins)?;
         let subprotocol = options.subprotocols.choose(&self.offered_subprotocols())?;
         // Whether or not anything is made of it, a malformed list fails the handshake (§9.1).
-        let lines = HeaderLines::lines(self.headers(), "sec-websocket-extensions");
-        let offers = extension::parse(lines).map_err(|_| HandshakeError::ExtensionsMalformed)?;
+        let offers = self.offered_extensions().ok_or(HandshakeError::ExtensionsMalformed)?;
         let agreement = options.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
         Ok(Answer { accept, subprotocol: subprotocol.map(Box::from), agreement })
+    }
+
+    /// The extensions that the client offers; `None` if the list is malformed.
+    fn offered_extensions(&self) -> Option<Vec<Extension<'_>>> {
+        const NAME: &str = "sec-websocket-extensions";
+        let is_ascii = self.request.ext::<RawHeaders>().is_none_or(|raw| raw.get(NAME).is_none());
+        let lines = HeaderLines::lines(self.headers(), NAME);
+        extension::parse(lines).ok().filter(|_| is_ascii)
     }
 
     /// The subprotocols the client offers, in its order of preference (§4.1, `Sec-WebSocket-Protocol`

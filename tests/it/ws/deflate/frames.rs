@@ -240,6 +240,35 @@ fn messages_between_the_fragments_of_a_compressed_one_are_refused_and_change_not
 }
 
 #[test]
+fn a_message_refused_between_plain_fragments_leaves_no_trace_in_the_window() {
+    let mut rng = Rng::new(3);
+    let (before, long) = (words(&mut rng, 1000).into_bytes(), words(&mut rng, 70_000).into_bytes());
+    for refused in [&long[..20_000], &long] {
+        // It would refer to what was refused.
+        let again = refused[refused.len() - 10_000..].to_vec();
+        within(async {
+            let sent = [before.clone(), refused.to_vec(), again.clone()];
+            let mut peer = serve(&agreed(TAKEOVER), |mut ws| async move {
+                let [before, refused, again] = sent;
+                ws.send(before.clone()).await?;
+                ws.send_frame(Frame::new(false, OpCode::Binary, "a")).await?;
+                assert!(ws.send(refused).await.is_err());
+                ws.send_frame(Frame::new(true, OpCode::Continuation, "b")).await?;
+                ws.send(again).await?;
+                ws.send(before).await
+            });
+            let mut reader = Reader::of_server(parameters(TAKEOVER));
+            for (head, payload) in
+                [(0xc2, &*before), (BINARY, b"ab"), (0xc2, &again), (0xc2, &before)]
+            {
+                let message = reader.next(&mut peer).await;
+                assert!(message.head == head && message.payload == payload, "{message:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn a_control_frame_is_never_compressed_whatever_it_asks_for() {
     for answer in [ALONE, TAKEOVER] {
         within(async {

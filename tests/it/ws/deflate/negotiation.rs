@@ -187,6 +187,15 @@ fn a_header_that_is_no_list_of_extensions_is_a_400() {
     }
 }
 
+#[test]
+fn a_header_that_is_not_even_ascii_is_a_400_as_well() {
+    let addr = bind(echo_server(with(takeover())));
+    for lines in [&["permessage-deflate; é"] as &[_], &["permessage-deflate", "é"]] {
+        let (_, head) = offer(addr, lines);
+        assert!(head.starts_with("HTTP/1.1 400 "), "{lines:?}: {head}");
+    }
+}
+
 /// Sends messages to an echo through one deflater, and reads the echoes strictly.
 fn echoes(client: &mut Tcp, deflater: &mut Deflater, answer: &str, texts: &[&str]) {
     let mut reader = Reader::of_server(parameters(answer));

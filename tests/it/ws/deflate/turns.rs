@@ -141,3 +141,22 @@ fn another_task_has_its_turns_while_a_long_message_is_decompressed() {
         }
     }
 }
+
+#[test]
+fn another_task_has_its_turns_between_messages_that_each_become_much() {
+    // Fewer than the messages of a turn.
+    let (count, len) = (60, 60_000);
+    let message = masked(BINARY | DEFLATED, Deflater::new(1, 15, false).deflate(vec![0; len]));
+    for by in Drive::BOTH {
+        let (stream, end) = pipe(Knobs::default());
+        let mut peer = Peer { end };
+        within(peer.send(message.repeat(count)));
+        let turns = turns_beside_handler(by, stream, &agreed(ALONE), |mut ws| async move {
+            for _ in 0..count {
+                assert_eq!(ws.recv().await?.unwrap().len(), len);
+            }
+            Ok(())
+        });
+        assert!(turns >= count * len / (128 << 10), "{by:?}: {turns} turns");
+    }
+}

@@ -184,6 +184,20 @@ fn what_is_no_deflate_fails_the_connection_with_1007() {
 }
 
 #[test]
+fn nothing_is_received_behind_a_corrupt_message_that_takes_many_steps() {
+    let mut sent = Deflater::new(6, 15, false).full_flush(&vec![0; 500_000]);
+    sent.push(0x06);
+    let long = Violation {
+        what: "the last byte of a long one",
+        sent: masked(BINARY | DEFLATED, sent),
+        error: ProtocolError::DeflateCorrupt,
+    };
+    // What follows is read ahead while this is decompressed.
+    let options = agreed(ALONE).read_ahead_size(1);
+    each_fails_the_connection(&options, &[long]);
+}
+
+#[test]
 fn a_message_that_refers_to_one_that_is_forgotten_fails_the_connection_with_1007() {
     for (what, answer, first) in [
         ("no takeover", ALONE, "c1 87 00000000 f248cdc9c90700"),
