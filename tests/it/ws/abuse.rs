@@ -3,21 +3,18 @@
 //! Memory and CPU time are those of the process, so each of these tests has one to itself: it runs
 //! this test binary again, for one server.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
-use std::{env, fs, thread};
+use std::{fs, thread};
 
 use tidewire::{RequestContext, WebSocketOptions};
 
 use super::frames::{
     BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, hex, masked, plain,
 };
-use super::tcp::{OPENING, Tcp, bind, echo_server};
-
-/// Set for the process that is the server of a test.
-const SERVER: &str = "TIDEWIRE_TEST_ECHO_SERVER";
+use super::process::{Process, serve};
+use super::tcp::{OPENING, Tcp, echo_server};
 
 /// Growth of memory that has nothing to do with what a client does, in bytes.
 const NOISE: usize = 16 << 20;
@@ -30,22 +27,14 @@ const IDLE: Duration = Duration::from_millis(50);
 
 /// An echo in a process of its own.
 struct Victim {
-    child: Child,
+    process: Process,
     addr: SocketAddr,
 }
 
 impl Victim {
     fn start() -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "ws::abuse::echo_in_a_process_of_its_own", "--nocapture"])
-            .env(SERVER, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let addr = lines.find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
-        let victim = Self { child, addr: addr.unwrap() };
+        let process = Process::start("ws::abuse::echo_in_a_process_of_its_own");
+        let victim = Self { addr: process.addr, process };
         // What is made once is made before anything is measured.
         victim.serves();
         victim
@@ -63,13 +52,13 @@ impl Victim {
 
     /// Resident memory, in bytes.
     fn memory(&self) -> usize {
-        let statm = fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        let statm = fs::read_to_string(self.process.proc("statm")).unwrap();
         statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
     /// CPU time so far, of which the kernel keeps hundredths of a second.
     fn cpu_time(&self) -> Duration {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let stat = fs::read_to_string(self.process.proc("stat")).unwrap();
         let (_, stat) = stat.rsplit_once(") ").unwrap();
         let ticks: u64 = stat.split(' ').skip(11).take(2).map(|n| n.parse::<u64>().unwrap()).sum();
         Duration::from_millis(ticks * 10)
@@ -93,28 +82,18 @@ impl Victim {
     }
 }
 
-impl Drop for Victim {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-}
-
 /// The server of these tests. Does nothing when run as a test.
 #[test]
 fn echo_in_a_process_of_its_own() {
-    if env::var_os(SERVER).is_none() {
-        return;
-    }
-    let mut server = echo_server(WebSocketOptions::default().send_timeout(None));
-    server.get("/wait", |mut ctx: RequestContext| async move {
-        let options = WebSocketOptions::default().close_timeout(WAIT);
-        ctx.upgrade_to_websocket(options).await?.close(1000_u16, "").await?;
-        Ok(())
+    serve(|| {
+        let mut server = echo_server(WebSocketOptions::default().send_timeout(None));
+        server.get("/wait", |mut ctx: RequestContext| async move {
+            let options = WebSocketOptions::default().close_timeout(WAIT);
+            ctx.upgrade_to_websocket(options).await?.close(1000_u16, "").await?;
+            Ok(())
+        });
+        server
     });
-    println!("\nlistening on {}", bind(server));
-    // Until the test ends, however it does.
-    let _ = std::io::stdin().read(&mut [0]);
 }
 
 /// Writes the same bytes again and again, until the server takes no more.

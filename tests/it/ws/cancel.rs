@@ -8,38 +8,19 @@ use std::future::Future;
 
 use async_std::task;
 use futures::FutureExt;
-use futures::channel::oneshot;
-use futures::future::{BoxFuture, join};
+use futures::future::BoxFuture;
 use tidewire::{
-    CloseInfo, Error, Frame, Message, OpCode, RequestContext, Result, Role, Sender, Server,
-    WebSocket, WebSocketOptions,
+    CloseInfo, Error, Frame, Message, OpCode, RequestContext, Result, Sender, Server, WebSocket,
+    WebSocketOptions,
 };
 
 use super::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Transcript};
 use super::frames::{close, masked};
-use super::peer::{Drive, Peer, collect, drive, echo, patience, within};
-use super::pipe::{Knobs, Stutter, pipe};
+use super::peer::{Peer, collect, echo, patience};
+use super::polls::{self, TRICKLE, insist};
 use super::tcp::{Tcp, bind};
 
-/// One byte at a time, and not each time it is asked.
-const TRICKLE: Knobs = Knobs { read: 1, write: 1, in_flight: 16, stutter: Stutter::Steady };
-
-/// More polls than any call of these tests needs.
-const ENOUGH: usize = 5_000;
-
-/// Calls `$call`, abandons it after `$polls` polls, and calls it again; with its output comes
-/// whether the first call was enough.
-macro_rules! insist {
-    ($polls:expr, $call:expr) => {
-        match patience($polls, $call).await {
-            Some(output) => (output, true),
-            None => ($call.await, false),
-        }
-    };
-}
-
-/// Runs `handler` with each number of polls after which it abandons a call, until it says that it
-/// abandoned none.
+/// Runs `handler` with each number of polls after which it abandons a call.
 fn each_number_of_polls<H, HF, P, PF, T>(handler: H, peer: P, check: impl Fn(bool, T))
 where
     H: Fn(usize, WebSocket) -> HF,
@@ -47,28 +28,7 @@ where
     P: Fn(Peer) -> PF,
     PF: Future<Output = T>,
 {
-    for by in Drive::BOTH {
-        for polls in 0.. {
-            assert!(polls < ENOUGH, "{by:?}: the call never completes");
-            let (stream, end) = pipe(TRICKLE);
-            let (tell, told) = oneshot::channel();
-            let options = WebSocketOptions::default().send_buffer_size(16);
-            drive(by, stream, Role::Server, &options, |ws| {
-                let outcome = handler(polls, ws);
-                async move {
-                    let _ = tell.send(outcome.await);
-                    Ok(())
-                }
-            });
-            eprintln!("{by:?}, {polls} polls");
-            let (told, seen) = within(join(told, peer(Peer { end })));
-            let has_completed = told.expect("the handler ends").expect("the handler succeeds");
-            check(has_completed, seen);
-            if has_completed {
-                break;
-            }
-        }
-    }
+    polls::each_number_of_polls(TRICKLE, &WebSocketOptions::default(), handler, peer, check);
 }
 
 /// Three messages in six frames, and a close frame.

@@ -14,11 +14,15 @@
 //! | `pressure` | peers that do not read, or stop in the middle |
 //! | `abuse` | hostile clients of a real server |
 //! | `interop` | the client of async-tungstenite |
-//! | `frames`, `pipe`, `peer`, `tcp`, `rng` | helpers |
+//! | `frames`, `pipe`, `peer`, `polls`, `process`, `tcp`, `rng` | helpers |
 
 mod frames;
 mod peer;
 mod pipe;
+mod polls;
+// It reads `/proc`.
+#[cfg(target_os = "linux")]
+mod process;
 mod rng;
 mod tcp;
 

@@ -2,20 +2,15 @@
 //!
 //! Memory is that of a process, so the server is one: this test binary again, for each test.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::{env, fs};
+use std::fs;
 
 use tidewire::{DeflateOptions, WebSocketOptions};
 
 use super::codec::Deflater;
 use super::{DEFLATED, TAIL};
 use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, TEXT, close, masked, plain};
-use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
-
-/// Set for the process that is the server of a test.
-const SERVER: &str = "TIDEWIRE_TEST_DEFLATE_SERVER";
+use crate::ws::process::{Process, serve};
+use crate::ws::tcp::{OPENING, Tcp, echo_server};
 
 /// Largest message of these servers, in bytes: the default.
 const MAX: usize = 1 << 20;
@@ -24,24 +19,12 @@ const MAX: usize = 1 << 20;
 const BOUND: usize = 2 * MAX + (1 << 20);
 
 /// An echo in a process of its own.
-struct Target {
-    child: Child,
-    addr: SocketAddr,
-}
+struct Target(Process);
 
 impl Target {
     fn start() -> Self {
         let test = "ws::deflate::bombs::compressed_echo_in_a_process_of_its_own";
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", test, "--nocapture"])
-            .env(SERVER, "1")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
-        let addr = lines.find_map(|line| line.strip_prefix("listening on ")?.parse().ok());
-        let target = Self { child, addr: addr.unwrap() };
+        let target = Self(Process::start(test));
         // What is made once is made before anything is measured.
         target.serves();
         target
@@ -49,7 +32,7 @@ impl Target {
 
     /// A client with which compression and takeover are agreed on.
     fn client(&self) -> Tcp {
-        let mut client = Tcp::connect(self.addr);
+        let mut client = Tcp::connect(self.0.addr);
         let offer = "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n";
         client.send(OPENING.replace("\r\n\r\n", offer));
         let head = client.head();
@@ -69,7 +52,7 @@ impl Target {
 
     /// Forgets the largest amount of memory so far, and returns the present one.
     fn memory(&self) -> usize {
-        fs::write(format!("/proc/{}/clear_refs", self.child.id()), "5").unwrap();
+        fs::write(self.0.proc("clear_refs"), "5").unwrap();
         self.status("VmRSS:")
     }
 
@@ -79,30 +62,18 @@ impl Target {
     }
 
     fn status(&self, name: &str) -> usize {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let status = fs::read_to_string(self.0.proc("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
         line.trim().strip_suffix(" kB").unwrap().parse::<usize>().unwrap() * 1024
-    }
-}
-
-impl Drop for Target {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 }
 
 /// The server of these tests. Does nothing when run as a test.
 #[test]
 fn compressed_echo_in_a_process_of_its_own() {
-    if env::var_os(SERVER).is_none() {
-        return;
-    }
     let deflate =
         DeflateOptions::default().server_context_takeover(true).client_context_takeover(true);
-    println!("\nlistening on {}", bind(echo_server(WebSocketOptions::default().deflate(deflate))));
-    // Until the test ends, however it does.
-    let _ = std::io::stdin().read(&mut [0]);
+    serve(|| echo_server(WebSocketOptions::default().deflate(deflate)));
 }
 
 /// Compressed zeros, so many MiB of them, and some letters more if that is not enough.

@@ -3,8 +3,6 @@
 
 use std::future::Future;
 
-use futures::channel::oneshot;
-use futures::future::join;
 use tidewire::{Frame, Message, OpCode, Result, Role, WebSocket};
 
 use super::codec::{Deflater, Reader};
@@ -12,31 +10,14 @@ use super::{ALONE, DEFLATED, TAKEOVER, agreed, parameters, words};
 use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, Seen, TEXT, close, masked};
 use crate::ws::peer::{Drive, Peer, drive, patience, within};
 use crate::ws::pipe::{Knobs, Stutter, pipe};
+use crate::ws::polls::{self, TRICKLE, insist};
 use crate::ws::rng::Rng;
-
-/// One byte at a time, and not each time it is asked.
-const TRICKLE: Knobs = Knobs { read: 1, write: 1, in_flight: 16, stutter: Stutter::Steady };
 
 /// In a few pieces, and not each time it is asked.
 const CHUNKS: Knobs =
     Knobs { read: 20_000, write: 20_000, in_flight: 4_000, stutter: Stutter::Steady };
 
-/// More polls than any call of these tests needs.
-const ENOUGH: usize = 2_000;
-
-/// Calls `$call`, abandons it after `$polls` polls, and calls it again; with its output comes
-/// whether the first call was enough.
-macro_rules! insist {
-    ($polls:expr, $call:expr) => {
-        match patience($polls, $call).await {
-            Some(output) => (output, true),
-            None => ($call.await, false),
-        }
-    };
-}
-
-/// Runs `handler` with each number of polls after which it abandons a call, until it says that it
-/// abandoned none.
+/// Runs `handler` with each number of polls after which it abandons a call.
 fn each_number_of_polls<H, HF, P, PF>(knobs: Knobs, answer: &'static str, handler: H, peer: P)
 where
     H: Fn(usize, WebSocket) -> HF,
@@ -44,26 +25,8 @@ where
     P: Fn(Peer) -> PF,
     PF: Future<Output = ()>,
 {
-    for by in Drive::BOTH {
-        for polls in 0.. {
-            assert!(polls < ENOUGH, "{by:?}: the call never completes");
-            let (stream, end) = pipe(knobs);
-            let (tell, told) = oneshot::channel();
-            let options = agreed(answer).send_buffer_size(16);
-            drive(by, stream, Role::Server, &options, |ws| {
-                let outcome = handler(polls, ws);
-                async move {
-                    let _ = tell.send(outcome.await);
-                    Ok(())
-                }
-            });
-            eprintln!("{answer}, {by:?}, {polls} polls");
-            let (told, ()) = within(join(told, peer(Peer { end })));
-            if told.expect("the handler ends").expect("the handler succeeds") {
-                break;
-            }
-        }
-    }
+    eprintln!("{answer}");
+    polls::each_number_of_polls(knobs, &agreed(answer), handler, peer, |_, ()| {});
 }
 
 fn opening_words(answer: &str) -> Vec<Vec<u8>> {
