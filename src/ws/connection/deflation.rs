@@ -278,10 +278,13 @@ impl Deflating {
             return None;
         }
         let out = std::mem::take(&mut self.out);
-        match deflated(&self.message, out).filter(|_| is_good) {
-            Some(frame) => Some((frame, self.deflater.take()?.unless_done())),
-            None => Some((self.message.clone(), None)),
+        if let Some(frame) = deflated(&self.message, out).filter(|_| is_good) {
+            return Some((frame, self.deflater.take()?.unless_done()));
         }
+        if let Some(deflater) = self.deflater.take_if(|_| is_good) {
+            deflater.forget_window();
+        }
+        Some((self.message.clone(), None))
     }
 }
 

@@ -68,6 +68,10 @@ impl Core {
     pub(in crate::ws::connection) fn refuse(&mut self, error: ProtocolError) {
         self.run = Run::default();
         self.inbox.clear();
+        self.deferred = None;
+        if self.state.can_send() {
+            self.initiator = Initiator::Local;
+        }
         self.fail(Error::Protocol(error), error.close_code());
     }
 

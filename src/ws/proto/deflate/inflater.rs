@@ -13,8 +13,8 @@ use crate::ws::proto::ProtocolError;
 /// smaller one anyway.
 const WINDOW_BITS: u8 = 15;
 
-/// The tail and an empty last block. Where that is read as such, the block before it was whole.
-const LAST_TAIL: [u8; 6] = [0x00, 0x00, 0xFF, 0xFF, 0x03, 0x00];
+/// The tail, and the beginning of another block, which is not to be read.
+const TAIL_AND_MORE: [u8; 5] = [0x00, 0x00, 0xFF, 0xFF, 0x03];
 
 /// A decompressor: a window of what came out of it before.
 pub(crate) struct Inflater {
@@ -68,7 +68,7 @@ impl Inflater {
             if status != Status::StreamEnd {
                 return Ok(written);
             }
-            // A last block (§7.2.3.4), or ours. What follows begins with an empty window.
+            // A last block (§7.2.3.4). What follows begins with an empty window.
             self.reset();
             if input.is_empty() {
                 return Ok(written);
@@ -76,20 +76,23 @@ impl Inflater {
         }
     }
 
-    /// What is to be read after the payload of a message: nothing, if that ended with a last block
-    /// or was empty.
-    pub(crate) fn tail(&self, takeover: bool) -> &'static [u8] {
-        match (self.is_untouched, takeover) {
-            (true, _) => &[],
-            (false, true) => &TAIL,
-            (false, false) => &LAST_TAIL,
+    /// Reads the tail of a message whose payload is read, and of which everything is out.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError::DeflateCorrupt`] if the message ended inside a block.
+    pub(crate) fn finish(&mut self) -> Result<(), ProtocolError> {
+        if self.is_untouched {
+            // The payload was empty, or ended with a last block.
+            return Ok(());
         }
-    }
-
-    /// Was a message without context takeover, its tail included, read to the end of a block? The
-    /// next one can begin then.
-    pub(crate) fn is_at_end(&self) -> bool {
-        self.is_untouched
+        let (old_in, old_out) = (self.stream.total_in(), self.stream.total_out());
+        let result = self.stream.decompress(&TAIL_AND_MORE, &mut [0], InflateFlush::Block);
+        let read = since(old_in, self.stream.total_in());
+        let written = since(old_out, self.stream.total_out());
+        // Read as the empty block that it is, the tail is a block, and the end of one.
+        let is_whole = result == Ok(Status::Ok) && (read, written) == (TAIL.len(), 0);
+        if is_whole { Ok(()) } else { Err(ProtocolError::DeflateCorrupt) }
     }
 }
 
@@ -113,30 +116,22 @@ mod tests {
     fn inflated(
         inflater: &mut Inflater,
         payload: &[u8],
-        takeover: bool,
         room: usize,
     ) -> Result<Vec<u8>, ProtocolError> {
-        let (mut message, mut output) = (Vec::new(), vec![0; room]);
-        let mut take = |inflater: &mut Inflater, mut input: &[u8]| {
-            loop {
-                let written = inflater.inflate(&mut input, &mut output)?;
-                message.extend_from_slice(&output[..written]);
-                if input.is_empty() && written < room {
-                    return Ok::<_, ProtocolError>(());
-                }
-            }
-        };
+        let (mut message, mut output, mut input) = (Vec::new(), vec![0; room], payload);
         inflater.begin_message();
-        take(inflater, payload)?;
-        take(inflater, inflater.tail(takeover))?;
-        Ok(message)
+        loop {
+            let written = inflater.inflate(&mut input, &mut output)?;
+            message.extend_from_slice(&output[..written]);
+            if input.is_empty() && written < room {
+                return inflater.finish().map(|()| message);
+            }
+        }
     }
 
     /// The same without context takeover.
     fn inflated_alone(payload: &[u8]) -> Result<Vec<u8>, ProtocolError> {
-        let mut inflater = Inflater::new();
-        let message = inflated(&mut inflater, payload, false, 1 << 10)?;
-        if inflater.is_at_end() { Ok(message) } else { Err(ProtocolError::DeflateCorrupt) }
+        inflated(&mut Inflater::new(), payload, 1 << 10)
     }
 
     #[test]
@@ -157,12 +152,12 @@ mod tests {
     #[test]
     fn the_second_message_of_section_7_2_3_2_refers_to_the_first() {
         let mut inflater = Inflater::new();
-        let first = inflated(&mut inflater, b"\xf2\x48\xcd\xc9\xc9\x07\x00", true, 64);
+        let first = inflated(&mut inflater, b"\xf2\x48\xcd\xc9\xc9\x07\x00", 64);
         assert_eq!(first.as_deref(), Ok(b"Hello".as_slice()));
-        let second = inflated(&mut inflater, b"\xf2\x00\x11\x00\x00", true, 64);
+        let second = inflated(&mut inflater, b"\xf2\x00\x11\x00\x00", 64);
         assert_eq!(second.as_deref(), Ok(b"Hello".as_slice()));
         inflater.reset();
-        let alone = inflated(&mut inflater, b"\xf2\x00\x11\x00\x00", true, 64);
+        let alone = inflated(&mut inflater, b"\xf2\x00\x11\x00\x00", 64);
         assert_eq!(alone, Err(ProtocolError::DeflateCorrupt));
     }
 
@@ -175,7 +170,7 @@ mod tests {
         assert_eq!(inflated_alone(&twice).as_deref(), Ok(b"HelloHello".as_slice()));
         let mut inflater = Inflater::new();
         for payload in [hello, b"", b"\x00", hello] {
-            assert!(inflated(&mut inflater, payload, true, 64).is_ok());
+            assert!(inflated(&mut inflater, payload, 64).is_ok());
         }
     }
 
@@ -197,7 +192,7 @@ mod tests {
             for room in [1, 7, 4096, 1 << 20] {
                 let mut payload = Vec::new();
                 assert!(deflater.deflate(&message, &mut payload, Flush::Message));
-                assert_eq!(inflated(&mut inflater, &payload, true, room), Ok(message.clone()));
+                assert_eq!(inflated(&mut inflater, &payload, room), Ok(message.clone()));
             }
         }
     }
