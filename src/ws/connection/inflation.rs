@@ -8,9 +8,11 @@ use super::scratch;
 use crate::ws::proto::deflate::Inflater;
 use crate::ws::proto::{DeflateParameters, Frame, OpCode, Payload, ProtocolError, Role, Utf8};
 
-/// Bytes that one step reads, at most, and about as many as are written before others have their
-/// turn.
+/// Bytes of a long message that one step reads, and writes, at most.
 const STEP: usize = 64 << 10;
+
+/// Bytes of short messages, read and written, after which others have their turn.
+const TURN: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(super) struct Inflation {
@@ -88,7 +90,7 @@ impl Inflation {
         let (Some(inflater), Some(job)) = (&mut self.inflater, &mut self.job) else {
             return Ok(None);
         };
-        if self.spent >= STEP {
+        if self.spent >= TURN {
             self.spent = 0;
             return Ok(None);
         }
