@@ -12,11 +12,14 @@ use tide::http::headers::{HeaderName, HeaderValue, Headers};
 use tide::http::{Method, Version};
 use tide::{Request, Response, StatusCode};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::instance::Metrics;
 use crate::ws::handshake::{HeaderLines, Opening};
 use crate::ws::proto::extension::{self, Extension};
 use crate::ws::upgrade::{Answer, PeerAddr, Slot};
-use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
+use crate::ws::{
+    CloseCode, CloseFrame, HandshakeError, ProtocolError, WebSocket, WebSocketOptions,
+};
 
 /// Longest body that is collected outside of our own server, in bytes.
 const DEFAULT_MAX_BODY: usize = 1 << 20;
@@ -113,6 +116,46 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         Ok(Answer { accept, subprotocol: subprotocol.map(Box::from), agreement })
     }
 
+    /// Refuses a WebSocket client so that a page can read why: upgrades, and closes at once.
+    ///
+    /// A browser shows a page neither status nor body of an opening handshake that failed; close
+    /// code and reason it does show. Pages of any origin get them. A request that is no opening
+    /// handshake is answered by HTTP: with the status that the last three digits of a code from
+    /// 4400 to 4599 are, else with 403.
+    ///
+    /// ```
+    /// # use tidewire::{RequestContext, Server};
+    /// # let mut server = Server::new();
+    /// server.get("/ws", |mut ctx: RequestContext| async move {
+    ///     ctx.reject_websocket(4401, "token expired").await
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The answer to a request that is no opening handshake, to be passed on.
+    /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent (RFC 6455 §7.4)
+    /// or `reason` exceeds 123 bytes.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`upgrade_to_websocket`](Self::upgrade_to_websocket).
+    pub async fn reject_websocket(
+        &mut self,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> tide::Result<()> {
+        let code = code.try_into().map_err(|error| Error::InvalidClose(error.into()))?;
+        CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
+        if !self.is_websocket_upgrade() {
+            return Err(tide::Error::from_str(status_like(code), reason.to_owned()));
+        }
+        let options = WebSocketOptions::default().allow_any_origin();
+        let mut ws = self.upgrade_to_websocket(options).await?;
+        ws.close(code, reason).await?;
+        Ok(())
+    }
+
     /// The extensions that the client offers; `None` if the list is malformed.
     fn offered_extensions(&self) -> Option<Vec<Extension<'_>>> {
         const NAME: &str = "sec-websocket-extensions";
@@ -177,6 +220,35 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.request.ext::<PeerAddr>().map(|addr| addr.0)
+    }
+
+    /// Does the server shut down? `false` in an app that listens through tide itself.
+    #[must_use]
+    pub fn is_shutting_down(&self) -> bool {
+        self.slot.instance().is_some_and(|instance| instance.is_shutting_down())
+    }
+
+    /// Waits until the server begins to shut down, for responses that would go on for ever. Never in
+    /// an app that listens through tide itself.
+    ///
+    /// A WebSocket connection need not be watched for it: it is closed, and
+    /// [`recv`](WebSocket::recv) returns `Ok(None)`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn shutting_down(&self) {
+        match self.slot.instance() {
+            Some(instance) => instance.shutting_down().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// What the server does at the moment, and has done; `None` in an app that listens through tide
+    /// itself.
+    #[must_use]
+    pub fn metrics(&self) -> Option<Metrics> {
+        self.slot.instance().map(|instance| instance.metrics())
     }
 
     /// tide's view of the request: method, URL, cookies and the rest.
@@ -257,6 +329,12 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             headers: self.headers(),
         }
     }
+}
+
+/// The HTTP status that says the same as a close code: 401 for 4401.
+fn status_like(code: CloseCode) -> StatusCode {
+    let status = u16::from(code).checked_sub(4000).filter(|status| (400..600).contains(status));
+    status.and_then(|status| StatusCode::try_from(status).ok()).unwrap_or(StatusCode::Forbidden)
 }
 
 impl HeaderLines for Headers {

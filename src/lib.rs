@@ -80,6 +80,9 @@ mod handler;
 #[cfg(feature = "server")]
 mod context;
 
+#[cfg(feature = "server")]
+mod instance;
+
 mod ws;
 
 #[cfg(feature = "server")]
@@ -90,7 +93,9 @@ pub use self::handler::{Handler, IntoResponse, endpoint};
 #[cfg(feature = "server")]
 pub use self::http::ServerOptions;
 #[cfg(feature = "server")]
-pub use self::server::{Bound, Server};
+pub use self::instance::Metrics;
+#[cfg(feature = "server")]
+pub use self::server::{Bound, Server, ServerHandle, ShutdownOptions, ShutdownReport, metrics};
 pub use self::ws::{
     CloseCode, CloseFrame, CloseInfo, DeflateAnswerError, DeflateBudget, DeflateOptions,
     DeflateParameters, Frame, FrameError, HandshakeError, Initiator, InvalidDeflateParameters,

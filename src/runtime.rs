@@ -17,11 +17,23 @@ use async_io::Async;
 pub(crate) use async_std::net::ToSocketAddrs;
 use futures::io::{AsyncRead, AsyncWrite};
 
-/// Runs `future` in the background, to its end.
+/// Runs `future` in the background. It goes on if the handle is dropped.
 #[cfg(feature = "server")]
-pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) {
-    // Dropping an async-std handle detaches the task.
-    drop(async_std::task::spawn(future));
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
+    Task(async_std::task::spawn(future))
+}
+
+/// A task in the background.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+pub(crate) struct Task(async_std::task::JoinHandle<()>);
+
+#[cfg(feature = "server")]
+impl Task {
+    /// Drops the task's future where it stands, and waits until that is done.
+    pub(crate) async fn cancel(self) {
+        self.0.cancel().await;
+    }
 }
 
 /// Runs `future` on this thread, to its end.

@@ -1,9 +1,12 @@
 //! What the example servers share: the address, the first line they print, and signals.
 
+use std::time::Duration;
+
 use async_signal::{Signal, Signals};
+use async_std::task;
 use futures::StreamExt;
 use futures::future::{Either, select};
-use tidewire::Server;
+use tidewire::{Server, ServerHandle, ShutdownOptions};
 
 /// Serves on the address given as first argument, until SIGINT or SIGTERM.
 pub(crate) async fn serve<State>(server: Server<State>) -> tidewire::Result<()>
@@ -11,11 +14,18 @@ where
     State: Clone + Send + Sync + 'static,
 {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
-    let mut signals = Signals::new([Signal::Int, Signal::Term])?;
+    let signals = Signals::new([Signal::Int, Signal::Term])?;
     let bound = server.bind(addr.as_str()).await?;
     println!("listening on http://{}", bound.local_addr());
-    match select(Box::pin(bound.serve()), signals.next()).await {
-        Either::Left((result, _)) => result,
-        Either::Right(_) => Ok(()),
+    task::spawn(shut_down(bound.handle(), signals));
+    bound.serve().await
+}
+
+/// Shuts down at the first signal, in an orderly way; a second one wants it now.
+async fn shut_down(handle: ServerHandle, mut signals: Signals) {
+    signals.next().await;
+    let orderly = Box::pin(handle.shutdown(ShutdownOptions::default()));
+    if let Either::Right(_) = select(orderly, signals.next()).await {
+        handle.shutdown(ShutdownOptions::default().grace(Duration::ZERO)).await;
     }
 }

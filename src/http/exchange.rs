@@ -27,6 +27,8 @@ pub(super) struct Exchange {
     stalled: AtomicBool,
     /// The head of a request did not come in time.
     overdue: AtomicBool,
+    /// The server shuts down.
+    leaving: AtomicBool,
     /// Who waits for the stream after our 101.
     granted: Mutex<Option<oneshot::Sender<Upgraded>>>,
 }
@@ -65,6 +67,11 @@ impl Exchange {
         self.overdue.store(true, Relaxed);
     }
 
+    /// Notes that the server shuts down.
+    pub(super) fn set_leaving(&self) {
+        self.leaving.store(true, Relaxed);
+    }
+
     /// Has a response ended since the last call?
     pub(super) fn take_answered(&self) -> bool {
         self.answered.swap(false, Relaxed)
@@ -83,6 +90,11 @@ impl Exchange {
     /// Does the socket refuse more bytes at the moment?
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.load(Relaxed)
+    }
+
+    /// Does the server shut down?
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
     }
 
     /// Did the head of a request not come in time?

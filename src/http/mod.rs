@@ -20,7 +20,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
@@ -40,6 +40,7 @@ use self::exchange::Exchange;
 pub use self::options::ServerOptions;
 use self::refusal::Refusal;
 use self::socket::{Never, Socket};
+use crate::instance::{Instance, OpenHttp};
 use crate::runtime::Timer;
 use crate::stream::Stream;
 use crate::ws::upgrade::{OnUpgrade, Upgraded};
@@ -68,17 +69,23 @@ pub(crate) struct Front<State> {
     app: tide::Server<State>,
     options: ServerOptions,
     builder: http1::Builder,
+    instance: Arc<Instance>,
 }
 
 impl<State: Clone + Send + Sync + 'static> Front<State> {
-    /// Serves `app` within the limits of `options`.
-    pub(crate) fn new(app: tide::Server<State>, options: ServerOptions) -> Self {
+    /// Serves `app` within the limits of `options`, as part of `instance`.
+    pub(crate) fn new(
+        app: tide::Server<State>,
+        options: ServerOptions,
+        instance: Arc<Instance>,
+    ) -> Self {
         let builder = builder(&options);
-        Self { app, options, builder }
+        Self { app, options, builder, instance }
     }
 
     /// Serves one connection until it ends or is upgraded.
     pub(crate) async fn serve(self: Arc<Self>, stream: Stream, addrs: Addrs) {
+        let _open = OpenHttp::begin(Arc::clone(&self.instance));
         let exchange = Arc::new(Exchange::default());
         let socket = Socket::new(stream, Arc::clone(&exchange), &self.options);
         let service = service_fn(|request| {
@@ -86,7 +93,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             Box::pin(Arc::clone(&self).answer(request, addrs, Arc::clone(&exchange)))
         });
         let mut connection = self.builder.serve_connection(FuturesIo::new(socket), service);
-        let outcome = drive(&mut connection, &exchange).await;
+        let outcome = drive(&mut connection, &exchange, &self.instance).await;
         let parts = connection.into_parts();
         let socket = parts.io.into_inner();
         match (outcome, exchange.take_granted()) {
@@ -119,6 +126,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         let to_head = request.method() == ::http::Method::HEAD;
         let response = self.route(request, addrs, &exchange).await;
         let response = response.unwrap_or_else(|refusal| refusal.response(to_head));
+        self.instance.counters.count_response(response.status().as_u16());
         Ok(response.map(|body| body.until_sent(answering)))
     }
 
@@ -131,6 +139,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         let to_head = request.method() == ::http::Method::HEAD;
         let may_upgrade = may_upgrade(&request);
         let mut request = convert::request(request, &self.options, addrs, exchange)?;
+        request.ext_mut().insert(Arc::clone(&self.instance));
         let upgrade = may_upgrade.then(|| offer_upgrade(&mut request));
 
         let respond = AssertUnwindSafe(self.app.respond(request)).catch_unwind();
@@ -171,17 +180,24 @@ fn offer_upgrade(request: &mut tide::http::Request) -> oneshot::Sender<Upgraded>
     sender
 }
 
-/// Runs a connection until hyper is done with it and everything is written.
+/// Runs a connection until hyper is done with it and everything is written. When the server shuts
+/// down, the response under way is the last one.
 async fn drive<S>(
     connection: &mut http1::Connection<FuturesIo<Socket>, S>,
     exchange: &Exchange,
+    instance: &Instance,
 ) -> hyper::Result<()>
 where
     S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible> + Unpin,
     S::Future: Unpin,
 {
     let mut outcome = None;
+    let mut shutting_down = instance.shutting_down().fuse();
     poll_fn(|cx| {
+        if shutting_down.poll_unpin(cx).is_ready() {
+            exchange.set_leaving();
+            Pin::new(&mut *connection).graceful_shutdown();
+        }
         let result = ready!(connection.poll_without_shutdown(cx));
         // hyper calls itself done while its last bytes, the 4xx to a malformed request included,
         // may wait for the socket to take them. Polled again, it goes on writing.

@@ -41,7 +41,9 @@ pub(super) struct Socket {
 /// What a read waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Awaiting {
-    /// The rest of a head, or the first one of the connection.
+    /// The first byte of the connection.
+    Greeting,
+    /// The rest of a head.
     Head,
     /// Another request, which the peer need not send.
     Request,
@@ -60,7 +62,7 @@ impl Socket {
             head_timeout: options.head_timeout,
             idle_timeout: options.idle_timeout,
             write_timeout: options.write_timeout,
-            awaiting: Awaiting::Head,
+            awaiting: Awaiting::Greeting,
             reading,
             writing: Alarm::default(),
             ended: false,
@@ -84,6 +86,10 @@ impl Socket {
 
     /// Bytes came while no request was being answered: they begin a head, or go on with one.
     fn on_head_bytes(&mut self) {
+        if self.awaiting == Awaiting::Greeting {
+            // The time for the first head has begun with the connection.
+            self.awaiting = Awaiting::Head;
+        }
         if self.exchange.take_answered() || self.awaiting != Awaiting::Head {
             self.wait_for(Awaiting::Head, self.head_timeout);
         }
@@ -93,6 +99,10 @@ impl Socket {
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.exchange.take_answered() {
             self.wait_for(Awaiting::Request, self.idle_timeout);
+        }
+        if self.awaiting == Awaiting::Greeting && self.exchange.is_leaving() {
+            // A browser connects ahead of what it may ask for. hyper would wait for that.
+            return Poll::Ready(Ok(0));
         }
         ready!(self.reading.poll(cx));
         if self.awaiting == Awaiting::Head {

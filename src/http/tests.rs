@@ -180,7 +180,7 @@ fn a_last_answer_is_written_to_its_end_into_a_socket_that_takes_a_byte_at_a_time
             closed: false,
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], 80));
-        let front = Arc::new(Front::new(app, ServerOptions::default()));
+        let front = Arc::new(Front::new(app, ServerOptions::default(), Arc::default()));
         within(front.serve(Stream::boxed(narrow), Addrs { peer: addr, local: addr }));
 
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();

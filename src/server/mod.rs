@@ -1,20 +1,25 @@
-//! The server: routes, and the socket it listens on.
+//! The server: routes, and the sockets it listens on.
 //!
-//! Routing, middleware and state are tide's. What is ours is where requests come from: `accept.rs`
-//! takes connections from the kernel, `http/` turns them into requests.
+//! Routing, middleware and state are tide's. What is ours is where requests come from: `accept`
+//! takes connections from the kernel, `http/` turns them into requests. `bound` is a server that
+//! listens, `handle` what other tasks know of it, and `shutdown` its end.
 
 mod accept;
+mod bound;
+mod handle;
+mod shutdown;
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
 
 use crate::Result;
+use crate::context::RequestContext;
 use crate::handler::{self, Handler};
-use crate::http::{Addrs, Front, ServerOptions};
-use crate::runtime::{self, TcpListener, TcpStream, ToSocketAddrs};
-use crate::stream::Stream;
+use crate::http::ServerOptions;
+use crate::runtime::{self, ToSocketAddrs};
+
+pub use self::bound::Bound;
+pub use self::handle::ServerHandle;
+pub use self::shutdown::{ShutdownOptions, ShutdownReport};
 
 /// HTTP and WebSocket routes behind one port.
 ///
@@ -144,10 +149,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// that names it, or if a value of [`ServerOptions`] is out of its range.
     pub async fn bind(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Bound<State>> {
         self.options.check()?;
-        let listener = listen_on(&runtime::resolve(addr).await?)?;
-        let local_addr = listener.local_addr()?;
-        let front = Arc::new(Front::new(self.app, self.options));
-        Ok(Bound { listener, local_addr, front })
+        Bound::new(self.app, self.options, &runtime::resolve(addr).await?)
     }
 
     /// Listens on `addr` and serves: [`bind`](Self::bind) and [`Bound::serve`] in one.
@@ -157,6 +159,30 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// Those of [`bind`](Self::bind).
     pub async fn listen(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<()> {
         self.bind(addr).await?.serve().await
+    }
+
+    /// Listens on `addr` and serves in the background; returns when clients can connect.
+    ///
+    /// The server runs until it is [shut down](ServerHandle::shutdown), whatever becomes of the handle.
+    ///
+    /// ```
+    /// use tidewire::{RequestContext, Server, ShutdownOptions};
+    ///
+    /// # async_std::task::block_on(async {
+    /// let mut server = Server::new();
+    /// server.get("/ping", |_ctx: RequestContext| async { Ok("pong") });
+    /// let handle = server.start("127.0.0.1:0").await?;
+    /// println!("serving on http://{}", handle.local_addr());
+    /// handle.shutdown(ShutdownOptions::default()).await;
+    /// # Ok::<(), tidewire::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`bind`](Self::bind).
+    pub async fn start(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<ServerHandle> {
+        Ok(self.bind(addr).await?.start())
     }
 }
 
@@ -172,62 +198,27 @@ impl<State> fmt::Debug for Server<State> {
     }
 }
 
-/// A server that listens and waits to be run.
-pub struct Bound<State = ()> {
-    listener: TcpListener,
-    local_addr: SocketAddr,
-    front: Arc<Front<State>>,
-}
-
-impl<State: Clone + Send + Sync + 'static> Bound<State> {
-    /// Where the server listens, with the real port.
-    #[must_use]
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
-    }
-
-    /// Serves connections for as long as the future is polled.
-    ///
-    /// Dropping it closes the listening socket; connections that were accepted live on.
-    ///
-    /// # Errors
-    ///
-    /// None so far: failures to accept are waited out.
-    pub async fn serve(self) -> Result<()> {
-        accept::accept_from(&self.listener, |stream, peer| {
-            let local = self.local_addr_of(&stream);
-            let front = Arc::clone(&self.front);
-            runtime::spawn(front.serve(Stream::Tcp(stream), Addrs { peer, local }));
-        })
-        .await
-    }
-
-    fn local_addr_of(&self, stream: &TcpStream) -> SocketAddr {
-        if !self.local_addr.ip().is_unspecified() {
-            return self.local_addr;
-        }
-        // A wildcard address does not say where this client connected to.
-        stream.local_addr().unwrap_or(self.local_addr)
-    }
-}
-
-impl<State> fmt::Debug for Bound<State> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound").field("local_addr", &self.local_addr).finish_non_exhaustive()
-    }
-}
-
-/// Listens on the first address that can be had.
-fn listen_on(addrs: &[SocketAddr]) -> io::Result<TcpListener> {
-    let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
-    for addr in addrs {
-        match TcpListener::bind(*addr) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => {
-                let message = format!("cannot listen on {addr}: {error}");
-                failure = io::Error::new(error.kind(), message);
-            }
-        }
-    }
-    Err(failure)
+/// A handler that answers with the [`Metrics`](crate::Metrics) of its server, as Prometheus reads
+/// them. 404 in an app that listens through tide itself.
+///
+/// ```
+/// # use tidewire::Server;
+/// let mut server = Server::new();
+/// server.get("/metrics", tidewire::metrics);
+/// ```
+///
+/// # Errors
+///
+/// None. The type is that of handlers.
+pub async fn metrics<State>(ctx: RequestContext<State>) -> tide::Result<tide::Response>
+where
+    State: Clone + Send + Sync + 'static,
+{
+    let Some(metrics) = ctx.metrics() else {
+        return Ok(tide::Response::new(tide::StatusCode::NotFound));
+    };
+    let response = tide::Response::builder(tide::StatusCode::Ok)
+        .header("content-type", "text/plain; version=0.0.4; charset=utf-8")
+        .body(metrics.to_prometheus());
+    Ok(response.build())
 }

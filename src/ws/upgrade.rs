@@ -22,6 +22,7 @@ use super::options::Settings;
 use super::proto::{DeflateParameters, Role};
 use super::{HandshakeError, WebSocket, WebSocketOptions};
 use crate::error::Result;
+use crate::instance::{Instance, Place};
 use crate::runtime::{self, Timer};
 use crate::stream::Stream;
 
@@ -61,7 +62,7 @@ pub(crate) struct Upgraded {
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// Our own server.
-    Front(Option<OnUpgrade>, PeerAddr),
+    Front(Option<OnUpgrade>, PeerAddr, Arc<Instance>),
     /// Whatever server tide runs under.
     Tide,
 }
@@ -69,9 +70,18 @@ pub(crate) enum Transport {
 impl Transport {
     pub(crate) fn take_from(request: &mut tide::http::Request) -> Self {
         let on_upgrade = request.ext_mut().remove();
-        match request.ext().get() {
-            Some(peer_addr) => Self::Front(on_upgrade, *peer_addr),
-            None => Self::Tide,
+        match (request.ext().get(), request.ext().get()) {
+            (Some(peer_addr), Some(instance)) => {
+                Self::Front(on_upgrade, *peer_addr, Arc::clone(instance))
+            }
+            _ => Self::Tide,
+        }
+    }
+
+    fn instance(&self) -> Option<&Arc<Instance>> {
+        match self {
+            Self::Front(_, _, instance) => Some(instance),
+            Self::Tide => None,
         }
     }
 }
@@ -80,6 +90,7 @@ impl Transport {
 #[derive(Debug)]
 pub(crate) struct Slot {
     can_upgrade: bool,
+    instance: Option<Arc<Instance>>,
     talk: Mutex<Talk>,
 }
 
@@ -128,9 +139,14 @@ struct Wanted {
 
 impl Slot {
     pub(crate) fn new(transport: &Transport) -> Self {
-        let can_upgrade = !matches!(transport, Transport::Front(None, _));
+        let can_upgrade = !matches!(transport, Transport::Front(None, ..));
         let talk = Talk { stage: Stage::Idle, waker: None, prepared: None };
-        Self { can_upgrade, talk: Mutex::new(talk) }
+        Self { can_upgrade, instance: transport.instance().cloned(), talk: Mutex::new(talk) }
+    }
+
+    /// The server of the request, if it is one of ours.
+    pub(crate) fn instance(&self) -> Option<&Arc<Instance>> {
+        self.instance.as_ref()
     }
 
     /// Asks for the upgrade and waits for the connection.
@@ -140,25 +156,44 @@ impl Slot {
         options: &WebSocketOptions,
     ) -> Result<WebSocket> {
         if self.is_idle() {
-            let Answer { accept, subprotocol, agreement } = accept()?;
-            let mut headers = response_headers(&options.headers)?;
-            if let Some(name) = &subprotocol {
-                headers.push(parse_header("sec-websocket-protocol", name)?);
-            }
-            let deflation = agreement.map(|agreement| {
-                headers.extend(extensions_header(agreement.parameters));
-                let deflate = options.deflate.as_deref().cloned().unwrap_or_default();
-                Deflation::new(&deflate, agreement, Role::Server)
-            });
-            let (settings, timeout) = (options.settings, options.handshake_timeout);
-            if !self.can_upgrade {
-                return Err(HandshakeError::NotUpgradable.into());
-            }
-            let wanted = Wanted { accept, headers, settings, timeout, subprotocol, deflation };
+            let wanted = self.check(accept, options).inspect_err(|error| self.count(*error))?;
             self.talk().stage = Stage::Wanted(Box::new(wanted));
         }
         let _withdraw = Withdraw(self);
         Ok(std::future::poll_fn(|cx| self.poll_open(cx)).await?)
+    }
+
+    /// What the handler wants, unless there is a reason to refuse it.
+    fn check(
+        &self,
+        accept: impl FnOnce() -> Result<Answer, HandshakeError>,
+        options: &WebSocketOptions,
+    ) -> Result<Wanted, HandshakeError> {
+        let Answer { accept, subprotocol, agreement } = accept()?;
+        let mut headers = response_headers(&options.headers)?;
+        if let Some(name) = &subprotocol {
+            headers.push(parse_header("sec-websocket-protocol", name)?);
+        }
+        let deflation = agreement.map(|agreement| {
+            headers.extend(extensions_header(agreement.parameters));
+            let deflate = options.deflate.as_deref().cloned().unwrap_or_default();
+            Deflation::new(&deflate, agreement, Role::Server)
+        });
+        if !self.can_upgrade {
+            return Err(HandshakeError::NotUpgradable);
+        }
+        if self.instance.as_ref().is_some_and(|instance| instance.is_shutting_down()) {
+            return Err(HandshakeError::ShuttingDown);
+        }
+        let (settings, timeout) = (options.settings, options.handshake_timeout);
+        Ok(Wanted { accept, headers, settings, timeout, subprotocol, deflation })
+    }
+
+    /// Counts a refusal.
+    fn count(&self, error: HandshakeError) {
+        if let Some(instance) = &self.instance {
+            instance.counters.count_refused(error);
+        }
     }
 
     fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<WebSocket, HandshakeError>> {
@@ -221,6 +256,17 @@ impl Slot {
         }
     }
 
+    /// Enters the connection among those of its server. It is closed at once if the server shuts
+    /// down, and has closed the others already.
+    fn take_place(&self, shared: &Arc<Shared>) -> Option<Place> {
+        let instance = self.instance.as_ref()?;
+        let place = Place::take(Arc::clone(instance), Arc::clone(shared));
+        if let Some(frame) = instance.shutdown_frame() {
+            shared.begin_close(frame.clone());
+        }
+        Some(place)
+    }
+
     fn talk(&self) -> MutexGuard<'_, Talk> {
         self.talk.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -257,10 +303,10 @@ pub(crate) async fn start<T: 'static>(
         response.append_header(name, value);
     }
     let (source, peer_addr) = match transport {
-        Transport::Front(Some(OnUpgrade(stream)), peer_addr) => {
+        Transport::Front(Some(OnUpgrade(stream)), peer_addr, _) => {
             (Source::Front(stream), Some(peer_addr.0))
         }
-        Transport::Front(None, _) => return Err(HandshakeError::NotUpgradable.into()),
+        Transport::Front(None, ..) => return Err(HandshakeError::NotUpgradable.into()),
         Transport::Tide => {
             let inner: &mut tide::http::Response = response.as_mut();
             (Source::Tide(inner.recv_upgrade().await), None)
@@ -269,7 +315,12 @@ pub(crate) async fn start<T: 'static>(
     let deadline = runtime::after(wanted.timeout);
     let Wanted { settings, subprotocol, deflation, .. } = *wanted;
     let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation }));
-    runtime::spawn(run(handler, slot, source, parts, deadline));
+    let instance = slot.instance.clone();
+    let run = run(handler, slot, source, parts, deadline);
+    match instance {
+        Some(instance) => instance.tasks.spawn(run),
+        None => drop(runtime::spawn(run)),
+    }
     Ok(response)
 }
 
@@ -311,12 +362,14 @@ async fn run<T>(
         Ok((stream, unread)) => {
             let (settings, opened) = *parts;
             let shared = Shared::new(stream, unread, Role::Server, settings, opened);
+            let _place = slot.take_place(&shared);
             slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
             drop(slot);
             ConnectionTask::new(handler, shared).await;
         }
         Err(error) => {
             log::debug!("upgrade failed: {error}");
+            slot.count(error);
             // What is reserved for the connection is free again, whatever the handler goes on with.
             drop(parts);
             slot.settle(Err(error));

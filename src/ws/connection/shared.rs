@@ -16,7 +16,7 @@ use futures::task::AtomicWaker;
 use super::core::{Core, MESSAGES_PER_TURN, Parked};
 use super::deflation::Deflation;
 use super::inflation::Inflation;
-use super::stats::CloseInfo;
+use super::stats::{CloseInfo, Stats};
 use super::turn;
 use crate::error::{Error, Result};
 use crate::stream::Stream;
@@ -196,6 +196,16 @@ impl Shared {
         self.opened.peer_addr
     }
 
+    pub(crate) fn stats(&self) -> Stats {
+        self.lock().stats()
+    }
+
+    /// Bytes that were sent and that the stream has not taken.
+    #[cfg(feature = "server")]
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.lock().queued_len()
+    }
+
     pub(super) fn subprotocol(&self) -> Option<&str> {
         self.opened.subprotocol.as_deref()
     }
@@ -322,6 +332,15 @@ impl Shared {
             })
         })
         .await
+    }
+
+    /// Begins the closing handshake, unless it has begun, and leaves it to the connection's task.
+    #[cfg(feature = "server")]
+    pub(crate) fn begin_close(&self, frame: CloseFrame) {
+        let mut core = self.lock();
+        core.begin_close(Some(frame));
+        self.schedule_write(&mut core);
+        self.unlock(core);
     }
 
     /// Waits for the end of the connection.

@@ -340,7 +340,7 @@ impl WebSocket {
     /// What passed so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let mut stats = self.shared.lock().stats();
+        let mut stats = self.shared.stats();
         stats.payload_bytes_in += self.batch.inflated();
         stats
     }

@@ -47,6 +47,8 @@ pub enum HandshakeError {
     Abandoned,
     /// 500: the 101 could not be sent within the handshake timeout.
     TimedOut,
+    /// 503: the server shuts down.
+    ShuttingDown,
 }
 
 impl HandshakeError {
@@ -72,6 +74,33 @@ impl HandshakeError {
             | Self::InvalidHeader
             | Self::Abandoned
             | Self::TimedOut => 500,
+            Self::ShuttingDown => 503,
+        }
+    }
+
+    /// A short name for logs and counters, such as `origin_forbidden`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MethodNotGet => "method_not_get",
+            Self::HttpVersion => "http_version",
+            Self::HostMissing => "host_missing",
+            Self::UpgradeMissing => "upgrade_missing",
+            Self::ConnectionMissing => "connection_missing",
+            Self::VersionMissing => "version_missing",
+            Self::VersionUnsupported => "version_unsupported",
+            Self::KeyMissing => "key_missing",
+            Self::KeyInvalid => "key_invalid",
+            Self::ExtensionsMalformed => "extensions_malformed",
+            Self::SubprotocolUnsupported => "subprotocol_unsupported",
+            Self::SubprotocolNotOffered => "subprotocol_not_offered",
+            Self::OriginForbidden => "origin_forbidden",
+            Self::AlreadyUpgraded => "already_upgraded",
+            Self::NotUpgradable => "not_upgradable",
+            Self::InvalidHeader => "invalid_header",
+            Self::Abandoned => "abandoned",
+            Self::TimedOut => "timed_out",
+            Self::ShuttingDown => "shutting_down",
         }
     }
 
@@ -105,6 +134,7 @@ impl HandshakeError {
                 "The page belongs to another site. If it should be allowed, or if a proxy changes \
                  the Host header, the server can list its origin."
             }
+            Self::ShuttingDown => "Another server, or this one a little later, will answer.",
             Self::NotUpgradable => "What follows the head of an opening handshake is frames.",
             Self::SubprotocolNotOffered
             | Self::AlreadyUpgraded
@@ -136,6 +166,7 @@ impl fmt::Display for HandshakeError {
             Self::InvalidHeader => "a header for the 101 response is not valid HTTP",
             Self::Abandoned => "the request ended before the 101 response was sent",
             Self::TimedOut => "the 101 response could not be sent in time",
+            Self::ShuttingDown => "the server shuts down",
         })
     }
 }

@@ -13,6 +13,7 @@
 //! | `senders` | what is sent, by whichever task |
 //! | `pressure` | peers that do not read, or stop in the middle |
 //! | `abuse` | hostile clients of a real server |
+//! | `lifecycle` | a server from its first connection to its last |
 //! | `interop` | the client of async-tungstenite |
 //! | `frames`, `pipe`, `peer`, `polls`, `process`, `tcp`, `rng` | helpers |
 
@@ -44,6 +45,8 @@ mod senders;
 // It reads `/proc`.
 #[cfg(target_os = "linux")]
 mod abuse;
+
+mod lifecycle;
 
 mod interop;
 

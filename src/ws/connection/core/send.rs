@@ -88,7 +88,7 @@ impl Core {
     }
 
     /// Bytes that the stream has not taken.
-    fn queued_len(&self) -> usize {
+    pub(in crate::ws::connection) fn queued_len(&self) -> usize {
         let aside = self.aside.as_ref().map_or(0, |aside| aside.len());
         self.outbox.len().saturating_add(aside)
     }

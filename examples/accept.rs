@@ -1,0 +1,64 @@
+//! A server that looks at a request before it accepts it, greets who comes in, and echoes.
+//!
+//! ```text
+//! cargo run --release --example accept
+//! ```
+//!
+//! The WebSocket route is `/websocket`, every other path is a page:
+//!
+//! ```text
+//! curl -i http://127.0.0.1:8080/
+//! websocat ws://127.0.0.1:8080/websocket
+//! curl -i -A BadBot/1.0 http://127.0.0.1:8080/websocket
+//! ```
+
+mod support;
+
+use tide::{Body, StatusCode, http::mime};
+use tidewire::{CloseCode, RequestContext, Server, WebSocketOptions};
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let mut server = Server::new();
+    server.get("/websocket", websocket);
+    server.get("/", page);
+    server.get("/*path", page);
+    support::serve(server).await
+}
+
+async fn page(_ctx: RequestContext) -> tide::Result<Body> {
+    let mut page = Body::from("<h1>WebSocket Server</h1>");
+    page.set_mime(mime::HTML);
+    Ok(page)
+}
+
+async fn websocket(mut ctx: RequestContext) -> tide::Result<()> {
+    accept(&ctx)?;
+    println!("WebSocket client connected");
+    // The handler knows of the page it serves; here, pages of other sites may connect as well.
+    let options = WebSocketOptions::default().allow_any_origin();
+    let mut ws = ctx.upgrade_to_websocket(options).await?;
+    println!("WebSocket ready");
+    ws.send("Welcome!").await?;
+    while let Some(message) = ws.recv().await? {
+        if let Some(text) = message.as_text() {
+            println!("Received: {text}");
+            if text == "bye" {
+                ws.close(CloseCode::NORMAL, "good-bye").await?;
+                break;
+            }
+        }
+        ws.send(message).await?;
+    }
+    println!("WebSocket client disconnected");
+    Ok(())
+}
+
+/// Refuses by HTTP, so that no connection comes into being.
+fn accept(ctx: &RequestContext) -> tide::Result<()> {
+    let is_unwanted = ctx.header("user-agent").is_some_and(|agent| agent.starts_with("BadBot"));
+    if is_unwanted {
+        return Err(tide::Error::from_str(StatusCode::Forbidden, "no bots, please"));
+    }
+    Ok(())
+}

@@ -1,0 +1,45 @@
+//! A server that leaves nobody without a word: at SIGINT or SIGTERM it stops listening, closes its
+//! sockets one after another over a second, and tells how that went.
+//!
+//! ```text
+//! cargo run --release --example shutdown
+//! ```
+//!
+//! Connect some WebSocket clients to `ws://127.0.0.1:8080/ws`, and press Ctrl-C. Each is told at a
+//! moment of its own, so that they do not all come back at once.
+
+use std::time::Duration;
+
+use async_signal::{Signal, Signals};
+use async_std::task;
+use futures::StreamExt;
+use tidewire::{RequestContext, Server, ShutdownOptions, WebSocketOptions};
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
+    let mut signals = Signals::new([Signal::Int, Signal::Term])?;
+    let mut server = Server::new();
+    server.get("/ws", echo);
+    server.get("/metrics", tidewire::metrics);
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+
+    let handle = bound.handle();
+    task::spawn(bound.serve());
+    signals.next().await;
+    let options =
+        ShutdownOptions::default().spread(Duration::from_secs(1)).grace(Duration::from_secs(10));
+    let report = handle.shutdown(options).await;
+    println!("{} closed, {} lost, {} dropped", report.closed, report.lost, report.dropped);
+    Ok(())
+}
+
+async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    while let Some(message) = ws.recv().await? {
+        ws.send(message).await?;
+    }
+    // Time to write down what must not be lost: the shutdown waits for it.
+    Ok(())
+}

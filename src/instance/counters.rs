@@ -1,0 +1,69 @@
+//! What a server has done since it was bound, as far as nobody else knows.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Instance;
+use crate::ws::HandshakeError;
+
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    /// Connections that speak HTTP.
+    open_http: AtomicUsize,
+    accepted: AtomicU64,
+    /// By the first digit of the status, from 1 on.
+    responses: [AtomicU64; 5],
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+impl Counters {
+    /// A response goes out.
+    pub(crate) fn count_response(&self, status: u16) {
+        let class = usize::from(status / 100).saturating_sub(1);
+        if let Some(count) = self.responses.get(class) {
+            count.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// An upgrade was asked for, and is refused.
+    pub(crate) fn count_refused(&self, error: HandshakeError) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        *refused.entry(error.name()).or_default() += 1;
+    }
+
+    pub(crate) fn open_http(&self) -> usize {
+        self.open_http.load(Relaxed)
+    }
+
+    pub(crate) fn accepted(&self) -> u64 {
+        self.accepted.load(Relaxed)
+    }
+
+    pub(crate) fn responses(&self) -> [u64; 5] {
+        self.responses.each_ref().map(|count| count.load(Relaxed))
+    }
+
+    pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// A connection that speaks HTTP, counted until this is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenHttp(Arc<Instance>);
+
+impl OpenHttp {
+    /// A connection was accepted.
+    pub(crate) fn begin(instance: Arc<Instance>) -> Self {
+        instance.counters.open_http.fetch_add(1, Relaxed);
+        instance.counters.accepted.fetch_add(1, Relaxed);
+        Self(instance)
+    }
+}
+
+impl Drop for OpenHttp {
+    fn drop(&mut self) {
+        self.0.counters.open_http.fetch_sub(1, Relaxed);
+    }
+}

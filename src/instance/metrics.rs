@@ -1,0 +1,133 @@
+//! A snapshot of what a server does, for programs and for [Prometheus].
+//!
+//! [Prometheus]: https://prometheus.io/docs/instrumenting/exposition_formats/
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Display, Write};
+
+use super::Instance;
+
+/// What a server does at one moment, and has done since it was bound.
+///
+/// Taking it locks each open connection for a moment, one after another, so it is cheap enough to be
+/// taken every few seconds.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct Metrics {
+    /// Connections accepted from the kernel.
+    pub accepted: u64,
+    /// Open connections that speak HTTP.
+    pub open_http: usize,
+    /// Open WebSocket connections.
+    pub open_websockets: usize,
+    /// Opening handshakes that were completed.
+    pub upgraded: u64,
+    /// Opening handshakes that were refused, by [`HandshakeError::name`](crate::HandshakeError::name).
+    pub refused: BTreeMap<&'static str, u64>,
+    /// WebSocket connections that have ended, by code: that of the first close frame, 1005 for a
+    /// close frame without one, 1006 for an end without a close frame (RFC 6455 §7.1.5).
+    pub closes: BTreeMap<u16, u64>,
+    /// Messages received over WebSocket connections.
+    pub messages_in: u64,
+    /// Messages sent over WebSocket connections.
+    pub messages_out: u64,
+    /// Bytes read from upgraded connections, with the headers of frames.
+    pub wire_bytes_in: u64,
+    /// Bytes that upgraded connections have taken, with the headers of frames.
+    pub wire_bytes_out: u64,
+    /// Bytes that were sent and that open WebSocket connections have not taken yet.
+    pub queued_bytes: usize,
+    /// HTTP responses by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
+    pub responses: [u64; 5],
+    /// Does the server shut down?
+    pub is_shutting_down: bool,
+}
+
+impl Metrics {
+    pub(super) fn of(instance: &Instance) -> Self {
+        let (sockets, open_websockets) = instance.sockets.totals();
+        Self {
+            accepted: instance.counters.accepted(),
+            open_http: instance.counters.open_http(),
+            open_websockets,
+            upgraded: sockets.connections,
+            refused: instance.counters.refused(),
+            closes: sockets.closes,
+            messages_in: sockets.messages_in,
+            messages_out: sockets.messages_out,
+            wire_bytes_in: sockets.wire_bytes_in,
+            wire_bytes_out: sockets.wire_bytes_out,
+            queued_bytes: sockets.queued_bytes,
+            responses: instance.counters.responses(),
+            is_shutting_down: instance.is_shutting_down(),
+        }
+    }
+
+    /// The text format of Prometheus, version 0.0.4: `text/plain; version=0.0.4`.
+    ///
+    /// [`metrics`](crate::metrics) is a handler that answers with it.
+    #[must_use]
+    pub fn to_prometheus(&self) -> String {
+        let mut text = String::with_capacity(2048);
+        // Writing to a string cannot fail.
+        let _ = self.write_prometheus(&mut text);
+        text
+    }
+
+    fn write_prometheus(&self, text: &mut String) -> fmt::Result {
+        let direction = |incoming, outgoing| [("in", incoming), ("out", outgoing)];
+        let open = [("http", self.open_http), ("websocket", self.open_websockets)];
+        let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().zip(self.responses);
+        let messages = direction(self.messages_in, self.messages_out);
+        let bytes = direction(self.wire_bytes_in, self.wire_bytes_out);
+
+        counter(text, "accepted", "Connections accepted.")?;
+        sample(text, "accepted_total", self.accepted)?;
+        gauge(text, "connections", "Open connections, by protocol.")?;
+        samples(text, "connections", "protocol", open)?;
+        counter(text, "responses", "HTTP responses, by class of status.")?;
+        samples(text, "responses_total", "class", classes)?;
+        counter(text, "upgrades", "Opening handshakes completed.")?;
+        sample(text, "upgrades_total", self.upgraded)?;
+        counter(text, "refusals", "Opening handshakes refused, by reason.")?;
+        samples(text, "refusals_total", "reason", &self.refused)?;
+        counter(text, "closes", "WebSocket connections that have ended, by close code.")?;
+        samples(text, "closes_total", "code", &self.closes)?;
+        counter(text, "messages", "WebSocket messages, by direction.")?;
+        samples(text, "messages_total", "direction", messages)?;
+        counter(text, "wire_bytes", "Bytes of WebSocket connections, by direction.")?;
+        samples(text, "wire_bytes_total", "direction", bytes)?;
+        gauge(text, "queued_bytes", "Bytes sent that WebSocket connections have not taken yet.")?;
+        sample(text, "queued_bytes", self.queued_bytes)?;
+        gauge(text, "shutting_down", "1 while the server shuts down, else 0.")?;
+        sample(text, "shutting_down", u8::from(self.is_shutting_down))
+    }
+}
+
+fn counter(text: &mut String, name: &str, help: &str) -> fmt::Result {
+    // In this format the name of a counter has its `_total` everywhere.
+    writeln!(text, "# HELP tidewire_{name}_total {help}")?;
+    writeln!(text, "# TYPE tidewire_{name}_total counter")
+}
+
+fn gauge(text: &mut String, name: &str, help: &str) -> fmt::Result {
+    writeln!(text, "# HELP tidewire_{name} {help}")?;
+    writeln!(text, "# TYPE tidewire_{name} gauge")
+}
+
+fn sample(text: &mut String, name: &str, value: impl Display) -> fmt::Result {
+    writeln!(text, "tidewire_{name} {value}")
+}
+
+/// One line for each value of a label; none of ours has a character to escape.
+fn samples<L: Display, V: Display>(
+    text: &mut String,
+    name: &str,
+    label: &str,
+    values: impl IntoIterator<Item = (L, V)>,
+) -> fmt::Result {
+    for (of, value) in values {
+        writeln!(text, "tidewire_{name}{{{label}=\"{of}\"}} {value}")?;
+    }
+    Ok(())
+}

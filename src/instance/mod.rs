@@ -1,0 +1,80 @@
+//! One running server: what its connections have in common.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `tasks` | the tasks that serve its connections |
+//! | `sockets` | its open WebSocket connections |
+//! | `counters` | what has passed since it was bound |
+//! | `metrics` | a snapshot of all three |
+//!
+//! It is made by `server/`, which also shuts it down, and reaches handlers with each request.
+
+mod counters;
+mod metrics;
+mod sockets;
+mod tasks;
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Poll, ready};
+
+use event_listener::Event;
+
+pub(crate) use self::counters::{Counters, OpenHttp};
+pub use self::metrics::Metrics;
+pub(crate) use self::sockets::{Place, Sockets};
+pub(crate) use self::tasks::Tasks;
+use crate::ws::CloseFrame;
+
+/// A running server, shared by all that serves its connections.
+#[derive(Debug, Default)]
+pub(crate) struct Instance {
+    pub(crate) tasks: Arc<Tasks>,
+    pub(crate) sockets: Sockets,
+    pub(crate) counters: Counters,
+    /// Set when the server shuts down: what WebSocket connections are closed with.
+    shutdown_frame: OnceLock<CloseFrame>,
+    shutting_down: Event,
+}
+
+impl Instance {
+    /// Tells everybody that the server shuts down, and closes WebSocket connections with `frame`.
+    pub(crate) fn begin_shutdown(&self, frame: CloseFrame) {
+        self.shutdown_frame.get_or_init(|| frame);
+        self.shutting_down.notify(usize::MAX);
+    }
+
+    /// What WebSocket connections are closed with, once the server shuts down.
+    pub(crate) fn shutdown_frame(&self) -> Option<&CloseFrame> {
+        self.shutdown_frame.get()
+    }
+
+    /// Does the server shut down?
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.shutdown_frame().is_some()
+    }
+
+    /// Waits until the server shuts down.
+    pub(crate) fn shutting_down(&self) -> impl Future<Output = ()> + Send + Unpin {
+        let mut listener = None;
+        poll_fn(move |cx| {
+            // Looked at by each poll, so that nobody who was woken by something else is behind.
+            while !self.is_shutting_down() {
+                match &mut listener {
+                    None => listener = Some(self.shutting_down.listen()),
+                    Some(listening) => {
+                        ready!(Pin::new(listening).poll(cx));
+                        listener = None;
+                    }
+                }
+            }
+            Poll::Ready(())
+        })
+    }
+
+    /// What the server does at the moment, and has done.
+    pub(crate) fn metrics(&self) -> Metrics {
+        Metrics::of(self)
+    }
+}

@@ -1,0 +1,112 @@
+//! The open WebSocket connections of a server.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use slab::Slab;
+
+use super::Instance;
+use crate::ws::Stats;
+use crate::ws::connection::Shared;
+
+/// The open connections, and the sums over those that have ended.
+#[derive(Debug, Default)]
+pub(crate) struct Sockets(Mutex<Table>);
+
+#[derive(Debug, Default)]
+struct Table {
+    open: Slab<Arc<Shared>>,
+    ended: Totals,
+}
+
+/// What passed over several connections, and how they ended.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Totals {
+    pub(crate) connections: u64,
+    /// By reported code (RFC 6455 §7.1.5).
+    pub(crate) closes: BTreeMap<u16, u64>,
+    /// Closed by a closing handshake.
+    pub(crate) clean: u64,
+    pub(crate) messages_in: u64,
+    pub(crate) messages_out: u64,
+    pub(crate) wire_bytes_in: u64,
+    pub(crate) wire_bytes_out: u64,
+    pub(crate) queued_bytes: usize,
+}
+
+impl Totals {
+    fn add(&mut self, stats: &Stats) {
+        self.connections += 1;
+        self.messages_in += stats.messages_in;
+        self.messages_out += stats.messages_out;
+        self.wire_bytes_in += stats.wire_bytes_in;
+        self.wire_bytes_out += stats.wire_bytes_out;
+    }
+}
+
+impl Sockets {
+    /// The connections that are open.
+    pub(crate) fn open(&self) -> Vec<Arc<Shared>> {
+        self.table().open()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.table().open.len()
+    }
+
+    /// The sums over the connections that have ended.
+    pub(crate) fn ended(&self) -> Totals {
+        self.table().ended.clone()
+    }
+
+    /// The sums over all connections, and how many of them are open.
+    pub(crate) fn totals(&self) -> (Totals, usize) {
+        let table = self.table();
+        let (mut totals, open) = (table.ended.clone(), table.open());
+        drop(table);
+        for shared in &open {
+            totals.add(&shared.stats());
+            totals.queued_bytes += shared.queued_bytes();
+        }
+        (totals, open.len())
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn open(&self) -> Vec<Arc<Shared>> {
+        self.open.iter().map(|(_, shared)| Arc::clone(shared)).collect()
+    }
+}
+
+/// The place of an open connection in its server. Dropped when the connection has ended, it counts
+/// how.
+#[derive(Debug)]
+pub(crate) struct Place {
+    instance: Arc<Instance>,
+    key: usize,
+}
+
+impl Place {
+    pub(crate) fn take(instance: Arc<Instance>, shared: Arc<Shared>) -> Self {
+        let key = instance.sockets.table().open.insert(shared);
+        Self { instance, key }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let sockets = &self.instance.sockets;
+        let Some(shared) = sockets.table().open.get(self.key).cloned() else { return };
+        let (stats, info) = (shared.stats(), shared.close_info());
+        let mut table = sockets.table();
+        table.open.try_remove(self.key);
+        table.ended.add(&stats);
+        table.ended.clean += u64::from(info.as_ref().is_some_and(|info| info.clean));
+        let code = info.map_or(1006, |info| info.reported_code());
+        *table.ended.closes.entry(code).or_default() += 1;
+    }
+}

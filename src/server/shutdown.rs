@@ -1,0 +1,216 @@
+//! The end of a server: nobody new, a word to everybody, and no task left behind.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use event_listener::Event;
+use futures::future::{Either, select};
+
+use crate::error::Result;
+use crate::instance::Instance;
+use crate::runtime::{self, Timer};
+use crate::ws::{CloseCode, CloseFrame, ProtocolError};
+
+/// How long tasks may take to be dropped. Only one that never comes to an `await` needs longer.
+const DROPPING: Duration = Duration::from_secs(1);
+
+/// How a server is shut down.
+///
+/// ```
+/// use std::time::Duration;
+/// use tidewire::{CloseCode, ShutdownOptions};
+///
+/// // A new version takes over: come back, but not all at once.
+/// let options = ShutdownOptions::default()
+///     .close_code(CloseCode::SERVICE_RESTART)
+///     .spread(Duration::from_secs(20));
+/// # let _ = options;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ShutdownOptions {
+    grace: Duration,
+    spread: Duration,
+    close: CloseFrame,
+}
+
+impl ShutdownOptions {
+    /// How long requests and connections may take to end, from the last close frame on. Default
+    /// 10 s.
+    ///
+    /// A WebSocket peer that does not answer the close frame is given up earlier, after
+    /// [`close_timeout`](crate::WebSocketOptions::close_timeout).
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = grace;
+        self
+    }
+
+    /// The time over which close frames are sent, in random order. Default: none, all at once.
+    ///
+    /// Clients that reconnect when they are closed do so spread over the same time.
+    #[must_use]
+    pub fn spread(mut self, spread: Duration) -> Self {
+        self.spread = spread;
+        self
+    }
+
+    /// The code of the close frames (RFC 6455 §7.4). Default 1001, going away;
+    /// [`CloseCode::SERVICE_RESTART`] tells clients to come back.
+    #[must_use]
+    pub fn close_code(mut self, code: CloseCode) -> Self {
+        self.close = CloseFrame::lossy(code, self.close.reason());
+        self
+    }
+
+    /// The reason in the close frames. Default: none.
+    ///
+    /// # Errors
+    ///
+    /// [`ProtocolError`] if it exceeds 123 bytes (§5.5.1).
+    pub fn reason(mut self, reason: &str) -> Result<Self, ProtocolError> {
+        self.close = CloseFrame::new(self.close.code(), reason)?;
+        Ok(self)
+    }
+}
+
+impl Default for ShutdownOptions {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(10),
+            spread: Duration::ZERO,
+            close: CloseFrame::lossy(CloseCode::GOING_AWAY, ""),
+        }
+    }
+}
+
+/// How a shutdown went.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct ShutdownReport {
+    /// WebSocket connections that ended with a closing handshake.
+    pub closed: u64,
+    /// WebSocket connections that ended in another way: the peer did not answer, or was gone, or
+    /// the grace period was over.
+    pub lost: u64,
+    /// Handlers and requests that were at work when the grace period was over, and were dropped.
+    pub dropped: usize,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// The shutdown of one server, asked for or not.
+#[derive(Debug)]
+pub(super) struct Shutdown {
+    instance: Arc<Instance>,
+    progress: Mutex<Progress>,
+    changed: Event,
+}
+
+#[derive(Debug, Default)]
+struct Progress {
+    /// When patience ends; `None` before the shutdown begins.
+    deadline: Option<Instant>,
+    report: Option<ShutdownReport>,
+}
+
+impl Shutdown {
+    pub(super) fn new(instance: Arc<Instance>) -> Self {
+        Self { instance, progress: Mutex::default(), changed: Event::new() }
+    }
+
+    /// Begins the shutdown. If it has begun, it may come to its end earlier.
+    pub(super) fn begin(this: &Arc<Self>, options: ShutdownOptions) {
+        let deadline = runtime::after(options.spread.saturating_add(options.grace));
+        let mut progress = this.progress();
+        let earlier = progress.deadline;
+        progress.deadline = Some(earlier.map_or(deadline, |earlier| earlier.min(deadline)));
+        drop(progress);
+        this.changed.notify(usize::MAX);
+        if earlier.is_none() {
+            let this = Arc::clone(this);
+            runtime::spawn(async move { this.run(options).await });
+        }
+    }
+
+    /// Waits until the shutdown is over.
+    pub(super) async fn finished(&self) -> ShutdownReport {
+        loop {
+            let changed = self.changed.listen();
+            if let Some(report) = self.progress().report.clone() {
+                return report;
+            }
+            changed.await;
+        }
+    }
+
+    async fn run(&self, options: ShutdownOptions) {
+        let (begin, before) = (Instant::now(), self.instance.sockets.ended());
+        log::info!("shutting down, {} WebSocket connections", self.instance.sockets.len());
+        self.instance.begin_shutdown(options.close.clone());
+        let work = async {
+            self.close_sockets(&options).await;
+            self.instance.tasks.finished().await;
+        };
+        let in_time =
+            matches!(select(Box::pin(work), Box::pin(self.overdue())).await, Either::Left(_));
+        let dropped = if in_time { 0 } else { self.drop_tasks().await };
+        let after = self.instance.sockets.ended();
+        let ended = after.connections.saturating_sub(before.connections);
+        let closed = after.clean.saturating_sub(before.clean);
+        let report = ShutdownReport {
+            closed,
+            lost: ended.saturating_sub(closed),
+            dropped,
+            elapsed: begin.elapsed(),
+        };
+        log::info!("shut down: {report:?}");
+        self.progress().report = Some(report);
+        self.changed.notify(usize::MAX);
+    }
+
+    /// Sends the close frames. Connections that come into being meanwhile close by themselves.
+    async fn close_sockets(&self, options: &ShutdownOptions) {
+        let begin = Instant::now();
+        let sockets = self.instance.sockets.open().into_iter();
+        let mut due: Vec<_> =
+            sockets.map(|shared| (options.spread.mul_f64(fastrand::f64()), shared)).collect();
+        due.sort_by_key(|(delay, _)| *delay);
+        for (delay, shared) in due {
+            if delay > begin.elapsed() {
+                Timer::at(begin + delay).await;
+            }
+            shared.begin_close(options.close.clone());
+        }
+    }
+
+    /// Waits until patience is over, which may be sooner than was said at first.
+    async fn overdue(&self) {
+        loop {
+            let changed = self.changed.listen();
+            let Some(deadline) = self.progress().deadline else { return changed.await };
+            if Instant::now() >= deadline {
+                return;
+            }
+            select(changed, Timer::at(deadline)).await;
+        }
+    }
+
+    async fn drop_tasks(&self) -> usize {
+        let tasks = &self.instance.tasks;
+        let count = tasks.len();
+        let dropping = async {
+            tasks.cancel().await;
+            tasks.finished().await;
+        };
+        let deadline = Timer::at(runtime::after(DROPPING));
+        if let Either::Right(_) = select(Box::pin(dropping), deadline).await {
+            log::warn!("{} handlers block their thread, and could not be dropped", tasks.len());
+        }
+        count
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
