@@ -215,11 +215,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.request.state()
     }
 
-    /// The address of the peer; `None` unless the request came through our own
-    /// [`Server`](crate::Server).
+    /// The address of the peer; `None` on a Unix socket, and unless the request came through our
+    /// own [`Server`](crate::Server).
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.request.ext::<PeerAddr>().map(|addr| addr.0)
+        self.request.ext::<PeerAddr>().and_then(|addr| addr.0)
     }
 
     /// Does the server shut down? `false` in an app that listens through tide itself.

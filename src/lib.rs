@@ -95,7 +95,9 @@ pub use self::http::ServerOptions;
 #[cfg(feature = "server")]
 pub use self::instance::Metrics;
 #[cfg(feature = "server")]
-pub use self::server::{Bound, Server, ServerHandle, ShutdownOptions, ShutdownReport, metrics};
+pub use self::server::{
+    Bound, Listeners, LocalAddr, Server, ServerHandle, ShutdownOptions, ShutdownReport, metrics,
+};
 pub use self::ws::{
     CloseCode, CloseFrame, CloseInfo, DeflateAnswerError, DeflateBudget, DeflateOptions,
     DeflateParameters, Frame, FrameError, HandshakeError, Initiator, InvalidDeflateParameters,

@@ -1,7 +1,7 @@
 //! The byte stream below a connection, whatever it is made of.
 //!
-//! Everything above reads and writes through [`Stream`], so that a TCP socket keeps its fast path
-//! and any other `futures::io` stream works all the same.
+//! Everything above reads and writes through [`Stream`], so that a socket keeps its fast path and
+//! any other `futures::io` stream works all the same.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 use futures::io::{AsyncRead, AsyncWrite};
 
 use crate::runtime::TcpStream;
+#[cfg(unix)]
+use crate::runtime::UnixStream;
 
 /// Any stream that is not one of ours: a pipe in a test, a tunnel, tide's upgraded connection.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -22,6 +24,10 @@ pub(crate) enum Stream {
     /// A socket of our own listener.
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the listener makes them"))]
     Tcp(TcpStream),
+    /// One that has a name in the file system.
+    #[cfg(unix)]
+    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the listener makes them"))]
+    Unix(UnixStream),
     /// Whatever the caller brought.
     Boxed(Box<dyn Transport>),
 }
@@ -33,16 +39,25 @@ impl Stream {
     }
 }
 
+/// Calls a method of whichever stream it is.
+macro_rules! each {
+    ($self:ident, $stream:ident => $call:expr) => {
+        match $self.get_mut() {
+            Self::Tcp($stream) => $call,
+            #[cfg(unix)]
+            Self::Unix($stream) => $call,
+            Self::Boxed($stream) => $call,
+        }
+    };
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Boxed(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
+        each!(self, stream => Pin::new(stream).poll_read(cx, buf))
     }
 }
 
@@ -52,10 +67,7 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Boxed(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        each!(self, stream => Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -63,25 +75,16 @@ impl AsyncWrite for Stream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Self::Boxed(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
+        each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Boxed(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        each!(self, stream => Pin::new(stream).poll_flush(cx))
     }
 
-    /// Ends our direction: a FIN on TCP, whatever `poll_close` means on other streams.
+    /// Ends our direction: a FIN on a socket, whatever `poll_close` means on other streams.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Tcp(tcp) => Pin::new(tcp).poll_close(cx),
-            Self::Boxed(stream) => Pin::new(stream).poll_close(cx),
-        }
+        each!(self, stream => Pin::new(stream).poll_close(cx))
     }
 }
 
@@ -89,6 +92,8 @@ impl fmt::Debug for Stream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(tcp) => tcp.fmt(f),
+            #[cfg(unix)]
+            Self::Unix(unix) => unix.fmt(f),
             Self::Boxed(_) => f.write_str("Stream"),
         }
     }

@@ -35,8 +35,8 @@ pub(super) fn request(
     check_coding(&head.headers)?;
 
     let (mut request, authority) = request_line(&head, addrs)?;
-    request.set_peer_addr(Some(addrs.peer));
-    request.set_local_addr(Some(addrs.local));
+    request.set_peer_addr(addrs.peer);
+    request.set_local_addr(addrs.local);
     request.ext_mut().insert(PeerAddr(addrs.peer));
     request.ext_mut().insert(MaxBodySize(options.max_body_size));
     if !incoming.is_end_stream() {
@@ -126,9 +126,7 @@ fn request_line(head: &request::Parts, addrs: Addrs) -> Result<(Request, Authori
     let authority = match (target_authority(&head.uri)?, host) {
         (Some(authority), _) | (None, Some(authority)) => authority,
         // HTTP/1.0 may leave the host to us.
-        (None, None) => {
-            Authority::try_from(addrs.local.to_string()).map_err(|_| Refusal::HostMissing)?
-        }
+        (None, None) => own_authority(addrs)?,
     };
     if head.uri.path() == "*" && method != Method::Options {
         return Err(Refusal::TargetInvalid);
@@ -139,6 +137,12 @@ fn request_line(head: &request::Parts, addrs: Addrs) -> Result<(Request, Authori
         _ => tide::http::Version::Http1_1,
     }));
     Ok((request, authority))
+}
+
+/// What a client that names no host has connected to.
+fn own_authority(addrs: Addrs) -> Result<Authority, Refusal> {
+    let Some(local) = addrs.local else { return Ok(Authority::from_static("localhost")) };
+    Authority::try_from(local.to_string()).map_err(|_| Refusal::HostMissing)
 }
 
 /// The `Host` line; `None` where there may be none.

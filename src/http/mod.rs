@@ -57,11 +57,20 @@ const MIN_BUFFER: usize = 8 * 1024;
 /// Longest wait for the peer's FIN after ours.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Both ends of a connection.
+/// Both ends of a connection; a socket in the file system has neither.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addrs {
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+}
+
+impl fmt::Display for Addrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.peer {
+            Some(peer) => peer.fmt(f),
+            None => f.write_str("this machine"),
+        }
+    }
 }
 
 /// What every connection of a server shares: its routes and its limits.
@@ -107,7 +116,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             (Ok(()), None) if socket.has_ended() => {}
             (Ok(()), None) => close(socket.into_stream(), None).await,
             (Err(error), granted) => {
-                log::debug!("connection from {} failed: {error}", addrs.peer);
+                log::debug!("connection from {addrs} failed: {error}");
                 // A handler that waits for the stream need not wait for the goodbye.
                 drop(granted);
                 let last = unanswered(&error, &parts.read_buf, &exchange);

@@ -1,26 +1,34 @@
-//! The accept loop, which nothing ends.
+//! The accept loop of one listener, which nothing ends.
 //!
 //! It knows sockets only; what is done with them is `http/`.
 
+use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use crate::runtime::{TcpListener, TcpStream, Timer};
+use super::listener::Listener;
+use crate::http::Addrs;
+use crate::runtime::Timer;
+use crate::stream::Stream;
+
+/// Connections accepted before the other listeners, which share the task, have their turn.
+const CONNECTIONS_PER_TURN: u32 = 32;
 
 /// Accepts connections for ever and gives each to `serve`, which must not block.
-pub(super) async fn accept_from(
-    listener: &TcpListener,
-    serve: impl Fn(TcpStream, SocketAddr),
-) -> ! {
+///
+/// An error delays this listener only.
+pub(super) async fn accept_from(listener: &Listener, serve: impl Fn(Stream, Addrs)) -> ! {
     let mut backoff = Backoff::default();
+    let mut accepted: u32 = 0;
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => {
+            Ok((stream, addrs)) => {
                 backoff = Backoff::default();
-                match stream.set_nodelay() {
-                    Ok(()) => serve(stream, peer),
-                    Err(error) => log::debug!("connection from {peer} is already gone: {error}"),
+                serve(stream, addrs);
+                accepted = accepted.wrapping_add(1);
+                if accepted % CONNECTIONS_PER_TURN == 0 {
+                    yield_now().await;
                 }
             }
             Err(error) => {
@@ -31,6 +39,19 @@ pub(super) async fn accept_from(
             }
         }
     }
+}
+
+/// Goes to the end of the queue of tasks.
+async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 async fn sleep(pause: Duration) {
@@ -86,7 +107,30 @@ fn concerns_one_connection(kind: ErrorKind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+    use std::net::TcpStream;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
     use super::*;
+    use crate::server::bind::{self, TcpOptions};
+
+    #[test]
+    fn after_32_connections_the_other_listeners_have_their_turn() {
+        let socket = bind::tcp(([127, 0, 0, 1], 0).into(), TcpOptions::default()).unwrap();
+        let listener = Listener::tcp(socket).unwrap();
+        let addr = listener.local_addr().as_tcp().unwrap();
+        let crowd: Vec<_> = (0..40).map(|_| TcpStream::connect(addr).unwrap()).collect();
+
+        let accepted = Cell::new(0);
+        let mut accepting = pin!(accept_from(&listener, |_, _| accepted.set(accepted.get() + 1)));
+        let mut cx = Context::from_waker(Waker::noop());
+        for so_far in [32, 40] {
+            assert!(accepting.as_mut().poll(&mut cx).is_pending());
+            assert_eq!(accepted.get(), so_far);
+        }
+        drop(crowd);
+    }
 
     #[cfg(target_os = "linux")]
     #[test]

@@ -1,26 +1,24 @@
 //! A server that listens.
 
 use std::fmt;
-use std::io;
-use std::net::SocketAddr;
-use std::pin::pin;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use futures::future::select;
+use futures::future::{select, select_all};
 
 use super::accept;
 use super::handle::ServerHandle;
+use super::listener::{Listener, LocalAddr};
 use super::shutdown::Shutdown;
 use crate::Result;
 use crate::http::{Addrs, Front, ServerOptions};
 use crate::instance::Instance;
-use crate::runtime::{self, TcpListener, TcpStream};
+use crate::runtime;
 use crate::stream::Stream;
 
 /// A server that listens and waits to be run.
 pub struct Bound<State = ()> {
-    listener: TcpListener,
-    local_addr: SocketAddr,
+    listeners: Vec<Listener>,
     front: Arc<Front<State>>,
     instance: Arc<Instance>,
     shutdown: Arc<Shutdown>,
@@ -30,26 +28,32 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     pub(super) fn new(
         app: tide::Server<State>,
         options: ServerOptions,
-        addrs: &[SocketAddr],
+        listeners: Vec<Listener>,
     ) -> Result<Self> {
-        let listener = listen_on(addrs)?;
-        let local_addr = listener.local_addr()?;
         let instance = Arc::new(Instance::default());
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
         let front = Arc::new(Front::new(app, options, Arc::clone(&instance)));
-        Ok(Self { listener, local_addr, front, instance, shutdown })
+        Ok(Self { listeners, front, instance, shutdown })
     }
 
-    /// Where the server listens, with the real port.
+    /// Where the server listens, with the real port: its first TCP address, or `0.0.0.0:0` if it
+    /// has Unix sockets only.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
+        let mut addrs = self.listeners.iter().filter_map(|listener| listener.local_addr().as_tcp());
+        addrs.next().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+    }
+
+    /// Everything the server listens on, in the order it was named.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<LocalAddr> {
+        self.listeners.iter().map(|listener| listener.local_addr().clone()).collect()
     }
 
     /// What other tasks need, to shut the server down or to watch it.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
-        ServerHandle::new(self.local_addr, Arc::clone(&self.instance), Arc::clone(&self.shutdown))
+        ServerHandle::new(self.local_addr(), Arc::clone(&self.instance), Arc::clone(&self.shutdown))
     }
 
     /// Serves connections until the server has been [shut down](ServerHandle::shutdown).
@@ -60,7 +64,7 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the listening socket; connections that were accepted live on.
+    /// Dropping the future closes the listening sockets; connections that were accepted live on.
     pub async fn serve(self) -> Result<()> {
         let shutdown = Arc::clone(&self.shutdown);
         self.accept().await;
@@ -77,43 +81,24 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
 
     /// Accepts connections until the server shuts down.
     async fn accept(self) {
-        // The last to go, so that whoever waits for the tasks finds the address free.
+        // The last to go, so that whoever waits for the tasks finds the addresses free.
         let _running = self.instance.tasks.enter();
-        let Self { listener, .. } = &self;
-        let accept = accept::accept_from(listener, |stream, peer| {
-            let local = self.local_addr_of(&stream);
-            let front = Arc::clone(&self.front);
-            self.instance.tasks.spawn(front.serve(Stream::Tcp(stream), Addrs { peer, local }));
-        });
-        select(pin!(accept), pin!(self.instance.shutting_down())).await;
+        let this = self;
+        let accept = |listener| {
+            Box::pin(accept::accept_from(listener, |stream, addrs| this.take(stream, addrs)))
+        };
+        let accepting = select_all(this.listeners.iter().map(accept));
+        select(accepting, this.instance.shutting_down()).await;
     }
 
-    fn local_addr_of(&self, stream: &TcpStream) -> SocketAddr {
-        if !self.local_addr.ip().is_unspecified() {
-            return self.local_addr;
-        }
-        // A wildcard address does not say where this client connected to.
-        stream.local_addr().unwrap_or(self.local_addr)
+    /// Serves one connection, in a task of its own.
+    fn take(&self, stream: Stream, addrs: Addrs) {
+        self.instance.tasks.spawn(Arc::clone(&self.front).serve(stream, addrs));
     }
 }
 
 impl<State> fmt::Debug for Bound<State> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound").field("local_addr", &self.local_addr).finish_non_exhaustive()
+        f.debug_struct("Bound").field("listeners", &self.listeners).finish_non_exhaustive()
     }
-}
-
-/// Listens on the first address that can be had.
-fn listen_on(addrs: &[SocketAddr]) -> io::Result<TcpListener> {
-    let mut failure = io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on");
-    for addr in addrs {
-        match TcpListener::bind(*addr) {
-            Ok(listener) => return Ok(listener),
-            Err(error) => {
-                let message = format!("cannot listen on {addr}: {error}");
-                failure = io::Error::new(error.kind(), message);
-            }
-        }
-    }
-    Err(failure)
 }

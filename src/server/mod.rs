@@ -1,12 +1,16 @@
 //! The server: routes, and the sockets it listens on.
 //!
-//! Routing, middleware and state are tide's. What is ours is where requests come from: `accept`
-//! takes connections from the kernel, `http/` turns them into requests. `bound` is a server that
-//! listens, `handle` what other tasks know of it, and `shutdown` its end.
+//! Routing, middleware and state are tide's. What is ours is where requests come from: `listeners`
+//! says on which sockets, `bind` makes them, `accept` takes connections from each `listener`, and
+//! `http/` turns them into requests. `bound` is a server that listens, `handle` what other tasks know
+//! of it, and `shutdown` its end.
 
 mod accept;
+mod bind;
 mod bound;
 mod handle;
+mod listener;
+mod listeners;
 mod shutdown;
 
 use std::fmt;
@@ -15,10 +19,12 @@ use crate::Result;
 use crate::context::RequestContext;
 use crate::handler::{self, Handler};
 use crate::http::ServerOptions;
-use crate::runtime::{self, ToSocketAddrs};
+use crate::runtime::ToSocketAddrs;
 
 pub use self::bound::Bound;
 pub use self::handle::ServerHandle;
+pub use self::listener::LocalAddr;
+pub use self::listeners::Listeners;
 pub use self::shutdown::{ShutdownOptions, ShutdownReport};
 
 /// HTTP and WebSocket routes behind one port.
@@ -141,15 +147,26 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// Starts to listen on `addr`: `"127.0.0.1:8080"`, `("localhost", 8080)`, a [`SocketAddr`].
     ///
     /// Port 0 takes any free port; [`Bound::local_addr`] tells which. Clients can connect from now
-    /// on, and are served once [`Bound::serve`] runs.
+    /// on, and are served once [`Bound::serve`] runs. [`bind_to`](Self::bind_to) listens on more
+    /// than one address.
     ///
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken, with a message
     /// that names it, or if a value of [`ServerOptions`] is out of its range.
     pub async fn bind(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Bound<State>> {
+        self.bind_to(Listeners::new().tcp(addr).await?)
+    }
+
+    /// Takes connections from all of `listeners`.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) if there is no listener, or if a value of [`ServerOptions`]
+    /// is out of its range.
+    pub fn bind_to(self, listeners: Listeners) -> Result<Bound<State>> {
         self.options.check()?;
-        Bound::new(self.app, self.options, &runtime::resolve(addr).await?)
+        Bound::new(self.app, self.options, listeners.into_inner()?)
     }
 
     /// Listens on `addr` and serves: [`bind`](Self::bind) and [`Bound::serve`] in one.

@@ -38,9 +38,9 @@ const RESERVED: [&str; 8] = [
     "transfer-encoding",
 ];
 
-/// Where the connection of a request comes from.
+/// Where the connection of a request comes from; `None` from a socket in the file system.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerAddr(pub(crate) SocketAddr);
+pub(crate) struct PeerAddr(pub(crate) Option<SocketAddr>);
 
 /// Resolves once the 101 is written; `Err` if the connection ended before.
 ///
@@ -304,7 +304,7 @@ pub(crate) async fn start<T: 'static>(
     }
     let (source, peer_addr) = match transport {
         Transport::Front(Some(OnUpgrade(stream)), peer_addr, _) => {
-            (Source::Front(stream), Some(peer_addr.0))
+            (Source::Front(stream), peer_addr.0)
         }
         Transport::Front(None, ..) => return Err(HandshakeError::NotUpgradable.into()),
         Transport::Tide => {

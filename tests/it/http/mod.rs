@@ -6,6 +6,7 @@
 mod accept;
 mod body;
 mod deadline;
+mod listen;
 mod malformed;
 mod message;
 mod routing;

@@ -1,0 +1,52 @@
+//! Listening sockets.
+
+use std::io;
+use std::net::SocketAddr;
+
+use async_io::Async;
+
+use super::TcpStream;
+#[cfg(unix)]
+use super::UnixStream;
+use super::socket::Socket;
+
+/// A listening TCP socket.
+#[derive(Debug)]
+pub(crate) struct TcpListener(Async<std::net::TcpListener>);
+
+impl TcpListener {
+    /// Waits on a socket that listens already.
+    pub(crate) fn new(socket: std::net::TcpListener) -> io::Result<Self> {
+        Async::new(socket).map(Self)
+    }
+
+    /// The address the socket is bound to.
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
+    /// Waits for the next connection.
+    pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (socket, peer_addr) = self.0.accept().await?;
+        Ok((Socket::new(socket), peer_addr))
+    }
+}
+
+/// A listening socket in the file system.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct UnixListener(Async<std::os::unix::net::UnixListener>);
+
+#[cfg(unix)]
+impl UnixListener {
+    /// Waits on a socket that listens already.
+    pub(crate) fn new(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
+        Async::new(socket).map(Self)
+    }
+
+    /// Waits for the next connection. Its other end has no name worth knowing.
+    pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
+        let (socket, _) = self.0.accept().await?;
+        Ok(Socket::new(socket))
+    }
+}

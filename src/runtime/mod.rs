@@ -1,0 +1,91 @@
+//! The async runtime: tasks, timers and sockets.
+//!
+//! The only folder that names async-std and async-io. Everything above speaks `futures::io` and the
+//! handful of types here, so another runtime means another version of it. `listener` waits for
+//! connections, `socket` is one of them.
+
+#[cfg(feature = "server")]
+mod listener;
+mod socket;
+
+use std::future::Future;
+#[cfg(feature = "server")]
+use std::io;
+#[cfg(feature = "server")]
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "server")]
+pub(crate) use async_std::net::ToSocketAddrs;
+
+#[cfg(feature = "server")]
+pub(crate) use self::listener::TcpListener;
+#[cfg(all(feature = "server", unix))]
+pub(crate) use self::listener::UnixListener;
+pub(crate) use self::socket::TcpStream;
+#[cfg(unix)]
+pub(crate) use self::socket::UnixStream;
+
+/// Runs `future` in the background. It goes on if the handle is dropped.
+#[cfg(feature = "server")]
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
+    Task(async_std::task::spawn(future))
+}
+
+/// A task in the background.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+pub(crate) struct Task(async_std::task::JoinHandle<()>);
+
+#[cfg(feature = "server")]
+impl Task {
+    /// Drops the task's future where it stands, and waits until that is done.
+    pub(crate) async fn cancel(self) {
+        self.0.cancel().await;
+    }
+}
+
+/// Runs `future` on this thread, to its end.
+#[cfg(all(test, feature = "server"))]
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
+    async_std::task::block_on(future)
+}
+
+/// The end of a timeout that begins now. One beyond the reach of the clock never comes.
+pub(crate) fn after(timeout: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    let now = Instant::now();
+    now.checked_add(timeout).or_else(|| now.checked_add(FAR)).unwrap_or(now)
+}
+
+/// Completes at a point in time.
+#[derive(Debug)]
+pub(crate) struct Timer(async_io::Timer);
+
+impl Timer {
+    /// A timer for `deadline`; it reaches the reactor only when it is first polled.
+    pub(crate) fn at(deadline: Instant) -> Self {
+        Self(async_io::Timer::at(deadline))
+    }
+
+    /// Moves the timer to another point in time.
+    pub(crate) fn set_at(&mut self, deadline: Instant) {
+        self.0.set_at(deadline);
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
+    }
+}
+
+/// Looks up the socket addresses behind a name.
+#[cfg(feature = "server")]
+pub(crate) async fn resolve(addrs: impl ToSocketAddrs<Iter: Send>) -> io::Result<Vec<SocketAddr>> {
+    addrs.to_socket_addrs().await.map(Iterator::collect)
+}

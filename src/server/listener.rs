@@ -1,0 +1,119 @@
+//! One listening socket, and the connections that come out of it.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::PathBuf;
+
+#[cfg(unix)]
+use super::bind::SocketFile;
+use crate::http::Addrs;
+#[cfg(unix)]
+use crate::runtime::UnixListener;
+use crate::runtime::{TcpListener, TcpStream};
+use crate::stream::Stream;
+
+/// Where a server listens.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[non_exhaustive]
+pub enum LocalAddr {
+    /// A TCP port.
+    Tcp(SocketAddr),
+    /// A socket in the file system; an empty path if it has no name there.
+    #[cfg(unix)]
+    Unix(PathBuf),
+}
+
+impl LocalAddr {
+    /// The address of a TCP port.
+    #[must_use]
+    pub fn as_tcp(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(addr) => Some(*addr),
+            #[cfg(unix)]
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for LocalAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(addr) => addr.fmt(f),
+            #[cfg(unix)]
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// A socket that listens.
+#[derive(Debug)]
+pub(super) struct Listener {
+    socket: Socket,
+    local_addr: LocalAddr,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    #[cfg(unix)]
+    Unix {
+        /// Removed while the socket still listens, so that no other file can have its inode.
+        _file: Option<SocketFile>,
+        listener: UnixListener,
+    },
+}
+
+impl Listener {
+    /// Waits on a TCP socket.
+    pub(super) fn tcp(listener: std::net::TcpListener) -> io::Result<Self> {
+        let listener = TcpListener::new(listener)?;
+        let local_addr = LocalAddr::Tcp(listener.local_addr()?);
+        Ok(Self { socket: Socket::Tcp(listener), local_addr })
+    }
+
+    /// Waits on a Unix socket, and removes its file at the end if it is given.
+    #[cfg(unix)]
+    pub(super) fn unix(
+        listener: std::os::unix::net::UnixListener,
+        file: Option<SocketFile>,
+    ) -> io::Result<Self> {
+        let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
+        let listener = UnixListener::new(listener)?;
+        let local_addr = LocalAddr::Unix(path.unwrap_or_default());
+        Ok(Self { socket: Socket::Unix { _file: file, listener }, local_addr })
+    }
+
+    /// Where it listens.
+    pub(super) fn local_addr(&self) -> &LocalAddr {
+        &self.local_addr
+    }
+
+    /// Waits for the next connection.
+    pub(super) async fn accept(&self) -> io::Result<(Stream, Addrs)> {
+        match &self.socket {
+            Socket::Tcp(listener) => loop {
+                let (stream, peer) = listener.accept().await?;
+                match stream.set_nodelay() {
+                    Ok(()) => {
+                        let addrs = Addrs { peer: Some(peer), local: self.end_of(&stream) };
+                        return Ok((Stream::Tcp(stream), addrs));
+                    }
+                    Err(error) => log::debug!("connection from {peer} is already gone: {error}"),
+                }
+            },
+            #[cfg(unix)]
+            Socket::Unix { listener, .. } => {
+                let stream = listener.accept().await?;
+                Ok((Stream::Unix(stream), Addrs { peer: None, local: None }))
+            }
+        }
+    }
+
+    /// Our end of a connection. A wildcard address does not say where its client connected to.
+    fn end_of(&self, stream: &TcpStream) -> Option<SocketAddr> {
+        let bound = self.local_addr.as_tcp().filter(|addr| !addr.ip().is_unspecified());
+        bound.or_else(|| stream.local_addr().ok()).or_else(|| self.local_addr.as_tcp())
+    }
+}

@@ -1,0 +1,164 @@
+//! What a server listens on, put together before it is bound.
+//!
+//! Which socket a call makes, and how, is `bind.rs`; what comes out of one is `listener.rs`.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+#[cfg(unix)]
+use std::path::Path;
+
+use super::bind::{self, TcpOptions};
+use super::listener::{Listener, LocalAddr};
+use crate::Result;
+use crate::runtime::{self, ToSocketAddrs};
+
+/// Everything that one server listens on: any number of addresses and sockets.
+///
+/// A socket listens from the call that names it on. Connections wait in its queue, 1024 of them at
+/// most, until the server runs.
+///
+/// ```no_run
+/// use tidewire::{Listeners, RequestContext, Server};
+///
+/// # async fn run() -> tidewire::Result<()> {
+/// let mut server = Server::new();
+/// server.get("/ping", |_ctx: RequestContext| async { Ok("pong") });
+///
+/// let listeners = Listeners::new().tcp("0.0.0.0:8080").await?.tcp("[::]:8080").await?;
+/// # #[cfg(unix)]
+/// let listeners = listeners.unix("/run/chat.sock")?;
+/// server.bind_to(listeners)?.serve().await
+/// # }
+/// ```
+#[derive(Debug, Default)]
+pub struct Listeners {
+    listeners: Vec<Listener>,
+}
+
+impl Listeners {
+    /// No listener so far.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Listens on `addr`: `"127.0.0.1:8080"`, `("localhost", 8080)`, a [`SocketAddr`].
+    ///
+    /// Port 0 takes any free port. A name that stands for several addresses stands for the first
+    /// that can be had; to listen on all of them, name each. `[::]` takes IPv4 clients as well where
+    /// the system lets it, unless `0.0.0.0` with the same port came before.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken, with a message
+    /// that names it.
+    pub async fn tcp(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Self> {
+        self.tcp_with(addr, TcpOptions::default()).await
+    }
+
+    /// As [`tcp`](Self::tcp), on a port that other processes of the same user may share
+    /// (`SO_REUSEPORT`).
+    ///
+    /// On Linux the system spreads new connections over them. All have to ask for it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`tcp`](Self::tcp).
+    #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
+    pub async fn tcp_reuse_port(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Self> {
+        self.tcp_with(addr, TcpOptions { reuse_port: true, ..TcpOptions::default() }).await
+    }
+
+    /// Listens on a socket in the file system.
+    ///
+    /// A file that a dead server left behind is replaced; that of a living one, or anything that is
+    /// no socket, is not. Who may connect is up to the permissions of the folder, and to the umask.
+    /// The file is removed when the server no longer listens.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) if the path is taken or cannot be had, with a message that
+    /// names it.
+    #[cfg(unix)]
+    pub fn unix(self, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let listener = bind::unix(path).map_err(|error| refused(path.display(), &error))?;
+        Ok(self.and(listener))
+    }
+
+    /// Takes over a TCP socket that listens already: one that was inherited from a service manager,
+    /// or was bound with options of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) if it cannot be waited on.
+    pub fn std(self, listener: TcpListener) -> Result<Self> {
+        Ok(self.and(Listener::tcp(listener)?))
+    }
+
+    /// As [`std`](Self::std), for a Unix socket. Its file stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) if it cannot be waited on.
+    #[cfg(unix)]
+    pub fn std_unix(self, listener: std::os::unix::net::UnixListener) -> Result<Self> {
+        Ok(self.and(Listener::unix(listener, None)?))
+    }
+
+    /// Where the sockets listen so far, with real ports.
+    #[must_use]
+    pub fn local_addrs(&self) -> Vec<LocalAddr> {
+        self.listeners.iter().map(|listener| listener.local_addr().clone()).collect()
+    }
+
+    pub(super) fn into_inner(self) -> Result<Vec<Listener>> {
+        if self.listeners.is_empty() {
+            return Err(nothing_to_listen_on().into());
+        }
+        Ok(self.listeners)
+    }
+
+    async fn tcp_with(
+        self,
+        addr: impl ToSocketAddrs<Iter: Send>,
+        options: TcpOptions,
+    ) -> Result<Self> {
+        let mut failure = nothing_to_listen_on();
+        for addr in runtime::resolve(addr).await? {
+            let only_v6 = self.shares_port_with_ipv4(addr);
+            let socket = bind::tcp(addr, TcpOptions { only_v6, ..options });
+            match socket.and_then(Listener::tcp) {
+                Ok(listener) => return Ok(self.and(listener)),
+                Err(error) => failure = refused(addr, &error),
+            }
+        }
+        Err(failure.into())
+    }
+
+    fn and(mut self, listener: Listener) -> Self {
+        self.listeners.push(listener);
+        self
+    }
+
+    /// Is `addr` the IPv6 half of a pair of wildcard addresses?
+    fn shares_port_with_ipv4(&self, addr: SocketAddr) -> bool {
+        let is_other_half = |local: &LocalAddr| match local {
+            LocalAddr::Tcp(SocketAddr::V4(v4)) => {
+                v4.ip().is_unspecified() && v4.port() == addr.port()
+            }
+            _ => false,
+        };
+        addr.is_ipv6()
+            && addr.ip().is_unspecified()
+            && self.listeners.iter().any(|listener| is_other_half(listener.local_addr()))
+    }
+}
+
+fn nothing_to_listen_on() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "no address to listen on")
+}
+
+fn refused(addr: impl std::fmt::Display, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("cannot listen on {addr}: {error}"))
+}
