@@ -14,6 +14,7 @@ use tide::{Request, Response, StatusCode};
 
 use crate::error::{Error, Result};
 use crate::instance::Metrics;
+use crate::stream::Security;
 use crate::ws::handshake::{HeaderLines, Opening};
 use crate::ws::proto::extension::{self, Extension};
 use crate::ws::upgrade::{Answer, PeerAddr, Slot};
@@ -222,6 +223,22 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.request.ext::<PeerAddr>().and_then(|addr| addr.0)
     }
 
+    /// Did the request come through TLS to this server? Of a proxy in front of it this says nothing.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        self.security().is_some()
+    }
+
+    /// The certificates that the client has shown and proved, in DER, its own first.
+    ///
+    /// None unless the server asks for them, which it does with
+    /// `TlsConfig::client_certificates`, and the client has some.
+    pub fn peer_certificates(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        let security = self.security();
+        let shown = security.map(|security| security.peer_certificates.as_slice());
+        shown.unwrap_or_default().iter().map(Vec::as_slice)
+    }
+
     /// Does the server shut down? `false` in an app that listens through tide itself.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
@@ -315,6 +332,10 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         let body = self.body_bytes().await?;
         serde_json::from_slice(&body)
             .map_err(|error| tide::Error::new(StatusCode::BadRequest, error))
+    }
+
+    fn security(&self) -> Option<&Security> {
+        self.request.ext::<Arc<Security>>().map(Arc::as_ref)
     }
 
     fn headers(&self) -> &Headers {

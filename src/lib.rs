@@ -61,7 +61,8 @@
 //!
 //! `server`, on by default, is the HTTP server with its router. Without it there is the protocol and
 //! [`WebSocket`] over any `futures::io` stream ([`WebSocket::from_stream`], [`WebSocket::run`]), with
-//! neither tide nor hyper nor async-std in the tree.
+//! neither tide nor hyper nor async-std in the tree. `tls`, on by default, is `https` and `wss` for
+//! the server (`Server::tls`), by rustls.
 #![forbid(unsafe_code)]
 
 mod error;
@@ -98,11 +99,17 @@ pub use self::instance::Metrics;
 pub use self::server::{
     Bound, Listeners, LocalAddr, Server, ServerHandle, ShutdownOptions, ShutdownReport, metrics,
 };
+#[cfg(feature = "tls")]
+pub use self::server::{ClientCertificates, TlsConfig, TlsError};
 pub use self::ws::{
     CloseCode, CloseFrame, CloseInfo, DeflateAnswerError, DeflateBudget, DeflateOptions,
     DeflateParameters, Frame, FrameError, HandshakeError, Initiator, InvalidDeflateParameters,
     Message, OpCode, ProtocolError, Role, Sender, Stats, WebSocket, WebSocketOptions,
 };
+
+/// The crate whose `ServerConfig` a [`TlsConfig`] can be made from.
+#[cfg(feature = "tls")]
+pub use futures_rustls::rustls;
 
 /// The crate whose `Request`, `Response`, `Body` and `StatusCode` handlers work with.
 #[cfg(feature = "server")]

@@ -28,15 +28,43 @@ pub(crate) enum Stream {
     #[cfg(unix)]
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the listener makes them"))]
     Unix(UnixStream),
+    /// Either of them, encrypted. Boxed, so that a plain one does not hold room for it.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsStream>),
     /// Whatever the caller brought.
     Boxed(Box<dyn Transport>),
 }
+
+/// The server's end of a TLS connection.
+#[cfg(feature = "tls")]
+pub(crate) type TlsStream = futures_rustls::server::TlsStream<Replay>;
 
 impl Stream {
     /// Wraps a stream of the caller.
     pub(crate) fn boxed(stream: impl Transport + 'static) -> Self {
         Self::Boxed(Box::new(stream))
     }
+
+    /// What the TLS handshake has shown; `None` without TLS.
+    #[cfg(feature = "server")]
+    pub(crate) fn security(&self) -> Option<Security> {
+        match self {
+            #[cfg(feature = "tls")]
+            Self::Tls(tls) => {
+                let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
+                Some(Security { peer_certificates: shown.iter().map(|der| der.to_vec()).collect() })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// What is known of the peer of an encrypted connection.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+pub(crate) struct Security {
+    /// Its certificates in DER, its own first; none if it was not asked or showed none.
+    pub(crate) peer_certificates: Vec<Vec<u8>>,
 }
 
 /// Calls a method of whichever stream it is.
@@ -46,6 +74,8 @@ macro_rules! each {
             Self::Tcp($stream) => $call,
             #[cfg(unix)]
             Self::Unix($stream) => $call,
+            #[cfg(feature = "tls")]
+            Self::Tls($stream) => $call,
             Self::Boxed($stream) => $call,
         }
     };
@@ -82,7 +112,8 @@ impl AsyncWrite for Stream {
         each!(self, stream => Pin::new(stream).poll_flush(cx))
     }
 
-    /// Ends our direction: a FIN on a socket, whatever `poll_close` means on other streams.
+    /// Ends our direction: a FIN on a socket, after a `close_notify` on an encrypted one, whatever
+    /// `poll_close` means on other streams.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => Pin::new(stream).poll_close(cx))
     }
@@ -94,7 +125,73 @@ impl fmt::Debug for Stream {
             Self::Tcp(tcp) => tcp.fmt(f),
             #[cfg(unix)]
             Self::Unix(unix) => unix.fmt(f),
+            #[cfg(feature = "tls")]
+            Self::Tls(_) => f.write_str("TlsStream"),
             Self::Boxed(_) => f.write_str("Stream"),
         }
+    }
+}
+
+/// A stream of which the first byte was read to see what it is.
+#[cfg(feature = "tls")]
+#[derive(Debug)]
+pub(crate) struct Replay {
+    first: Option<u8>,
+    stream: Stream,
+}
+
+#[cfg(feature = "tls")]
+impl Replay {
+    /// Puts `first` back in front of `stream`.
+    pub(crate) fn new(first: u8, stream: Stream) -> Self {
+        Self { first: Some(first), stream }
+    }
+
+    /// The stream, less what was read of it.
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
+    }
+}
+
+#[cfg(feature = "tls")]
+impl AsyncRead for Replay {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if let (Some(first), Some(slot)) = (self.first, buf.first_mut()) {
+            *slot = first;
+            self.first = None;
+            return Poll::Ready(Ok(1));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+#[cfg(feature = "tls")]
+impl AsyncWrite for Replay {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
     }
 }

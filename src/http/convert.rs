@@ -34,9 +34,12 @@ pub(super) fn request(
     check_lengths(&head, options)?;
     check_coding(&head.headers)?;
 
-    let (mut request, authority) = request_line(&head, addrs)?;
+    let (mut request, authority) = request_line(&head, addrs, exchange.is_secure())?;
     request.set_peer_addr(addrs.peer);
     request.set_local_addr(addrs.local);
+    if let Some(security) = exchange.security() {
+        request.ext_mut().insert(Arc::clone(security));
+    }
     request.ext_mut().insert(PeerAddr(addrs.peer));
     request.ext_mut().insert(MaxBodySize(options.max_body_size));
     if !incoming.is_end_stream() {
@@ -116,7 +119,11 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// Method, target and version, with the authority that the target has or implies.
-fn request_line(head: &request::Parts, addrs: Addrs) -> Result<(Request, Authority), Refusal> {
+fn request_line(
+    head: &request::Parts,
+    addrs: Addrs,
+    is_secure: bool,
+) -> Result<(Request, Authority), Refusal> {
     let method = Method::from_str(head.method.as_str())
         .ok()
         // Methods are case-sensitive (RFC 9110 §9.1); `http_types` thinks otherwise.
@@ -131,7 +138,7 @@ fn request_line(head: &request::Parts, addrs: Addrs) -> Result<(Request, Authori
     if head.uri.path() == "*" && method != Method::Options {
         return Err(Refusal::TargetInvalid);
     }
-    let mut request = Request::new(method, url(&authority, &head.uri)?);
+    let mut request = Request::new(method, url(&authority, &head.uri, is_secure)?);
     request.set_version(Some(match head.version {
         Version::HTTP_10 => tide::http::Version::Http1_0,
         _ => tide::http::Version::Http1_1,
@@ -184,8 +191,9 @@ fn is_host_and_port(authority: &Authority) -> bool {
 }
 
 /// Puts a URL together from parts that cannot change each other's meaning.
-fn url(authority: &Authority, target: &Uri) -> Result<Url, Refusal> {
-    let mut url = Url::parse("http://localhost/").map_err(|_| Refusal::HostInvalid)?;
+fn url(authority: &Authority, target: &Uri, is_secure: bool) -> Result<Url, Refusal> {
+    let base = if is_secure { "https://localhost/" } else { "http://localhost/" };
+    let mut url = Url::parse(base).map_err(|_| Refusal::HostInvalid)?;
     url.set_host(Some(authority.host())).map_err(|_| Refusal::HostInvalid)?;
     url.set_port(authority.port_u16()).map_err(|()| Refusal::HostInvalid)?;
     let path = target.path();

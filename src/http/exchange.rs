@@ -11,10 +11,13 @@ use futures::channel::oneshot;
 use hyper::body::{Body, Incoming};
 
 use super::Upgraded;
+use crate::stream::Security;
 
 /// The state of one connection, shared by those who serve it.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
+    /// What is known of the peer of an encrypted connection.
+    security: Option<Arc<Security>>,
     /// From the head of a request to the last byte of its response.
     answering: AtomicBool,
     /// The body of the request is not read to its end.
@@ -34,6 +37,11 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
+    /// The state of a new connection.
+    pub(super) fn new(security: Option<Security>) -> Self {
+        Self { security: security.map(Arc::new), ..Self::default() }
+    }
+
     /// Begins the exchange that `request` opens; it ends when the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>, request: &::http::Request<Incoming>) -> Answering {
         self.answering.store(true, Relaxed);
@@ -75,6 +83,16 @@ impl Exchange {
     /// Has a response ended since the last call?
     pub(super) fn take_answered(&self) -> bool {
         self.answered.swap(false, Relaxed)
+    }
+
+    /// What is known of the peer of an encrypted connection; `None` if it is not encrypted.
+    pub(super) fn security(&self) -> Option<&Arc<Security>> {
+        self.security.as_ref()
+    }
+
+    /// Is the connection encrypted?
+    pub(super) fn is_secure(&self) -> bool {
+        self.security.is_some()
     }
 
     /// Is a request being handled, or its response being written?

@@ -36,9 +36,9 @@ use hyper::service::{HttpService, service_fn};
 use smol_hyper::rt::FuturesIo;
 
 use self::body::ResponseBody;
-use self::exchange::Exchange;
+use self::exchange::{Answering, Exchange};
 pub use self::options::ServerOptions;
-use self::refusal::Refusal;
+pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::instance::{Instance, OpenHttp};
 use crate::runtime::Timer;
@@ -95,11 +95,14 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
     /// Serves one connection until it ends or is upgraded.
     pub(crate) async fn serve(self: Arc<Self>, stream: Stream, addrs: Addrs) {
         let _open = OpenHttp::begin(Arc::clone(&self.instance));
-        let exchange = Arc::new(Exchange::default());
+        let exchange = Arc::new(Exchange::new(stream.security()));
         let socket = Socket::new(stream, Arc::clone(&exchange), &self.options);
         let service = service_fn(|request| {
+            // Begun here: hyper reads on, maybe to the end of the stream, before it polls the answer.
+            let answering = exchange.begin(&request);
+            let answer = Arc::clone(&self).answer(request, addrs, Arc::clone(&exchange), answering);
             // Boxed, so that a connection between requests does not hold room for a handler.
-            Box::pin(Arc::clone(&self).answer(request, addrs, Arc::clone(&exchange)))
+            Box::pin(answer)
         });
         let mut connection = self.builder.serve_connection(FuturesIo::new(socket), service);
         let outcome = drive(&mut connection, &exchange, &self.instance).await;
@@ -113,7 +116,8 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
                 // A handler that no longer waits for the stream wants it closed.
                 drop(upgrade.send(Upgraded { stream, read_ahead }));
             }
-            (Ok(()), None) if socket.has_ended() => {}
+            // Whoever reads to the end of a TLS stream waits for more than a FIN.
+            (Ok(()), None) if socket.has_ended() && !exchange.is_secure() => {}
             (Ok(()), None) => close(socket.into_stream(), None).await,
             (Err(error), granted) => {
                 log::debug!("connection from {addrs} failed: {error}");
@@ -125,13 +129,19 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         }
     }
 
+    /// Waits until the server shuts down.
+    #[cfg(feature = "tls")]
+    pub(crate) fn shutting_down(&self) -> impl Future<Output = ()> + Send + Unpin {
+        self.instance.shutting_down()
+    }
+
     async fn answer(
         self: Arc<Self>,
         request: ::http::Request<Incoming>,
         addrs: Addrs,
         exchange: Arc<Exchange>,
+        answering: Answering,
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
-        let answering = exchange.begin(&request);
         let to_head = request.method() == ::http::Method::HEAD;
         let response = self.route(request, addrs, &exchange).await;
         let response = response.unwrap_or_else(|refusal| refusal.response(to_head));
@@ -232,7 +242,7 @@ fn unanswered(error: &hyper::Error, read: &[u8], exchange: &Exchange) -> Option<
 /// Ends our direction after a last answer, and waits for the peer to end its own.
 ///
 /// Closed with bytes unread, the socket would send a reset, and the peer might never see the answer.
-async fn close(mut stream: Stream, last: Option<Refusal>) {
+pub(crate) async fn close(mut stream: Stream, last: Option<Refusal>) {
     let goodbye = async {
         if let Some(refusal) = last {
             stream.write_all(&refusal.encode()).await?;

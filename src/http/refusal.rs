@@ -14,7 +14,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// `Display` is the body of the answer: one line for the person who reads it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     /// HTTP/1.1 without a `Host` line (RFC 9112 §3.2).
     HostMissing,
     /// More than one `Host` line (RFC 9112 §3.2).
@@ -45,6 +45,9 @@ pub(super) enum Refusal {
     MethodUnknown,
     /// A transfer coding other than `chunked` (RFC 9112 §6.1).
     CodingUnknown,
+    /// HTTP on a port that speaks TLS (RFC 9110 §4.2.2).
+    #[cfg(feature = "tls")]
+    NotEncrypted,
     /// HTTP/2 without having agreed on it (RFC 9110 §15.6.6).
     Http2,
     /// The handler, or a middleware around it, panicked.
@@ -62,6 +65,8 @@ impl Refusal {
             | Self::HostInvalid
             | Self::TargetInvalid
             | Self::HeadIncomplete => StatusCode::BAD_REQUEST,
+            #[cfg(feature = "tls")]
+            Self::NotEncrypted => StatusCode::BAD_REQUEST,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -125,6 +130,8 @@ impl fmt::Display for Refusal {
             Self::HeadIncomplete => f.write_str("the request ended in the middle of its head"),
             Self::MethodUnknown => f.write_str("the request method is not implemented"),
             Self::CodingUnknown => f.write_str("the only transfer coding implemented is chunked"),
+            #[cfg(feature = "tls")]
+            Self::NotEncrypted => f.write_str("this port speaks TLS: use https:// or wss://"),
             Self::Http2 => f.write_str("this server speaks HTTP/1.1 only"),
             Self::HandlerPanicked => f.write_str("the server failed to answer this request"),
             Self::ResponseInvalid => f.write_str("the server made an answer that is not HTTP"),

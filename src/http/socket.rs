@@ -124,11 +124,11 @@ impl Socket {
     }
 
     /// Notes whether the peer took bytes, and fails when it took none for too long.
-    fn poll_taken(
+    fn poll_taken<T>(
         &mut self,
-        written: Poll<io::Result<usize>>,
+        written: Poll<io::Result<T>>,
         cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
+    ) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.exchange.set_stalled(false);
             return written;
@@ -191,7 +191,10 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+        let this = self.get_mut();
+        // An encrypted stream has taken what it still has to write.
+        let flushed = Pin::new(&mut this.stream).poll_flush(cx);
+        this.poll_taken(flushed, cx)
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

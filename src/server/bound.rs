@@ -10,6 +10,8 @@ use super::accept;
 use super::handle::ServerHandle;
 use super::listener::{Listener, LocalAddr};
 use super::shutdown::Shutdown;
+#[cfg(feature = "tls")]
+use super::tls::{self, TlsConfig};
 use crate::Result;
 use crate::http::{Addrs, Front, ServerOptions};
 use crate::instance::Instance;
@@ -22,6 +24,8 @@ pub struct Bound<State = ()> {
     front: Arc<Front<State>>,
     instance: Arc<Instance>,
     shutdown: Arc<Shutdown>,
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<tls::Acceptor>>,
 }
 
 impl<State: Clone + Send + Sync + 'static> Bound<State> {
@@ -29,11 +33,24 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         app: tide::Server<State>,
         options: ServerOptions,
         listeners: Vec<Listener>,
-    ) -> Result<Self> {
+    ) -> Self {
         let instance = Arc::new(Instance::default());
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
         let front = Arc::new(Front::new(app, options, Arc::clone(&instance)));
-        Ok(Self { listeners, front, instance, shutdown })
+        Self {
+            listeners,
+            front,
+            instance,
+            shutdown,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Encrypts all connections, if there is a configuration to do it with.
+    #[cfg(feature = "tls")]
+    pub(super) fn with_tls(self, tls: Option<TlsConfig>) -> Result<Self> {
+        Ok(Self { tls: tls.map(tls::Acceptor::new).transpose()?.map(Arc::new), ..self })
     }
 
     /// Where the server listens, with the real port: its first TCP address, or `0.0.0.0:0` if it
@@ -93,7 +110,13 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
 
     /// Serves one connection, in a task of its own.
     fn take(&self, stream: Stream, addrs: Addrs) {
-        self.instance.tasks.spawn(Arc::clone(&self.front).serve(stream, addrs));
+        let front = Arc::clone(&self.front);
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let serve = tls::serve(Arc::clone(tls), front, stream, addrs);
+            return self.instance.tasks.spawn(serve);
+        }
+        self.instance.tasks.spawn(front.serve(stream, addrs));
     }
 }
 

@@ -1,9 +1,9 @@
 //! The server: routes, and the sockets it listens on.
 //!
 //! Routing, middleware and state are tide's. What is ours is where requests come from: `listeners`
-//! says on which sockets, `bind` makes them, `accept` takes connections from each `listener`, and
-//! `http/` turns them into requests. `bound` is a server that listens, `handle` what other tasks know
-//! of it, and `shutdown` its end.
+//! says on which sockets, `bind` makes them, `accept` takes connections from each `listener`, `tls`
+//! decrypts them, and `http/` turns them into requests. `bound` is a server that listens, `handle`
+//! what other tasks know of it, and `shutdown` its end.
 
 mod accept;
 mod bind;
@@ -12,6 +12,8 @@ mod handle;
 mod listener;
 mod listeners;
 mod shutdown;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::fmt;
 
@@ -26,6 +28,8 @@ pub use self::handle::ServerHandle;
 pub use self::listener::LocalAddr;
 pub use self::listeners::Listeners;
 pub use self::shutdown::{ShutdownOptions, ShutdownReport};
+#[cfg(feature = "tls")]
+pub use self::tls::{ClientCertificates, TlsConfig, TlsError};
 
 /// HTTP and WebSocket routes behind one port.
 ///
@@ -45,6 +49,8 @@ pub use self::shutdown::{ShutdownOptions, ShutdownReport};
 pub struct Server<State = ()> {
     app: tide::Server<State>,
     options: ServerOptions,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsConfig>,
 }
 
 impl Server {
@@ -61,7 +67,12 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// Each request gets a clone, so anything large belongs in an [`Arc`].
     #[must_use]
     pub fn with_state(state: State) -> Self {
-        Self { app: tide::Server::with_state(state), options: ServerOptions::default() }
+        Self {
+            app: tide::Server::with_state(state),
+            options: ServerOptions::default(),
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
     }
 
     /// Answers `GET path`, and `HEAD path` without the body.
@@ -126,6 +137,25 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         self
     }
 
+    /// Speaks TLS on everything the server listens on: `https` and `wss`.
+    ///
+    /// Keep a clone of `config` to [`reload`](TlsConfig::reload) its certificate. A client that
+    /// sends HTTP unencrypted is answered with a 400 that says so.
+    #[cfg(feature = "tls")]
+    pub fn tls(&mut self, config: TlsConfig) -> &mut Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Will the server speak TLS?
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
+    }
+
     /// What the handlers share.
     #[must_use]
     pub fn state(&self) -> &State {
@@ -163,10 +193,13 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io) if there is no listener, or if a value of [`ServerOptions`]
-    /// is out of its range.
+    /// or of the TLS configuration is out of its range.
     pub fn bind_to(self, listeners: Listeners) -> Result<Bound<State>> {
         self.options.check()?;
-        Bound::new(self.app, self.options, listeners.into_inner()?)
+        let bound = Bound::new(self.app, self.options, listeners.into_inner()?);
+        #[cfg(feature = "tls")]
+        let bound = bound.with_tls(self.tls)?;
+        Ok(bound)
     }
 
     /// Listens on `addr` and serves: [`bind`](Self::bind) and [`Bound::serve`] in one.

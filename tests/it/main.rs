@@ -4,5 +4,9 @@
 #[cfg(test)]
 mod http;
 
+#[cfg(feature = "tls")]
+#[cfg(test)]
+mod tls;
+
 #[cfg(test)]
 mod ws;

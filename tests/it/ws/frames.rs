@@ -5,26 +5,26 @@
 use std::fmt::Write as _;
 
 /// The masking key of RFC 6455 §5.7.
-pub(super) const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+pub(crate) const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-pub(super) const CONTINUATION: u8 = 0x80;
-pub(super) const TEXT: u8 = 0x81;
-pub(super) const BINARY: u8 = 0x82;
-pub(super) const CLOSE: u8 = 0x88;
-pub(super) const PING: u8 = 0x89;
-pub(super) const PONG: u8 = 0x8a;
+pub(crate) const CONTINUATION: u8 = 0x80;
+pub(crate) const TEXT: u8 = 0x81;
+pub(crate) const BINARY: u8 = 0x82;
+pub(crate) const CLOSE: u8 = 0x88;
+pub(crate) const PING: u8 = 0x89;
+pub(crate) const PONG: u8 = 0x8a;
 /// A head without this bit is that of a fragment which is not the last.
-pub(super) const FIN: u8 = 0x80;
+pub(crate) const FIN: u8 = 0x80;
 
 /// Bytes from their hexadecimal digits; blanks do not matter.
-pub(super) fn hex(digits: &str) -> Vec<u8> {
+pub(crate) fn hex(digits: &str) -> Vec<u8> {
     let digits: Vec<u8> = digits.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let pairs = digits.chunks(2).map(|pair| std::str::from_utf8(pair).unwrap());
     pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }
 
 /// The first of some bytes, for messages of failed tests.
-pub(super) fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     let mut shown = String::new();
     for byte in bytes.iter().take(64) {
         let _ = write!(shown, "{byte:02x}");
@@ -33,17 +33,17 @@ pub(super) fn shown(bytes: &[u8]) -> String {
 }
 
 /// A frame as a server sends it.
-pub(super) fn plain(head: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn plain(head: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame(head, 0, payload.as_ref())
 }
 
 /// A frame as a client sends it.
-pub(super) fn masked(head: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
+pub(crate) fn masked(head: u8, payload: impl AsRef<[u8]>) -> Vec<u8> {
     frame(head, 0x80, payload.as_ref())
 }
 
 /// The payload of a close frame.
-pub(super) fn close(code: u16, reason: &str) -> Vec<u8> {
+pub(crate) fn close(code: u16, reason: &str) -> Vec<u8> {
     [&code.to_be_bytes(), reason.as_bytes()].concat()
 }
 
@@ -71,18 +71,18 @@ fn frame(head: u8, mask: u8, payload: &[u8]) -> Vec<u8> {
 
 /// A frame that was read: its first byte, and its payload, unmasked.
 #[derive(Clone, Eq, PartialEq)]
-pub(super) struct Seen {
-    pub(super) head: u8,
-    pub(super) payload: Vec<u8>,
+pub(crate) struct Seen {
+    pub(crate) head: u8,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Seen {
-    pub(super) fn is_control(&self) -> bool {
+    pub(crate) fn is_control(&self) -> bool {
         self.head & 0x08 != 0
     }
 
     /// The code of a close frame.
-    pub(super) fn close_code(&self) -> Option<u16> {
+    pub(crate) fn close_code(&self) -> Option<u16> {
         assert_eq!(self.head, CLOSE, "{self:?}");
         Some(u16::from_be_bytes(*self.payload.first_chunk()?))
     }
@@ -99,7 +99,7 @@ impl std::fmt::Debug for Seen {
 /// # Panics
 ///
 /// If it breaks a rule of §5.1, §5.2 or §5.5.
-pub(super) fn take_frame(bytes: &mut &[u8], is_masked: bool) -> Option<Seen> {
+pub(crate) fn take_frame(bytes: &mut &[u8], is_masked: bool) -> Option<Seen> {
     let (&[head, second], rest) = bytes.split_first_chunk()?;
     assert_eq!(head & 0x70, 0, "reserved bits in {}", shown(bytes));
     assert!(matches!(head & 0x0f, 0..=2 | 8..=10), "reserved opcode in {}", shown(bytes));
@@ -128,12 +128,12 @@ pub(super) fn take_frame(bytes: &mut &[u8], is_masked: bool) -> Option<Seen> {
 
 /// What one side said, from its first byte to its last.
 #[derive(Debug, Default)]
-pub(super) struct Transcript {
+pub(crate) struct Transcript {
     /// Messages, joined, each with the head that it would have as one frame.
-    pub(super) messages: Vec<Seen>,
-    pub(super) pings: Vec<Vec<u8>>,
-    pub(super) pongs: Vec<Vec<u8>>,
-    pub(super) close: Option<Seen>,
+    pub(crate) messages: Vec<Seen>,
+    pub(crate) pings: Vec<Vec<u8>>,
+    pub(crate) pongs: Vec<Vec<u8>>,
+    pub(crate) close: Option<Seen>,
 }
 
 impl Transcript {
@@ -142,7 +142,7 @@ impl Transcript {
     /// # Panics
     ///
     /// If that breaks a rule of §5, §7.4 or §8.1, or ends inside a frame.
-    pub(super) fn of(mut bytes: &[u8], is_masked: bool) -> Self {
+    pub(crate) fn of(mut bytes: &[u8], is_masked: bool) -> Self {
         let (mut transcript, mut begun) = (Self::default(), None);
         while let Some(seen) = take_frame(&mut bytes, is_masked) {
             assert!(transcript.close.is_none(), "{seen:?} after the close frame");

@@ -17,15 +17,15 @@
 //! | `interop` | the client of async-tungstenite |
 //! | `frames`, `pipe`, `peer`, `polls`, `process`, `tcp`, `rng` | helpers |
 
-mod frames;
-mod peer;
+pub(crate) mod frames;
+pub(crate) mod peer;
 mod pipe;
 mod polls;
 // It reads `/proc`.
 #[cfg(target_os = "linux")]
 mod process;
 mod rng;
-mod tcp;
+pub(crate) mod tcp;
 
 mod handshake;
 mod subprotocols;

@@ -17,7 +17,7 @@ use super::pipe::{End, Knobs, pipe};
 pub(super) const WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs a test, which must not take longer than [`WITHIN`].
-pub(super) fn within<T>(test: impl Future<Output = T>) -> T {
+pub(crate) fn within<T>(test: impl Future<Output = T>) -> T {
     task::block_on(async_std::future::timeout(WITHIN, test)).expect("the test ends within 5 s")
 }
 

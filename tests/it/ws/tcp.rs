@@ -9,12 +9,12 @@ use super::frames::{Seen, hex, shown, take_frame};
 use super::peer::{WITHIN, echo};
 
 /// The opening handshake of RFC 6455 §1.3.
-pub(super) const OPENING: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
+pub(crate) const OPENING: &str = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\
      Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
      Sec-WebSocket-Version: 13\r\n\r\n";
 
 /// Serves on a free port for as long as the tests run.
-pub(super) fn bind(server: Server) -> SocketAddr {
+pub(crate) fn bind(server: Server) -> SocketAddr {
     let bound = async_std::task::block_on(server.bind("127.0.0.1:0")).unwrap();
     let addr = bound.local_addr();
     async_std::task::spawn(bound.serve());
@@ -22,7 +22,7 @@ pub(super) fn bind(server: Server) -> SocketAddr {
 }
 
 /// A server with an echo at `/`.
-pub(super) fn echo_server(options: WebSocketOptions) -> Server {
+pub(crate) fn echo_server(options: WebSocketOptions) -> Server {
     let mut server = Server::new();
     server.get("/", move |mut ctx: RequestContext| {
         let options = options.clone();
@@ -36,13 +36,14 @@ pub(super) fn echo_server(options: WebSocketOptions) -> Server {
     server
 }
 
+/// The client's end, of a plain connection or of an encrypted one.
 #[derive(Debug)]
-pub(super) struct Tcp {
-    pub(super) socket: TcpStream,
+pub(crate) struct Tcp<S = TcpStream> {
+    pub(crate) socket: S,
 }
 
 impl Tcp {
-    pub(super) fn connect(addr: SocketAddr) -> Self {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
         let socket = TcpStream::connect_timeout(&addr, WITHIN).unwrap();
         socket.set_read_timeout(Some(WITHIN)).unwrap();
         socket.set_write_timeout(Some(WITHIN)).unwrap();
@@ -51,21 +52,28 @@ impl Tcp {
     }
 
     /// Connects, and opens a WebSocket at `/`.
-    pub(super) fn upgraded(addr: SocketAddr) -> Self {
+    pub(crate) fn upgraded(addr: SocketAddr) -> Self {
         Self::upgraded_at(addr, "/")
     }
 
     /// Connects, and opens a WebSocket at `path`.
-    pub(super) fn upgraded_at(addr: SocketAddr, path: &str) -> Self {
+    pub(crate) fn upgraded_at(addr: SocketAddr, path: &str) -> Self {
         let mut client = Self::connect(addr);
-        client.send(OPENING.replacen('/', path, 1));
-        let head = client.head();
-        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+        client.upgrade(path);
         client
+    }
+}
+
+impl<S: Read + Write> Tcp<S> {
+    /// Opens a WebSocket at `path`.
+    pub(crate) fn upgrade(&mut self, path: &str) {
+        self.send(OPENING.replacen('/', path, 1));
+        let head = self.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     }
 
     /// The head of a response.
-    pub(super) fn head(&mut self) -> String {
+    pub(crate) fn head(&mut self) -> String {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
             head.extend(self.read(1));
@@ -74,35 +82,36 @@ impl Tcp {
     }
 
     /// Sends bytes in one write.
-    pub(super) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.socket.write_all(bytes.as_ref()).unwrap();
+        self.socket.flush().unwrap();
     }
 
-    pub(super) fn read(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
         let mut read = vec![0; len];
         self.socket.read_exact(&mut read).unwrap();
         read
     }
 
-    pub(super) fn expect(&mut self, expected: impl AsRef<[u8]>) {
+    pub(crate) fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
         let read = self.read(expected.len());
         assert!(read == expected, "{} instead of {}", shown(&read), shown(expected));
     }
 
-    pub(super) fn expect_hex(&mut self, expected: &str) {
+    pub(crate) fn expect_hex(&mut self, expected: &str) {
         self.expect(hex(expected));
     }
 
-    /// The server ends the stream, with nothing before.
-    pub(super) fn expect_end(&mut self) {
+    /// The server ends the stream, with nothing before; an encrypted one with a `close_notify`.
+    pub(crate) fn expect_end(&mut self) {
         let mut rest = Vec::new();
         self.socket.read_to_end(&mut rest).unwrap();
         assert!(rest.is_empty(), "{} instead of the end", shown(&rest));
     }
 
     /// The next frame of the server.
-    pub(super) fn frame(&mut self) -> Seen {
+    pub(crate) fn frame(&mut self) -> Seen {
         let mut bytes = Vec::new();
         loop {
             if let Some(seen) = take_frame(&mut &*bytes, false) {

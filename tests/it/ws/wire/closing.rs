@@ -20,6 +20,8 @@ pub(in crate::ws) fn a_close_frame_is_answered_with_its_code_and_the_stream_ends
         let payload = close(code, "");
         cases.push((masked(CLOSE, &payload), plain(CLOSE, &payload), Some(code)));
     }
+    #[cfg(feature = "tls")]
+    super::tls::each_is_closed(cases.iter().map(|(sent, seen, _)| (&**sent, &**seen)));
     for (sent, seen, code) in cases {
         for delivery in Delivery::ALL {
             for by in Drive::BOTH {

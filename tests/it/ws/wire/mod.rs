@@ -1,9 +1,12 @@
-//! What a peer sends and what it sees, whole, byte by byte, and merged with its neighbours.
+//! What a peer sends and what it sees, whole, byte by byte, and merged with its neighbours; through
+//! TLS as well.
 
 pub(super) mod closing;
 pub(super) mod control;
 pub(super) mod data;
 pub(super) mod text;
+#[cfg(feature = "tls")]
+mod tls;
 pub(super) mod violations;
 
 use futures::channel::oneshot;
@@ -45,20 +48,25 @@ fn exchange(what: &'static str, sent: Vec<u8>, seen: Vec<u8>) -> Exchange {
 
 /// Sends each exchange in every way to an echo, and closes.
 fn each_is_answered(options: &WebSocketOptions, exchanges: &[Exchange]) {
+    #[cfg(feature = "tls")]
+    tls::each_is_answered(options, exchanges);
     for Exchange { what, sent, seen } in exchanges {
         for delivery in Delivery::ALL {
             for by in Drive::BOTH {
                 eprintln!("{what}, {delivery:?}, {by:?}: {}", shown(sent));
-                let (hi, echoed) = (masked(TEXT, "Hi"), plain(TEXT, "Hi"));
-                let (sent, seen) = match delivery {
-                    Delivery::Merged => {
-                        ([&hi, &**sent, &hi].concat(), [&echoed, &**seen, &echoed].concat())
-                    }
-                    _ => (sent.clone(), seen.clone()),
-                };
+                let (sent, seen) = merged(delivery, sent, seen);
                 within(is_answered(delivery, by, options, &sent, &seen));
             }
         }
+    }
+}
+
+/// The bytes of an exchange, with a message before and a message after if they are to be merged.
+fn merged(delivery: Delivery, sent: &[u8], seen: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    let (hi, echoed) = (masked(TEXT, "Hi"), plain(TEXT, "Hi"));
+    match delivery {
+        Delivery::Merged => ([&hi, sent, &hi].concat(), [&echoed, seen, &echoed].concat()),
+        _ => (sent.to_vec(), seen.to_vec()),
     }
 }
 
@@ -102,6 +110,10 @@ fn violation(what: impl Into<String>, sent: &str, code: u16) -> Violation {
 /// Sends each violation in every way; it fails the connection with its code and nothing else, and
 /// what came before it is received.
 fn each_fails_the_connection(options: &WebSocketOptions, role: Role, violations: &[Violation]) {
+    #[cfg(feature = "tls")]
+    if role == Role::Server {
+        tls::each_fails_the_connection(options, violations);
+    }
     for violation in violations {
         for delivery in Delivery::ALL {
             for by in Drive::BOTH {

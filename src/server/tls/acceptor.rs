@@ -1,0 +1,130 @@
+//! From a connection that was accepted to one that is encrypted, or to its end.
+
+use std::future::pending;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+
+use async_lock::Semaphore;
+use futures::AsyncReadExt;
+use futures::future::{Either, select};
+use futures_rustls::{LazyConfigAcceptor, rustls};
+
+use super::TlsConfig;
+use crate::http::{self, Addrs, Front, Refusal};
+use crate::runtime::{self, Timer};
+use crate::stream::{Replay, Stream};
+
+/// First byte of a TLS record that belongs to a handshake (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 22;
+
+/// What makes handshakes for a server.
+#[derive(Debug)]
+pub(in crate::server) struct Acceptor {
+    config: TlsConfig,
+    places: Semaphore,
+}
+
+/// Why a connection did not become an encrypted one.
+enum Failure {
+    /// The client is gone, or said something that cannot be answered.
+    Lost(io::Error),
+    /// The client did not say anything for too long, or not all of it.
+    TimedOut,
+    /// The client does not speak TLS.
+    NotEncrypted(Stream),
+    /// No agreement. The client has been sent an alert, which it should be able to read.
+    Refused(io::Error, Stream),
+}
+
+/// Serves one connection until it ends or is upgraded, from its first byte on.
+pub(in crate::server) async fn serve<State: Clone + Send + Sync + 'static>(
+    acceptor: Arc<Acceptor>,
+    front: Arc<Front<State>>,
+    stream: Stream,
+    addrs: Addrs,
+) {
+    // Boxed, so that the room it takes is free while the connection lives.
+    let accepting = Box::pin(acceptor.accept(stream));
+    let outcome = match select(accepting, front.shutting_down()).await {
+        Either::Left((outcome, _)) => outcome,
+        // Nobody new.
+        Either::Right(_) => return,
+    };
+    match outcome {
+        Ok(stream) => front.serve(stream, addrs).await,
+        Err(failure) => failure.say_goodbye(addrs).await,
+    }
+}
+
+impl Acceptor {
+    /// Accepts with `config`, from now on.
+    ///
+    /// # Errors
+    ///
+    /// A limit with which no handshake could succeed.
+    pub(in crate::server) fn new(config: TlsConfig) -> io::Result<Self> {
+        let limits = [
+            ("max_handshakes", config.max_handshakes == 0),
+            (
+                "handshake_timeout",
+                config.handshake_timeout.is_some_and(|timeout| timeout.is_zero()),
+            ),
+        ];
+        if let Some((name, _)) = limits.iter().find(|(_, is_zero)| *is_zero) {
+            let error = format!("{name} is 0, no client could connect");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+        }
+        let places = Semaphore::new(config.max_handshakes);
+        Ok(Self { config, places })
+    }
+
+    async fn accept(&self, stream: Stream) -> Result<Stream, Failure> {
+        let timeout = self.config.handshake_timeout;
+        let overdue = async move {
+            match timeout {
+                Some(timeout) => Timer::at(runtime::after(timeout)).await,
+                None => pending().await,
+            }
+        };
+        match select(pin!(self.handshake(stream)), pin!(overdue)).await {
+            Either::Left((outcome, _)) => outcome,
+            Either::Right(_) => Err(Failure::TimedOut),
+        }
+    }
+
+    async fn handshake(&self, mut stream: Stream) -> Result<Stream, Failure> {
+        let mut first = [0];
+        stream.read_exact(&mut first).await.map_err(Failure::Lost)?;
+        let [first] = first;
+        if first != HANDSHAKE {
+            return Err(Failure::NotEncrypted(stream));
+        }
+        let hello = LazyConfigAcceptor::new(
+            rustls::server::Acceptor::default(),
+            Replay::new(first, stream),
+        );
+        let hello = hello.await.map_err(Failure::Lost)?;
+        let _place = self.places.acquire().await;
+        let rest = hello.into_stream(self.config.current()).into_fallible();
+        let refused = |(error, replay): (_, Replay)| Failure::Refused(error, replay.into_stream());
+        Ok(Stream::Tls(Box::new(rest.await.map_err(refused)?)))
+    }
+}
+
+impl Failure {
+    async fn say_goodbye(self, addrs: Addrs) {
+        match self {
+            Self::Lost(error) => log::debug!("TLS handshake with {addrs} failed: {error}"),
+            Self::TimedOut => log::debug!("TLS handshake with {addrs} took too long"),
+            Self::NotEncrypted(stream) => {
+                log::debug!("{addrs} does not speak TLS");
+                http::close(stream, Some(Refusal::NotEncrypted)).await;
+            }
+            Self::Refused(error, stream) => {
+                log::debug!("TLS handshake with {addrs} failed: {error}");
+                http::close(stream, None).await;
+            }
+        }
+    }
+}

@@ -1,0 +1,268 @@
+//! With which certificate the server answers, and which it asks for.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use futures_rustls::rustls::crypto::{CryptoProvider, ring};
+use futures_rustls::rustls::server::danger::ClientCertVerifier;
+use futures_rustls::rustls::server::{ServerConfig, WebPkiClientVerifier};
+use futures_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
+use futures_rustls::rustls::{Error, InconsistentKeys, RootCertStore};
+
+use super::TlsError;
+use super::pem::Pem;
+
+/// The certificate of a server, and how it speaks TLS: versions 1.2 and 1.3, `http/1.1` in ALPN.
+///
+/// Clones share the certificate, so that one of them can [`reload`](Self::reload) it for a server
+/// that runs.
+///
+/// ```no_run
+/// use tidewire::{RequestContext, Server, TlsConfig};
+///
+/// # async fn run() -> tidewire::Result<()> {
+/// let mut server = Server::new();
+/// server.get("/ping", |_ctx: RequestContext| async { Ok("pong") });
+/// server.tls(TlsConfig::from_pem_files("fullchain.pem", "privkey.pem")?);
+/// server.listen("0.0.0.0:443").await
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TlsConfig {
+    shared: Arc<Shared>,
+    pub(super) handshake_timeout: Option<Duration>,
+    pub(super) max_handshakes: usize,
+}
+
+struct Shared {
+    /// What connections are accepted with from now on.
+    current: RwLock<Arc<ServerConfig>>,
+    /// What it was made of; `None` if rustls made it.
+    material: Option<Material>,
+}
+
+#[derive(Clone, Debug)]
+struct Material {
+    chain: Pem,
+    key: Pem,
+    clients: Option<(ClientCertificates, Pem)>,
+}
+
+/// What becomes of a client that shows no certificate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum ClientCertificates {
+    /// It is served, and `RequestContext::peer_certificates` is empty.
+    Optional,
+    /// Its handshake fails.
+    Required,
+}
+
+impl TlsConfig {
+    /// Reads a certificate chain, the server's own certificate first, and its private key.
+    ///
+    /// Both may be in one file. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if a file cannot be read or does not hold what it should, or if the key is not
+    /// that of the certificate.
+    pub fn from_pem_files(
+        chain: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, TlsError> {
+        let (chain, key) = (Pem::File(chain.into()), Pem::File(key.into()));
+        Self::from_material(Material { chain, key, clients: None })
+    }
+
+    /// As [`from_pem_files`](Self::from_pem_files), with the contents of the files.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if they do not hold what they should.
+    pub fn from_pem(chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, TlsError> {
+        let chain = Pem::Text("certificate", chain.as_ref().into());
+        let key = Pem::Text("private key", key.as_ref().into());
+        Self::from_material(Material { chain, key, clients: None })
+    }
+
+    /// Takes a ready configuration as it is, for everything that rustls can do and this type cannot.
+    ///
+    /// The server speaks HTTP/1.1, so its `alpn_protocols` should be `http/1.1` or nothing.
+    #[must_use]
+    pub fn from_rustls(config: Arc<ServerConfig>) -> Self {
+        Self::new(config, None)
+    }
+
+    fn from_material(material: Material) -> Result<Self, TlsError> {
+        Ok(Self::new(Arc::new(material.assemble()?), Some(material)))
+    }
+
+    fn new(current: Arc<ServerConfig>, material: Option<Material>) -> Self {
+        Self {
+            shared: Arc::new(Shared { current: RwLock::new(current), material }),
+            handshake_timeout: Some(Duration::from_secs(10)),
+            max_handshakes: 256,
+        }
+    }
+
+    /// Asks clients for a certificate that was issued by one of `roots`, in PEM (mutual TLS).
+    ///
+    /// Handlers see it as `RequestContext::peer_certificates`. Clones made before do not change.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if `roots` holds no certificate, or one that cannot be used; and
+    /// [`TlsError::Ready`] after [`from_rustls`](Self::from_rustls).
+    pub fn client_certificates(
+        self,
+        mode: ClientCertificates,
+        roots: impl AsRef<[u8]>,
+    ) -> Result<Self, TlsError> {
+        let roots = Pem::Text("client certificates' roots", roots.as_ref().into());
+        self.with_clients(mode, roots)
+    }
+
+    /// As [`client_certificates`](Self::client_certificates), with a file, which
+    /// [`reload`](Self::reload) reads again.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`client_certificates`](Self::client_certificates), and if it cannot be read.
+    pub fn client_certificates_file(
+        self,
+        mode: ClientCertificates,
+        roots: impl AsRef<Path>,
+    ) -> Result<Self, TlsError> {
+        let roots = Pem::File(roots.as_ref().to_owned());
+        self.with_clients(mode, roots)
+    }
+
+    fn with_clients(self, mode: ClientCertificates, roots: Pem) -> Result<Self, TlsError> {
+        let mut material = self.shared.material.clone().ok_or(TlsError::Ready)?;
+        material.clients = Some((mode, roots));
+        Ok(Self { shared: Self::from_material(material)?.shared, ..self })
+    }
+
+    /// Longest time from a new connection to the end of its handshake, after which it is dropped.
+    /// Default: 10 s. `None` waits for ever.
+    #[must_use]
+    pub fn handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.handshake_timeout = timeout.into();
+        self
+    }
+
+    /// Most handshakes at a time. Default: 256. The others wait, within their
+    /// [`handshake_timeout`](Self::handshake_timeout).
+    ///
+    /// A connection counts from its whole `ClientHello` on: silence takes nobody's place.
+    #[must_use]
+    pub fn max_handshakes(mut self, max: usize) -> Self {
+        self.max_handshakes = max;
+        self
+    }
+
+    /// Reads the files again. Connections that are accepted from now on, by whichever server has a
+    /// clone of this, see the new certificate; sessions of before cannot be resumed.
+    ///
+    /// Blocks for as long as that takes. A configuration that was not made from files stays as it
+    /// is; [`replace`](Self::replace) changes it.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`from_pem_files`](Self::from_pem_files). The old certificate then stays in use.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        if let Some(material) = &self.shared.material {
+            self.shared.set(Arc::new(material.assemble()?));
+        }
+        Ok(())
+    }
+
+    /// Goes on with the certificate, and the client verifier, that `other` has now.
+    pub fn replace(&self, other: &Self) {
+        self.shared.set(other.current());
+    }
+
+    /// What a connection is accepted with.
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.shared.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Without keys.
+impl fmt::Debug for TlsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsConfig")
+            .field("material", &self.shared.material)
+            .field("handshake_timeout", &self.handshake_timeout)
+            .field("max_handshakes", &self.max_handshakes)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    fn set(&self, config: Arc<ServerConfig>) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+    }
+}
+
+impl Material {
+    fn assemble(&self) -> Result<ServerConfig, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let certified = self.certified_key(&provider)?;
+        let clients = self.client_verifier(&provider)?;
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Rustls)?
+            .with_client_cert_verifier(clients)
+            .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // Sessions are kept by their clients: a server has many, and they come back all at once.
+        config.ticketer = ring::Ticketer::new().map_err(TlsError::Rustls)?;
+        Ok(config)
+    }
+
+    fn certified_key(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+        let chain = self.chain.certificates()?;
+        let key = provider
+            .key_provider
+            .load_private_key(self.key.private_key()?)
+            .map_err(|error| refused(&self.key, &error))?;
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            // A key that does not tell is found out by the first handshake.
+            Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+            Err(Error::InconsistentKeys(_)) => {
+                let (certificate, key) = (self.chain.to_string(), self.key.to_string());
+                Err(TlsError::KeyMismatch { certificate, key })
+            }
+            Err(error) => Err(refused(&self.chain, &error)),
+        }
+    }
+
+    fn client_verifier(
+        &self,
+        provider: &Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+        let Some((mode, pem)) = &self.clients else {
+            return Ok(WebPkiClientVerifier::no_client_auth());
+        };
+        let mut roots = RootCertStore::empty();
+        for root in pem.certificates()? {
+            roots.add(root).map_err(|error| refused(pem, &error))?;
+        }
+        let roots = Arc::new(roots);
+        let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+        let builder = match mode {
+            ClientCertificates::Optional => builder.allow_unauthenticated(),
+            ClientCertificates::Required => builder,
+        };
+        builder.build().map_err(|error| refused(pem, &error))
+    }
+}
+
+fn refused(pem: &Pem, error: &dyn fmt::Display) -> TlsError {
+    TlsError::Refused { origin: pem.to_string(), reason: error.to_string() }
+}

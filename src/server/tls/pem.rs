@@ -1,0 +1,84 @@
+//! Certificates and keys in their textual encoding ([RFC 7468]).
+//!
+//! [RFC 7468]: https://www.rfc-editor.org/rfc/rfc7468
+
+use std::borrow::Cow;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_rustls::pki_types::pem::{self, PemObject};
+use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::TlsError;
+
+/// Where PEM text comes from, each time it is asked for.
+#[derive(Clone)]
+pub(super) enum Pem {
+    File(PathBuf),
+    /// Text of the caller, and what it should hold.
+    Text(&'static str, Arc<[u8]>),
+}
+
+impl Pem {
+    /// All certificates, in order; at least one.
+    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let text = self.read()?;
+        let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
+        match certificates.map_err(|error| self.invalid(&error))? {
+            none if none.is_empty() => {
+                Err(TlsError::CertificateMissing { origin: self.to_string() })
+            }
+            certificates => Ok(certificates),
+        }
+    }
+
+    /// The first private key: PKCS #8, PKCS #1 or SEC 1.
+    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        let text = self.read()?;
+        PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
+            _ if is_encrypted(&text) => TlsError::KeyEncrypted { origin: self.to_string() },
+            pem::Error::NoItemsFound => TlsError::KeyMissing { origin: self.to_string() },
+            error => self.invalid(&error),
+        })
+    }
+
+    fn read(&self) -> Result<Cow<'_, [u8]>, TlsError> {
+        match self {
+            Self::File(path) => match fs::read(path) {
+                Ok(text) => Ok(text.into()),
+                Err(error) => {
+                    Err(TlsError::Unreadable { path: path.clone(), error: Arc::new(error) })
+                }
+            },
+            Self::Text(_, text) => Ok((&**text).into()),
+        }
+    }
+
+    fn invalid(&self, error: &pem::Error) -> TlsError {
+        TlsError::InvalidPem { origin: self.to_string(), reason: error.to_string() }
+    }
+}
+
+impl fmt::Display for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Text(what, _) => write!(f, "the PEM text of the {what}"),
+        }
+    }
+}
+
+/// Without the text, which may be a private key.
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Does a key ask for a passphrase, in the form of PKCS #8 (RFC 7468 §11) or of RFC 1421?
+fn is_encrypted(text: &[u8]) -> bool {
+    const MARKS: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
+    MARKS.iter().any(|mark| text.windows(mark.len()).any(|part| part == *mark))
+}

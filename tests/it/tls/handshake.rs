@@ -1,0 +1,238 @@
+//! The handshake: who gets through, and what becomes of those who do not.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tidewire::rustls::pki_types::ServerName;
+use tidewire::rustls::version::{TLS12, TLS13};
+use tidewire::rustls::{
+    AlertDescription, ClientConfig, ClientConnection, Error, ProtocolVersion, RootCertStore,
+};
+use tidewire::{TlsConfig, WebSocketOptions};
+
+use super::{
+    authority, body, connect, connect_with, encrypted_echo, mirror, server_config, trusting,
+};
+use crate::ws::frames::{CLOSE, TEXT, close, masked};
+use crate::ws::tcp::{Tcp, bind};
+
+/// A deadline that a test waits for.
+const SHORT: Duration = Duration::from_millis(300);
+
+/// What a client sends first, whole.
+fn client_hello() -> Vec<u8> {
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut client = ClientConnection::new(Arc::new(trusting()), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+fn is_served(addr: SocketAddr) {
+    assert_eq!(body(&mut connect(addr)).unwrap(), "https://localhost/ true []");
+}
+
+/// Waits for the end of a connection, and how long that took.
+fn time_to_end(client: &mut Tcp, since: Instant) -> Duration {
+    let mut rest = Vec::new();
+    match client.socket.read_to_end(&mut rest) {
+        Ok(_) => {}
+        Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
+    }
+    since.elapsed()
+}
+
+#[test]
+fn https_is_served_and_the_handler_knows() {
+    is_served(bind(mirror(server_config())));
+}
+
+#[test]
+fn wss_echoes_and_closes_with_a_close_notify() {
+    let mut client = connect(bind(encrypted_echo(WebSocketOptions::default())));
+    client.upgrade("/");
+    client.send(masked(TEXT, "Hello"));
+    client.expect_hex("81 05 48656c6c6f");
+    client.send(masked(CLOSE, close(1000, "")));
+    client.expect_hex("88 02 03e8");
+    client.expect_end();
+}
+
+#[test]
+fn versions_1_2_and_1_3_are_spoken() {
+    let addr = bind(mirror(server_config()));
+    let mut roots = RootCertStore::empty();
+    roots.add(authority().0.der().clone()).unwrap();
+    for (version, spoken) in
+        [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)]
+    {
+        let provider = Arc::new(tidewire::rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider);
+        let builder = builder.with_protocol_versions(&[version]).unwrap();
+        let config = builder.with_root_certificates(roots.clone()).with_no_client_auth();
+        let mut client = connect_with(addr, config).unwrap();
+        assert_eq!(client.socket.conn.protocol_version(), Some(spoken));
+        assert_eq!(body(&mut client).unwrap(), "https://localhost/ true []");
+    }
+}
+
+#[test]
+fn alpn_agrees_on_http_1_1_and_refuses_clients_of_other_protocols_only() {
+    let addr = bind(mirror(server_config()));
+    let offering = |protocols: &[&[u8]]| {
+        let mut config = trusting();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        connect_with(addr, config)
+    };
+    let agreed = |client: &super::Client| client.socket.conn.alpn_protocol().map(<[u8]>::to_vec);
+    assert_eq!(agreed(&offering(&[]).unwrap()), None);
+    assert_eq!(agreed(&offering(&[b"h2", b"http/1.1"]).unwrap()), Some(b"http/1.1".to_vec()));
+
+    let refused = offering(&[b"h2"]).unwrap_err();
+    let error = refused.get_ref().unwrap().downcast_ref::<Error>().unwrap();
+    assert_eq!(*error, Error::AlertReceived(AlertDescription::NoApplicationProtocol));
+}
+
+#[test]
+fn a_session_is_resumed_without_a_certificate() {
+    use tidewire::rustls::HandshakeKind;
+    let addr = bind(mirror(server_config()));
+    let config = Arc::new(trusting());
+    for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
+        let mut client = connect_with(addr, Arc::clone(&config)).unwrap();
+        assert_eq!(client.socket.conn.handshake_kind(), Some(kind));
+        body(&mut client).unwrap();
+    }
+}
+
+#[test]
+fn a_client_that_does_not_speak_tls_is_told_so_in_plain_text() {
+    let addr = bind(mirror(server_config()));
+    for request in ["GET / HTTP/1.1\r\nHost: x\r\n\r\n", "G", &"POST / HTTP/1.1\r\n".repeat(5_000)]
+    {
+        let mut client = Tcp::connect(addr);
+        client.send(request);
+        let mut answer = String::new();
+        client.socket.read_to_string(&mut answer).unwrap();
+        assert_eq!(
+            answer,
+            "HTTP/1.1 400 Bad Request\r\nconnection: close\r\n\
+             content-type: text/plain; charset=utf-8\r\ncontent-length: 45\r\n\r\n\
+             this port speaks TLS: use https:// or wss://\n"
+        );
+    }
+}
+
+#[test]
+fn clients_that_stop_in_the_middle_of_a_handshake_are_dropped_at_the_deadline() {
+    let addr = bind(mirror(server_config().handshake_timeout(SHORT)));
+    let hello = client_hello();
+    for sent in [&[][..], &hello[..1], &hello[..hello.len() / 2], &hello] {
+        let begin = Instant::now();
+        let mut client = Tcp::connect(addr);
+        client.send(sent);
+        let time = time_to_end(&mut client, begin);
+        assert!(time >= SHORT, "{} bytes: {time:?}", sent.len());
+    }
+    is_served(addr);
+}
+
+#[test]
+fn two_hundred_clients_that_never_say_hello_take_nobodys_place() {
+    let addr = bind(mirror(server_config().max_handshakes(1)));
+    let hello = client_hello();
+    let stuck: Vec<_> = (0..200)
+        .map(|number| {
+            let mut client = Tcp::connect(addr);
+            client.send(&hello[..number % (hello.len() - 1)]);
+            client
+        })
+        .collect();
+    is_served(addr);
+    drop(stuck);
+}
+
+#[test]
+fn a_handshake_beyond_the_limit_waits_for_a_place() {
+    let addr = bind(mirror(server_config().max_handshakes(1).handshake_timeout(SHORT)));
+    let mut first = Tcp::connect(addr);
+    first.send(client_hello());
+    // The answer of the server: it is in the handshake.
+    first.read(1);
+    first.socket.set_nonblocking(true).unwrap();
+    // The second has a deadline of its own, and may be too early once or twice.
+    let mut attempts =
+        (0..20).map(|_| connect_with(addr, trusting()).and_then(|mut c| body(&mut c)));
+    let answer = attempts.find_map(Result::ok).unwrap();
+    let end = std::iter::from_fn(|| match first.socket.read(&mut [0; 4096]) {
+        Ok(0) => None,
+        Ok(len) => Some(Ok(len)),
+        Err(error) => Some(Err(error.kind())),
+    })
+    .find_map(Result::err);
+    // It was dropped before the second had its place, so no read finds the connection alive.
+    assert_ne!(end, Some(ErrorKind::WouldBlock));
+    assert_eq!(answer, "https://localhost/ true []");
+}
+
+#[test]
+fn limits_of_nothing_are_refused_at_the_start() {
+    for (config, message) in [
+        (server_config().max_handshakes(0), "max_handshakes is 0, no client could connect"),
+        (
+            server_config().handshake_timeout(Duration::ZERO),
+            "handshake_timeout is 0, no client could connect",
+        ),
+    ] {
+        let bound = async_std::task::block_on(mirror(config).bind("127.0.0.1:0"));
+        assert_eq!(bound.unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn bytes_that_only_look_like_a_handshake_are_answered_with_an_alert() {
+    let mut client = Tcp::connect(bind(mirror(server_config())));
+    // A ClientHello of no bytes.
+    client.send(b"\x16\x03\x01\x00\x04\x01\x00\x00\x00");
+    // A fatal decode_error (RFC 8446 §6.2).
+    client.expect(b"\x15\x03\x03\x00\x02\x02\x32");
+    client.expect_end();
+}
+
+#[test]
+fn an_alert_can_be_read_although_the_client_sends_on() {
+    let mut config = trusting();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
+    let mut sent = Vec::new();
+    connection.write_tls(&mut sent).unwrap();
+    // Bytes that nobody will read would turn the alert into a reset.
+    sent.extend(vec![0; 50_000]);
+    let mut socket: TcpStream = Tcp::connect(bind(mirror(server_config()))).socket;
+    socket.write_all(&sent).unwrap();
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).unwrap();
+    // The last record is encrypted, and as long as an alert with its type and tag (RFC 8446 §5.2).
+    let (_, alert) = answer.split_at(answer.len() - 24);
+    assert!(alert.starts_with(b"\x17\x03\x03\x00\x13"), "{answer:02x?}");
+}
+
+#[test]
+fn a_ready_configuration_is_used_as_it_is() {
+    use tidewire::rustls::ServerConfig;
+    use tidewire::rustls::pki_types::PrivateKeyDer;
+    use tidewire::rustls::pki_types::pem::PemObject;
+    let identity = authority().issue("localhost");
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let provider = Arc::new(tidewire::rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider);
+    let builder = builder.with_protocol_versions(&[&TLS12]).unwrap().with_no_client_auth();
+    let config = builder.with_single_cert(vec![identity.der()], key).unwrap();
+    let mut client =
+        connect_with(bind(mirror(TlsConfig::from_rustls(Arc::new(config)))), trusting()).unwrap();
+    assert_eq!(client.socket.conn.protocol_version(), Some(ProtocolVersion::TLSv1_2));
+    assert_eq!(body(&mut client).unwrap(), "https://localhost/ true []");
+}
