@@ -13,10 +13,11 @@ pub(crate) async fn serve<State>(server: Server<State>) -> tidewire::Result<()>
 where
     State: Clone + Send + Sync + 'static,
 {
-    let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
+    let (scheme, port) = if server.is_secure() { ("https", 8443) } else { ("http", 8080) };
+    let addr = std::env::args().nth(1).unwrap_or_else(|| format!("127.0.0.1:{port}"));
     let signals = Signals::new([Signal::Int, Signal::Term])?;
     let bound = server.bind(addr.as_str()).await?;
-    println!("listening on http://{}", bound.local_addr());
+    println!("listening on {scheme}://{}", bound.local_addr());
     task::spawn(shut_down(bound.handle(), signals));
     bound.serve().await
 }

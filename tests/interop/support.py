@@ -18,8 +18,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 class Example:
     """A release build of `examples/NAME.rs`, serving on 127.0.0.1 at a port of its own choice."""
 
-    def __init__(self, name):
-        self.name = name
+    def __init__(self, name, *arguments, scheme="http"):
+        self.name, self.arguments, self.scheme = name, arguments, scheme
         self.lines = []
 
     def __enter__(self):
@@ -27,7 +27,7 @@ class Example:
         if not binary.exists():
             sys.exit(f"{binary} is missing: cargo build --release --examples")
         self.process = subprocess.Popen(
-            [binary, "127.0.0.1:0"],
+            [binary, "127.0.0.1:0", *self.arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )
         first = queue.Queue()
@@ -36,10 +36,11 @@ class Example:
             line = first.get(timeout=10)
         except queue.Empty:
             line = "nothing within 10 s"
-        if not line.startswith("listening on http://127.0.0.1:"):
+        listening = f"listening on {self.scheme}://"
+        if not line.startswith(f"{listening}127.0.0.1:"):
             self.process.kill()
             sys.exit(f"{self.name}: the first line should tell the address, but was: {line}")
-        self.addr = line.removeprefix("listening on http://").strip()
+        self.addr = line.removeprefix(listening).strip()
         return self
 
     def _read(self, first):

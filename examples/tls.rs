@@ -1,0 +1,54 @@
+//! `https` and `wss`: an echo behind a certificate.
+//!
+//! ```text
+//! cargo run --release --example tls
+//! cargo run --release --example tls 0.0.0.0:8443 fullchain.pem privkey.pem
+//! curl --insecure https://127.0.0.1:8443/
+//! ```
+//!
+//! Without files it makes a certificate for `localhost` and signs it itself, in memory.
+
+mod support;
+
+use tide::{Body, http::mime};
+use tidewire::{RequestContext, Server, TlsConfig, WebSocketOptions};
+
+const PAGE: &str = "<!doctype html><title>tidewire</title>\
+    <h1>HTTPS and WSS, one port</h1><p>The socket is at <code>/ws</code>.</p>";
+
+#[async_std::main]
+async fn main() -> tide::Result<()> {
+    let mut server = Server::new();
+    server.get("/", page);
+    server.get("/ws", echo);
+    server.tls(certificate()?);
+    Ok(support::serve(server).await?)
+}
+
+/// From the files that were named, or made up.
+fn certificate() -> tide::Result<TlsConfig> {
+    let mut files = std::env::args().skip(2);
+    if let (Some(chain), Some(key)) = (files.next(), files.next()) {
+        return Ok(TlsConfig::from_pem_files(chain, key)?);
+    }
+    let names = ["localhost", "127.0.0.1", "::1"].map(String::from);
+    let made = rcgen::generate_simple_self_signed(names)?;
+    Ok(TlsConfig::from_pem(made.cert.pem(), made.signing_key.serialize_pem())?)
+}
+
+async fn page(_ctx: RequestContext) -> tide::Result<Body> {
+    let mut page = Body::from(PAGE);
+    page.set_mime(mime::HTML);
+    Ok(page)
+}
+
+async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    while let Some(message) = ws.recv().await? {
+        match message.as_text() {
+            Some(text) => ws.send_text(format!("Echo: {text}")).await?,
+            None => ws.send(message).await?,
+        }
+    }
+    Ok(())
+}
