@@ -11,7 +11,7 @@
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deflation`, `inflation` | compression of what is sent; of what is received |
 //! | `deadlines`, `stats` | limits on time; counters, and how it ended |
-//! | `scratch`, `codecs`, `masking` | buffers, codecs and masking keys that belong to a thread |
+//! | `scratch`, `codecs`, `random` | buffers, codecs and random numbers that belong to a thread |
 
 mod batch;
 mod codecs;
@@ -20,9 +20,9 @@ mod deadlines;
 mod deflation;
 mod inbox;
 mod inflation;
-mod masking;
 mod outbox;
 mod queue;
+mod random;
 mod scratch;
 mod shared;
 mod sink;

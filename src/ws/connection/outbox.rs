@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures::io::AsyncWrite;
 
-use super::{masking, scratch};
+use super::{random, scratch};
 use crate::stream::Stream;
 use crate::ws::proto::{Frame, FrameHeader, OpCode, Role, apply_mask};
 
@@ -82,7 +82,7 @@ impl Outbox {
         if self.role == Role::Server && frame.payload().len() >= SHARE_FROM {
             return false;
         }
-        let mask = (self.role == Role::Client).then(masking::key);
+        let mask = (self.role == Role::Client).then(random::bytes);
         self.push_header(frame, mask);
         let start = self.buf.len();
         frame.append_payload_to(&mut self.buf);

@@ -1,0 +1,38 @@
+//! Random numbers that nobody can predict, from the operating system's generator: masking keys
+//! ([RFC 6455 §5.3]), and what else is to be different each time.
+//!
+//! [RFC 6455 §5.3]: https://www.rfc-editor.org/rfc/rfc6455#section-5.3
+
+use std::cell::RefCell;
+use std::hash::{BuildHasher, RandomState};
+
+/// Random bytes fetched at once: one system call for 256 masking keys.
+const POOL: usize = 1 << 10;
+
+thread_local! {
+    static UNUSED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A few bytes, at most as many as are fetched at once.
+pub(super) fn bytes<const N: usize>() -> [u8; N] {
+    UNUSED.with_borrow_mut(|pool| {
+        if pool.len() < N {
+            pool.resize(POOL, 0);
+            if let Err(error) = getrandom::fill(pool) {
+                log::error!("no random numbers from the operating system: {error}");
+                fill_from_hashes(pool);
+            }
+        }
+        let bytes = pool.last_chunk::<N>().copied().unwrap_or([0; N]);
+        pool.truncate(pool.len().saturating_sub(N));
+        bytes
+    })
+}
+
+/// The standard library's hash keys, which were random when the process began.
+fn fill_from_hashes(pool: &mut [u8]) {
+    let keys = RandomState::new();
+    for (number, bytes) in pool.chunks_exact_mut(8).enumerate() {
+        bytes.copy_from_slice(&keys.hash_one(number).to_ne_bytes());
+    }
+}
