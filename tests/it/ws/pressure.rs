@@ -1,15 +1,21 @@
 //! Peers that do not read, do not answer, or stop in the middle.
 
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_std::task;
 use futures::channel::oneshot;
 use futures::future::pending;
-use tidewire::{Error, Result, Role, Timeout, WebSocketOptions};
+use futures::io::{AsyncRead, AsyncWrite};
+use tidewire::{Error, Result, Role, Timeout, WebSocket, WebSocketOptions};
 
 use super::frames::{BINARY, CLOSE, FIN, PING, TEXT, close, masked, plain};
-use super::peer::{Drive, Peer, collect, drive, patience, serve, serve_over, within};
-use super::pipe::{Knobs, Stutter, pipe};
+use super::peer::{Drive, Peer, collect, drive, echo, patience, serve, serve_over, within};
+use super::pipe::{End, Knobs, Stutter, pipe};
 
 /// A limit that is meant to be exceeded.
 const SOON: Duration = Duration::from_millis(100);
@@ -149,6 +155,58 @@ pub(super) fn a_message_that_is_not_finished_in_time_fails_the_connection_with_1
 }
 
 #[test]
+fn failing_a_peer_that_reads_nothing_leaves_the_thread_alone() {
+    within(async {
+        let (stream, end) = pipe(STUCK);
+        let (tries, options) =
+            (Arc::default(), options().message_timeout(SOON).close_timeout(3 * SOON));
+        let stream = Tried { stream, tries: Arc::clone(&tries) };
+        let running =
+            task::spawn(WebSocket::run(stream, [].as_slice(), Role::Server, &options, echo));
+        let mut peer = Peer { end };
+        peer.send(masked(TEXT & !FIN, "a")).await;
+        running.await;
+        let tries = tries.load(Ordering::Relaxed);
+        assert!(tries < 50, "{tries} attempts to write to a peer that takes nothing");
+    });
+}
+
+/// A stream that counts how often somebody tries to write.
+struct Tried {
+    stream: End,
+    tries: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Tried {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tried {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.tries.fetch_add(1, Ordering::Relaxed);
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+#[test]
 fn pings_do_not_give_an_unfinished_message_more_time() {
     within(async {
         let mut peer =
@@ -232,13 +290,8 @@ fn a_handler_that_does_not_receive_delays_the_answer_to_a_close_frame_for_the_cl
 fn a_peer_that_never_ends_the_stream_does_not_hold_the_connection() {
     within(async {
         let (stream, end) = pipe(WIDE);
-        let running = drive(
-            Drive::Task,
-            stream,
-            Role::Server,
-            &options().close_timeout(SOON),
-            super::peer::echo,
-        );
+        let running =
+            drive(Drive::Task, stream, Role::Server, &options().close_timeout(SOON), echo);
         let mut peer = Peer { end };
         peer.send(masked(CLOSE, "")).await;
         running.await;

@@ -139,7 +139,7 @@ impl Core {
 
     pub(super) fn check_deadlines(&mut self, cx: &mut Context<'_>) {
         match self.settings.message_timeout {
-            Some(timeout) if self.decoder.is_inside_message() && self.is_reading() => {
+            Some(timeout) if self.is_waiting_for_message() => {
                 self.deadlines.start_message(self.stats.messages_in, timeout);
             }
             _ => self.deadlines.stop_message(),
@@ -158,6 +158,11 @@ impl Core {
         }
         // What follows from it happens in the next turn.
         cx.waker().wake_by_ref();
+    }
+
+    /// Is the rest of a message to come? Not if the connection has failed over it.
+    fn is_waiting_for_message(&self) -> bool {
+        self.decoder.is_inside_message() && self.is_reading() && self.end.is_none()
     }
 
     /// Does a close frame of the peer wait for the messages before it?
