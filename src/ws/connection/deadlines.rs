@@ -3,12 +3,11 @@
 //! A timer costs system calls, so there is none while nothing is late: it is made when a
 //! connection parks with a message, a write or a close unfinished, and left alone when that ends.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::task::Context;
 use std::time::{Duration, Instant};
 
-use crate::runtime::{self, Timer};
+use super::alarm::Alarm;
+use crate::runtime;
 
 /// What must not take longer than it may.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,7 +29,7 @@ pub(super) struct Deadlines {
     message: Option<(u64, Instant)>,
     send: Option<Instant>,
     close: Option<(Deadline, Instant)>,
-    timer: Option<Box<(Timer, Instant)>>,
+    alarm: Option<Box<Alarm>>,
 }
 
 impl Deadlines {
@@ -64,20 +63,13 @@ impl Deadlines {
     }
 
     /// What is too late; if nothing is, `cx` is woken when something may be.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Option<Deadline> {
+    pub(super) fn poll(&mut self, cx: &Context<'_>) -> Option<Deadline> {
         loop {
             let (deadline, at) = self.next()?;
-            let (timer, armed) =
-                &mut **self.timer.get_or_insert_with(|| Box::new((Timer::at(at), at)));
-            // A timer that fires too early is cheaper than one that is moved for every message.
-            if *armed > at {
-                timer.set_at(at);
-                *armed = at;
-            }
-            if Pin::new(timer).poll(cx).is_pending() {
+            let alarm = self.alarm.get_or_insert_with(|| Box::new(Alarm::new(at, cx)));
+            if !alarm.has_gone_off(at) {
                 return None;
             }
-            self.timer = None;
             if Instant::now() >= at {
                 return Some(deadline);
             }

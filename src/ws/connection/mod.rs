@@ -10,9 +10,11 @@
 //! | `queue`, `turn` | how a frame is sent, and how without the lock |
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deflation`, `inflation` | compression of what is sent; of what is received |
-//! | `deadlines`, `stats` | limits on time; counters, and how it ended |
+//! | `deadlines`, `alarm` | limits on time, and the timer for them |
+//! | `stats` | counters, and how it ended |
 //! | `scratch`, `codecs`, `random` | buffers, codecs and random numbers that belong to a thread |
 
+mod alarm;
 mod batch;
 mod codecs;
 mod core;
