@@ -40,11 +40,37 @@ pub(super) struct Outbox {
 }
 
 /// What was queued since somebody last asked.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counts {
     pub(super) frames: u64,
     pub(super) messages: u64,
     pub(super) payload_bytes: u64,
+    pub(super) compressed: u64,
+    pub(super) pings: u64,
+    pub(super) pongs: u64,
+}
+
+impl Counts {
+    const NONE: Self =
+        Self { frames: 0, messages: 0, payload_bytes: 0, compressed: 0, pings: 0, pongs: 0 };
+
+    /// Counts a control frame.
+    #[cold]
+    fn add_control(&mut self, opcode: OpCode) {
+        self.pings += u64::from(opcode == OpCode::Ping);
+        self.pongs += u64::from(opcode == OpCode::Pong);
+    }
+
+    /// Counts what `other` has, and empties it.
+    fn append(&mut self, other: &mut Self) {
+        self.frames += other.frames;
+        self.messages += other.messages;
+        self.payload_bytes += other.payload_bytes;
+        self.compressed += other.compressed;
+        self.pings += other.pings;
+        self.pongs += other.pongs;
+        *other = Self::NONE;
+    }
 }
 
 impl Outbox {
@@ -57,7 +83,7 @@ impl Outbox {
             len: 0,
             total: 0,
             is_dirty: false,
-            counts: Counts { frames: 0, messages: 0, payload_bytes: 0 },
+            counts: Counts::NONE,
         }
     }
 
@@ -113,15 +139,17 @@ impl Outbox {
         if opcode.is_data() {
             self.counts.messages += u64::from(fin);
             self.counts.payload_bytes += frame.plain_len();
+            if rsv1 {
+                self.counts.compressed += 1;
+            }
+        } else {
+            self.counts.add_control(opcode);
         }
     }
 
     /// Queues everything that `staged` holds, and leaves it empty.
     pub(super) fn append(&mut self, staged: &mut Self) {
-        self.counts.frames += staged.counts.frames;
-        self.counts.messages += staged.counts.messages;
-        self.counts.payload_bytes += staged.counts.payload_bytes;
-        staged.counts = Counts::default();
+        self.counts.append(&mut staged.counts);
         self.total += staged.total;
         staged.total = 0;
         if self.len == 0 {

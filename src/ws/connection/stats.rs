@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::outbox::Counts;
 use crate::ws::proto::{CloseCode, CloseFrame, State};
 
 /// Counters of one connection, since it was opened.
@@ -12,6 +13,10 @@ pub struct Stats {
     pub messages_in: u64,
     /// Messages queued, by `send` or as the last frame of `send_frame`.
     pub messages_out: u64,
+    /// Messages among those received that were compressed (RFC 7692).
+    pub compressed_in: u64,
+    /// Messages among those queued that are compressed; one in fragments counts from the first on.
+    pub compressed_out: u64,
     /// Frames received, control frames included.
     pub frames_in: u64,
     /// Frames queued, control frames included.
@@ -27,26 +32,63 @@ pub struct Stats {
     pub wire_bytes_out: u64,
     /// Pings received.
     pub pings_in: u64,
+    /// Pings queued.
+    pub pings_out: u64,
     /// Pongs received, asked for or not.
     pub pongs_in: u64,
+    /// Pongs queued, asked for or not.
+    pub pongs_out: u64,
     /// When the connection was opened.
     pub since: Instant,
 }
 
-impl Stats {
+/// What a connection counts itself; frames on their way out are counted by its `Outbox`.
+#[derive(Debug)]
+pub(super) struct Tally {
+    pub(super) messages_in: u64,
+    pub(super) compressed_in: u64,
+    pub(super) frames_in: u64,
+    pub(super) payload_bytes_in: u64,
+    pub(super) wire_bytes_in: u64,
+    pub(super) wire_bytes_out: u64,
+    pub(super) pings_in: u64,
+    pub(super) pongs_in: u64,
+    since: Instant,
+}
+
+impl Tally {
     pub(super) fn new() -> Self {
         Self {
             messages_in: 0,
-            messages_out: 0,
+            compressed_in: 0,
             frames_in: 0,
-            frames_out: 0,
             payload_bytes_in: 0,
-            payload_bytes_out: 0,
             wire_bytes_in: 0,
             wire_bytes_out: 0,
             pings_in: 0,
             pongs_in: 0,
             since: Instant::now(),
+        }
+    }
+
+    /// With what was queued.
+    pub(super) fn stats(&self, queued: &Counts) -> Stats {
+        Stats {
+            messages_in: self.messages_in,
+            messages_out: queued.messages,
+            compressed_in: self.compressed_in,
+            compressed_out: queued.compressed,
+            frames_in: self.frames_in,
+            frames_out: queued.frames,
+            payload_bytes_in: self.payload_bytes_in,
+            payload_bytes_out: queued.payload_bytes,
+            wire_bytes_in: self.wire_bytes_in,
+            wire_bytes_out: self.wire_bytes_out,
+            pings_in: self.pings_in,
+            pings_out: queued.pings,
+            pongs_in: self.pongs_in,
+            pongs_out: queued.pongs,
+            since: self.since,
         }
     }
 }

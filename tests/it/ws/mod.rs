@@ -14,6 +14,7 @@
 //! | `pressure` | peers that do not read, or stop in the middle |
 //! | `abuse` | hostile clients of a real server |
 //! | `lifecycle` | a server from its first connection to its last |
+//! | `watch` | what a connection is watched for |
 //! | `interop` | the client of async-tungstenite |
 //! | `frames`, `pipe`, `peer`, `polls`, `process`, `tcp`, `rng` | helpers |
 
@@ -47,6 +48,8 @@ mod senders;
 mod abuse;
 
 mod lifecycle;
+
+mod watch;
 
 mod interop;
 

@@ -140,7 +140,7 @@ impl Core {
     pub(super) fn check_deadlines(&mut self, cx: &mut Context<'_>) {
         match self.settings.message_timeout {
             Some(timeout) if self.is_waiting_for_message() => {
-                self.deadlines.start_message(self.stats.messages_in, timeout);
+                self.deadlines.start_message(self.tally.messages_in, timeout);
             }
             _ => self.deadlines.stop_message(),
         }

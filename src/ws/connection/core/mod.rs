@@ -20,7 +20,7 @@ use super::deadlines::Deadlines;
 use super::deflation::Deflation;
 use super::inbox::Inbox;
 use super::outbox::Outbox;
-use super::stats::{Initiator, Stats};
+use super::stats::{Initiator, Stats, Tally};
 use crate::error::Result;
 use crate::stream::Stream;
 use crate::ws::options::Settings;
@@ -111,7 +111,7 @@ pub(in crate::ws::connection) struct Core {
     initiator: Initiator,
     settings: Settings,
     deadlines: Deadlines,
-    stats: Stats,
+    tally: Tally,
     role: Role,
     mode: Mode,
     pub(in crate::ws::connection) parked: Parked,
@@ -161,7 +161,7 @@ impl Core {
             initiator: Initiator::Local,
             settings,
             deadlines: Deadlines::default(),
-            stats: Stats::new(),
+            tally: Tally::new(),
             role,
             mode: Mode::Undecided,
             parked: Parked::Nobody,
@@ -239,13 +239,7 @@ impl Core {
 
     /// What passed so far.
     pub(in crate::ws::connection) fn stats(&self) -> Stats {
-        let sent = &self.outbox.counts;
-        Stats {
-            frames_out: sent.frames,
-            messages_out: sent.messages,
-            payload_bytes_out: sent.payload_bytes,
-            ..self.stats
-        }
+        self.tally.stats(&self.outbox.counts)
     }
 }
 

@@ -58,7 +58,7 @@ impl Core {
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(Ok(0)) => self.lose(io::ErrorKind::UnexpectedEof.into()),
                 Poll::Ready(Ok(len)) => {
-                    self.stats.wire_bytes_in += as_u64(len);
+                    self.tally.wire_bytes_in += as_u64(len);
                     let mut input = buf.get(..len).unwrap_or_default();
                     self.decode(&mut input, is_wanted);
                     self.unread = Bytes::copy_from_slice(input);
@@ -96,33 +96,34 @@ impl Core {
             self.run = Run::in_buffer(scratch::take_run());
         }
         let (messages, payload_bytes) = self.decoder.fill_run(&mut self.run, input);
-        self.stats.frames_in += as_u64(messages);
-        self.stats.messages_in += as_u64(messages);
-        self.stats.payload_bytes_in += as_u64(payload_bytes);
+        self.tally.frames_in += as_u64(messages);
+        self.tally.messages_in += as_u64(messages);
+        self.tally.payload_bytes_in += as_u64(payload_bytes);
         if self.run.len() == 0 {
             scratch::put_run(std::mem::take(&mut self.run));
         }
     }
 
     fn accept(&mut self, frame: Frame) {
-        self.stats.frames_in += 1;
+        self.tally.frames_in += 1;
         match frame.opcode() {
             OpCode::Continuation | OpCode::Text | OpCode::Binary => {
                 if !frame.is_deflated() {
-                    self.stats.payload_bytes_in += as_u64(frame.payload().len());
+                    self.tally.payload_bytes_in += as_u64(frame.payload().len());
                 }
-                self.stats.messages_in += u64::from(frame.fin());
+                self.tally.messages_in += u64::from(frame.fin());
+                self.tally.compressed_in += u64::from(frame.fin() && frame.is_deflated());
                 self.accept_data(frame);
                 return;
             }
             OpCode::Ping => {
-                self.stats.pings_in += 1;
+                self.tally.pings_in += 1;
                 if self.settings.auto_pong && self.state.can_send() {
                     self.pong = Some(Box::new(Payload::copy_from(frame.payload())));
                     self.queue_pong();
                 }
             }
-            OpCode::Pong => self.stats.pongs_in += 1,
+            OpCode::Pong => self.tally.pongs_in += 1,
             OpCode::Close => self.accept_close(frame.payload()),
         }
         let is_shown = match self.mode {

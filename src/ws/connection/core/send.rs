@@ -17,7 +17,7 @@ impl Core {
         }
         let Some(stream) = &mut self.stream else { return };
         let (written, result) = self.outbox.write(stream, cx);
-        self.stats.wire_bytes_out += as_u64(written);
+        self.tally.wire_bytes_out += as_u64(written);
         if written > 0 || result.is_ready() {
             self.deadlines.stop_send();
             self.has_news = true;
@@ -70,7 +70,7 @@ impl Core {
     /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.
     pub(in crate::ws::connection) fn is_written(&self, mark: u64) -> Option<Result<()>> {
         if self.is_gone() {
-            let is_lost = self.stats.wire_bytes_out < mark;
+            let is_lost = self.tally.wire_bytes_out < mark;
             return Some(if is_lost { Err(self.lost_error()) } else { Ok(()) });
         }
         (self.is_all_written() || self.outbox.written() >= mark).then_some(Ok(()))
