@@ -104,7 +104,7 @@ pub use self::server::{ClientCertificates, TlsConfig, TlsError};
 pub use self::ws::{
     CloseCode, CloseFrame, CloseInfo, DeflateAnswerError, DeflateBudget, DeflateOptions,
     DeflateParameters, Frame, FrameError, HandshakeError, Initiator, InvalidDeflateParameters,
-    Message, OpCode, ProtocolError, Role, Sender, Stats, WebSocket, WebSocketOptions,
+    Message, OpCode, ProtocolError, RateLimit, Role, Sender, Stats, WebSocket, WebSocketOptions,
 };
 
 /// The crate whose `ServerConfig` a [`TlsConfig`] can be made from.

@@ -5,6 +5,7 @@ pub(crate) mod handshake;
 pub(crate) mod message;
 mod options;
 pub(crate) mod proto;
+mod rate_limit;
 
 pub(crate) mod connection;
 mod sender;
@@ -20,4 +21,5 @@ pub use self::proto::{
     CloseCode, CloseFrame, DeflateAnswerError, DeflateParameters, Frame, FrameError,
     InvalidDeflateParameters, OpCode, ProtocolError, Role,
 };
+pub use self::rate_limit::RateLimit;
 pub use self::sender::Sender;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::deflate::DeflateOptions;
 use super::handshake::{Origins, Subprotocols};
 use super::proto::{DeflateParameters, Limits};
+use super::rate_limit::RateLimit;
 
 /// How a connection is opened, and what it may cost.
 ///
@@ -47,7 +48,7 @@ impl Default for WebSocketOptions {
 }
 
 /// The part of the options that a connection keeps.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) limits: Limits,
     pub(crate) send_buffer_size: usize,
@@ -56,6 +57,13 @@ pub(crate) struct Settings {
     pub(crate) close_timeout: Duration,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) send_timeout: Option<Duration>,
+    pub(crate) watch: Option<Box<Watch>>,
+}
+
+/// What few connections are watched for: boxed, so that the others do not carry it.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Watch {
+    pub(crate) rate_limit: Option<RateLimit>,
 }
 
 impl Default for Settings {
@@ -68,7 +76,14 @@ impl Default for Settings {
             close_timeout: Duration::from_secs(5),
             message_timeout: Some(Duration::from_secs(30)),
             send_timeout: Some(Duration::from_secs(10)),
+            watch: None,
         }
+    }
+}
+
+impl Settings {
+    fn watch(&mut self) -> &mut Watch {
+        self.watch.get_or_insert_default()
     }
 }
 
@@ -204,6 +219,15 @@ impl WebSocketOptions {
     #[must_use]
     pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.send_timeout = timeout.into();
+        self
+    }
+
+    /// How fast the peer may send. Default: as fast as it is read.
+    ///
+    /// Beyond it the connection fails with 1008, after the messages before have been received.
+    #[must_use]
+    pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
+        self.settings.watch().rate_limit = limit.into();
         self
     }
 

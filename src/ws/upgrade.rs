@@ -185,7 +185,7 @@ impl Slot {
         if self.instance.as_ref().is_some_and(|instance| instance.is_shutting_down()) {
             return Err(HandshakeError::ShuttingDown);
         }
-        let (settings, timeout) = (options.settings, options.handshake_timeout);
+        let (settings, timeout) = (options.settings.clone(), options.handshake_timeout);
         Ok(Wanted { accept, headers, settings, timeout, subprotocol, deflation })
     }
 

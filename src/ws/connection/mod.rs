@@ -11,6 +11,7 @@
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deflation`, `inflation` | compression of what is sent; of what is received |
 //! | `deadlines`, `alarm` | limits on time, and the timer for them |
+//! | `limiter` | how fast the peer may send |
 //! | `stats` | counters, and how it ended |
 //! | `scratch`, `codecs`, `random` | buffers, codecs and random numbers that belong to a thread |
 
@@ -22,6 +23,7 @@ mod deadlines;
 mod deflation;
 mod inbox;
 mod inflation;
+mod limiter;
 mod outbox;
 mod queue;
 mod random;

@@ -71,10 +71,13 @@ impl Decoder {
         self.assembler.is_inside_message() || !matches!(self.part, Part::Header { len: 0, .. })
     }
 
-    /// Takes whole messages off the front of `input`, if none is under way; their number, and the
-    /// sum of their payloads in bytes.
-    pub(crate) fn fill_run(&self, run: &mut Run, input: &mut &[u8]) -> (usize, usize) {
-        if self.is_inside_message() { (0, 0) } else { run.fill(input, self.role, &self.limits) }
+    /// Takes up to `max` whole messages off the front of `input`, if none is under way; their
+    /// number, and the sum of their payloads in bytes.
+    pub(crate) fn fill_run(&self, run: &mut Run, input: &mut &[u8], max: usize) -> (usize, usize) {
+        if self.is_inside_message() {
+            return (0, 0);
+        }
+        run.fill(input, self.role, &self.limits, max)
     }
 
     /// Bytes held for a frame that has not arrived as a whole.

@@ -24,6 +24,11 @@ pub enum ProtocolError {
     },
     /// A compressed message that cannot be decompressed (RFC 7692 §7.2.2).
     DeflateCorrupt,
+    /// More control frames than [`rate_limit`](crate::WebSocketOptions::rate_limit) allows.
+    ControlRateExceeded {
+        /// The limit, in control frames each second.
+        per_second: u32,
+    },
     /// A frame larger than [`max_frame_size`](crate::WebSocketOptions::max_frame_size).
     FrameTooBig {
         /// Payload length the peer announced, in bytes.
@@ -51,6 +56,11 @@ pub enum ProtocolError {
         /// The limit, in bytes.
         max: usize,
     },
+    /// More messages than [`rate_limit`](crate::WebSocketOptions::rate_limit) allows.
+    MessageRateExceeded {
+        /// The limit, in messages each second.
+        per_second: u32,
+    },
     /// A new message began before the last fragment of the one under way (§5.4).
     MessageInterrupted(OpCode),
     /// Reserved bits were set, and no extension was negotiated that uses them there (§5.2, and
@@ -74,7 +84,9 @@ impl ProtocolError {
         match self {
             Self::DeflateCorrupt | Self::InvalidUtf8 => CloseCode::INVALID_PAYLOAD,
             Self::FrameTooBig { .. } | Self::MessageTooBig { .. } => CloseCode::MESSAGE_TOO_BIG,
-            Self::TooManyFragments { .. } => CloseCode::POLICY_VIOLATION,
+            Self::ControlRateExceeded { .. }
+            | Self::MessageRateExceeded { .. }
+            | Self::TooManyFragments { .. } => CloseCode::POLICY_VIOLATION,
             Self::ClosePayloadTruncated
             | Self::ControlFrameFragmented(_)
             | Self::ControlFrameTooLong { .. }
@@ -99,6 +111,9 @@ impl fmt::Display for ProtocolError {
             Self::ControlFrameTooLong { len } => {
                 write!(f, "control frame of {len} bytes, the limit is 125")
             }
+            Self::ControlRateExceeded { per_second } => {
+                write!(f, "control frames come faster than the {per_second} per second allowed")
+            }
             Self::DeflateCorrupt => f.write_str("compressed message is corrupt"),
             Self::FrameTooBig { len, max } => {
                 write!(f, "frame of {len} bytes, the limit is {max}")
@@ -116,6 +131,9 @@ impl fmt::Display for ProtocolError {
             }
             Self::MessageInterrupted(opcode) => {
                 write!(f, "{opcode:?} frame inside a fragmented message")
+            }
+            Self::MessageRateExceeded { per_second } => {
+                write!(f, "messages come faster than the {per_second} per second allowed")
             }
             Self::ReservedBits(bits) => write!(f, "reserved bits {bits:03b} are set"),
             Self::ReservedOpcode(opcode) => write!(f, "opcode {opcode:#x} is reserved"),

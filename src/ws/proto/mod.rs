@@ -4,6 +4,7 @@
 //! out. That is why every file here can be tested byte by byte, and fuzzed.
 
 mod assembler;
+mod bucket;
 mod close;
 mod decoder;
 pub(crate) mod deflate;
@@ -19,6 +20,7 @@ mod run;
 mod state;
 mod utf8;
 
+pub(crate) use self::bucket::Bucket;
 pub(crate) use self::decoder::Decoder;
 pub(crate) use self::header::FrameHeader;
 pub(crate) use self::limits::Limits;

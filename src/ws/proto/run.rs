@@ -42,8 +42,8 @@ impl Head {
 }
 
 impl Run {
-    /// Takes messages off the front of `input`, and returns their number and the sum of their
-    /// payloads in bytes.
+    /// Takes up to `max` messages off the front of `input`, and returns their number and the sum of
+    /// their payloads in bytes.
     ///
     /// The caller sees to it that no message is under way.
     pub(crate) fn fill(
@@ -51,11 +51,13 @@ impl Run {
         input: &mut &[u8],
         role: Role,
         limits: &Limits,
+        max: usize,
     ) -> (usize, usize) {
         let longest = limits.max_message_size.min(limits.max_frame_size);
         let (mut messages, mut payloads) = (0, 0);
         let mut rest = *input;
-        while let Some(head) = Head::decode(rest) {
+        while messages < max {
+            let Some(head) = Head::decode(rest) else { break };
             let Some((frame, after)) = rest.split_at_checked(head.frame_len()) else { break };
             let is_masked = head.mask.is_some();
             if head.len > longest || is_masked != (role == Role::Server) {
@@ -188,7 +190,7 @@ mod tests {
 
     fn fill(input: &mut &[u8], role: Role, limits: &Limits) -> Run {
         let mut run = Run::default();
-        run.fill(input, role, limits);
+        run.fill(input, role, limits, usize::MAX);
         run
     }
 
@@ -224,6 +226,15 @@ mod tests {
         let mut input = frames;
         assert_eq!(fill(&mut input, Role::Client, &limits).len(), 2);
         assert_eq!(input, b"\x82\x04ghij");
+    }
+
+    #[test]
+    fn a_run_takes_no_more_messages_than_it_may() {
+        let mut input = b"\x82\x03abc\x81\x03def\x82\x04ghij".as_slice();
+        let (mut run, limits) = (Run::default(), Limits::default());
+        assert_eq!(run.fill(&mut input, Role::Client, &limits, 0), (0, 0));
+        assert_eq!(run.fill(&mut input, Role::Client, &limits, 2), (2, 6));
+        assert_eq!((run.len(), input), (2, b"\x82\x04ghij".as_slice()));
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl Core {
         if let Some(deflation) = self.deflation.take() {
             deflation.end();
         }
+        self.limiter = None;
         self.deadlines.clear();
     }
 

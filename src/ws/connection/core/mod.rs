@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::deadlines::Deadlines;
 use super::deflation::Deflation;
 use super::inbox::Inbox;
+use super::limiter::Limiter;
 use super::outbox::Outbox;
 use super::stats::{Initiator, Stats, Tally};
 use crate::error::Result;
@@ -111,6 +112,8 @@ pub(in crate::ws::connection) struct Core {
     initiator: Initiator,
     settings: Settings,
     deadlines: Deadlines,
+    /// How fast the peer may send, if that is limited.
+    limiter: Option<Box<Limiter>>,
     tally: Tally,
     role: Role,
     mode: Mode,
@@ -136,9 +139,10 @@ impl Core {
         stream: Stream,
         unread: Bytes,
         role: Role,
-        settings: Settings,
+        mut settings: Settings,
         deflation: Option<Arc<Deflation>>,
     ) -> Self {
+        let watch = settings.watch.take().unwrap_or_default();
         Self {
             stream: Some(stream),
             decoder: Decoder::new(role, settings.limits, deflation.is_some()),
@@ -161,6 +165,7 @@ impl Core {
             initiator: Initiator::Local,
             settings,
             deadlines: Deadlines::default(),
+            limiter: watch.rate_limit.map(|limit| Box::new(Limiter::new(limit))),
             tally: Tally::new(),
             role,
             mode: Mode::Undecided,

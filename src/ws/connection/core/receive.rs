@@ -3,6 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use futures::io::AsyncRead;
@@ -13,7 +14,7 @@ use crate::ws::connection::deadlines::Deadline;
 use crate::ws::connection::inbox::Inbox;
 use crate::ws::connection::scratch;
 use crate::ws::connection::stats::Initiator;
-use crate::ws::proto::{CloseFrame, Frame, OpCode, Payload, Run};
+use crate::ws::proto::{CloseFrame, Frame, OpCode, Payload, ProtocolError, Run};
 
 /// Control frames kept for a caller who has not said yet whether it reads frames.
 const CONTROLS_KEPT: usize = 32;
@@ -55,7 +56,12 @@ impl Core {
         scratch::with_read_buffer(|buf| {
             let Some(stream) = &mut self.stream else { return Poll::Pending };
             match Pin::new(stream).poll_read(cx, buf) {
-                Poll::Pending => return Poll::Pending,
+                Poll::Pending => {
+                    if let Some(limiter) = &mut self.limiter {
+                        limiter.catch_up();
+                    }
+                    return Poll::Pending;
+                }
                 Poll::Ready(Ok(0)) => self.lose(io::ErrorKind::UnexpectedEof.into()),
                 Poll::Ready(Ok(len)) => {
                     self.tally.wire_bytes_in += as_u64(len);
@@ -72,6 +78,9 @@ impl Core {
     /// Takes frames off the front of `input` until it is used up or enough is queued.
     fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
         self.is_wanted = is_wanted;
+        if let Some(limiter) = &mut self.limiter {
+            limiter.refill(Instant::now());
+        }
         self.take_run(input);
         while !self.has_enough() {
             match self.decoder.next(input) {
@@ -95,7 +104,12 @@ impl Core {
         if self.run.len() == 0 {
             self.run = Run::in_buffer(scratch::take_run());
         }
-        let (messages, payload_bytes) = self.decoder.fill_run(&mut self.run, input);
+        let limiter = self.limiter.as_mut();
+        let max = limiter.as_ref().map_or(usize::MAX, |limiter| limiter.messages_left());
+        let (messages, payload_bytes) = self.decoder.fill_run(&mut self.run, input, max);
+        if let Some(limiter) = limiter {
+            limiter.take_run(messages);
+        }
         self.tally.frames_in += as_u64(messages);
         self.tally.messages_in += as_u64(messages);
         self.tally.payload_bytes_in += as_u64(payload_bytes);
@@ -106,6 +120,9 @@ impl Core {
 
     fn accept(&mut self, frame: Frame) {
         self.tally.frames_in += 1;
+        if let Err(error) = self.check_rate(&frame) {
+            return self.defer(Deferred::Failure(error));
+        }
         match frame.opcode() {
             OpCode::Continuation | OpCode::Text | OpCode::Binary => {
                 if !frame.is_deflated() {
@@ -133,6 +150,22 @@ impl Core {
         };
         if is_shown {
             self.inbox.push(frame);
+        }
+    }
+
+    /// Does the peer send faster than it may? What it sends to a connection that closes is not
+    /// worth an answer.
+    fn check_rate(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
+        let Some(limiter) = self.limiter.as_mut().filter(|_| self.phase == Phase::Open) else {
+            return Ok(());
+        };
+        match frame.opcode() {
+            OpCode::Continuation | OpCode::Text | OpCode::Binary => limiter.take_message(),
+            OpCode::Ping => limiter.take_control(),
+            OpCode::Pong if self.tally.pongs_in >= self.outbox.counts.pings => {
+                limiter.take_control()
+            }
+            OpCode::Pong | OpCode::Close => Ok(()),
         }
     }
 

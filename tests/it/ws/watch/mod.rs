@@ -1,7 +1,21 @@
-//! What a connection is watched for.
+//! What a connection is watched for: how fast it is sent to.
 //!
 //! | file | shows |
 //! | --- | --- |
+//! | `rate_limit` | peers that send too fast |
 //! | `stats` | what is counted |
 
+mod rate_limit;
 mod stats;
+
+use std::time::Duration;
+
+use futures::future::pending;
+
+/// A limit that is meant to be exceeded.
+const SOON: Duration = Duration::from_millis(300);
+
+/// Lets time pass in which nobody does anything.
+async fn idle(time: Duration) {
+    let _ = async_std::future::timeout(time, pending::<()>()).await;
+}
