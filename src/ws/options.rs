@@ -63,6 +63,8 @@ pub(crate) struct Settings {
 /// What few connections are watched for: boxed, so that the others do not carry it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) max_lifetime: Option<Duration>,
     pub(crate) rate_limit: Option<RateLimit>,
 }
 
@@ -219,6 +221,27 @@ impl WebSocketOptions {
     #[must_use]
     pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.send_timeout = timeout.into();
+        self
+    }
+
+    /// How long no message may pass, in either direction. Default: for ever. At least 10 ms.
+    ///
+    /// The connection is then closed with 1001. Pings and pongs do not count, and
+    /// neither does time in which this side does not read.
+    #[must_use]
+    pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
+        self.settings.watch().idle_timeout = timeout.into();
+        self
+    }
+
+    /// How long a connection may be open, whatever passes over it. Default: for ever. At least
+    /// 10 ms.
+    ///
+    /// It is then closed with 1001: so clients come to new servers, and new balances. That is up to
+    /// a tenth early, lest those who came together come back together.
+    #[must_use]
+    pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
+        self.settings.watch().max_lifetime = lifetime.into();
         self
     }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -102,6 +103,26 @@ impl Sender {
         reason: &str,
     ) -> Result<CloseInfo> {
         self.shared.close(code.try_into().map_err(Into::into), reason).await
+    }
+
+    /// Closes the connection at a point in time, as
+    /// [`WebSocket::expire_at`](crate::WebSocket::expire_at).
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close).
+    pub fn expire_at(
+        &self,
+        at: Instant,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> Result<()> {
+        self.shared.expire_at(at, code.try_into().map_err(Into::into), reason)
+    }
+
+    /// Takes [`expire_at`](Self::expire_at) back, by whomever it was called.
+    pub fn cancel_expiry(&self) {
+        self.shared.cancel_expiry();
     }
 
     /// Waits until the stream has taken all that was sent, by whomever.

@@ -1,15 +1,17 @@
-//! The limits on time of one connection, and one coarse timer for all of them.
+//! What happens to one connection at points in time, and one coarse timer for all of it.
 //!
-//! A timer costs system calls, so there is none while nothing is late: it is made when a
-//! connection parks with a message, a write or a close unfinished, and left alone when that ends.
+//! A timer costs system calls, so there is none while nothing is due: it is made when a connection
+//! parks with a message, a write or a close unfinished, or with something on its [`Agenda`], and
+//! left alone when that ends.
 
 use std::task::Context;
 use std::time::{Duration, Instant};
 
+use super::agenda::Agenda;
 use super::alarm::Alarm;
 use crate::runtime;
 
-/// What must not take longer than it may.
+/// What must not take longer than it may, or is to be done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Deadline {
     /// The rest of the message numbered so.
@@ -22,6 +24,12 @@ pub(super) enum Deadline {
     Close,
     /// The end of the stream, after the closing handshake.
     Linger,
+    /// The next message, of either side.
+    Idle,
+    /// The connection's time.
+    Lifetime,
+    /// The time that its user has set.
+    Expiry,
 }
 
 #[derive(Debug, Default)]
@@ -29,10 +37,16 @@ pub(super) struct Deadlines {
     message: Option<(u64, Instant)>,
     send: Option<Instant>,
     close: Option<(Deadline, Instant)>,
+    /// Of an open connection, if it has any.
+    pub(super) agenda: Option<Box<Agenda>>,
     alarm: Option<Box<Alarm>>,
 }
 
 impl Deadlines {
+    pub(super) fn new(agenda: Option<Box<Agenda>>) -> Self {
+        Self { agenda, ..Self::default() }
+    }
+
     /// A message is under way; the clock of the one numbered `number` starts if it does not run.
     pub(super) fn start_message(&mut self, number: u64, timeout: Duration) {
         if self.message.is_none_or(|(running, _)| running != number) {
@@ -53,8 +67,10 @@ impl Deadlines {
         self.send = None;
     }
 
-    /// The connection closes; the deadline replaces an earlier one.
+    /// The connection closes; the deadline replaces an earlier one, and all that is for open
+    /// connections.
     pub(super) fn start_close(&mut self, deadline: Deadline, timeout: Duration) {
+        self.agenda = None;
         self.close = Some((deadline, runtime::after(timeout)));
     }
 
@@ -79,6 +95,7 @@ impl Deadlines {
     fn next(&self) -> Option<(Deadline, Instant)> {
         let message = self.message.map(|(number, at)| (Deadline::Message(number), at));
         let send = self.send.map(|at| (Deadline::Send, at));
-        [message, send, self.close].into_iter().flatten().min_by_key(|(_, at)| *at)
+        let agenda = self.agenda.as_ref().and_then(|agenda| agenda.next());
+        [message, send, self.close, agenda].into_iter().flatten().min_by_key(|(_, at)| *at)
     }
 }

@@ -10,11 +10,13 @@
 //! | `queue`, `turn` | how a frame is sent, and how without the lock |
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deflation`, `inflation` | compression of what is sent; of what is received |
-//! | `deadlines`, `alarm` | limits on time, and the timer for them |
+//! | `deadlines`, `alarm` | what is to happen when, and the timer |
+//! | `agenda`, `lifetime` | what an open connection does at times of its own; as its user sees it |
 //! | `limiter` | how fast the peer may send |
 //! | `stats` | counters, and how it ended |
 //! | `scratch`, `codecs`, `random` | buffers, codecs and random numbers that belong to a thread |
 
+mod agenda;
 mod alarm;
 mod batch;
 mod codecs;
@@ -23,6 +25,7 @@ mod deadlines;
 mod deflation;
 mod inbox;
 mod inflation;
+mod lifetime;
 mod limiter;
 mod outbox;
 mod queue;

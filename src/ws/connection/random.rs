@@ -1,5 +1,5 @@
 //! Random numbers that nobody can predict, from the operating system's generator: masking keys
-//! ([RFC 6455 §5.3]), and what else is to be different each time.
+//! ([RFC 6455 §5.3]), and how early connections end.
 //!
 //! [RFC 6455 §5.3]: https://www.rfc-editor.org/rfc/rfc6455#section-5.3
 
@@ -27,6 +27,11 @@ pub(super) fn bytes<const N: usize>() -> [u8; N] {
         pool.truncate(pool.len().saturating_sub(N));
         bytes
     })
+}
+
+/// A number of 16 bits.
+pub(super) fn number() -> u16 {
+    u16::from_ne_bytes(bytes())
 }
 
 /// The standard library's hash keys, which were random when the process began.

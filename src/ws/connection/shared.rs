@@ -264,6 +264,17 @@ impl Shared {
         self.signals.clear_task();
     }
 
+    /// Changes what is to be done when, and has whoever drives the connection look at it.
+    pub(super) fn reschedule<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
+        let mut core = self.lock();
+        let (result, is_turn) = (change(&mut core), core.is_turn());
+        drop(core);
+        if !is_turn {
+            self.io_waker.wake_by_ref();
+        }
+        result
+    }
+
     /// Wakes the connection's task, to write or to close.
     pub(super) fn wake_task(&self) {
         self.signals.wake_task();

@@ -145,25 +145,35 @@ impl Core {
             }
             _ => self.deadlines.stop_message(),
         }
-        match self.deadlines.poll(cx) {
-            None => return,
-            Some(Deadline::Message(_)) => {
-                self.fail(Error::Timeout(Timeout::Message), CloseCode::POLICY_VIOLATION);
-            }
-            Some(Deadline::Deferred) => {
-                self.take_up_deferred();
-            }
-            Some(Deadline::Send) => self.drop_stream(Error::Timeout(Timeout::Send)),
-            Some(Deadline::Close) => self.drop_stream(Error::Timeout(Timeout::Close)),
-            Some(Deadline::Linger) => self.drop_stream(Error::Closed),
+        self.take_note();
+        if let Some(deadline) = self.deadlines.poll(cx) {
+            self.meet(deadline);
+            // What follows from it happens in the next turn.
+            cx.waker().wake_by_ref();
         }
-        // What follows from it happens in the next turn.
-        cx.waker().wake_by_ref();
     }
 
     /// Is the rest of a message to come? Not if the connection has failed over it.
     fn is_waiting_for_message(&self) -> bool {
         self.decoder.is_inside_message() && self.is_reading() && self.end.is_none()
+    }
+
+    /// Does what is to be done at this time.
+    fn meet(&mut self, deadline: Deadline) {
+        match deadline {
+            Deadline::Message(_) => {
+                self.fail(Error::Timeout(Timeout::Message), CloseCode::POLICY_VIOLATION);
+            }
+            Deadline::Deferred => {
+                self.take_up_deferred();
+            }
+            Deadline::Send => self.drop_stream(Error::Timeout(Timeout::Send)),
+            Deadline::Close => self.drop_stream(Error::Timeout(Timeout::Close)),
+            Deadline::Linger => self.drop_stream(Error::Closed),
+            Deadline::Idle => self.go_away("idle timeout"),
+            Deadline::Lifetime => self.go_away("maximum lifetime"),
+            Deadline::Expiry => self.expire(),
+        }
     }
 
     /// Does a close frame of the peer wait for the messages before it?

@@ -4,18 +4,20 @@
 //! the connection's waker with the stream or the timer. Who calls, and when, is `task.rs` for a
 //! connection with a task of its own, and the methods of [`WebSocket`](super::WebSocket) else.
 //!
-//! This file holds what a connection consists of and the turn of its task; `receive`, `send` and
-//! `close` hold what is done with it.
+//! This file holds what a connection consists of and the turn of its task; `receive`, `send`,
+//! `watch` and `close` hold what is done with it.
 
 mod close;
 mod receive;
 mod send;
+mod watch;
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 
+use super::agenda::Agenda;
 use super::deadlines::Deadlines;
 use super::deflation::Deflation;
 use super::inbox::Inbox;
@@ -164,7 +166,7 @@ impl Core {
             end: None,
             initiator: Initiator::Local,
             settings,
-            deadlines: Deadlines::default(),
+            deadlines: Deadlines::new(Agenda::new(&watch)),
             limiter: watch.rate_limit.map(|limit| Box::new(Limiter::new(limit))),
             tally: Tally::new(),
             role,

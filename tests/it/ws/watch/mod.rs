@@ -1,10 +1,12 @@
-//! What a connection is watched for: how fast it is sent to.
+//! What a connection is watched for: how long it is open, and how fast it is sent to.
 //!
 //! | file | shows |
 //! | --- | --- |
+//! | `lifetime` | idle connections, old ones, and those whose time is set |
 //! | `rate_limit` | peers that send too fast |
 //! | `stats` | what is counted |
 
+mod lifetime;
 mod rate_limit;
 mod stats;
 

@@ -1,0 +1,149 @@
+//! What an open connection does at points in time of its own: it closes itself.
+//!
+//! Boxed, because few connections do. What each item comes to is `core/watch`.
+
+use std::time::{Duration, Instant};
+
+use super::deadlines::Deadline;
+use super::random;
+use crate::runtime;
+use crate::ws::options::Watch;
+use crate::ws::proto::CloseFrame;
+
+/// Shorter timeouts would close a connection before its handler has it.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// The part of its lifetime by which a connection may be early.
+const LIFETIME_JITTER: u32 = 10;
+
+#[derive(Debug, Default)]
+pub(super) struct Agenda {
+    idle: Option<Box<Idle>>,
+    lifetime: Option<Instant>,
+    expiry: Option<Box<(Instant, CloseFrame)>>,
+}
+
+/// How long nothing has passed.
+#[derive(Debug)]
+struct Idle {
+    timeout: Duration,
+    until: Instant,
+    passed: Passed,
+}
+
+/// Data that has passed in either direction. If it is the same as before, none has.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Passed {
+    /// Data frames.
+    pub(super) frames: u64,
+    /// Bytes of a frame that has not arrived as a whole.
+    pub(super) partial: usize,
+    /// Bytes written, if others wait for the peer to take them.
+    pub(super) written: u64,
+}
+
+impl Agenda {
+    /// What the options put on it; `None` if nothing.
+    pub(super) fn new(watch: &Watch) -> Option<Box<Self>> {
+        let agenda = Self {
+            idle: watch.idle_timeout.map(|timeout| Box::new(Idle::new(timeout))),
+            lifetime: watch.max_lifetime.map(end_of_lifetime),
+            ..Self::default()
+        };
+        agenda.next().is_some().then(|| Box::new(agenda))
+    }
+
+    /// When the connection ends, in place of any time that was set before.
+    pub(super) fn set_expiry(&mut self, expiry: Option<(Instant, CloseFrame)>) {
+        self.expiry = expiry.map(Box::new);
+    }
+
+    /// What to close with when the connection's time is over.
+    pub(super) fn take_expiry(&mut self) -> Option<CloseFrame> {
+        self.expiry.take().map(|expiry| expiry.1)
+    }
+
+    /// The connection parks: takes note of what has passed, and whether it reads.
+    pub(super) fn take_note(&mut self, passed: Passed, is_reading: bool) {
+        if let Some(idle) = &mut self.idle {
+            // What waits to be read is not known, and the peer may have sent anything.
+            if idle.passed != passed || !is_reading {
+                idle.passed = passed;
+                idle.until = runtime::after(idle.timeout);
+            }
+        }
+    }
+
+    /// What comes next, and when.
+    pub(super) fn next(&self) -> Option<(Deadline, Instant)> {
+        let idle = self.idle.as_ref().map(|idle| (Deadline::Idle, idle.until));
+        let lifetime = self.lifetime.map(|at| (Deadline::Lifetime, at));
+        let expiry = self.expiry.as_ref().map(|expiry| (Deadline::Expiry, expiry.0));
+        [idle, lifetime, expiry].into_iter().flatten().min_by_key(|(_, at)| *at)
+    }
+}
+
+impl Idle {
+    fn new(timeout: Duration) -> Self {
+        let timeout = timeout.max(SHORTEST);
+        Self { timeout, until: runtime::after(timeout), passed: Passed::default() }
+    }
+}
+
+/// Up to a tenth early, so that clients who came together do not come back together.
+fn end_of_lifetime(lifetime: Duration) -> Instant {
+    runtime::after(shortened(lifetime, random::number()).max(SHORTEST))
+}
+
+/// Less `random` of 65 536 parts of the jitter.
+fn shortened(lifetime: Duration, random: u16) -> Duration {
+    lifetime.saturating_sub(lifetime / LIFETIME_JITTER / (1 << 16) * u32::from(random))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ws::proto::CloseCode;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn lifetimes_are_up_to_a_tenth_shorter() {
+        let tenths = (0..=10_u16).map(|tenth| u16::MAX / 10 * tenth);
+        let lifetimes: Vec<u128> =
+            tenths.map(|random| shortened(10 * MINUTE, random).as_secs().into()).collect();
+        assert_eq!(lifetimes, [600, 594, 588, 582, 576, 570, 564, 558, 552, 546, 540]);
+        assert_eq!(shortened(Duration::ZERO, u16::MAX), Duration::ZERO);
+        assert!(shortened(Duration::MAX, u16::MAX) < Duration::MAX);
+    }
+
+    #[test]
+    fn lifetimes_of_connections_that_are_opened_together_spread_out() {
+        let now = Instant::now();
+        let mut ends: Vec<u64> =
+            (0..1000).map(|_| (end_of_lifetime(10 * MINUTE) - now).as_secs()).collect();
+        ends.sort_unstable();
+        ends.dedup();
+        assert!(ends.len() > 50, "{ends:?}");
+    }
+
+    #[test]
+    fn an_agenda_without_items_is_none() {
+        assert!(Agenda::new(&Watch::default()).is_none());
+        let watch = Watch { max_lifetime: Some(Duration::MAX), ..Watch::default() };
+        assert!(Agenda::new(&watch).is_some());
+    }
+
+    #[test]
+    fn what_comes_first_is_next() {
+        let watch = Watch { idle_timeout: Some(MINUTE), ..Watch::default() };
+        let mut agenda = Agenda::new(&watch).unwrap();
+        let next = |agenda: &Agenda| agenda.next().map(|(deadline, _)| deadline);
+        assert_eq!(next(&agenda), Some(Deadline::Idle));
+        let expiry = (Instant::now(), CloseFrame::lossy(CloseCode::NORMAL, ""));
+        agenda.set_expiry(Some(expiry));
+        assert_eq!(next(&agenda), Some(Deadline::Expiry));
+        agenda.set_expiry(None);
+        assert_eq!(next(&agenda), Some(Deadline::Idle));
+    }
+}
