@@ -53,6 +53,8 @@ pub enum Timeout {
     /// The peer did not answer our close frame within
     /// [`close_timeout`](crate::WebSocketOptions::close_timeout).
     Close,
+    /// The peer did not answer a ping within [`timeout`](crate::HeartbeatOptions::timeout).
+    Pong,
 }
 
 impl fmt::Display for Timeout {
@@ -61,6 +63,7 @@ impl fmt::Display for Timeout {
             Self::Message => "the peer did not finish a message in time",
             Self::Send => "the peer took no data in time",
             Self::Close => "the peer did not answer the close frame in time",
+            Self::Pong => "the peer did not answer a ping in time",
         })
     }
 }

@@ -52,6 +52,14 @@
 //! steps as well; other tasks have their turn in between. Do not compress secrets beside text that
 //! somebody else chooses: [`Message::uncompressed`].
 //!
+//! # Peers that are gone
+//!
+//! [`WebSocket::heartbeat`] pings the peer from the connection's own task and fails the connection
+//! when there is no answer; [`Sender::run_heartbeat`] is the same as a future to spawn.
+//! [`idle_timeout`](WebSocketOptions::idle_timeout), [`max_lifetime`](WebSocketOptions::max_lifetime)
+//! and [`WebSocket::expire_at`] close connections in order. A connection has one timer for all of
+//! that, which is not touched while messages pass.
+//!
 //! # Limits
 //!
 //! The defaults are meant for the open internet; [`WebSocketOptions`] has a method for each, and
@@ -103,8 +111,9 @@ pub use self::server::{
 pub use self::server::{ClientCertificates, TlsConfig, TlsError};
 pub use self::ws::{
     CloseCode, CloseFrame, CloseInfo, DeflateAnswerError, DeflateBudget, DeflateOptions,
-    DeflateParameters, Frame, FrameError, HandshakeError, Initiator, InvalidDeflateParameters,
-    Message, OpCode, ProtocolError, RateLimit, Role, Sender, Stats, WebSocket, WebSocketOptions,
+    DeflateParameters, Frame, FrameError, HandshakeError, HeartbeatOptions, Initiator,
+    InvalidDeflateParameters, Message, OpCode, ProtocolError, RateLimit, Role, Sender, Stats,
+    WebSocket, WebSocketOptions,
 };
 
 /// The crate whose `ServerConfig` a [`TlsConfig`] can be made from.

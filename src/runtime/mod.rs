@@ -55,9 +55,13 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 /// The end of a timeout that begins now. One beyond the reach of the clock never comes.
 pub(crate) fn after(timeout: Duration) -> Instant {
+    later(Instant::now(), timeout)
+}
+
+/// The end of a timeout that begins then. One beyond the reach of the clock never comes.
+pub(crate) fn later(then: Instant, timeout: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    let now = Instant::now();
-    now.checked_add(timeout).or_else(|| now.checked_add(FAR)).unwrap_or(now)
+    then.checked_add(timeout).or_else(|| then.checked_add(FAR)).unwrap_or(then)
 }
 
 /// Completes at a point in time.

@@ -2,6 +2,7 @@
 
 pub(crate) mod deflate;
 pub(crate) mod handshake;
+mod heartbeat;
 pub(crate) mod message;
 mod options;
 pub(crate) mod proto;
@@ -15,6 +16,7 @@ pub(crate) mod upgrade;
 pub use self::connection::{CloseInfo, Initiator, Stats, WebSocket};
 pub use self::deflate::{DeflateBudget, DeflateOptions};
 pub use self::handshake::HandshakeError;
+pub use self::heartbeat::HeartbeatOptions;
 pub use self::message::Message;
 pub use self::options::WebSocketOptions;
 pub use self::proto::{

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::deflate::DeflateOptions;
 use super::handshake::{Origins, Subprotocols};
+use super::heartbeat::HeartbeatOptions;
 use super::proto::{DeflateParameters, Limits};
 use super::rate_limit::RateLimit;
 
@@ -63,6 +64,7 @@ pub(crate) struct Settings {
 /// What few connections are watched for: boxed, so that the others do not carry it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
+    pub(crate) heartbeat: Option<HeartbeatOptions>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_lifetime: Option<Duration>,
     pub(crate) rate_limit: Option<RateLimit>,
@@ -224,10 +226,20 @@ impl WebSocketOptions {
         self
     }
 
+    /// Pings that the peer has to answer, for as long as the connection is open. Default: none.
+    ///
+    /// They go out, and a peer that is gone is noticed, although the handler is busy elsewhere: see
+    /// [`WebSocket::heartbeat`](crate::WebSocket::heartbeat).
+    #[must_use]
+    pub fn heartbeat(mut self, options: impl Into<Option<HeartbeatOptions>>) -> Self {
+        self.settings.watch().heartbeat = options.into();
+        self
+    }
+
     /// How long no message may pass, in either direction. Default: for ever. At least 10 ms.
     ///
-    /// The connection is then closed with 1001. Pings and pongs do not count, and
-    /// neither does time in which this side does not read.
+    /// The connection is then closed with 1001. Pings and pongs do not count, a heartbeat's
+    /// included, and neither does time in which this side does not read.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.settings.watch().idle_timeout = timeout.into();

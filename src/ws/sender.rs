@@ -1,14 +1,16 @@
 //! Sending from other tasks.
 
 use std::fmt;
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use serde::Serialize;
 
 use super::connection::{CloseInfo, Shared};
+use super::heartbeat::HeartbeatOptions;
 use super::message::Message;
 use super::proto::{CloseCode, Frame, OpCode, ProtocolError};
 use crate::error::Result;
@@ -123,6 +125,45 @@ impl Sender {
     /// Takes [`expire_at`](Self::expire_at) back, by whomever it was called.
     pub fn cancel_expiry(&self) {
         self.shared.cancel_expiry();
+    }
+
+    /// Runs a heartbeat until the connection has ended, as a future to spawn.
+    ///
+    /// The pings are those of [`WebSocket::heartbeat`](crate::WebSocket::heartbeat), and go out from
+    /// the connection's own task. Of several heartbeats only the one that was started last runs;
+    /// whoever waits for an earlier one learns of the end all the same.
+    ///
+    /// ```
+    /// use tidewire::{Error, HeartbeatOptions, Sender, Timeout};
+    ///
+    /// async fn watch(sender: Sender) {
+    ///     match sender.run_heartbeat(HeartbeatOptions::default()).await {
+    ///         Ok(()) => println!("closed"),
+    ///         Err(Error::Timeout(Timeout::Pong)) => println!("no answer"),
+    ///         Err(error) => println!("lost: {error}"),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the connection: [`Error::Timeout`](crate::Error::Timeout) with
+    /// [`Timeout::Pong`](crate::Timeout::Pong) if the peer did not answer. An orderly end is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops its heartbeat; the connection stays.
+    pub fn run_heartbeat(
+        &self,
+        options: HeartbeatOptions,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        Arc::clone(&self.shared).run_heartbeat(options)
+    }
+
+    /// How long the latest answered ping of a heartbeat was under way; `None` before.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.shared.rtt()
     }
 
     /// Waits until the stream has taken all that was sent, by whomever.

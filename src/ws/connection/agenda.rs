@@ -1,12 +1,15 @@
-//! What an open connection does at points in time of its own: it closes itself.
+//! What an open connection does at points in time of its own: it pings, and it closes itself.
 //!
-//! Boxed, because few connections do. What each item comes to is `core/watch`.
+//! Boxed, because few connections do. When the peer is given up is `heartbeat`; what each item comes
+//! to, `core/watch`.
 
 use std::time::{Duration, Instant};
 
 use super::deadlines::Deadline;
+use super::heartbeat::Heartbeat;
 use super::random;
 use crate::runtime;
+use crate::ws::heartbeat::HeartbeatOptions;
 use crate::ws::options::Watch;
 use crate::ws::proto::CloseFrame;
 
@@ -18,9 +21,12 @@ const LIFETIME_JITTER: u32 = 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
+    pub(super) heartbeat: Option<Box<Heartbeat>>,
     idle: Option<Box<Idle>>,
     lifetime: Option<Instant>,
     expiry: Option<Box<(Instant, CloseFrame)>>,
+    /// Heartbeats ever started.
+    heartbeats: u64,
 }
 
 /// How long nothing has passed.
@@ -45,12 +51,29 @@ pub(super) struct Passed {
 impl Agenda {
     /// What the options put on it; `None` if nothing.
     pub(super) fn new(watch: &Watch) -> Option<Box<Self>> {
-        let agenda = Self {
+        let mut agenda = Self {
             idle: watch.idle_timeout.map(|timeout| Box::new(Idle::new(timeout))),
             lifetime: watch.max_lifetime.map(end_of_lifetime),
             ..Self::default()
         };
+        if let Some(options) = watch.heartbeat {
+            agenda.start_heartbeat(options);
+        }
         agenda.next().is_some().then(|| Box::new(agenda))
+    }
+
+    /// Starts a heartbeat, in place of the one before; its number.
+    pub(super) fn start_heartbeat(&mut self, options: HeartbeatOptions) -> u64 {
+        self.heartbeat = Some(Box::new(Heartbeat::new(options, Instant::now(), random::number())));
+        self.heartbeats += 1;
+        self.heartbeats
+    }
+
+    /// Ends the heartbeat, if `number` is still that of the latest, or given as `None`.
+    pub(super) fn stop_heartbeat(&mut self, number: Option<u64>) {
+        if number.is_none_or(|number| number == self.heartbeats) {
+            self.heartbeat = None;
+        }
     }
 
     /// When the connection ends, in place of any time that was set before.
@@ -64,7 +87,10 @@ impl Agenda {
     }
 
     /// The connection parks: takes note of what has passed, and whether it reads.
-    pub(super) fn take_note(&mut self, passed: Passed, is_reading: bool) {
+    pub(super) fn take_note(&mut self, passed: Passed, written: u64, is_reading: bool) {
+        if let Some(heartbeat) = &mut self.heartbeat {
+            heartbeat.take_note(is_reading, written);
+        }
         if let Some(idle) = &mut self.idle {
             // What waits to be read is not known, and the peer may have sent anything.
             if idle.passed != passed || !is_reading {
@@ -76,10 +102,11 @@ impl Agenda {
 
     /// What comes next, and when.
     pub(super) fn next(&self) -> Option<(Deadline, Instant)> {
+        let heartbeat = self.heartbeat.as_ref().map(|it| (Deadline::Heartbeat, it.next()));
         let idle = self.idle.as_ref().map(|idle| (Deadline::Idle, idle.until));
         let lifetime = self.lifetime.map(|at| (Deadline::Lifetime, at));
         let expiry = self.expiry.as_ref().map(|expiry| (Deadline::Expiry, expiry.0));
-        [idle, lifetime, expiry].into_iter().flatten().min_by_key(|(_, at)| *at)
+        [heartbeat, idle, lifetime, expiry].into_iter().flatten().min_by_key(|(_, at)| *at)
     }
 }
 
@@ -140,10 +167,23 @@ mod tests {
         let mut agenda = Agenda::new(&watch).unwrap();
         let next = |agenda: &Agenda| agenda.next().map(|(deadline, _)| deadline);
         assert_eq!(next(&agenda), Some(Deadline::Idle));
+        agenda.start_heartbeat(HeartbeatOptions::default());
+        assert_eq!(next(&agenda), Some(Deadline::Heartbeat));
         let expiry = (Instant::now(), CloseFrame::lossy(CloseCode::NORMAL, ""));
         agenda.set_expiry(Some(expiry));
         assert_eq!(next(&agenda), Some(Deadline::Expiry));
         agenda.set_expiry(None);
-        assert_eq!(next(&agenda), Some(Deadline::Idle));
+        assert_eq!(next(&agenda), Some(Deadline::Heartbeat));
+    }
+
+    #[test]
+    fn only_the_latest_heartbeat_is_stopped_by_its_number() {
+        let mut agenda = Agenda::default();
+        let first = agenda.start_heartbeat(HeartbeatOptions::default());
+        let second = agenda.start_heartbeat(HeartbeatOptions::default());
+        agenda.stop_heartbeat(Some(first));
+        assert!(agenda.heartbeat.is_some());
+        agenda.stop_heartbeat(Some(second));
+        assert!(agenda.heartbeat.is_none());
     }
 }

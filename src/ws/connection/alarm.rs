@@ -65,7 +65,7 @@ impl Alarm {
     }
 
     /// Moves it, whether to an earlier time or a later one.
-    fn set(&mut self, at: Instant) {
+    pub(super) fn set(&mut self, at: Instant) {
         if self.at != at {
             self.timer.set_at(at);
             self.at = at;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::agenda::Agenda;
 use super::alarm::Alarm;
+use super::heartbeat::Heartbeat;
 use crate::runtime;
 
 /// What must not take longer than it may, or is to be done.
@@ -24,6 +25,8 @@ pub(super) enum Deadline {
     Close,
     /// The end of the stream, after the closing handshake.
     Linger,
+    /// The next ping of the heartbeat, or the answer to the last.
+    Heartbeat,
     /// The next message, of either side.
     Idle,
     /// The connection's time.
@@ -78,6 +81,10 @@ impl Deadlines {
         *self = Self::default();
     }
 
+    pub(super) fn heartbeat(&mut self) -> Option<&mut Heartbeat> {
+        self.agenda.as_mut()?.heartbeat.as_deref_mut()
+    }
+
     /// What is too late; if nothing is, `cx` is woken when something may be.
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Option<Deadline> {
         loop {
@@ -89,6 +96,13 @@ impl Deadlines {
             if Instant::now() >= at {
                 return Some(deadline);
             }
+        }
+    }
+
+    /// What was next is not: spares the connection a wake-up for nothing.
+    pub(super) fn postpone(&mut self) {
+        if let (Some((_, at)), Some(alarm)) = (self.next(), &mut self.alarm) {
+            alarm.set(at);
         }
     }
 

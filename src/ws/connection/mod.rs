@@ -11,7 +11,8 @@
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deflation`, `inflation` | compression of what is sent; of what is received |
 //! | `deadlines`, `alarm` | what is to happen when, and the timer |
-//! | `agenda`, `lifetime` | what an open connection does at times of its own; as its user sees it |
+//! | `agenda`, `heartbeat` | what an open connection does at times of its own; pings and answers |
+//! | `lifetime` | all that, as its user sees it |
 //! | `limiter` | how fast the peer may send |
 //! | `stats` | counters, and how it ended |
 //! | `scratch`, `codecs`, `random` | buffers, codecs and random numbers that belong to a thread |
@@ -23,6 +24,7 @@ mod codecs;
 mod core;
 mod deadlines;
 mod deflation;
+mod heartbeat;
 mod inbox;
 mod inflation;
 mod lifetime;

@@ -86,7 +86,12 @@ impl Shared {
                 return if waits_for_frames { Ok(false) } else { Err(interrupted(frame.as_ref())) };
             }
             Kind::Frame => {
-                frame.as_ref().map_or(Ok(()), |frame| core.state.send_frame(frame))?;
+                if let Some(frame) = frame {
+                    core.state.send_frame(frame)?;
+                    if frame.opcode() == OpCode::Ping {
+                        core.note_ping(frame.payload());
+                    }
+                }
             }
             Kind::Message { .. } => {}
         }

@@ -1,5 +1,5 @@
 //! Random numbers that nobody can predict, from the operating system's generator: masking keys
-//! ([RFC 6455 §5.3]), and how early connections end.
+//! ([RFC 6455 §5.3]), the payloads of heartbeats, and when those are sent.
 //!
 //! [RFC 6455 §5.3]: https://www.rfc-editor.org/rfc/rfc6455#section-5.3
 

@@ -1,6 +1,6 @@
 //! What passed over a connection, and how it ended.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::outbox::Counts;
 use crate::ws::proto::{CloseCode, CloseFrame, State};
@@ -32,12 +32,14 @@ pub struct Stats {
     pub wire_bytes_out: u64,
     /// Pings received.
     pub pings_in: u64,
-    /// Pings queued.
+    /// Pings queued, those of a heartbeat included.
     pub pings_out: u64,
     /// Pongs received, asked for or not.
     pub pongs_in: u64,
     /// Pongs queued, asked for or not.
     pub pongs_out: u64,
+    /// How long the latest answered ping of a heartbeat was under way; `None` before.
+    pub rtt: Option<Duration>,
     /// When the connection was opened.
     pub since: Instant,
 }
@@ -53,6 +55,7 @@ pub(super) struct Tally {
     pub(super) wire_bytes_out: u64,
     pub(super) pings_in: u64,
     pub(super) pongs_in: u64,
+    pub(super) rtt: Option<Duration>,
     since: Instant,
 }
 
@@ -67,6 +70,7 @@ impl Tally {
             wire_bytes_out: 0,
             pings_in: 0,
             pongs_in: 0,
+            rtt: None,
             since: Instant::now(),
         }
     }
@@ -88,6 +92,7 @@ impl Tally {
             pings_out: queued.pings,
             pongs_in: self.pongs_in,
             pongs_out: queued.pongs,
+            rtt: self.rtt,
             since: self.since,
         }
     }

@@ -14,7 +14,7 @@
 //! | `pressure` | peers that do not read, or stop in the middle |
 //! | `abuse` | hostile clients of a real server |
 //! | `lifecycle` | a server from its first connection to its last |
-//! | `watch` | what a connection is watched for |
+//! | `watch` | heartbeats, connections that end with time, limits on rates |
 //! | `interop` | the client of async-tungstenite |
 //! | `frames`, `pipe`, `peer`, `polls`, `process`, `tcp`, `rng` | helpers |
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
 
 use super::{Core, Deferred, Phase};
-use crate::error::{Error, Timeout};
+use crate::error::{Error, Result, Timeout};
 use crate::ws::connection::deadlines::Deadline;
 use crate::ws::connection::scratch;
 use crate::ws::connection::stats::{CloseInfo, Initiator};
@@ -146,10 +146,11 @@ impl Core {
             _ => self.deadlines.stop_message(),
         }
         self.take_note();
-        if let Some(deadline) = self.deadlines.poll(cx) {
-            self.meet(deadline);
-            // What follows from it happens in the next turn.
-            cx.waker().wake_by_ref();
+        while let Some(deadline) = self.deadlines.poll(cx) {
+            if self.meet(deadline, cx) {
+                // What follows from it happens in the next turn.
+                return cx.waker().wake_by_ref();
+            }
         }
     }
 
@@ -158,9 +159,13 @@ impl Core {
         self.decoder.is_inside_message() && self.is_reading() && self.end.is_none()
     }
 
-    /// Does what is to be done at this time.
-    fn meet(&mut self, deadline: Deadline) {
+    /// Does what is to be done at this time; true if more follows from it.
+    fn meet(&mut self, deadline: Deadline, cx: &mut Context<'_>) -> bool {
         match deadline {
+            Deadline::Heartbeat => {
+                self.beat(cx);
+                return false;
+            }
             Deadline::Message(_) => {
                 self.fail(Error::Timeout(Timeout::Message), CloseCode::POLICY_VIOLATION);
             }
@@ -174,6 +179,7 @@ impl Core {
             Deadline::Lifetime => self.go_away("maximum lifetime"),
             Deadline::Expiry => self.expire(),
         }
+        true
     }
 
     /// Does a close frame of the peer wait for the messages before it?
@@ -185,6 +191,11 @@ impl Core {
     pub(in crate::ws::connection) fn close_info(&self) -> Option<CloseInfo> {
         let has_ended = self.end.is_some() || self.is_closed_by_peer();
         has_ended.then(|| CloseInfo::new(&self.state, self.initiator))
+    }
+
+    /// What the connection ended with, once it has.
+    pub(in crate::ws::connection) fn outcome(&self) -> Option<Result<()>> {
+        self.end.clone().or_else(|| self.is_closed_by_peer().then_some(Ok(())))
     }
 
     /// Is the connection open, as far as one can know?
@@ -215,10 +226,24 @@ impl Core {
     pub(in crate::ws::connection) fn abandon(&mut self, cx: &mut Context<'_>, code: CloseCode) {
         self.begin_close(Some(CloseFrame::lossy(code, "")));
         self.write(cx);
+        self.leave(cx, Error::Closed);
+    }
+
+    /// Fails the connection without waiting for anything: the peer is told why if the stream takes
+    /// that at once.
+    pub(super) fn give_up(&mut self, cx: &mut Context<'_>, error: Error, code: CloseCode) {
+        if self.is_all_written() {
+            self.fail(error.clone(), code);
+            self.write(cx);
+        }
+        self.leave(cx, error);
+    }
+
+    fn leave(&mut self, cx: &mut Context<'_>, error: Error) {
         if let Some(stream) = &mut self.stream {
             // Whether it succeeds or not, the stream is dropped now.
             let _ = Pin::new(stream).poll_close(cx);
         }
-        self.drop_stream(Error::Closed);
+        self.drop_stream(error);
     }
 }

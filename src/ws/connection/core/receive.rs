@@ -140,7 +140,10 @@ impl Core {
                     self.queue_pong();
                 }
             }
-            OpCode::Pong => self.tally.pongs_in += 1,
+            OpCode::Pong => {
+                self.tally.pongs_in += 1;
+                self.accept_pong(frame.payload());
+            }
             OpCode::Close => self.accept_close(frame.payload()),
         }
         let is_shown = match self.mode {

@@ -1,12 +1,37 @@
-//! What an open connection does unasked, when it is time: it closes.
+//! What an open connection does unasked, when it is time: it pings, gives the peer up, or closes.
 
+use std::task::Context;
 use std::time::Instant;
 
 use super::Core;
+use crate::error::{Error, Timeout};
 use crate::ws::connection::agenda::{Agenda, Passed};
-use crate::ws::proto::{CloseCode, CloseFrame};
+use crate::ws::connection::heartbeat::{Answer, Beat, Token, Traffic};
+use crate::ws::connection::random;
+use crate::ws::heartbeat::HeartbeatOptions;
+use crate::ws::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload};
 
 impl Core {
+    /// Starts a heartbeat in place of the one before, or just ends that; its number.
+    pub(in crate::ws::connection) fn set_heartbeat(
+        &mut self,
+        options: Option<HeartbeatOptions>,
+    ) -> u64 {
+        match (self.agenda(), options) {
+            (Some(agenda), Some(options)) => return agenda.start_heartbeat(options),
+            (Some(agenda), None) => agenda.stop_heartbeat(None),
+            (None, _) => {}
+        }
+        0
+    }
+
+    /// Ends the heartbeat of this number, unless another has taken its place.
+    pub(in crate::ws::connection) fn stop_heartbeat(&mut self, number: u64) {
+        if let Some(agenda) = &mut self.deadlines.agenda {
+            agenda.stop_heartbeat(Some(number));
+        }
+    }
+
     /// Closes the connection at a point in time, in place of the one before, or at none.
     pub(in crate::ws::connection) fn set_expiry(&mut self, expiry: Option<(Instant, CloseFrame)>) {
         if let Some(agenda) = self.agenda() {
@@ -25,9 +50,10 @@ impl Core {
         if self.deadlines.agenda.is_none() {
             return;
         }
-        let (passed, is_reading) = (self.passed(), self.is_reading());
+        let (passed, written, is_reading) =
+            (self.passed(), self.outbox.written(), self.is_reading());
         if let Some(agenda) = &mut self.deadlines.agenda {
-            agenda.take_note(passed, is_reading);
+            agenda.take_note(passed, written, is_reading);
         }
     }
 
@@ -52,5 +78,46 @@ impl Core {
         let agenda = self.deadlines.agenda.as_mut();
         let frame = agenda.and_then(|agenda| agenda.take_expiry());
         self.begin_close(frame);
+    }
+
+    /// Sends a ping, or gives up a peer that has not answered the last.
+    pub(super) fn beat(&mut self, cx: &mut Context<'_>) {
+        let traffic = Traffic {
+            read: self.tally.wire_bytes_in,
+            queued: self.outbox.queued(),
+            written: self.outbox.written(),
+        };
+        let Some(heartbeat) = self.deadlines.heartbeat() else { return };
+        match heartbeat.beat(Instant::now(), traffic, random::bytes(), random::number()) {
+            Beat::Nothing => {}
+            Beat::Ping(token) => self.send_ping(token, cx),
+            Beat::Fail => {
+                self.give_up(cx, Error::Timeout(Timeout::Pong), CloseCode::POLICY_VIOLATION);
+            }
+        }
+    }
+
+    fn send_ping(&mut self, token: Token, cx: &mut Context<'_>) {
+        let payload = Payload::copy_from(&token);
+        self.push(&mut Some(Frame::from_payload(true, OpCode::Ping, payload)));
+        // At once: the handler has no reason to be woken.
+        self.write(cx);
+    }
+
+    /// A pong has arrived.
+    pub(super) fn accept_pong(&mut self, payload: &[u8]) {
+        let Some(heartbeat) = self.deadlines.heartbeat() else { return };
+        let Some(answer) = heartbeat.answer(payload) else { return };
+        if let Answer::Heartbeat(asked_at) = answer {
+            self.tally.rtt = Some(asked_at.elapsed());
+        }
+        self.deadlines.postpone();
+    }
+
+    /// The caller has sent a ping.
+    pub(in crate::ws::connection) fn note_ping(&mut self, payload: &[u8]) {
+        if let Some(heartbeat) = self.deadlines.heartbeat() {
+            heartbeat.note_ping(payload);
+        }
     }
 }

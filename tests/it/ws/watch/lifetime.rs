@@ -7,8 +7,8 @@ use futures::channel::oneshot;
 use futures::future::pending;
 use tidewire::{CloseInfo, Error, Initiator, Result, Role, WebSocket, WebSocketOptions};
 
-use super::{SOON, idle};
-use crate::ws::frames::{BINARY, CLOSE, Seen, TEXT, close, hex, masked, plain};
+use super::{SOON, answer, idle, often, other_frame, with};
+use crate::ws::frames::{BINARY, CLOSE, PING, Seen, TEXT, close, hex, masked, plain};
 use crate::ws::peer::{Drive, Peer, collect, drive, echo, serve, within};
 use crate::ws::pipe::{Knobs, pipe};
 use crate::ws::tcp::{Tcp, bind, echo_server};
@@ -127,6 +127,24 @@ fn a_long_frame_that_goes_on_arriving_keeps_a_connection_open() {
         }
         peer.expect(plain(BINARY, [7; 60])).await;
         peer.expect_hex(IDLE).await;
+    });
+}
+
+#[test]
+fn control_frames_do_not_keep_a_connection_open() {
+    within(async {
+        let mut peer = serve(&with(often()).idle_timeout(SOON), echo);
+        answer(&mut peer).await;
+        peer.send(masked(PING, "p")).await;
+        let closing = loop {
+            let frame = other_frame(&mut peer).await;
+            if frame.head == CLOSE {
+                break frame;
+            }
+            assert_eq!(frame.payload, b"p");
+            peer.send(masked(PING, "p")).await;
+        };
+        assert_eq!(closing.payload, hex(IDLE)[2..]);
     });
 }
 

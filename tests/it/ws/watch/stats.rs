@@ -40,5 +40,6 @@ fn pings_pongs_and_compressed_messages_are_counted_in_both_directions() {
         assert_eq!((stats.messages_out, stats.compressed_out), (3, 2));
         assert_eq!((stats.pings_in, stats.pongs_out), (1, 1));
         assert_eq!((stats.pings_out, stats.pongs_in), (1, 2));
+        assert_eq!(stats.rtt, None);
     });
 }
