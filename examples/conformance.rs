@@ -8,13 +8,16 @@
 //! | --- | --- |
 //! | `/echo` | messages up to 64 MiB, as Autobahn's 9.* cases need |
 //! | `/default` | the defaults, limits included |
+//! | `/echo-heartbeat` | the defaults, and a ping each second |
 //! | `/echo-deflate` | compressed, as the client offers it: every parameter is honoured |
 //! | `/echo-takeover` | compressed with context takeover both ways and the largest windows |
 //! | `/default-deflate` | the defaults, and those of compression |
 
 mod support;
 
-use tidewire::{DeflateOptions, RequestContext, Server, WebSocketOptions};
+use std::time::Duration;
+
+use tidewire::{DeflateOptions, HeartbeatOptions, RequestContext, Server, WebSocketOptions};
 
 const MAX_MESSAGE: usize = 64 << 20;
 
@@ -26,6 +29,10 @@ async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
     server.get("/echo", |ctx| echo(ctx, large()));
     server.get("/default", |ctx| echo(ctx, WebSocketOptions::default()));
+    server.get("/echo-heartbeat", |ctx| {
+        let heartbeat = HeartbeatOptions::default().interval(Duration::from_secs(1));
+        echo(ctx, WebSocketOptions::default().heartbeat(heartbeat))
+    });
     server.get("/echo-deflate", |ctx| echo(ctx, large().deflate(takeover().threshold(0))));
     server.get("/echo-takeover", |ctx| echo(ctx, large().deflate(takeover())));
     server.get("/default-deflate", |ctx| {

@@ -1,0 +1,44 @@
+//! An echo whose clients have to be there: they are pinged, and given up when they do not answer.
+//!
+//! ```text
+//! cargo run --release --example heartbeat -- 127.0.0.1:8080 30
+//! ```
+//!
+//! The second argument is the time between two pings, in seconds.
+
+mod support;
+
+use std::time::Duration;
+
+use async_std::task;
+use tidewire::{HeartbeatOptions, RequestContext, Server, WebSocketOptions};
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let heartbeat = heartbeat();
+    let mut server = Server::new();
+    server.get("/ws", move |ctx| echo(ctx, heartbeat));
+    support::serve(server).await
+}
+
+/// Pings as often as the second argument says; the answer may take as long, and 20 s at most.
+fn heartbeat() -> HeartbeatOptions {
+    let seconds = std::env::args().nth(2).and_then(|seconds| seconds.parse().ok());
+    let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let interval = interval.unwrap_or(Duration::from_secs(30));
+    HeartbeatOptions::default().interval(interval).timeout(interval.min(Duration::from_secs(20)))
+}
+
+async fn echo(mut ctx: RequestContext, heartbeat: HeartbeatOptions) -> tide::Result<()> {
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    let running = ws.sender().run_heartbeat(heartbeat);
+    task::spawn(async {
+        if running.await.is_err() {
+            println!("Heartbeat failed, connection lost");
+        }
+    });
+    while let Some(message) = ws.recv().await? {
+        ws.send(message).await?;
+    }
+    Ok(())
+}
