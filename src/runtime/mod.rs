@@ -14,6 +14,7 @@ use std::io;
 #[cfg(feature = "server")]
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -62,6 +63,15 @@ pub(crate) fn after(timeout: Duration) -> Instant {
 pub(crate) fn later(then: Instant, timeout: Duration) -> Instant {
     const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
     then.checked_add(timeout).or_else(|| then.checked_add(FAR)).unwrap_or(then)
+}
+
+/// The last point before `at` on a grid that all connections share: what goes off together wakes
+/// the threads once.
+pub(crate) fn align(at: Instant, grid: Duration) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let beyond = at.saturating_duration_since(*START).as_nanos() % grid.as_nanos().max(1);
+    let beyond = Duration::from_nanos(u64::try_from(beyond).unwrap_or_default());
+    at.checked_sub(beyond).unwrap_or(at)
 }
 
 /// Completes at a point in time.

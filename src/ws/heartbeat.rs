@@ -10,6 +10,10 @@ use std::time::Duration;
 /// Shorter intervals and timeouts would keep the connection busy with itself.
 const SHORTEST: Duration = Duration::from_millis(10);
 
+/// The most by which a ping is early so that it goes out with others: to wake threads for each costs
+/// several times as much.
+const MAX_GRID: Duration = Duration::from_millis(100);
+
 /// How often the peer is asked whether it is there, and how long it may take to answer.
 ///
 /// A peer that is gone without a word is noticed after `interval` and `timeout`, at the latest.
@@ -77,7 +81,8 @@ impl HeartbeatOptions {
     /// pings of many connections spread out. Default 10; more than 100 counts as 100.
     ///
     /// The first ping goes out at any point of the interval. With 0 it waits for the whole of it,
-    /// as all others do.
+    /// as all others do. Beyond that, pings that are due within a sixty-fourth of the interval, and
+    /// within 100 ms, go out together, with the first of them.
     #[must_use]
     pub fn jitter(mut self, percent: u8) -> Self {
         self.jitter = percent.min(100);
@@ -93,6 +98,11 @@ impl HeartbeatOptions {
     pub(crate) fn until_next(&self, random: u16) -> Duration {
         let most = self.interval / 100 * u32::from(self.jitter);
         self.interval.saturating_sub(part(most, random)).max(SHORTEST)
+    }
+
+    /// Pings that are due within so much of each other go out together.
+    pub(crate) fn grid(&self) -> Duration {
+        (self.interval / 64).min(MAX_GRID)
     }
 
     /// How long the peer may take to answer.

@@ -81,7 +81,7 @@ pub(super) enum Answer {
 
 impl Heartbeat {
     pub(super) fn new(options: HeartbeatOptions, now: Instant, random: u16) -> Self {
-        let due = runtime::later(now, options.until_first(random));
+        let due = aligned(&options, now, options.until_first(random));
         Self { options, due, asked: None }
     }
 
@@ -98,7 +98,7 @@ impl Heartbeat {
             if now < self.due {
                 return Beat::Nothing;
             }
-            self.due = runtime::later(now, self.options.until_next(random));
+            self.due = aligned(&self.options, now, self.options.until_next(random));
             let until = runtime::later(now, timeout);
             // At the time of the next ping nearly every peer has answered, and nobody has to look
             // before.
@@ -186,6 +186,10 @@ impl Asked {
     }
 }
 
+fn aligned(options: &HeartbeatOptions, now: Instant, wait: Duration) -> Instant {
+    runtime::align(runtime::later(now, wait), options.grid())
+}
+
 /// Tells payloads apart, except for a peer that takes pains; such a one is alive.
 fn fingerprint(payload: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
@@ -216,7 +220,7 @@ mod tests {
             let start = Instant::now();
             let options = HeartbeatOptions::default().interval(10 * SECOND).timeout(4 * SECOND);
             let mut heartbeat = Heartbeat::new(change(options.jitter(100)), start, 0);
-            assert_eq!(heartbeat.next(), start);
+            assert!(heartbeat.next() <= start);
             assert_eq!(heartbeat.beat(start, traffic, TOKEN, 0), Beat::Ping(TOKEN));
             Self { heartbeat, start }
         }
@@ -226,9 +230,9 @@ mod tests {
             self.heartbeat.beat(self.start + seconds * SECOND, traffic, *b"<token2>", 0)
         }
 
-        /// When something is to happen, in seconds.
+        /// When something is to happen, in seconds; pings may be early, to go out with others.
         fn next(&self) -> u64 {
-            (self.heartbeat.next() - self.start).as_secs()
+            (self.heartbeat.next() - self.start + SECOND / 10).as_secs()
         }
     }
 
@@ -340,14 +344,25 @@ mod tests {
     }
 
     #[test]
+    fn pings_that_are_due_at_about_the_same_time_go_out_together() {
+        let (now, options) = (Instant::now(), HeartbeatOptions::default());
+        let due = |random| Heartbeat::new(options, now, random).next();
+        let mut dues: Vec<Instant> = (0..=u16::MAX).map(due).collect();
+        dues.dedup();
+        // As many as there are tenths of a second in 25 s.
+        assert!((250..=252).contains(&dues.len()), "{}", dues.len());
+    }
+
+    #[test]
     fn pings_of_connections_that_are_opened_together_spread_out() {
         use crate::ws::connection::random;
 
         let (now, options) = (Instant::now(), HeartbeatOptions::default());
         let mut tenths = [0; 10];
         for _ in 0..1000 {
-            let until = Heartbeat::new(options, now, random::number()).next() - now;
-            tenths[usize::try_from(until.as_millis() / 2500).unwrap()] += 1;
+            let due = Heartbeat::new(options, now, random::number()).next();
+            let until = due.saturating_duration_since(now).as_millis();
+            tenths[usize::try_from(until / 2500).unwrap()] += 1;
         }
         assert!(tenths.iter().all(|count| (40..250).contains(count)), "{tenths:?}");
     }

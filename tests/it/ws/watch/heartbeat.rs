@@ -191,8 +191,8 @@ fn an_interval_of_nothing_leaves_the_connection_its_rest() {
         for _ in 0..20 {
             answer(&mut peer).await;
         }
-        // The first may come at once, and all others after nine tenths of 10 ms.
-        assert!(begin.elapsed() >= 19 * Duration::from_millis(9));
+        // The first may come at once, and all others after nine tenths of 10 ms, or a little less.
+        assert!(begin.elapsed() >= 19 * Duration::from_millis(8));
     });
 }
 
