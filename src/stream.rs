@@ -24,10 +24,10 @@ pub(crate) enum Stream {
     /// A socket of our own listener.
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the listener makes them"))]
     Tcp(TcpStream),
-    /// One that has a name in the file system.
+    /// One that has a name in the file system. Boxed, or the others would grow by a tag.
     #[cfg(unix)]
     #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the listener makes them"))]
-    Unix(UnixStream),
+    Unix(Box<UnixStream>),
     /// Either of them, encrypted. Boxed, so that a plain one does not hold room for it.
     #[cfg(feature = "tls")]
     Tls(Box<TlsStream>),
@@ -193,5 +193,15 @@ impl AsyncWrite for Replay {
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_socket_does_not_grow_by_what_other_streams_need() {
+        assert_eq!(size_of::<Stream>(), size_of::<TcpStream>());
     }
 }

@@ -24,6 +24,7 @@ const BACKLOG: i32 = 1024;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TcpOptions {
     /// May other processes listen on the same port?
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix can share one"))]
     pub(super) reuse_port: bool,
     /// Does an IPv6 socket leave IPv4 clients to another?
     pub(super) only_v6: bool,

@@ -106,7 +106,7 @@ impl Listener {
             #[cfg(unix)]
             Socket::Unix { listener, .. } => {
                 let stream = listener.accept().await?;
-                Ok((Stream::Unix(stream), Addrs { peer: None, local: None }))
+                Ok((Stream::Unix(Box::new(stream)), Addrs { peer: None, local: None }))
             }
         }
     }
