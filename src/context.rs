@@ -3,10 +3,13 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::AsyncReadExt;
+use futures::future::{Either, select};
 use serde::de::DeserializeOwned;
 use tide::http::headers::{HeaderName, HeaderValue, Headers};
 use tide::http::{Method, Version};
@@ -14,6 +17,7 @@ use tide::{Request, Response, StatusCode};
 
 use crate::error::{Error, Result};
 use crate::instance::Metrics;
+use crate::runtime::{self, Timer};
 use crate::stream::Security;
 use crate::ws::handshake::{HeaderLines, Opening};
 use crate::ws::proto::extension::{self, Extension};
@@ -22,12 +26,21 @@ use crate::ws::{
     CloseCode, CloseFrame, HandshakeError, ProtocolError, WebSocket, WebSocketOptions,
 };
 
-/// Longest body that is collected outside of our own server, in bytes.
-const DEFAULT_MAX_BODY: usize = 1 << 20;
-
-/// Longest body that `ctx.body_bytes` and its siblings collect, in bytes.
+/// What `ctx.body_bytes` and its siblings collect.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct MaxBodySize(pub(crate) usize);
+pub(crate) struct BodyLimits {
+    /// Longest body, in bytes.
+    pub(crate) max_size: usize,
+    /// Longest time from the call to the last byte.
+    pub(crate) deadline: Option<Duration>,
+}
+
+/// Those that hold outside of our own server.
+impl Default for BodyLimits {
+    fn default() -> Self {
+        Self { max_size: 1 << 20, deadline: Some(Duration::from_secs(60)) }
+    }
+}
 
 /// The header lines of a request whose values `http_types` cannot hold: those that are not ASCII.
 #[derive(Clone, Debug, Default)]
@@ -292,9 +305,23 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// A 413 if it exceeds [`max_body_size`](crate::ServerOptions::max_body_size), 1 MiB by
     /// default; a 400 if it ends early; a 408 if it stops coming for
-    /// [`body_timeout`](crate::ServerOptions::body_timeout).
+    /// [`body_timeout`](crate::ServerOptions::body_timeout), or is not complete within
+    /// [`body_deadline`](crate::ServerOptions::body_deadline), 60 s by default.
     pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
-        let max = self.request.ext::<MaxBodySize>().map_or(DEFAULT_MAX_BODY, |max| max.0);
+        let limits = self.request.ext::<BodyLimits>().copied().unwrap_or_default();
+        let Some(deadline) = limits.deadline else { return self.collect_body(limits).await };
+        let deadline = Timer::at(runtime::after(deadline));
+        match select(pin!(self.collect_body(limits)), deadline).await {
+            Either::Left((body, _)) => body,
+            Either::Right(_) => Err(tide::Error::from_str(
+                StatusCode::RequestTimeout,
+                "the body was not complete in time",
+            )),
+        }
+    }
+
+    async fn collect_body(&mut self, limits: BodyLimits) -> tide::Result<Vec<u8>> {
+        let max = limits.max_size;
         let too_large = || {
             let text = format!("the body exceeds {max} bytes");
             tide::Error::from_str(StatusCode::PayloadTooLarge, text)

@@ -20,7 +20,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::{Addrs, ServerOptions};
-use crate::context::{MaxBodySize, RawHeaders};
+use crate::context::{BodyLimits, RawHeaders};
 use crate::ws::upgrade::{PeerAddr, Upgraded};
 
 /// Makes a request for tide, or says why it must not have it.
@@ -41,7 +41,9 @@ pub(super) fn request(
         request.ext_mut().insert(Arc::clone(security));
     }
     request.ext_mut().insert(PeerAddr(addrs.peer));
-    request.ext_mut().insert(MaxBodySize(options.max_body_size));
+    let body_limits =
+        BodyLimits { max_size: options.max_body_size, deadline: options.body_deadline };
+    request.ext_mut().insert(body_limits);
     if !incoming.is_end_stream() {
         let len = incoming.size_hint().exact().and_then(|len| usize::try_from(len).ok());
         let body = RequestBody::new(incoming, options.body_timeout, Arc::clone(exchange));

@@ -22,6 +22,7 @@ pub struct ServerOptions {
     pub(crate) head_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) body_timeout: Option<Duration>,
+    pub(crate) body_deadline: Option<Duration>,
     pub(crate) write_timeout: Option<Duration>,
     pub(crate) max_head_size: usize,
     pub(crate) max_headers: usize,
@@ -60,6 +61,17 @@ impl ServerOptions {
     #[must_use]
     pub fn body_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.body_timeout = timeout.into();
+        self
+    }
+
+    /// Longest time for a whole request body that is collected for a handler, by
+    /// [`body_bytes`](crate::RequestContext::body_bytes) and its siblings. Default: 60 s.
+    ///
+    /// A body that is late is answered with 408 (RFC 9110 §15.5.9), however steadily it drips. A
+    /// handler that reads the body as a stream sets its own limit. `None` waits for ever.
+    #[must_use]
+    pub fn body_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
+        self.body_deadline = deadline.into();
         self
     }
 
@@ -132,6 +144,7 @@ impl Default for ServerOptions {
             head_timeout: Some(Duration::from_secs(10)),
             idle_timeout: Some(Duration::from_secs(75)),
             body_timeout: Some(Duration::from_secs(30)),
+            body_deadline: Some(Duration::from_secs(60)),
             write_timeout: Some(Duration::from_secs(30)),
             max_head_size: 16 * 1024,
             max_headers: 100,
@@ -150,6 +163,7 @@ mod tests {
         let options = ServerOptions::default();
         assert_eq!(options.head_timeout, Some(Duration::from_secs(10)));
         assert_eq!(options.idle_timeout, Some(Duration::from_secs(75)));
+        assert_eq!(options.body_deadline, Some(Duration::from_secs(60)));
         assert_eq!((options.max_head_size, options.max_headers), (16_384, 100));
         assert_eq!((options.max_uri_len, options.max_body_size), (8_192, 1_048_576));
         assert!(options.check().is_ok());

@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::mpsc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::io::{AsyncBufRead, AsyncRead};
 use tide::http::Body;
@@ -96,6 +96,44 @@ fn a_context_answers_a_body_that_stops_coming_with_408() {
     server.options(ServerOptions::default().body_timeout(SOON));
     let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhel";
     assert_eq!(Client::to(serve(server), request).status(), "HTTP/1.1 408 Request Timeout");
+}
+
+#[test]
+fn a_body_that_drips_for_too_long_is_answered_with_408() {
+    let mut server = Server::new();
+    server.post("/", |mut ctx: RequestContext| async move { ctx.body_string().await });
+    server.options(ServerOptions::default().body_deadline(SOON));
+    let addr = serve(server);
+    for framing in ["Content-Length: 1000000", "Transfer-Encoding: chunked"] {
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n");
+        let mut client = Client::to(addr, head);
+        let begin = Instant::now();
+        // It is never silent for long, until it has its answer.
+        while client.socket.set_read_timeout(Some(SOON / 10)).is_ok()
+            && client.socket.peek(&mut [0]).is_err()
+        {
+            assert!(begin.elapsed() < WITHIN, "{framing}");
+            client = client.send(if framing.ends_with("chunked") { "1\r\nx\r\n" } else { "x" });
+        }
+        assert!(begin.elapsed() >= SOON, "{framing}");
+        client.socket.set_read_timeout(Some(WITHIN)).unwrap();
+        let response = client.response();
+        assert!(response.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{response}");
+        assert_eq!(client.rest(), "");
+    }
+}
+
+#[test]
+fn a_body_that_is_complete_in_time_is_not_cut_off_however_long_its_handler_works() {
+    let mut server = Server::new();
+    server.post("/", |mut ctx: RequestContext| async move {
+        let body = ctx.body_string().await?;
+        let _ = async_std::future::timeout(SOON * 2, std::future::pending::<()>()).await;
+        Ok(body)
+    });
+    server.options(ServerOptions::default().body_deadline(SOON));
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello";
+    assert!(Client::to(serve(server), request).response().ends_with("hello"));
 }
 
 #[test]
