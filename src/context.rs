@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -41,6 +41,10 @@ impl Default for BodyLimits {
         Self { max_size: 1 << 20, deadline: Some(Duration::from_secs(60)) }
     }
 }
+
+/// Where the client of a request is, if trusted proxies in between told.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientIp(pub(crate) IpAddr);
 
 /// The header lines of a request whose values `http_types` cannot hold: those that are not ASCII.
 #[derive(Clone, Debug, Default)]
@@ -279,6 +283,20 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     #[must_use]
     pub fn metrics(&self) -> Option<Metrics> {
         self.slot.instance().map(|instance| instance.metrics())
+    }
+
+    /// The address of the client: that of the peer, or, where that is one of the
+    /// [`trusted_proxies`](crate::ServerOptions::trusted_proxies), the one that the proxies tell.
+    ///
+    /// An IPv4 address that was written as IPv6 is given as IPv4. `None` if neither is known:
+    /// behind a Unix socket, or unless the request came through our own
+    /// [`Server`](crate::Server).
+    #[must_use]
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        match self.request.ext::<ClientIp>() {
+            Some(client) => Some(client.0),
+            None => self.peer_addr().map(|addr| addr.ip().to_canonical()),
+        }
     }
 
     /// tide's view of the request: method, URL, cookies and the rest.

@@ -20,7 +20,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::{Addrs, ServerOptions};
-use crate::context::{BodyLimits, RawHeaders};
+use crate::context::{BodyLimits, ClientIp, RawHeaders};
 use crate::ws::upgrade::{PeerAddr, Upgraded};
 
 /// Makes a request for tide, or says why it must not have it.
@@ -44,6 +44,12 @@ pub(super) fn request(
     let body_limits =
         BodyLimits { max_size: options.max_body_size, deadline: options.body_deadline };
     request.ext_mut().insert(body_limits);
+    if !options.trusted_proxies.is_empty() {
+        let client = options.trusted_proxies.client_ip(Some(addrs.peer.ip()), &head.headers);
+        if let Some(client) = client {
+            request.ext_mut().insert(ClientIp(client));
+        }
+    }
     if !incoming.is_end_stream() {
         let len = incoming.size_hint().exact().and_then(|len| usize::try_from(len).ok());
         let body = RequestBody::new(incoming, options.body_timeout, Arc::clone(exchange));

@@ -10,7 +10,9 @@
 mod body;
 mod convert;
 mod exchange;
+mod forwarded;
 mod options;
+mod proxies;
 mod refusal;
 mod socket;
 

@@ -1,7 +1,10 @@
 //! How long and how large HTTP may be.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::proxies::TrustedProxies;
 
 /// Limits of the HTTP side of a server.
 ///
@@ -28,6 +31,9 @@ pub struct ServerOptions {
     pub(crate) max_headers: usize,
     pub(crate) max_uri_len: usize,
     pub(crate) max_body_size: usize,
+    pub(crate) trusted_proxies: Arc<TrustedProxies>,
+    /// What is wrong with the list of trusted proxies.
+    invalid_proxy: Option<String>,
 }
 
 impl ServerOptions {
@@ -121,6 +127,25 @@ impl ServerOptions {
         self
     }
 
+    /// Proxies that are trusted to tell where a client is: addresses as `192.0.2.1` or `::1`,
+    /// networks as `10.0.0.0/8`, and `unix:` for whoever connects through a Unix socket. Default:
+    /// none.
+    ///
+    /// If the peer is one of them, [`client_ip`](crate::RequestContext::client_ip) follows
+    /// `Forwarded` (RFC 7239) or `X-Forwarded-For` from the end, as long as the hops named there are
+    /// trusted themselves, up to the first that is not: the client. A hop that is no address ends
+    /// the way at the proxy that wrote it. Each proxy in the list must append to one of the headers,
+    /// or replace it. Clients can send the other one; so if both are there, they must name the same
+    /// client, or neither is believed.
+    #[must_use]
+    pub fn trusted_proxies<T: ToString>(mut self, proxies: impl IntoIterator<Item = T>) -> Self {
+        let mut trusted = TrustedProxies::default();
+        let trust = |proxy: T| trusted.trust(&proxy.to_string()).err();
+        self.invalid_proxy = proxies.into_iter().find_map(trust);
+        self.trusted_proxies = Arc::new(trusted);
+        self
+    }
+
     /// Refuses what no server could work with.
     pub(crate) fn check(&self) -> io::Result<()> {
         let ranges = [
@@ -130,12 +155,18 @@ impl ServerOptions {
         ];
         for (name, value, highest) in ranges {
             if !(1..=highest).contains(&value) {
-                let error = format!("{name} is {value}, it must be 1 to {highest}");
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
+                return Err(invalid(format!("{name} is {value}, it must be 1 to {highest}")));
             }
         }
-        Ok(())
+        match &self.invalid_proxy {
+            Some(reason) => Err(invalid(format!("trusted_proxies: {reason}"))),
+            None => Ok(()),
+        }
     }
+}
+
+fn invalid(reason: impl Into<String>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, reason.into())
 }
 
 impl Default for ServerOptions {
@@ -150,6 +181,8 @@ impl Default for ServerOptions {
             max_headers: 100,
             max_uri_len: 8 * 1024,
             max_body_size: 1024 * 1024,
+            trusted_proxies: Arc::default(),
+            invalid_proxy: None,
         }
     }
 }
@@ -164,6 +197,7 @@ mod tests {
         assert_eq!(options.head_timeout, Some(Duration::from_secs(10)));
         assert_eq!(options.idle_timeout, Some(Duration::from_secs(75)));
         assert_eq!(options.body_deadline, Some(Duration::from_secs(60)));
+        assert!(options.trusted_proxies.is_empty());
         assert_eq!((options.max_head_size, options.max_headers), (16_384, 100));
         assert_eq!((options.max_uri_len, options.max_body_size), (8_192, 1_048_576));
         assert!(options.check().is_ok());
@@ -175,6 +209,10 @@ mod tests {
             (ServerOptions::default().max_head_size(0), "max_head_size is 0"),
             (ServerOptions::default().max_headers(usize::MAX), "max_headers is"),
             (ServerOptions::default().max_uri_len(0), "max_uri_len is 0"),
+            (
+                ServerOptions::default().trusted_proxies(["10.0.0.1", "10.0.0.0/33"]),
+                "trusted_proxies: `10.0.0.0/33` is neither",
+            ),
         ];
         for (options, message) in cases {
             let error = options.check().unwrap_err();

@@ -5,6 +5,7 @@
 
 mod accept;
 mod body;
+mod client;
 mod deadline;
 mod listen;
 mod malformed;

@@ -1,0 +1,229 @@
+//! What proxies say about the client: `Forwarded` ([RFC 7239]) and `X-Forwarded-For`.
+//!
+//! Each proxy adds who connected to it, at the end; all before that is what it was told. So the lists
+//! are read from the end, and only as far as those who speak are trusted: that is `proxies.rs`.
+//!
+//! [RFC 7239]: https://www.rfc-editor.org/rfc/rfc7239
+
+use std::net::{IpAddr, SocketAddr};
+
+/// The hops that the lines of `X-Forwarded-For` name, the last one first; `None` for what is no
+/// address. There may be a port.
+pub(super) fn x_forwarded_for<'a>(
+    lines: impl DoubleEndedIterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = Option<IpAddr>> {
+    let hops = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
+    hops.map(|hop| address(std::str::from_utf8(hop).ok()?.trim_matches([' ', '\t'])))
+}
+
+/// The hops that the lines of `Forwarded` name, the last one first; `None` for what is no address:
+/// `unknown`, an obfuscated identifier (RFC 7239 §6), an element without `for`, a malformed line.
+pub(super) fn forwarded<'a>(
+    lines: impl DoubleEndedIterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = Option<IpAddr>> {
+    lines.rev().flat_map(|line| {
+        let hops = std::str::from_utf8(line).ok().and_then(hops_of);
+        hops.unwrap_or_else(|| vec![None]).into_iter().rev()
+    })
+}
+
+/// The elements of one line, in order; `None` if it breaks the grammar of RFC 7239 §4.
+///
+/// Read from the start, because a quoted string may contain anything. A quote that a client left
+/// open takes along what the proxy has added: then nothing is believed.
+fn hops_of(line: &str) -> Option<Vec<Option<IpAddr>>> {
+    let mut hops = Vec::new();
+    let mut rest = Some(line);
+    while let Some(element) = rest {
+        let (hop, after) = take_element(element)?;
+        hops.push(hop);
+        rest = after;
+    }
+    Some(hops)
+}
+
+/// One element, up to the next comma, and what follows that.
+fn take_element(mut text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
+    let mut hop = None;
+    loop {
+        text = blank_trimmed(text);
+        // The grammar has room for pairs that are not there.
+        if !text.is_empty() && !text.starts_with([',', ';']) {
+            let (name, value, rest) = take_pair(text)?;
+            // Each parameter occurs once (RFC 7239 §4).
+            if name.eq_ignore_ascii_case("for") && hop.replace(node(value)).is_some() {
+                return None;
+            }
+            text = blank_trimmed(rest);
+        }
+        if text.is_empty() {
+            return Some((hop.flatten(), None));
+        }
+        let Some(pairs) = text.strip_prefix(';') else {
+            return Some((hop.flatten(), Some(text.strip_prefix(',')?)));
+        };
+        text = pairs;
+    }
+}
+
+/// `token=value`, without the quotes of the value, and what follows.
+fn take_pair(text: &str) -> Option<(&str, &str, &str)> {
+    let (name, rest) = take_token(text)?;
+    let rest = rest.strip_prefix('=')?;
+    let (value, rest) = match rest.strip_prefix('"') {
+        Some(quoted) => take_quoted(quoted)?,
+        None => take_token(rest)?,
+    };
+    Some((name, value, rest))
+}
+
+/// A token (RFC 9110 §5.6.2).
+fn take_token(text: &str) -> Option<(&str, &str)> {
+    let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    let (token, rest) = text.split_at(text.find(|c| !is_token(c)).unwrap_or(text.len()));
+    if token.is_empty() { None } else { Some((token, rest)) }
+}
+
+/// The inside of a quoted string (RFC 9110 §5.6.4) whose first quote is taken, escapes included: no
+/// address has any.
+fn take_quoted(text: &str) -> Option<(&str, &str)> {
+    let mut is_escaped = false;
+    let end = text.find(|c| {
+        let is_end = c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        is_end
+    })?;
+    let (inside, rest) = text.split_at(end);
+    Some((inside, rest.strip_prefix('"')?))
+}
+
+/// A node (RFC 7239 §6): IPv6 has brackets here, and no hop is a name.
+fn node(value: &str) -> Option<IpAddr> {
+    let is_bare_ipv6 = value.matches(':').count() > 1 && !value.starts_with('[');
+    if is_bare_ipv6 { None } else { address(value) }
+}
+
+/// An address, with or without port and brackets, as proxies write them.
+fn address(text: &str) -> Option<IpAddr> {
+    let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
+    let address = match bracketed {
+        Some(inside) => inside.parse().map(IpAddr::V6).ok(),
+        None => text.parse().ok(),
+    };
+    let address = address.or_else(|| text.parse().ok().map(|addr: SocketAddr| addr.ip()))?;
+    Some(address.to_canonical())
+}
+
+fn blank_trimmed(text: &str) -> &str {
+    text.trim_start_matches([' ', '\t'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(hops: impl Iterator<Item = Option<IpAddr>>) -> String {
+        let hops: Vec<_> =
+            hops.map(|hop| hop.map_or_else(|| "?".to_owned(), |ip| ip.to_string())).collect();
+        hops.join(" ")
+    }
+
+    fn of_forwarded(lines: &[&str]) -> String {
+        shown(forwarded(lines.iter().map(|line| line.as_bytes())))
+    }
+
+    fn of_x_forwarded_for(lines: &[&str]) -> String {
+        shown(x_forwarded_for(lines.iter().map(|line| line.as_bytes())))
+    }
+
+    #[test]
+    fn the_examples_of_rfc_7239_are_read_from_the_end() {
+        for (lines, hops) in [
+            (&["for=\"_gazonk\""][..], "?"),
+            (&["For=\"[2001:db8:cafe::17]:4711\""], "2001:db8:cafe::17"),
+            (&["for=192.0.2.60;proto=http;by=203.0.113.43"], "192.0.2.60"),
+            (&["for=192.0.2.43, for=198.51.100.17"], "198.51.100.17 192.0.2.43"),
+            (&["for=192.0.2.43", "for=198.51.100.17"], "198.51.100.17 192.0.2.43"),
+            (
+                &["for=192.0.2.43,for=\"[2001:db8:cafe::17]\",for=unknown"],
+                "? 2001:db8:cafe::17 192.0.2.43",
+            ),
+            (&["for=_hidden, for=_SEVKISEK"], "? ?"),
+            (&["for=\"192.0.2.43:47011\";by=\"[2001:db8::1]:80\""], "192.0.2.43"),
+            (&["host=\"a,b;for=9.9.9.9\";for=192.0.2.1 ; proto=https"], "192.0.2.1"),
+            (&["host=\"a\\\"b\";for=192.0.2.1"], "192.0.2.1"),
+            (&["proto=https, for=192.0.2.1"], "192.0.2.1 ?"),
+            (&["for=192.0.2.1,,for=192.0.2.2,"], "? 192.0.2.2 ? 192.0.2.1"),
+            (&[";;for=192.0.2.1; ;by=_x;"], "192.0.2.1"),
+        ] {
+            assert_eq!(of_forwarded(lines), hops, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_that_breaks_the_grammar_is_one_unknown_hop() {
+        for line in [
+            "",
+            "for",
+            "for=",
+            "=192.0.2.1",
+            "for =192.0.2.1",
+            "for= 192.0.2.1",
+            "for=192.0.2.1;for=192.0.2.2",
+            "for=192.0.2.1 192.0.2.2",
+            "for=[2001:db8::1]",
+            "for=192.0.2.1:80",
+            "for=\"192.0.2.1",
+            "for=\"192.0.2.1\"x",
+            // A quote that a client left open, and what the proxy added.
+            "for=\"9.9.9.9, for=192.0.2.1",
+            "for=9.9.9.9;by=\", for=\"[2001:db8::1]\"",
+            "for=9.9.9.9;by=\"\\\", for=192.0.2.1;by=\"x\"",
+            "for=é, for=192.0.2.1",
+            "for=192.0.2.1é",
+        ] {
+            assert_eq!(of_forwarded(&[line]), "?", "{line}");
+            assert_eq!(of_forwarded(&[line, "for=192.0.2.1"]), "192.0.2.1 ?", "{line}");
+        }
+        assert_eq!(shown(forwarded([b"for=\xff".as_slice()].into_iter())), "?");
+    }
+
+    #[test]
+    fn a_hop_that_is_no_address_is_unknown() {
+        for value in [
+            "unknown",
+            "_x",
+            "2001:db8::1",
+            "[192.0.2.1]",
+            "[2001:db8::1]:99999",
+            "192.0.2.1:x",
+            "192.0.2.256",
+            "192.0.2.01",
+            "[fe80::1%eth0]",
+            "localhost",
+            "",
+            " 192.0.2.1",
+        ] {
+            assert_eq!(of_forwarded(&[&format!("for=\"{value}\"")]), "?", "{value}");
+        }
+    }
+
+    #[test]
+    fn x_forwarded_for_is_one_list_over_all_its_lines() {
+        for (lines, hops) in [
+            (&["192.0.2.1"][..], "192.0.2.1"),
+            (&["192.0.2.1, 192.0.2.2", "192.0.2.3"], "192.0.2.3 192.0.2.2 192.0.2.1"),
+            (&["192.0.2.1:4711,[2001:db8::1]:80"], "2001:db8::1 192.0.2.1"),
+            (&["2001:db8::1,[2001:db8::2]"], "2001:db8::2 2001:db8::1"),
+            (&["::ffff:192.0.2.1"], "192.0.2.1"),
+            (&["\t192.0.2.1 , "], "? 192.0.2.1"),
+            (&["", "192.0.2.1"], "192.0.2.1 ?"),
+            (&["192.0.2.1,,192.0.2.2"], "192.0.2.2 ? 192.0.2.1"),
+            (&["unknown, é, 192.0.2.2, 192.0.2.3 x"], "? 192.0.2.2 ? ?"),
+        ] {
+            assert_eq!(of_x_forwarded_for(lines), hops, "{lines:?}");
+        }
+        let latin = [b"\xe9, 192.0.2.1".as_slice()];
+        assert_eq!(shown(x_forwarded_for(latin.into_iter())), "192.0.2.1 ?");
+    }
+}

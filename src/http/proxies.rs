@@ -1,0 +1,242 @@
+//! Proxies that are trusted to tell where a client is.
+//!
+//! What they say is read by `forwarded.rs`; here is how much of it is believed.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ::http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+
+use super::forwarded::{forwarded, x_forwarded_for};
+
+/// Most hops that are looked at; no real path has as many.
+const MAX_HOPS: usize = 64;
+
+/// The proxies that a server trusts, none at first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrustedProxies {
+    networks: Vec<IpNet>,
+    /// Whoever connects to a Unix socket.
+    unix_peers: bool,
+}
+
+impl TrustedProxies {
+    pub(super) fn is_empty(&self) -> bool {
+        self.networks.is_empty() && !self.unix_peers
+    }
+
+    /// Trusts an address, a network as `10.0.0.0/8`, or `unix:`; `Err` says what is wrong.
+    pub(super) fn trust(&mut self, proxy: &str) -> Result<(), String> {
+        if proxy == "unix:" {
+            self.unix_peers = true;
+            return Ok(());
+        }
+        let network = network(proxy)
+            .ok_or_else(|| format!("`{proxy}` is neither an address nor a network nor `unix:`"))?;
+        if network != network.trunc() {
+            return Err(format!("`{proxy}` is inside the network {}", network.trunc()));
+        }
+        self.networks.push(network);
+        Ok(())
+    }
+
+    /// Where the client is, as far as that can be believed; `None` if the peer, who has no address
+    /// behind a Unix socket, is not trusted or says nothing.
+    pub(super) fn client_ip(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+        let is_trusted = peer.map_or(self.unix_peers, |peer| self.trusts(peer.to_canonical()));
+        if !is_trusted {
+            return None;
+        }
+        let lines = |name: &'static str| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let old = || self.walk(x_forwarded_for(lines(X_FORWARDED_FOR)));
+        let new = || self.walk(forwarded(lines(FORWARDED)));
+        match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(FORWARDED)) {
+            (true, false) => old(),
+            (false, true) => new(),
+            // One of the two may come from the client, through a proxy that knows only the other.
+            (true, true) => old().filter(|client| new() == Some(*client)),
+            (false, false) => None,
+        }
+    }
+
+    /// The last hop that a trusted one vouches for.
+    fn walk(&self, hops: impl Iterator<Item = Option<IpAddr>>) -> Option<IpAddr> {
+        let mut client = None;
+        for hop in hops.take(MAX_HOPS) {
+            let Some(address) = hop else { break };
+            client = Some(address);
+            if !self.trusts(address) {
+                break;
+            }
+        }
+        client
+    }
+
+    fn trusts(&self, address: IpAddr) -> bool {
+        self.networks.iter().any(|network| network.contains(&address))
+    }
+}
+
+const FORWARDED: &str = "forwarded";
+const X_FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// IPv4 that is written as IPv6 is IPv4, as addresses are when they are looked for.
+fn network(text: &str) -> Option<IpNet> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address = IpAddr::from_str(address).ok()?;
+    let Some(prefix) = prefix else { return Some(IpNet::from(address.to_canonical())) };
+    if !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let prefix = u8::from_str(prefix).ok()?;
+    let network = IpNet::new(address, prefix).ok()?;
+    match (address.to_canonical(), prefix.checked_sub(96)) {
+        (mapped @ IpAddr::V4(_), Some(prefix)) if address.is_ipv6() => {
+            IpNet::new(mapped, prefix).ok()
+        }
+        _ => Some(network),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proxies(list: &[&str]) -> TrustedProxies {
+        let mut proxies = TrustedProxies::default();
+        for proxy in list {
+            proxies.trust(proxy).unwrap();
+        }
+        proxies
+    }
+
+    fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
+        let line = |(name, value): &(&'static str, &str)| {
+            (::http::HeaderName::from_static(name), value.parse().unwrap())
+        };
+        lines.iter().map(line).collect()
+    }
+
+    /// What is believed of `lines` when they come from `peer`, with 10.0.0.0/8 and `::1` trusted.
+    fn client(peer: &str, lines: &[(&'static str, &str)]) -> Option<String> {
+        let proxies = proxies(&["10.0.0.0/8", "::1"]);
+        let client = proxies.client_ip(Some(peer.parse().unwrap()), &headers(lines));
+        client.map(|client| client.to_string())
+    }
+
+    const XFF: &str = X_FORWARDED_FOR;
+    const FWD: &str = FORWARDED;
+
+    #[test]
+    fn a_list_is_walked_from_its_end_over_trusted_hops_only() {
+        for (list, expected) in [
+            ("192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1, 10.0.0.2", Some("192.0.2.1")),
+            ("192.0.2.1, 10.0.0.3, ::1, 10.0.0.2", Some("192.0.2.1")),
+            // What is further to the left was written by somebody who is not trusted.
+            ("9.9.9.9, 192.0.2.1, 10.0.0.2", Some("192.0.2.1")),
+            ("10.0.0.9, 192.0.2.1", Some("192.0.2.1")),
+            // What cannot be read ends the walk at the proxy that wrote it.
+            ("9.9.9.9, unknown, 10.0.0.2", Some("10.0.0.2")),
+            ("9.9.9.9,, 10.0.0.2", Some("10.0.0.2")),
+            ("9.9.9.9, ", None),
+            ("", None),
+            ("unknown", None),
+            // All are trusted: the client is one of them.
+            ("10.0.0.3, 10.0.0.2", Some("10.0.0.3")),
+            ("::ffff:192.0.2.1, ::ffff:10.0.0.2", Some("192.0.2.1")),
+            ("2001:db8::1, [::1]:443", Some("2001:db8::1")),
+        ] {
+            assert_eq!(client("10.0.0.1", &[(XFF, list)]).as_deref(), expected, "{list}");
+            assert_eq!(client("::ffff:10.0.0.1", &[(XFF, list)]).as_deref(), expected, "{list}");
+            assert_eq!(client("192.0.2.9", &[(XFF, list)]), None, "{list}");
+        }
+    }
+
+    #[test]
+    fn several_lines_are_one_list() {
+        let lines = [(XFF, "9.9.9.9, 192.0.2.1"), (XFF, "10.0.0.3"), (XFF, "10.0.0.2")];
+        assert_eq!(client("10.0.0.1", &lines).as_deref(), Some("192.0.2.1"));
+        let lines = [(FWD, "for=9.9.9.9"), (FWD, "for=192.0.2.1;proto=https, for=10.0.0.2")];
+        assert_eq!(client("10.0.0.1", &lines).as_deref(), Some("192.0.2.1"));
+    }
+
+    #[test]
+    fn of_two_headers_that_differ_neither_is_believed() {
+        for (x_forwarded, forwarded, expected) in [
+            ("192.0.2.1", "for=192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1, 10.0.0.2", "for=192.0.2.1", Some("192.0.2.1")),
+            ("9.9.9.9", "for=192.0.2.1", None),
+            ("192.0.2.1", "for=9.9.9.9", None),
+            ("192.0.2.1", "for=unknown", None),
+            ("192.0.2.1", "for=\"", None),
+            ("", "for=192.0.2.1", None),
+        ] {
+            let lines = [(XFF, x_forwarded), (FWD, forwarded)];
+            let client = client("10.0.0.1", &lines);
+            assert_eq!(client.as_deref(), expected, "{x_forwarded} {forwarded}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_100_kilobytes_is_not_walked_to_its_end() {
+        let trusted = "10.0.0.2,".repeat(11_000);
+        assert_eq!(client("10.0.0.1", &[(XFF, &trusted)]), None);
+        let list = format!("{trusted}10.0.0.3");
+        assert_eq!(client("10.0.0.1", &[(XFF, &list)]).as_deref(), Some("10.0.0.2"));
+        let list = format!("{trusted}192.0.2.1");
+        assert_eq!(client("10.0.0.1", &[(XFF, &list)]).as_deref(), Some("192.0.2.1"));
+        let list = format!("{}for=192.0.2.1", "for=10.0.0.2,".repeat(8_000));
+        assert_eq!(client("10.0.0.1", &[(FWD, &list)]).as_deref(), Some("192.0.2.1"));
+    }
+
+    #[test]
+    fn a_peer_without_address_is_trusted_by_name() {
+        let lines = headers(&[(XFF, "192.0.2.1, 127.0.0.1")]);
+        let client = |list: &[&str]| proxies(list).client_ip(None, &lines);
+        assert_eq!(client(&["127.0.0.1"]), None);
+        assert_eq!(client(&["unix:"]), "127.0.0.1".parse().ok());
+        assert_eq!(client(&["unix:", "127.0.0.1"]), "192.0.2.1".parse().ok());
+    }
+
+    #[test]
+    fn a_network_is_written_without_room_for_doubt() {
+        for (text, inside, outside) in [
+            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("192.0.2.0/24", "192.0.2.255", "192.0.3.0"),
+            ("::ffff:192.0.2.0/120", "192.0.2.255", "192.0.3.0"),
+            ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.2"),
+            ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
+            ("0.0.0.0/0", "192.0.2.1", "2001:db8::1"),
+        ] {
+            let proxies = proxies(&[text]);
+            assert!(proxies.trusts(inside.parse().unwrap()), "{text} {inside}");
+            assert!(!proxies.trusts(outside.parse().unwrap()), "{text} {outside}");
+        }
+        for text in [
+            "",
+            "localhost",
+            "192.0.2",
+            "192.0.2.1/",
+            "192.0.2.0/33",
+            "192.0.2.0/+24",
+            "::/129",
+            "192.0.2.0/24/8",
+            "192.0.2.0/255.255.255.0",
+            " 192.0.2.1",
+            "[::1]",
+            "192.0.2.1:80",
+            "unix",
+            "192.0.2.0/024000",
+        ] {
+            let error = TrustedProxies::default().trust(text).unwrap_err();
+            assert!(error.starts_with(&format!("`{text}` is neither")), "{error}");
+        }
+        let error = TrustedProxies::default().trust("10.1.2.3/8").unwrap_err();
+        assert_eq!(error, "`10.1.2.3/8` is inside the network 10.0.0.0/8");
+    }
+}
