@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::AsyncReadExt;
-use futures::future::{Either, select};
+use futures::FutureExt;
+use futures::future::{BoxFuture, Either, select};
 use serde::de::DeserializeOwned;
 use tide::http::headers::{HeaderName, HeaderValue, Headers};
 use tide::http::{Method, Version};
@@ -19,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::instance::Metrics;
 use crate::runtime::{self, Timer};
 use crate::stream::Security;
+use crate::ws::admission::{self, Admission, ServerLimits};
 use crate::ws::handshake::{HeaderLines, Opening};
 use crate::ws::proto::extension::{self, Extension};
 use crate::ws::upgrade::{Answer, PeerAddr, Slot};
@@ -108,21 +110,33 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// Answers 101 and returns the connection.
     ///
     /// The handler goes on in a task of its own, once the response is on its way. Bytes that the
-    /// client sent along with the request are not lost.
+    /// client sent along with the request are not lost. Where a
+    /// [`ConnectionLimit`](crate::ConnectionLimit) says so, the request waits for a permit first.
     ///
     /// # Errors
     ///
     /// [`Error::Handshake`](crate::Error::Handshake) if the request is not a valid opening
-    /// handshake (§4.2.1), comes from a page that may not connect (§10.2), was upgraded before, or
-    /// ended before the 101 was sent. Passed on with `?`, the error *is* the answer to the
-    /// request.
+    /// handshake (§4.2.1), comes from a page that may not connect (§10.2), finds no permit of a
+    /// limit, was upgraded before, or ended before the 101 was sent. Passed on with `?`, the error
+    /// *is* the answer to the request.
     ///
     /// # Cancel safety
     ///
-    /// Safe: dropped before the 101 is on its way, nothing has happened; later, the next call
-    /// returns the connection, whatever its options.
+    /// Safe: dropped before the 101 is on its way, nothing has happened, and a permit is free again;
+    /// later, the next call returns the connection, whatever its options.
     pub async fn upgrade_to_websocket(&mut self, options: WebSocketOptions) -> Result<WebSocket> {
-        self.slot.upgrade(|| self.answer(&options), &options).await
+        let admission = self.admission(&options);
+        self.slot.upgrade(|| self.answer(&options), admission, &options).await
+    }
+
+    /// The wait for the permits of all limits; `None` if there are none.
+    fn admission<'a>(
+        &'a self,
+        options: &'a WebSocketOptions,
+    ) -> Option<BoxFuture<'a, Result<Admission, HandshakeError>>> {
+        let of_the_server = self.request.ext::<ServerLimits>().map_or(&[][..], |limits| &limits.0);
+        let limits: Vec<_> = options.limits.iter().chain(of_the_server).collect();
+        (!limits.is_empty()).then(|| admission::admit(limits, self.client_ip()).boxed())
     }
 
     fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {

@@ -13,7 +13,7 @@ use tide::{Body, Response, StatusCode};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::ws::HandshakeError;
-use crate::ws::upgrade::{self, Slot, Transport};
+use crate::ws::upgrade::{self, Abandon, Slot, Transport};
 
 /// A handler at work.
 type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
@@ -157,6 +157,7 @@ where
     async fn call(&self, mut request: tide::Request<State>) -> tide::Result {
         let transport = Transport::take_from(request.as_mut());
         let slot = Arc::new(Slot::new(&transport));
+        let _abandon = Abandon(&slot);
         let mut handler = self.0.call(RequestContext::new(request, Arc::clone(&slot)));
 
         // Polled in place: a handler that answers with HTTP costs no task. One that upgrades goes
@@ -169,7 +170,7 @@ where
         match outcome.await {
             Some(Ok(reply)) => Ok(reply(slot.take_prepared())),
             Some(Err(error)) => Ok(error_response(error)),
-            None => upgrade::start(handler, slot, transport).await,
+            None => upgrade::start(handler, Arc::clone(&slot), transport).await,
         }
     }
 }
@@ -202,6 +203,11 @@ fn handshake_response(error: HandshakeError) -> Response {
     match error {
         HandshakeError::VersionUnsupported => response.insert_header("sec-websocket-version", "13"),
         HandshakeError::MethodNotGet => response.insert_header("allow", "GET"),
+        HandshakeError::LimitReached { retry_after } => {
+            let part_of_a_second = u64::from(retry_after.subsec_nanos() > 0);
+            let seconds = retry_after.as_secs().saturating_add(part_of_a_second);
+            response.insert_header("retry-after", seconds.to_string());
+        }
         _ => {}
     }
     response.set_body(format!("{error}\n{}\n", error.hint()).trim_end());

@@ -78,6 +78,9 @@ mod runtime;
 mod stream;
 
 #[cfg(feature = "server")]
+mod permits;
+
+#[cfg(feature = "server")]
 mod server;
 
 #[cfg(feature = "server")]
@@ -109,6 +112,8 @@ pub use self::server::{
 };
 #[cfg(feature = "tls")]
 pub use self::server::{ClientCertificates, TlsConfig, TlsError};
+#[cfg(feature = "server")]
+pub use self::ws::ConnectionLimit;
 pub use self::ws::{
     CloseCode, CloseFrame, CloseInfo, DeflateAnswerError, DeflateBudget, DeflateOptions,
     DeflateParameters, Frame, FrameError, HandshakeError, HeartbeatOptions, Initiator,

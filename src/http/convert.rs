@@ -45,7 +45,8 @@ pub(super) fn request(
         BodyLimits { max_size: options.max_body_size, deadline: options.body_deadline };
     request.ext_mut().insert(body_limits);
     if !options.trusted_proxies.is_empty() {
-        let client = options.trusted_proxies.client_ip(Some(addrs.peer.ip()), &head.headers);
+        let client =
+            options.trusted_proxies.client_ip(addrs.peer.map(|peer| peer.ip()), &head.headers);
         if let Some(client) = client {
             request.ext_mut().insert(ClientIp(client));
         }

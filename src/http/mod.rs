@@ -45,6 +45,8 @@ use self::socket::{Never, Socket};
 use crate::instance::{Instance, OpenHttp};
 use crate::runtime::Timer;
 use crate::stream::Stream;
+use crate::ws::ConnectionLimit;
+use crate::ws::admission::ServerLimits;
 use crate::ws::upgrade::{OnUpgrade, Upgraded};
 
 /// What hyper may buffer of a head beyond our own limit.
@@ -81,6 +83,8 @@ pub(crate) struct Front<State> {
     options: ServerOptions,
     builder: http1::Builder,
     instance: Arc<Instance>,
+    /// Of WebSocket connections.
+    limits: Option<ServerLimits>,
 }
 
 impl<State: Clone + Send + Sync + 'static> Front<State> {
@@ -91,7 +95,13 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         instance: Arc<Instance>,
     ) -> Self {
         let builder = builder(&options);
-        Self { app, options, builder, instance }
+        Self { app, options, builder, instance, limits: None }
+    }
+
+    /// Counts all WebSocket connections among those of `limits`.
+    pub(crate) fn limited(self, limits: Vec<ConnectionLimit>) -> Self {
+        let limits = (!limits.is_empty()).then(|| ServerLimits(limits.into()));
+        Self { limits, ..self }
     }
 
     /// Serves one connection until it ends or is upgraded.
@@ -162,6 +172,9 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         let mut request = convert::request(request, &self.options, addrs, exchange)?;
         request.ext_mut().insert(Arc::clone(&self.instance));
         let upgrade = may_upgrade.then(|| offer_upgrade(&mut request));
+        if let (Some(limits), Some(_)) = (&self.limits, &upgrade) {
+            request.ext_mut().insert(limits.clone());
+        }
 
         let respond = AssertUnwindSafe(self.app.respond(request)).catch_unwind();
         let response = respond.await.map_err(|_| Refusal::HandlerPanicked)?;

@@ -11,10 +11,11 @@ use futures::future::Either;
 use futures::io::{AsyncRead, AsyncWrite};
 
 use super::*;
-use crate::Server;
 use crate::context::{BodyLimits, RawHeaders};
 use crate::runtime::{block_on, spawn};
+use crate::ws::admission::admit;
 use crate::ws::upgrade::PeerAddr;
+use crate::{ConnectionLimit, RequestContext, Server, WebSocketOptions, endpoint};
 
 const WITHIN: Duration = Duration::from_secs(5);
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n";
@@ -176,8 +177,7 @@ fn a_last_answer_is_written_to_its_end_into_a_socket_that_takes_a_byte_at_a_time
         let narrow = Narrow {
             input: request.as_bytes().to_vec(),
             written: Arc::clone(&written),
-            ready: false,
-            closed: false,
+            ..Narrow::default()
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], 80));
         let front = Arc::new(Front::new(app, ServerOptions::default(), Arc::default()));
@@ -186,6 +186,34 @@ fn a_last_answer_is_written_to_its_end_into_a_socket_that_takes_a_byte_at_a_time
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert!(written.starts_with(begin) && written.ends_with(end), "{request:?}: {written}");
     }
+}
+
+#[test]
+fn a_connection_that_is_dropped_while_its_handler_waits_for_a_permit_leaves_the_queue() {
+    let limit = ConnectionLimit::new(1).wait(Duration::from_secs(60), 1);
+    let held = admit(vec![&limit], None).now_or_never().unwrap().unwrap();
+    let options = WebSocketOptions::default().limit(&limit);
+    let mut app = tide::new();
+    app.at("/").get(endpoint(move |mut ctx: RequestContext| {
+        let options = options.clone();
+        async move {
+            ctx.upgrade_to_websocket(options).await?;
+            Ok(())
+        }
+    }));
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let front = Arc::new(Front::new(app, ServerOptions::default()));
+    let narrow = Narrow { input: request.into(), ..Narrow::default() };
+    let addr = SocketAddr::from(([127, 0, 0, 1], 80));
+    let addrs = Addrs { peer: addr, local: addr };
+    let mut serving = Box::pin(front.serve(Stream::boxed(narrow), addrs));
+    assert!((&mut serving).now_or_never().is_none());
+    assert_eq!(limit.waiting(), 1);
+    drop(serving);
+    assert_eq!(limit.waiting(), 0);
+    drop(held);
+    assert_eq!(limit.available(), 1);
 }
 
 #[test]
@@ -215,6 +243,7 @@ fn a_header_value_that_is_not_ascii_is_kept_aside_unaltered() {
 }
 
 /// A socket with one request, that takes a byte now and then and ends when we do.
+#[derive(Default)]
 struct Narrow {
     input: Vec<u8>,
     written: Arc<std::sync::Mutex<Vec<u8>>>,

@@ -17,6 +17,7 @@ use crate::http::{Addrs, Front, ServerOptions};
 use crate::instance::Instance;
 use crate::runtime;
 use crate::stream::Stream;
+use crate::ws::ConnectionLimit;
 
 /// A server that listens and waits to be run.
 pub struct Bound<State = ()> {
@@ -32,14 +33,15 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     pub(super) fn new(
         app: tide::Server<State>,
         options: ServerOptions,
+        limits: Vec<ConnectionLimit>,
         listeners: Vec<Listener>,
     ) -> Self {
         let instance = Arc::new(Instance::default());
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
-        let front = Arc::new(Front::new(app, options, Arc::clone(&instance)));
+        let front = Front::new(app, options, Arc::clone(&instance)).limited(limits);
         Self {
             listeners,
-            front,
+            front: Arc::new(front),
             instance,
             shutdown,
             #[cfg(feature = "tls")]

@@ -16,7 +16,9 @@ mod shutdown;
 mod tls;
 
 use std::fmt;
+use std::io;
 
+use crate::ConnectionLimit;
 use crate::Result;
 use crate::context::RequestContext;
 use crate::handler::{self, Handler};
@@ -49,6 +51,7 @@ pub use self::tls::{ClientCertificates, TlsConfig, TlsError};
 pub struct Server<State = ()> {
     app: tide::Server<State>,
     options: ServerOptions,
+    limits: Vec<ConnectionLimit>,
     #[cfg(feature = "tls")]
     tls: Option<TlsConfig>,
 }
@@ -70,6 +73,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         Self {
             app: tide::Server::with_state(state),
             options: ServerOptions::default(),
+            limits: Vec::new(),
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -122,7 +126,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     }
 
     /// Serves everything below `path` with the routes, middleware and state of `server`, which sees
-    /// the rest of the path. Its [`ServerOptions`] are not used.
+    /// the rest of the path. Its [`ServerOptions`] and connection limits are not used.
     pub fn nest<Inner>(&mut self, path: &str, server: Server<Inner>) -> &mut Self
     where
         Inner: Clone + Send + Sync + 'static,
@@ -156,6 +160,14 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         false
     }
 
+    /// Counts every WebSocket connection of this server among those of `limit`, besides the limits of
+    /// its route. Several may be added, and all must admit. One of 0 is an error when the server is
+    /// bound.
+    pub fn connection_limit(&mut self, limit: &ConnectionLimit) -> &mut Self {
+        self.limits.push(limit.clone());
+        self
+    }
+
     /// What the handlers share.
     #[must_use]
     pub fn state(&self) -> &State {
@@ -183,7 +195,8 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken, with a message
-    /// that names it, or if a value of [`ServerOptions`] is out of its range.
+    /// that names it, if a value of [`ServerOptions`] is out of its range, or a connection
+    /// limit is 0.
     pub async fn bind(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Bound<State>> {
         self.bind_to(Listeners::new().tcp(addr).await?)
     }
@@ -196,7 +209,11 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// or of the TLS configuration is out of its range.
     pub fn bind_to(self, listeners: Listeners) -> Result<Bound<State>> {
         self.options.check()?;
-        let bound = Bound::new(self.app, self.options, listeners.into_inner()?);
+        if self.limits.iter().any(ConnectionLimit::is_zero) {
+            let error = "connection_limit is 0, which admits nobody";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, error).into());
+        }
+        let bound = Bound::new(self.app, self.options, self.limits, listeners.into_inner()?);
         #[cfg(feature = "tls")]
         let bound = bound.with_tls(self.tls)?;
         Ok(bound)

@@ -1,5 +1,7 @@
 //! WebSocket: the protocol, and the connection that speaks it.
 
+#[cfg(feature = "server")]
+pub(crate) mod admission;
 pub(crate) mod deflate;
 pub(crate) mod handshake;
 mod heartbeat;
@@ -13,6 +15,8 @@ mod sender;
 #[cfg(feature = "server")]
 pub(crate) mod upgrade;
 
+#[cfg(feature = "server")]
+pub use self::admission::ConnectionLimit;
 pub use self::connection::{CloseInfo, Initiator, Stats, WebSocket};
 pub use self::deflate::{DeflateBudget, DeflateOptions};
 pub use self::handshake::HandshakeError;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+#[cfg(feature = "server")]
+use super::admission::ConnectionLimit;
 use super::deflate::DeflateOptions;
 use super::handshake::{Origins, Subprotocols};
 use super::heartbeat::HeartbeatOptions;
@@ -30,6 +32,8 @@ pub struct WebSocketOptions {
     pub(crate) subprotocols: Subprotocols,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) handshake_timeout: Duration,
+    #[cfg(feature = "server")]
+    pub(crate) limits: Vec<ConnectionLimit>,
     pub(crate) deflate: Option<Box<DeflateOptions>>,
     pub(crate) agreed_deflate: Option<DeflateParameters>,
 }
@@ -42,6 +46,8 @@ impl Default for WebSocketOptions {
             subprotocols: Subprotocols::default(),
             headers: Vec::new(),
             handshake_timeout: Duration::from_secs(10),
+            #[cfg(feature = "server")]
+            limits: Vec::new(),
             deflate: None,
             agreed_deflate: None,
         }
@@ -266,7 +272,20 @@ impl WebSocketOptions {
         self
     }
 
-    /// How long the 101 response may take to get on its way. Default 10 s.
+    /// Counts the connection among those of `limit`, and opens it when that has a permit. Default:
+    /// no limit. Several may be given, and all must admit.
+    ///
+    /// The limit is made once, outside of the handler: one that is new for each request limits
+    /// nothing. [`ConnectionLimit`] says what becomes of requests that find no permit.
+    #[cfg(feature = "server")]
+    #[must_use]
+    pub fn limit(mut self, limit: &ConnectionLimit) -> Self {
+        self.limits.push(limit.clone());
+        self
+    }
+
+    /// How long the 101 response may take to get on its way, once the connection has its permits.
+    /// Default 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
         self.handshake_timeout = timeout;

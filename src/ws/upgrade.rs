@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::{Either, select};
+use futures::future::{BoxFuture, Either, select};
 use tide::http::headers::{HeaderName, HeaderValue};
 use tide::http::upgrade::Receiver;
 use tide::{Response, StatusCode};
 
+use super::admission::Admission;
 use super::connection::{ConnectionTask, Deflation, Opened, Shared};
 use super::deflate::Agreement;
 use super::options::Settings;
@@ -127,6 +128,9 @@ pub(crate) struct Answer {
     pub(crate) agreement: Option<Agreement>,
 }
 
+/// The wait for the permits of a connection.
+type Waiting<'a> = BoxFuture<'a, Result<Admission, HandshakeError>>;
+
 #[derive(Debug)]
 struct Wanted {
     accept: String,
@@ -135,6 +139,7 @@ struct Wanted {
     timeout: Duration,
     subprotocol: Option<Box<str>>,
     deflation: Option<Arc<Deflation>>,
+    admission: Admission,
 }
 
 impl Slot {
@@ -150,43 +155,45 @@ impl Slot {
     }
 
     /// Asks for the upgrade and waits for the connection.
+    ///
+    /// A request that is no opening handshake gets no permit, and waits for none.
     pub(crate) async fn upgrade(
         &self,
-        accept: impl FnOnce() -> Result<Answer, HandshakeError>,
+        accept: impl Fn() -> Result<Answer, HandshakeError>,
+        admission: Option<Waiting<'_>>,
         options: &WebSocketOptions,
     ) -> Result<WebSocket> {
         if self.is_idle() {
-            let wanted = self.check(accept, options).inspect_err(|error| self.count(*error))?;
-            self.talk().stage = Stage::Wanted(Box::new(wanted));
+            // Boxed, so that a handler does not keep room for it while its connection is open.
+            let wanted = Box::pin(self.prepare_upgrade(accept, admission, options)).await;
+            self.want(wanted.inspect_err(|error| self.count(*error))?);
         }
         let _withdraw = Withdraw(self);
         Ok(std::future::poll_fn(|cx| self.poll_open(cx)).await?)
     }
 
-    /// What the handler wants, unless there is a reason to refuse it.
-    fn check(
+    /// What the handler wants, with its permits, unless there is a reason to refuse it.
+    async fn prepare_upgrade(
         &self,
-        accept: impl FnOnce() -> Result<Answer, HandshakeError>,
+        accept: impl Fn() -> Result<Answer, HandshakeError>,
+        admission: Option<Waiting<'_>>,
         options: &WebSocketOptions,
-    ) -> Result<Wanted, HandshakeError> {
-        let Answer { accept, subprotocol, agreement } = accept()?;
-        let mut headers = response_headers(&options.headers)?;
-        if let Some(name) = &subprotocol {
-            headers.push(parse_header("sec-websocket-protocol", name)?);
+    ) -> Result<Box<Wanted>, HandshakeError> {
+        let wanted = self.wanted(accept()?, options)?;
+        let Some(admission) = admission else { return Ok(wanted) };
+        // What it would have reserved for its compression does not wait with it.
+        drop(wanted);
+        let admission = self.unless_shut_down(admission).await?;
+        Ok(Box::new(Wanted { admission, ..*self.wanted(accept()?, options)? }))
+    }
+
+    /// Waits for the permits, until the server shuts down.
+    async fn unless_shut_down(&self, admission: Waiting<'_>) -> Result<Admission, HandshakeError> {
+        let Some(instance) = &self.instance else { return admission.await };
+        match select(admission, instance.shutting_down()).await {
+            Either::Left((admission, _)) => admission,
+            Either::Right(_) => Err(HandshakeError::ShuttingDown),
         }
-        let deflation = agreement.map(|agreement| {
-            headers.extend(extensions_header(agreement.parameters));
-            let deflate = options.deflate.as_deref().cloned().unwrap_or_default();
-            Deflation::new(&deflate, agreement, Role::Server)
-        });
-        if !self.can_upgrade {
-            return Err(HandshakeError::NotUpgradable);
-        }
-        if self.instance.as_ref().is_some_and(|instance| instance.is_shutting_down()) {
-            return Err(HandshakeError::ShuttingDown);
-        }
-        let (settings, timeout) = (options.settings.clone(), options.handshake_timeout);
-        Ok(Wanted { accept, headers, settings, timeout, subprotocol, deflation })
     }
 
     /// Counts a refusal.
@@ -194,6 +201,40 @@ impl Slot {
         if let Some(instance) = &self.instance {
             instance.counters.count_refused(error);
         }
+    }
+
+    fn wanted(
+        &self,
+        answer: Answer,
+        options: &WebSocketOptions,
+    ) -> Result<Box<Wanted>, HandshakeError> {
+        let Answer { accept, subprotocol, agreement } = answer;
+        let mut headers = response_headers(&options.headers)?;
+        if let Some(name) = &subprotocol {
+            headers.push(parse_header("sec-websocket-protocol", name)?);
+        }
+        if !self.can_upgrade {
+            return Err(HandshakeError::NotUpgradable);
+        }
+        if self.instance.as_ref().is_some_and(|instance| instance.is_shutting_down()) {
+            return Err(HandshakeError::ShuttingDown);
+        }
+        let deflation = agreement.map(|agreement| {
+            headers.extend(extensions_header(agreement.parameters));
+            let deflate = options.deflate.as_deref().cloned().unwrap_or_default();
+            Deflation::new(&deflate, agreement, Role::Server)
+        });
+        let (settings, timeout) = (options.settings.clone(), options.handshake_timeout);
+        let admission = Admission::default();
+        Ok(Box::new(Wanted {
+            accept,
+            headers,
+            settings,
+            timeout,
+            subprotocol,
+            deflation,
+            admission,
+        }))
     }
 
     fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<WebSocket, HandshakeError>> {
@@ -216,6 +257,14 @@ impl Slot {
     /// Does the handler wait for its endpoint to answer 101?
     pub(crate) fn is_wanted(&self) -> bool {
         matches!(self.talk().stage, Stage::Wanted(_))
+    }
+
+    fn want(&self, wanted: Box<Wanted>) {
+        let mut talk = self.talk();
+        // The request may have ended while this waited in another task.
+        if matches!(talk.stage, Stage::Idle) {
+            talk.stage = Stage::Wanted(wanted);
+        }
     }
 
     fn is_idle(&self) -> bool {
@@ -285,6 +334,19 @@ impl Drop for Withdraw<'_> {
     }
 }
 
+/// Ends the wait of a context that a handler gave to another task, when the endpoint is dropped:
+/// nobody will answer 101.
+#[derive(Debug)]
+pub(crate) struct Abandon<'a>(pub(crate) &'a Arc<Slot>);
+
+impl Drop for Abandon<'_> {
+    fn drop(&mut self) {
+        if Arc::strong_count(self.0) > 1 && (self.0.is_idle() || self.0.is_wanted()) {
+            self.0.settle(Err(HandshakeError::Abandoned));
+        }
+    }
+}
+
 /// A handler at work; what it ends with matters to those above.
 type HandlerFuture<T> = Pin<Box<dyn Future<Output = tide::Result<T>> + Send>>;
 
@@ -313,10 +375,10 @@ pub(crate) async fn start<T: 'static>(
         }
     };
     let deadline = runtime::after(wanted.timeout);
-    let Wanted { settings, subprotocol, deflation, .. } = *wanted;
+    let Wanted { settings, subprotocol, deflation, admission, .. } = *wanted;
     let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation }));
     let instance = slot.instance.clone();
-    let run = run(handler, slot, source, parts, deadline);
+    let run = run(handler, slot, source, parts, admission, deadline);
     match instance {
         Some(instance) => instance.tasks.spawn(run),
         None => drop(runtime::spawn(run)),
@@ -349,12 +411,14 @@ impl Source {
     }
 }
 
-/// The task of an upgraded handler, from the 101 on.
+/// The task of an upgraded handler, from the 101 on. The permits are those of the task: for as long
+/// as either handler or connection lives.
 async fn run<T>(
     handler: HandlerFuture<T>,
     slot: Arc<Slot>,
     source: Source,
     parts: Box<(Settings, Opened)>,
+    admission: Admission,
     deadline: Instant,
 ) {
     // Boxed, so that the room it takes is free while the connection lives.
@@ -366,12 +430,13 @@ async fn run<T>(
             slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
             drop(slot);
             ConnectionTask::new(handler, shared).await;
+            drop(admission);
         }
         Err(error) => {
             log::debug!("upgrade failed: {error}");
             slot.count(error);
             // What is reserved for the connection is free again, whatever the handler goes on with.
-            drop(parts);
+            drop((parts, admission));
             slot.settle(Err(error));
             finish(handler).await;
         }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 /// Why a request did not become a WebSocket connection.
 ///
@@ -37,6 +38,14 @@ pub enum HandshakeError {
     SubprotocolNotOffered,
     /// 403: a page of another site, which the options do not allow (§10.2).
     OriginForbidden,
+    /// 503: a `ConnectionLimit` has no permit, or none became free while the request was allowed
+    /// to wait.
+    LimitReached {
+        /// When the client may try again: `Retry-After`, in whole seconds rounded up.
+        retry_after: Duration,
+    },
+    /// 500: a `ConnectionLimit` of 0, which admits nobody.
+    LimitIsZero,
     /// 500: the context was upgraded before.
     AlreadyUpgraded,
     /// 400: the stream below cannot be had, because the request has a body.
@@ -59,6 +68,7 @@ impl HandshakeError {
             Self::MethodNotGet => 405,
             Self::VersionUnsupported => 426,
             Self::OriginForbidden => 403,
+            Self::LimitReached { .. } | Self::ShuttingDown => 503,
             Self::HttpVersion
             | Self::HostMissing
             | Self::UpgradeMissing
@@ -69,12 +79,12 @@ impl HandshakeError {
             | Self::ExtensionsMalformed
             | Self::SubprotocolUnsupported
             | Self::NotUpgradable => 400,
-            Self::SubprotocolNotOffered
+            Self::LimitIsZero
+            | Self::SubprotocolNotOffered
             | Self::AlreadyUpgraded
             | Self::InvalidHeader
             | Self::Abandoned
             | Self::TimedOut => 500,
-            Self::ShuttingDown => 503,
         }
     }
 
@@ -100,6 +110,8 @@ impl HandshakeError {
             Self::InvalidHeader => "invalid_header",
             Self::Abandoned => "abandoned",
             Self::TimedOut => "timed_out",
+            Self::LimitReached { .. } => "limit_reached",
+            Self::LimitIsZero => "limit_is_zero",
             Self::ShuttingDown => "shutting_down",
         }
     }
@@ -135,8 +147,10 @@ impl HandshakeError {
                  the Host header, the server can list its origin."
             }
             Self::ShuttingDown => "Another server, or this one a little later, will answer.",
+            Self::LimitReached { .. } => "`Retry-After` tells when to try again.",
             Self::NotUpgradable => "What follows the head of an opening handshake is frames.",
-            Self::SubprotocolNotOffered
+            Self::LimitIsZero
+            | Self::SubprotocolNotOffered
             | Self::AlreadyUpgraded
             | Self::InvalidHeader
             | Self::Abandoned
@@ -161,6 +175,8 @@ impl fmt::Display for HandshakeError {
             Self::SubprotocolUnsupported => "the client offers no subprotocol of this server",
             Self::SubprotocolNotOffered => "the chosen subprotocol was not offered",
             Self::OriginForbidden => "pages of this origin may not connect",
+            Self::LimitReached { .. } => "the server has as many connections as it may have",
+            Self::LimitIsZero => "a connection limit of 0 admits nobody",
             Self::AlreadyUpgraded => "the request was upgraded before",
             Self::NotUpgradable => "the request has a body",
             Self::InvalidHeader => "a header for the 101 response is not valid HTTP",

@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `handshake` | the opening handshake, as bytes |
 //! | `upgrade` | the upgrade as a handler sees it, and what else it may do with a request |
+//! | `limits` | limits on open connections: who waits, who is refused, when a permit is free again |
 //! | `subprotocols` | which subprotocol is agreed on |
 //! | `wire` | what is sent, in hex, and what comes back |
 //! | `musts` | which test covers which MUST of RFC 6455 |
@@ -29,6 +30,7 @@ mod rng;
 pub(crate) mod tcp;
 
 mod handshake;
+mod limits;
 mod subprotocols;
 mod upgrade;
 

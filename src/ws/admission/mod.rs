@@ -1,0 +1,16 @@
+//! Who gets in: limits on open WebSocket connections.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `limit` | [`ConnectionLimit`], as a server's author sees it |
+//! | `pool` | the permits of a limit, for all clients or for each address |
+//! | `admit` | how a request gets the permits of all its limits, or none |
+//!
+//! When a request asks, and for how long it holds its permits, is `ws/upgrade.rs`.
+
+mod admit;
+mod limit;
+mod pool;
+
+pub(crate) use self::admit::{Admission, ServerLimits, admit};
+pub use self::limit::ConnectionLimit;

@@ -1,0 +1,204 @@
+//! The permits of a limit: for all clients together, or for each address.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::permits::Permits;
+
+/// All permits that a limit has to give.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// How many permits there are, of each address if they are counted.
+    pub(super) number: usize,
+    /// Older pools have smaller ones.
+    age: u64,
+    clients: Clients,
+}
+
+#[derive(Debug)]
+enum Clients {
+    All(Arc<Permits>),
+    /// Those that have a permit, or ask for one.
+    Each(Mutex<HashMap<Address, Guests>>),
+}
+
+/// An address as limits count it; `None` if it is not known.
+type Address = Option<IpAddr>;
+
+/// The permits of an address, and how many have or want one.
+#[derive(Debug)]
+struct Guests {
+    permits: Arc<Permits>,
+    places: usize,
+}
+
+impl Pool {
+    pub(super) fn for_all(number: usize) -> Self {
+        Self::of(number, Clients::All(Arc::new(Permits::new(number))))
+    }
+
+    pub(super) fn for_each_address(number: usize) -> Self {
+        Self::of(number, Clients::Each(Mutex::default()))
+    }
+
+    fn of(number: usize, clients: Clients) -> Self {
+        static POOLS: AtomicU64 = AtomicU64::new(0);
+        Self { number, age: POOLS.fetch_add(1, Relaxed), clients }
+    }
+
+    /// The place of this pool among others, of which no two are equal: who needs permits of several
+    /// takes them in this order.
+    pub(super) fn rank(&self) -> (bool, u64) {
+        (matches!(self.clients, Clients::All(_)), self.age)
+    }
+
+    /// Where a client asks for a permit, and keeps it.
+    pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Place {
+        let (permits, address) = match &self.clients {
+            Clients::All(permits) => (Arc::clone(permits), None),
+            Clients::Each(guests) => {
+                let address = client.map(counted_as);
+                let mut guests = lock(guests);
+                let new = || Guests { permits: Arc::new(Permits::new(self.number)), places: 0 };
+                let guests = guests.entry(address).or_insert_with(new);
+                guests.places = guests.places.saturating_add(1);
+                (Arc::clone(&guests.permits), address)
+            }
+        };
+        Place { permits, address, pool: Arc::clone(self) }
+    }
+
+    fn leave(&self, address: Address) {
+        let Clients::Each(guests) = &self.clients else { return };
+        let mut guests = lock(guests);
+        let Some(those) = guests.get_mut(&address) else { return };
+        those.places = those.places.saturating_sub(1);
+        if those.places == 0 {
+            guests.remove(&address);
+        }
+    }
+
+    pub(super) fn available(&self) -> usize {
+        let available = self.count_each(Permits::available);
+        available.into_iter().min().unwrap_or(self.number)
+    }
+
+    pub(super) fn available_to(&self, address: IpAddr) -> usize {
+        match &self.clients {
+            Clients::All(permits) => permits.available(),
+            Clients::Each(guests) => {
+                let guests = lock(guests);
+                let those = guests.get(&Some(counted_as(address)));
+                those.map_or(self.number, |those| those.permits.available())
+            }
+        }
+    }
+
+    pub(super) fn in_use(&self) -> usize {
+        let in_use = |permits: &Permits| self.number.saturating_sub(permits.available());
+        self.count_each(in_use).into_iter().sum()
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.count_each(Permits::waiting).into_iter().sum()
+    }
+
+    fn count_each(&self, count: impl Fn(&Permits) -> usize) -> Vec<usize> {
+        match &self.clients {
+            Clients::All(permits) => vec![count(permits)],
+            Clients::Each(guests) => {
+                lock(guests).values().map(|those| count(&those.permits)).collect()
+            }
+        }
+    }
+}
+
+/// A client at the permits of a pool, with or without one. Its address is forgotten with its last
+/// place.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) permits: Arc<Permits>,
+    address: Address,
+    pool: Arc<Pool>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.pool.leave(self.address);
+    }
+}
+
+/// The address that stands for all that one client may have.
+fn counted_as(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => IpAddr::V4(address),
+        IpAddr::V6(address) => {
+            const NETWORK: u128 = !(u64::MAX as u128);
+            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & NETWORK))
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_network_of_64_bits_is_one_address_and_mapped_ipv4_is_ipv4() {
+        for (one, other, same) in [
+            ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true),
+            ("2001:db8::1", "2001:db8:0:1::1", false),
+            ("192.0.2.1", "::ffff:192.0.2.1", true),
+            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
+            ("192.0.2.1", "192.0.2.2", false),
+        ] {
+            let is_same = counted_as(address(one)) == counted_as(address(other));
+            assert_eq!(is_same, same, "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_forgotten_with_its_last_place() {
+        let pool = Arc::new(Pool::for_each_address(2));
+        let Clients::Each(guests) = &pool.clients else { panic!("{pool:?}") };
+        let places: Vec<Place> = ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
+            .map(|client| pool.enter(Some(address(client))))
+            .into_iter()
+            .chain([pool.enter(None)])
+            .collect();
+        assert_eq!(lock(guests).len(), 3);
+        for (place, count) in places.into_iter().skip(1).rev().zip([2, 1, 1]) {
+            drop(place);
+            assert_eq!(lock(guests).len(), count);
+        }
+        assert!(lock(guests).is_empty());
+    }
+
+    #[test]
+    fn what_is_counted_is_that_of_all_addresses_but_room_is_that_of_the_busiest() {
+        let pool = Arc::new(Pool::for_each_address(2));
+        assert_eq!((pool.available(), pool.in_use(), pool.waiting()), (2, 0, 0));
+        let places =
+            ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(|client| pool.enter(Some(address(client))));
+        let permits = places.each_ref().map(|place| place.permits.try_acquire().unwrap());
+        let queued = places.each_ref().map(|place| place.permits.queue(2).unwrap());
+        assert_eq!((pool.available(), pool.in_use(), pool.waiting()), (0, 3, 3));
+        assert_eq!(pool.available_to(address("192.0.2.1")), 0);
+        assert_eq!(pool.available_to(address("::ffff:192.0.2.2")), 1);
+        assert_eq!(pool.available_to(address("192.0.2.3")), 2);
+        assert!(places[0].permits.queue(2).is_none(), "two wait already");
+        drop((queued, permits));
+        drop(places);
+        assert_eq!((pool.available(), pool.in_use(), pool.waiting()), (2, 0, 0));
+    }
+}
