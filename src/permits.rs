@@ -48,6 +48,14 @@ impl Permits {
         InLine { permits: self, behind_others }
     }
 
+    /// Waits in line for a permit. Dropped, the future leaves the line, and loses no permit.
+    pub(crate) async fn acquire(&self) -> Permit {
+        match self.try_acquire() {
+            Some(permit) => permit,
+            None => self.join(self.lock()).permit().await,
+        }
+    }
+
     /// How many are free.
     pub(crate) fn available(&self) -> usize {
         self.free.available_permits()
@@ -95,10 +103,16 @@ impl Drop for InLine<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
+    use std::future::poll_fn;
+    use std::pin::{Pin, pin};
     use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use futures::StreamExt;
+    use futures::future::{Either, select};
 
     use super::*;
+    use crate::runtime::{self, Timer};
 
     type Acquire<'a> = Pin<Box<dyn Future<Output = Permit> + 'a>>;
 
@@ -142,6 +156,37 @@ mod tests {
         drop(first);
         assert!(permits.queue(2).is_some());
         drop(held);
+    }
+
+    #[test]
+    fn nobody_is_forgotten_among_many_tasks_on_many_threads() {
+        const TASKS: usize = 32;
+        let permits = Arc::new(Permits::new(3));
+        let (done, all_done) = futures::channel::mpsc::unbounded();
+        for _ in 0..TASKS {
+            let (permits, done) = (Arc::clone(&permits), done.clone());
+            runtime::spawn(async move {
+                for _ in 0..200 {
+                    let _permit = permits.acquire().await;
+                    let mut was_here = false;
+                    poll_fn(|cx| {
+                        cx.waker().wake_by_ref();
+                        if std::mem::replace(&mut was_here, true) {
+                            Poll::Ready(())
+                        } else {
+                            Poll::Pending
+                        }
+                    })
+                    .await;
+                }
+                done.unbounded_send(()).unwrap();
+            });
+        }
+        let deadline = Timer::at(runtime::after(Duration::from_secs(5)));
+        let all_done = pin!(all_done.take(TASKS).count());
+        let outcome = runtime::block_on(select(all_done, deadline));
+        assert!(matches!(outcome, Either::Left((TASKS, _))), "some still wait");
+        assert_eq!(permits.available(), 3);
     }
 
     #[test]

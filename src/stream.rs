@@ -10,6 +10,8 @@ use std::task::{Context, Poll};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
+#[cfg(feature = "server")]
+use crate::permits::Permit;
 use crate::runtime::TcpStream;
 #[cfg(unix)]
 use crate::runtime::UnixStream;
@@ -79,6 +81,20 @@ macro_rules! each {
             Self::Boxed($stream) => $call,
         }
     };
+}
+
+#[cfg(feature = "server")]
+impl Stream {
+    /// Keeps `permit` for as long as the socket is open.
+    pub(crate) fn keep(&mut self, permit: Permit) {
+        match self {
+            Self::Tcp(socket) => socket.keep(permit),
+            #[cfg(unix)]
+            Self::Unix(socket) => socket.keep(permit),
+            // Only a socket of a listener is counted, and before anything is made of it.
+            _ => drop(permit),
+        }
+    }
 }
 
 impl AsyncRead for Stream {

@@ -31,6 +31,7 @@ pub struct ServerOptions {
     pub(crate) max_headers: usize,
     pub(crate) max_uri_len: usize,
     pub(crate) max_body_size: usize,
+    pub(crate) max_connections: Option<usize>,
     pub(crate) trusted_proxies: Arc<TrustedProxies>,
     /// What is wrong with the list of trusted proxies.
     invalid_proxy: Option<String>,
@@ -127,6 +128,18 @@ impl ServerOptions {
         self
     }
 
+    /// Most TCP connections at once. Default: no limit but that of the system.
+    ///
+    /// A connection counts until its socket is closed, whether it idles, speaks HTTP or was
+    /// upgraded. Those beyond the limit are not accepted until another one ends: they wait in the
+    /// queue of the kernel. So the limit is for what the machine can bear; a
+    /// [`ConnectionLimit`](crate::ConnectionLimit) gives clients an answer.
+    #[must_use]
+    pub fn max_connections(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.max_connections = max.into();
+        self
+    }
+
     /// Proxies that are trusted to tell where a client is: addresses as `192.0.2.1` or `::1`,
     /// networks as `10.0.0.0/8`, and `unix:` for whoever connects through a Unix socket. Default:
     /// none.
@@ -158,6 +171,9 @@ impl ServerOptions {
                 return Err(invalid(format!("{name} is {value}, it must be 1 to {highest}")));
             }
         }
+        if self.max_connections == Some(0) {
+            return Err(invalid("max_connections is 0, which serves nobody"));
+        }
         match &self.invalid_proxy {
             Some(reason) => Err(invalid(format!("trusted_proxies: {reason}"))),
             None => Ok(()),
@@ -181,6 +197,7 @@ impl Default for ServerOptions {
             max_headers: 100,
             max_uri_len: 8 * 1024,
             max_body_size: 1024 * 1024,
+            max_connections: None,
             trusted_proxies: Arc::default(),
             invalid_proxy: None,
         }
@@ -197,7 +214,7 @@ mod tests {
         assert_eq!(options.head_timeout, Some(Duration::from_secs(10)));
         assert_eq!(options.idle_timeout, Some(Duration::from_secs(75)));
         assert_eq!(options.body_deadline, Some(Duration::from_secs(60)));
-        assert!(options.trusted_proxies.is_empty());
+        assert!(options.max_connections.is_none() && options.trusted_proxies.is_empty());
         assert_eq!((options.max_head_size, options.max_headers), (16_384, 100));
         assert_eq!((options.max_uri_len, options.max_body_size), (8_192, 1_048_576));
         assert!(options.check().is_ok());
@@ -209,6 +226,7 @@ mod tests {
             (ServerOptions::default().max_head_size(0), "max_head_size is 0"),
             (ServerOptions::default().max_headers(usize::MAX), "max_headers is"),
             (ServerOptions::default().max_uri_len(0), "max_uri_len is 0"),
+            (ServerOptions::default().max_connections(0), "max_connections is 0"),
             (
                 ServerOptions::default().trusted_proxies(["10.0.0.1", "10.0.0.0/33"]),
                 "trusted_proxies: `10.0.0.0/33` is neither",

@@ -25,6 +25,11 @@ impl TcpListener {
         self.0.get_ref().local_addr()
     }
 
+    /// Waits until a connection may be waiting.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await
+    }
+
     /// Waits for the next connection.
     pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let (socket, peer_addr) = self.0.accept().await?;
@@ -42,6 +47,11 @@ impl UnixListener {
     /// Waits on a socket that listens already.
     pub(crate) fn new(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
         Async::new(socket).map(Self)
+    }
+
+    /// Waits until a connection may be waiting.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        self.0.readable().await
     }
 
     /// Waits for the next connection. Its other end has no name worth knowing.

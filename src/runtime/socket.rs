@@ -10,6 +10,9 @@ use std::task::{Context, Poll, ready};
 use async_io::Async;
 use futures::io::{AsyncRead, AsyncWrite};
 
+#[cfg(feature = "server")]
+use crate::permits::Permit;
+
 /// A TCP connection.
 pub(crate) type TcpStream = Socket<std::net::TcpStream>;
 
@@ -26,12 +29,21 @@ pub(crate) struct Socket<S> {
     io: Async<S>,
     drained: bool,
     second_look: SecondLook,
+    /// Free again once the socket, above, is closed. Boxed: few servers count.
+    #[cfg(feature = "server")]
+    permit: Option<Box<Permit>>,
 }
 
 impl<S: Ends> Socket<S> {
     #[cfg(feature = "server")]
     pub(super) fn new(io: Async<S>) -> Self {
-        Self { io, drained: false, second_look: SecondLook::new() }
+        Self { io, drained: false, second_look: SecondLook::new(), permit: None }
+    }
+
+    /// Keeps `permit` for as long as the socket is open.
+    #[cfg(feature = "server")]
+    pub(crate) fn keep(&mut self, permit: Permit) {
+        self.permit = Some(Box::new(permit));
     }
 }
 

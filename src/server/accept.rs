@@ -9,20 +9,26 @@ use std::time::{Duration, Instant};
 
 use super::listener::Listener;
 use crate::http::Addrs;
+use crate::permits::Permits;
 use crate::runtime::Timer;
 use crate::stream::Stream;
 
 /// Connections accepted before the other listeners, which share the task, have their turn.
 const CONNECTIONS_PER_TURN: u32 = 32;
 
-/// Accepts connections for ever and gives each to `serve`, which must not block.
+/// Accepts connections for ever, at most as many at once as there are `places`, and gives each to
+/// `serve`, which must not block.
 ///
 /// An error delays this listener only.
-pub(super) async fn accept_from(listener: &Listener, serve: impl Fn(Stream, Addrs)) -> ! {
+pub(super) async fn accept_from(
+    listener: &Listener,
+    places: Option<&Permits>,
+    serve: impl Fn(Stream, Addrs),
+) -> ! {
     let mut backoff = Backoff::default();
     let mut accepted: u32 = 0;
     loop {
-        match listener.accept().await {
+        match listener.accept_within(places).await {
             Ok((stream, addrs)) => {
                 backoff = Backoff::default();
                 serve(stream, addrs);
@@ -123,7 +129,8 @@ mod tests {
         let crowd: Vec<_> = (0..40).map(|_| TcpStream::connect(addr).unwrap()).collect();
 
         let accepted = Cell::new(0);
-        let mut accepting = pin!(accept_from(&listener, |_, _| accepted.set(accepted.get() + 1)));
+        let mut accepting =
+            pin!(accept_from(&listener, None, |_, _| accepted.set(accepted.get() + 1)));
         let mut cx = Context::from_waker(Waker::noop());
         for so_far in [32, 40] {
             assert!(accepting.as_mut().poll(&mut cx).is_pending());

@@ -15,6 +15,7 @@ use super::tls::{self, TlsConfig};
 use crate::Result;
 use crate::http::{Addrs, Front, ServerOptions};
 use crate::instance::Instance;
+use crate::permits::Permits;
 use crate::runtime;
 use crate::stream::Stream;
 use crate::ws::ConnectionLimit;
@@ -22,6 +23,8 @@ use crate::ws::ConnectionLimit;
 /// A server that listens and waits to be run.
 pub struct Bound<State = ()> {
     listeners: Vec<Listener>,
+    /// For connections; `None` if they are not counted.
+    places: Option<Permits>,
     front: Arc<Front<State>>,
     instance: Arc<Instance>,
     shutdown: Arc<Shutdown>,
@@ -38,9 +41,11 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     ) -> Self {
         let instance = Arc::new(Instance::default());
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
+        let places = options.max_connections.map(Permits::new);
         let front = Front::new(app, options, Arc::clone(&instance)).limited(limits);
         Self {
             listeners,
+            places,
             front: Arc::new(front),
             instance,
             shutdown,
@@ -104,7 +109,9 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         let _running = self.instance.tasks.enter();
         let this = self;
         let accept = |listener| {
-            Box::pin(accept::accept_from(listener, |stream, addrs| this.take(stream, addrs)))
+            let places = this.places.as_ref();
+            let take = |stream, addrs| this.take(stream, addrs);
+            Box::pin(accept::accept_from(listener, places, take))
         };
         let accepting = select_all(this.listeners.iter().map(accept));
         select(accepting, this.instance.shutting_down()).await;

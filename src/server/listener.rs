@@ -6,9 +6,12 @@ use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::PathBuf;
 
+use futures::FutureExt;
+
 #[cfg(unix)]
 use super::bind::SocketFile;
 use crate::http::Addrs;
+use crate::permits::Permits;
 #[cfg(unix)]
 use crate::runtime::UnixListener;
 use crate::runtime::{TcpListener, TcpStream};
@@ -90,8 +93,37 @@ impl Listener {
         &self.local_addr
     }
 
+    /// Waits for the next connection, and for a place for it; until then it stays in the kernel's
+    /// queue.
+    pub(super) async fn accept_within(
+        &self,
+        places: Option<&Permits>,
+    ) -> io::Result<(Stream, Addrs)> {
+        let Some(places) = places else { return self.accept().await };
+        loop {
+            // First the client, then the place: a listener without clients takes none from others.
+            self.readable().await?;
+            let place = places.acquire().await;
+            // The client may have left the queue.
+            if let Some(accepted) = self.accept().now_or_never() {
+                let (mut stream, addrs) = accepted?;
+                stream.keep(place);
+                return Ok((stream, addrs));
+            }
+        }
+    }
+
+    /// Waits until a connection may be waiting.
+    async fn readable(&self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.readable().await,
+            #[cfg(unix)]
+            Socket::Unix { listener, .. } => listener.readable().await,
+        }
+    }
+
     /// Waits for the next connection.
-    pub(super) async fn accept(&self) -> io::Result<(Stream, Addrs)> {
+    async fn accept(&self) -> io::Result<(Stream, Addrs)> {
         match &self.socket {
             Socket::Tcp(listener) => loop {
                 let (stream, peer) = listener.accept().await?;

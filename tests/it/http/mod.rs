@@ -6,6 +6,7 @@
 mod accept;
 mod body;
 mod client;
+mod connections;
 mod deadline;
 mod listen;
 mod malformed;
