@@ -203,10 +203,10 @@ fn a_connection_that_is_dropped_while_its_handler_waits_for_a_permit_leaves_the_
     }));
     let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    let front = Arc::new(Front::new(app, ServerOptions::default()));
+    let front = Arc::new(Front::new(app, ServerOptions::default(), Arc::default()));
     let narrow = Narrow { input: request.into(), ..Narrow::default() };
     let addr = SocketAddr::from(([127, 0, 0, 1], 80));
-    let addrs = Addrs { peer: addr, local: addr };
+    let addrs = Addrs { peer: Some(addr), local: Some(addr) };
     let mut serving = Box::pin(front.serve(Stream::boxed(narrow), addrs));
     assert!((&mut serving).now_or_never().is_none());
     assert_eq!(limit.waiting(), 1);

@@ -1,0 +1,73 @@
+//! Only so many connections: of all clients together, who wait for a place, and of each address.
+//!
+//! ```text
+//! cargo run --release --example limits -- 127.0.0.1:8080 2
+//! curl http://127.0.0.1:8080/
+//! ```
+//!
+//! The second argument is the number of places at `ws://127.0.0.1:8080/ws`, an echo: one client more
+//! has no answer until a place is free. At `/single`, the second client of an address is refused.
+
+mod support;
+
+use std::time::Duration;
+
+use tide::{Response, StatusCode};
+use tidewire::{ConnectionLimit, RequestContext, Server, WebSocketOptions};
+
+/// Made once, and shared by all requests.
+#[derive(Clone)]
+struct Limits {
+    /// Of all clients together. 1 000 may wait, for five minutes.
+    all: ConnectionLimit,
+    /// Of each address. Nobody waits.
+    single: ConnectionLimit,
+}
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let places = match std::env::args().nth(2).as_deref().unwrap_or("2").parse() {
+        Ok(places) if places > 0 => places,
+        _ => {
+            eprintln!("the second argument is the number of places, at least 1");
+            std::process::exit(2);
+        }
+    };
+    let mut server = Server::with_state(Limits {
+        all: ConnectionLimit::new(places).wait(Duration::from_secs(300), 1000),
+        single: ConnectionLimit::per_address(1).retry_after(Duration::from_secs(10)),
+    });
+    server.get("/", report);
+    server.get("/ws", |ctx: RequestContext<Limits>| {
+        let limit = ctx.state().all.clone();
+        echo(ctx, limit)
+    });
+    server.get("/single", |ctx: RequestContext<Limits>| {
+        let limit = ctx.state().single.clone();
+        echo(ctx, limit)
+    });
+    support::serve(server).await
+}
+
+async fn report(ctx: RequestContext<Limits>) -> tide::Result<Response> {
+    let Limits { all, single } = ctx.state();
+    let text = format!(
+        "/ws: {} available, {} in use, {} waiting\n/single: {} in use, of as many addresses\n",
+        all.available(),
+        all.in_use(),
+        all.waiting(),
+        single.in_use(),
+    );
+    Ok(Response::builder(StatusCode::Ok).body(text).build())
+}
+
+async fn echo(mut ctx: RequestContext<Limits>, limit: ConnectionLimit) -> tide::Result<()> {
+    let options = WebSocketOptions::default().limit(&limit);
+    // Returns when there is a place, which is this connection's until it is over.
+    let mut ws = ctx.upgrade_to_websocket(options).await?;
+    println!("connected, {} available", limit.available());
+    while let Some(message) = ws.recv().await? {
+        ws.send(message).await?;
+    }
+    Ok(())
+}

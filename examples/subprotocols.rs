@@ -1,0 +1,42 @@
+//! Subprotocols: what the client offers, what the handler chooses, and an echo that speaks it.
+//!
+//! ```text
+//! cargo run --release --example subprotocols
+//! ```
+//!
+//! Then connect to `ws://127.0.0.1:8080/ws` offering `chat`, `binary` or both, as in
+//! `new WebSocket("ws://127.0.0.1:8080/ws", ["chat"])`. A client that offers neither is served, too.
+
+mod support;
+
+use tidewire::{RequestContext, Server, WebSocketOptions};
+
+/// What this server speaks, the best first.
+const SPOKEN: [&str; 2] = ["chat", "binary"];
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let mut server = Server::new();
+    server.get("/ws", echo);
+    support::serve(server).await
+}
+
+async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+    let offered = ctx.offered_subprotocols();
+    let choice = SPOKEN.into_iter().find(|name| offered.contains(name));
+    println!("offered: {offered:?}");
+
+    // `options.subprotocols(SPOKEN)` does the same; here the handler has the last word.
+    let options = WebSocketOptions::default();
+    let options = match choice {
+        Some(name) => options.subprotocol(name),
+        None => options,
+    };
+    let mut ws = ctx.upgrade_to_websocket(options).await?;
+    println!("agreed: {}", ws.subprotocol().unwrap_or("none"));
+
+    while let Some(message) = ws.recv().await? {
+        ws.send(message).await?;
+    }
+    Ok(())
+}
