@@ -106,7 +106,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
 
     /// Serves one connection until it ends or is upgraded.
     pub(crate) async fn serve(self: Arc<Self>, stream: Stream, addrs: Addrs) {
-        let _open = OpenHttp::begin(Arc::clone(&self.instance));
+        let open = OpenHttp::begin(Arc::clone(&self.instance));
         let exchange = Arc::new(Exchange::new(stream.security()));
         let socket = Socket::new(stream, Arc::clone(&exchange), &self.options);
         let service = service_fn(|request| {
@@ -125,6 +125,8 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
                 // Copied, because the bytes are a slice of hyper's whole read buffer.
                 let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
                 let stream = socket.into_stream();
+                // From here on it is counted as a WebSocket.
+                drop(open);
                 // A handler that no longer waits for the stream wants it closed.
                 drop(upgrade.send(Upgraded { stream, read_ahead }));
             }

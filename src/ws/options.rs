@@ -24,9 +24,16 @@ use super::rate_limit::RateLimit;
 ///     .allow_origins(["https://example.com"]);
 /// # let _ = options;
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct WebSocketOptions {
+    /// Boxed: the future of a handler holds its options, and lives as long as its connection.
+    pub(crate) parts: Box<Parts>,
+}
+
+/// What the options say.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
     pub(crate) settings: Settings,
     pub(crate) origins: Origins,
     pub(crate) subprotocols: Subprotocols,
@@ -34,11 +41,11 @@ pub struct WebSocketOptions {
     pub(crate) handshake_timeout: Duration,
     #[cfg(feature = "server")]
     pub(crate) limits: Vec<ConnectionLimit>,
-    pub(crate) deflate: Option<Box<DeflateOptions>>,
+    pub(crate) deflate: Option<DeflateOptions>,
     pub(crate) agreed_deflate: Option<DeflateParameters>,
 }
 
-impl Default for WebSocketOptions {
+impl Default for Parts {
     fn default() -> Self {
         Self {
             settings: Settings::default(),
@@ -103,7 +110,7 @@ impl WebSocketOptions {
     /// A message that announces more fails the connection with 1009, before memory is spent on it.
     #[must_use]
     pub fn max_message_size(mut self, max: usize) -> Self {
-        self.settings.limits.max_message_size = max;
+        self.parts.settings.limits.max_message_size = max;
         self
     }
 
@@ -112,7 +119,7 @@ impl WebSocketOptions {
     /// A frame that announces more fails the connection with 1009.
     #[must_use]
     pub fn max_frame_size(mut self, max: usize) -> Self {
-        self.settings.limits.max_frame_size = max;
+        self.parts.settings.limits.max_frame_size = max;
         self
     }
 
@@ -121,7 +128,7 @@ impl WebSocketOptions {
     /// A message of more fails the connection with 1008.
     #[must_use]
     pub fn max_fragments(mut self, max: usize) -> Self {
-        self.settings.limits.max_fragments = max.max(1);
+        self.parts.settings.limits.max_fragments = max.max(1);
         self
     }
 
@@ -131,7 +138,7 @@ impl WebSocketOptions {
     /// much and one message.
     #[must_use]
     pub fn send_buffer_size(mut self, size: usize) -> Self {
-        self.settings.send_buffer_size = size.max(1);
+        self.parts.settings.send_buffer_size = size.max(1);
         self
     }
 
@@ -141,7 +148,7 @@ impl WebSocketOptions {
     /// it the peer is left waiting.
     #[must_use]
     pub fn read_ahead_size(mut self, size: usize) -> Self {
-        self.settings.read_ahead_size = size;
+        self.parts.settings.read_ahead_size = size;
         self
     }
 
@@ -151,7 +158,7 @@ impl WebSocketOptions {
     /// [`pong`](crate::WebSocket::pong), and nobody else does.
     #[must_use]
     pub fn auto_pong(mut self, auto: bool) -> Self {
-        self.settings.auto_pong = auto;
+        self.parts.settings.auto_pong = auto;
         self
     }
 
@@ -168,7 +175,7 @@ impl WebSocketOptions {
     /// ```
     #[must_use]
     pub fn subprotocols<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
-        self.subprotocols.supported = names.into_iter().map(Into::into).collect();
+        self.parts.subprotocols.supported = names.into_iter().map(Into::into).collect();
         self
     }
 
@@ -176,14 +183,14 @@ impl WebSocketOptions {
     /// `RequestContext::offered_subprotocols`. The upgrade fails if the client does not offer it.
     #[must_use]
     pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
-        self.subprotocols.chosen = Some(name.into());
+        self.parts.subprotocols.chosen = Some(name.into());
         self
     }
 
     /// Refuses clients, with 400, that offer none of the [`subprotocols`](Self::subprotocols).
     #[must_use]
     pub fn require_subprotocol(mut self) -> Self {
-        self.subprotocols.is_required = true;
+        self.parts.subprotocols.is_required = true;
         self
     }
 
@@ -194,7 +201,7 @@ impl WebSocketOptions {
     /// [`Message::uncompressed`](crate::Message::uncompressed).
     #[must_use]
     pub fn deflate(mut self, options: DeflateOptions) -> Self {
-        self.deflate = Some(Box::new(options));
+        self.parts.deflate = Some(options);
         self
     }
 
@@ -205,14 +212,14 @@ impl WebSocketOptions {
     /// Level and threshold are those of [`deflate`](Self::deflate), or the defaults.
     #[must_use]
     pub fn agreed_deflate(mut self, parameters: DeflateParameters) -> Self {
-        self.agreed_deflate = Some(parameters);
+        self.parts.agreed_deflate = Some(parameters);
         self
     }
 
     /// How long to wait for the peer's close frame after ours. Default 5 s.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
-        self.settings.close_timeout = timeout;
+        self.parts.settings.close_timeout = timeout;
         self
     }
 
@@ -221,14 +228,14 @@ impl WebSocketOptions {
     /// Time in which this side does not read, because the handler is busy, does not count.
     #[must_use]
     pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.message_timeout = timeout.into();
+        self.parts.settings.message_timeout = timeout.into();
         self
     }
 
     /// How long the peer may take nothing of what is queued. Default 10 s; `None` for ever.
     #[must_use]
     pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.send_timeout = timeout.into();
+        self.parts.settings.send_timeout = timeout.into();
         self
     }
 
@@ -238,7 +245,7 @@ impl WebSocketOptions {
     /// [`WebSocket::heartbeat`](crate::WebSocket::heartbeat).
     #[must_use]
     pub fn heartbeat(mut self, options: impl Into<Option<HeartbeatOptions>>) -> Self {
-        self.settings.watch().heartbeat = options.into();
+        self.parts.settings.watch().heartbeat = options.into();
         self
     }
 
@@ -248,7 +255,7 @@ impl WebSocketOptions {
     /// included, and neither does time in which this side does not read.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
-        self.settings.watch().idle_timeout = timeout.into();
+        self.parts.settings.watch().idle_timeout = timeout.into();
         self
     }
 
@@ -259,7 +266,7 @@ impl WebSocketOptions {
     /// a tenth early, lest those who came together come back together.
     #[must_use]
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
-        self.settings.watch().max_lifetime = lifetime.into();
+        self.parts.settings.watch().max_lifetime = lifetime.into();
         self
     }
 
@@ -268,7 +275,7 @@ impl WebSocketOptions {
     /// Beyond it the connection fails with 1008, after the messages before have been received.
     #[must_use]
     pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
-        self.settings.watch().rate_limit = limit.into();
+        self.parts.settings.watch().rate_limit = limit.into();
         self
     }
 
@@ -280,7 +287,7 @@ impl WebSocketOptions {
     #[cfg(feature = "server")]
     #[must_use]
     pub fn limit(mut self, limit: &ConnectionLimit) -> Self {
-        self.limits.push(limit.clone());
+        self.parts.limits.push(limit.clone());
         self
     }
 
@@ -288,7 +295,7 @@ impl WebSocketOptions {
     /// Default 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.handshake_timeout = timeout;
+        self.parts.handshake_timeout = timeout;
         self
     }
 
@@ -299,7 +306,7 @@ impl WebSocketOptions {
     /// come from a page, always pass.
     #[must_use]
     pub fn allow_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
-        self.origins = Origins::Listed(origins.into_iter().map(Into::into).collect());
+        self.parts.origins = Origins::Listed(origins.into_iter().map(Into::into).collect());
         self
     }
 
@@ -308,7 +315,7 @@ impl WebSocketOptions {
     /// That is cross-site WebSocket hijacking unless the handler authenticates in another way.
     #[must_use]
     pub fn allow_any_origin(mut self) -> Self {
-        self.origins = Origins::Any;
+        self.parts.origins = Origins::Any;
         self
     }
 
@@ -318,7 +325,7 @@ impl WebSocketOptions {
     /// ignored; a name or value that HTTP does not allow fails the upgrade.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.headers.push((name.into(), value.into()));
+        self.parts.headers.push((name.into(), value.into()));
         self
     }
 }

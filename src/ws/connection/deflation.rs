@@ -88,8 +88,8 @@ impl Deflation {
 
     /// What the options say was agreed on elsewhere.
     pub(super) fn agreed(options: &WebSocketOptions, role: Role) -> Option<Arc<Self>> {
-        let agreement = Agreement { parameters: options.agreed_deflate?, reservation: None };
-        let deflate = options.deflate.as_deref().cloned().unwrap_or_default();
+        let agreement = Agreement { parameters: options.parts.agreed_deflate?, reservation: None };
+        let deflate = options.parts.deflate.clone().unwrap_or_default();
         Some(Self::new(&deflate, agreement, role))
     }
 

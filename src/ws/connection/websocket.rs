@@ -66,7 +66,7 @@ impl WebSocket {
     {
         let stream = Stream::boxed(stream);
         let opened = Opened { deflation: Deflation::agreed(options, role), ..Opened::default() };
-        Self::new(Shared::new(stream, unread.into(), role, options.settings.clone(), opened))
+        Self::new(Shared::new(stream, unread.into(), role, options.parts.settings.clone(), opened))
     }
 
     /// Speaks WebSocket over a stream whose opening handshake is done, with a task of its own: the
@@ -95,7 +95,8 @@ impl WebSocket {
     {
         let stream = Stream::boxed(stream);
         let opened = Opened { deflation: Deflation::agreed(options, role), ..Opened::default() };
-        let shared = Shared::new(stream, unread.into(), role, options.settings.clone(), opened);
+        let shared =
+            Shared::new(stream, unread.into(), role, options.parts.settings.clone(), opened);
         let handler = handler(Self::new(Arc::clone(&shared)));
         Box::pin(ConnectionTask::new(Box::pin(handler), shared))
     }

@@ -1,24 +1,25 @@
-//! The request, as a handler sees it.
+//! The request, as a handler sees it. How its body is collected is `body`; what of it tide's request
+//! cannot hold is `facts`.
+
+mod body;
+mod facts;
 
 use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::pin;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures::AsyncReadExt;
 use futures::FutureExt;
-use futures::future::{BoxFuture, Either, select};
+use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
 use tide::http::headers::{HeaderName, HeaderValue, Headers};
 use tide::http::{Method, Version};
 use tide::{Request, Response, StatusCode};
 
+pub(crate) use self::body::BodyLimits;
+pub(crate) use self::facts::{ClientIp, RawHeaders};
 use crate::error::{Error, Result};
 use crate::instance::Metrics;
-use crate::runtime::{self, Timer};
 use crate::stream::Security;
 use crate::ws::admission::{self, Admission, ServerLimits};
 use crate::ws::handshake::{HeaderLines, Opening};
@@ -27,46 +28,6 @@ use crate::ws::upgrade::{Answer, PeerAddr, Slot};
 use crate::ws::{
     CloseCode, CloseFrame, HandshakeError, ProtocolError, WebSocket, WebSocketOptions,
 };
-
-/// What `ctx.body_bytes` and its siblings collect.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct BodyLimits {
-    /// Longest body, in bytes.
-    pub(crate) max_size: usize,
-    /// Longest time from the call to the last byte.
-    pub(crate) deadline: Option<Duration>,
-}
-
-/// Those that hold outside of our own server.
-impl Default for BodyLimits {
-    fn default() -> Self {
-        Self { max_size: 1 << 20, deadline: Some(Duration::from_secs(60)) }
-    }
-}
-
-/// Where the client of a request is, if trusted proxies in between told.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientIp(pub(crate) IpAddr);
-
-/// The header lines of a request whose values `http_types` cannot hold: those that are not ASCII.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct RawHeaders(Vec<(http::HeaderName, Vec<u8>)>);
-
-impl RawHeaders {
-    pub(crate) fn push(&mut self, name: http::HeaderName, value: Vec<u8>) {
-        self.0.push((name, value));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The first such value of a header, byte for byte as it was received.
-    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        let same = |(line, _): &&(http::HeaderName, _)| line.as_str().eq_ignore_ascii_case(name);
-        self.0.iter().find(same).map(|(_, value)| value.as_slice())
-    }
-}
 
 /// A request, and the way to answer it: by HTTP, or by becoming a [`WebSocket`].
 ///
@@ -135,16 +96,17 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         options: &'a WebSocketOptions,
     ) -> Option<BoxFuture<'a, Result<Admission, HandshakeError>>> {
         let of_the_server = self.request.ext::<ServerLimits>().map_or(&[][..], |limits| &limits.0);
-        let limits: Vec<_> = options.limits.iter().chain(of_the_server).collect();
+        let limits: Vec<_> = options.parts.limits.iter().chain(of_the_server).collect();
         (!limits.is_empty()).then(|| admission::admit(limits, self.client_ip()).boxed())
     }
 
     fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
-        let accept = self.opening().accept(&options.origins)?;
-        let subprotocol = options.subprotocols.choose(&self.offered_subprotocols())?;
+        let accept = self.opening().accept(&options.parts.origins)?;
+        let subprotocol = options.parts.subprotocols.choose(&self.offered_subprotocols())?;
         // Whether or not anything is made of it, a malformed list fails the handshake (§9.1).
         let offers = self.offered_extensions().ok_or(HandshakeError::ExtensionsMalformed)?;
-        let agreement = options.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
+        let agreement =
+            options.parts.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
         Ok(Answer { accept, subprotocol: subprotocol.map(Box::from), agreement })
     }
 
@@ -329,68 +291,6 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     #[must_use]
     pub fn response(&mut self) -> &mut Response {
         self.response.get_or_insert_with(|| Box::new(Response::new(StatusCode::Ok)))
-    }
-
-    /// Reads the whole body.
-    ///
-    /// # Errors
-    ///
-    /// A 413 if it exceeds [`max_body_size`](crate::ServerOptions::max_body_size), 1 MiB by
-    /// default; a 400 if it ends early; a 408 if it stops coming for
-    /// [`body_timeout`](crate::ServerOptions::body_timeout), or is not complete within
-    /// [`body_deadline`](crate::ServerOptions::body_deadline), 60 s by default.
-    pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
-        let limits = self.request.ext::<BodyLimits>().copied().unwrap_or_default();
-        let Some(deadline) = limits.deadline else { return self.collect_body(limits).await };
-        let deadline = Timer::at(runtime::after(deadline));
-        match select(pin!(self.collect_body(limits)), deadline).await {
-            Either::Left((body, _)) => body,
-            Either::Right(_) => Err(tide::Error::from_str(
-                StatusCode::RequestTimeout,
-                "the body was not complete in time",
-            )),
-        }
-    }
-
-    async fn collect_body(&mut self, limits: BodyLimits) -> tide::Result<Vec<u8>> {
-        let max = limits.max_size;
-        let too_large = || {
-            let text = format!("the body exceeds {max} bytes");
-            tide::Error::from_str(StatusCode::PayloadTooLarge, text)
-        };
-        if self.request.len().is_some_and(|len| len > max) {
-            return Err(too_large());
-        }
-        let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-        let mut body = Vec::new();
-        self.request.take_body().take(limit).read_to_end(&mut body).await.map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::TimedOut => tide::Error::new(StatusCode::RequestTimeout, error),
-                _ => tide::Error::new(StatusCode::BadRequest, error),
-            }
-        })?;
-        if body.len() > max { Err(too_large()) } else { Ok(body) }
-    }
-
-    /// Reads the whole body as text.
-    ///
-    /// # Errors
-    ///
-    /// A 400 if it is not UTF-8. Else as [`body_bytes`](Self::body_bytes).
-    pub async fn body_string(&mut self) -> tide::Result<String> {
-        let body = self.body_bytes().await?;
-        String::from_utf8(body).map_err(|error| tide::Error::new(StatusCode::BadRequest, error))
-    }
-
-    /// Reads the whole body as JSON.
-    ///
-    /// # Errors
-    ///
-    /// A 400 if it is not JSON, or not of this shape. Else as [`body_bytes`](Self::body_bytes).
-    pub async fn body_json<T: DeserializeOwned>(&mut self) -> tide::Result<T> {
-        let body = self.body_bytes().await?;
-        serde_json::from_slice(&body)
-            .map_err(|error| tide::Error::new(StatusCode::BadRequest, error))
     }
 
     fn security(&self) -> Option<&Security> {

@@ -1,0 +1,50 @@
+//! Headers of the 101 that handlers and options may add ([RFC 6455 §4.2.2]).
+//!
+//! [RFC 6455 §4.2.2]: https://www.rfc-editor.org/rfc/rfc6455#section-4.2.2
+
+use tide::http::headers::{HeaderName, HeaderValue};
+
+use crate::ws::HandshakeError;
+use crate::ws::proto::DeflateParameters;
+
+/// Headers of the 101 that are the handshake's own, or that it must not have (RFC 9110 §15.2).
+const RESERVED: [&str; 8] = [
+    "connection",
+    "upgrade",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+    "content-length",
+    "content-type",
+    "transfer-encoding",
+];
+
+/// `Sec-WebSocket-Extensions`, as it was agreed on.
+pub(super) fn extensions_header(
+    parameters: DeflateParameters,
+) -> Option<(HeaderName, HeaderValue)> {
+    parse_header("sec-websocket-extensions", &parameters.to_string()).ok()
+}
+
+/// The headers of the options, without those that are the handshake's own.
+pub(super) fn response_headers(
+    headers: &[(String, String)],
+) -> Result<Vec<(HeaderName, HeaderValue)>, HandshakeError> {
+    let is_free = |name: &str| !RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved));
+    let free = headers.iter().filter(|(name, _)| is_free(name));
+    free.map(|(name, value)| parse_header(name, value)).collect()
+}
+
+/// A header, if HTTP allows it.
+pub(super) fn parse_header(
+    name: &str,
+    value: &str,
+) -> Result<(HeaderName, HeaderValue), HandshakeError> {
+    // http_types would let line breaks pass.
+    let is_valid =
+        ::http::HeaderName::try_from(name).is_ok() && ::http::HeaderValue::try_from(value).is_ok();
+    match (name.parse(), value.parse()) {
+        (Ok(name), Ok(value)) if is_valid => Ok((name, value)),
+        _ => Err(HandshakeError::InvalidHeader),
+    }
+}

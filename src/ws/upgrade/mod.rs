@@ -1,0 +1,117 @@
+//! The upgrade, from inside a handler: the handler asks, its endpoint answers 101 and hands the
+//! handler to a task of its own, and the stream arrives there.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `slot` | what a handler and its endpoint tell each other |
+//! | `headers` | what the 101 may say besides |
+//! | `task` | the handler, from the 101 on |
+
+mod headers;
+mod slot;
+mod task;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::channel::oneshot;
+use tide::{Response, StatusCode};
+
+use self::slot::Wanted;
+pub(crate) use self::slot::{Abandon, Answer, Slot};
+use self::task::Source;
+use super::HandshakeError;
+use super::connection::Opened;
+use crate::instance::Instance;
+use crate::runtime;
+use crate::stream::Stream;
+
+/// Where the connection of a request comes from; `None` from a socket in the file system.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerAddr(pub(crate) Option<SocketAddr>);
+
+/// Resolves once the 101 is written; `Err` if the connection ended before.
+///
+/// In the extensions of every request that asked for an upgrade and may have one: HTTP/1.1, with an
+/// `Upgrade` header and without a body. Answering 101 is what starts the upgrade.
+#[derive(Debug)]
+pub(crate) struct OnUpgrade(pub(crate) oneshot::Receiver<Upgraded>);
+
+/// The stream below an upgraded connection, with what was read of it too early.
+#[derive(Debug)]
+pub(crate) struct Upgraded {
+    /// Positioned after `read_ahead`.
+    pub(crate) stream: Stream,
+    /// The first bytes of the new protocol, which came along with the head of the request.
+    pub(crate) read_ahead: Bytes,
+}
+
+/// Where the stream of a request will come from.
+#[derive(Debug)]
+pub(crate) enum Transport {
+    /// Our own server.
+    Front(Option<OnUpgrade>, PeerAddr, Arc<Instance>),
+    /// Whatever server tide runs under.
+    Tide,
+}
+
+impl Transport {
+    pub(crate) fn take_from(request: &mut tide::http::Request) -> Self {
+        let on_upgrade = request.ext_mut().remove();
+        match (request.ext().get(), request.ext().get()) {
+            (Some(peer_addr), Some(instance)) => {
+                Self::Front(on_upgrade, *peer_addr, Arc::clone(instance))
+            }
+            _ => Self::Tide,
+        }
+    }
+
+    fn instance(&self) -> Option<&Arc<Instance>> {
+        match self {
+            Self::Front(_, _, instance) => Some(instance),
+            Self::Tide => None,
+        }
+    }
+}
+
+/// A handler at work; what it ends with matters to those above.
+type HandlerFuture<T> = Pin<Box<dyn Future<Output = tide::Result<T>> + Send>>;
+
+/// Answers 101 and lets the handler go on in a task of its own.
+pub(crate) async fn start<T: 'static>(
+    handler: HandlerFuture<T>,
+    slot: Arc<Slot>,
+    transport: Transport,
+) -> tide::Result {
+    let mut wanted = slot.take_wanted().ok_or(HandshakeError::Abandoned)?;
+    let mut response = Response::new(StatusCode::SwitchingProtocols);
+    response.insert_header("upgrade", "websocket");
+    response.insert_header("connection", "Upgrade");
+    response.insert_header("sec-websocket-accept", wanted.accept.as_str());
+    for (name, value) in std::mem::take(&mut wanted.headers) {
+        response.append_header(name, value);
+    }
+    let (source, peer_addr) = match transport {
+        Transport::Front(Some(OnUpgrade(stream)), peer_addr, _) => {
+            (Source::Front(stream), peer_addr.0)
+        }
+        Transport::Front(None, ..) => return Err(HandshakeError::NotUpgradable.into()),
+        Transport::Tide => {
+            let inner: &mut tide::http::Response = response.as_mut();
+            (Source::Tide(inner.recv_upgrade().await), None)
+        }
+    };
+    let deadline = runtime::after(wanted.timeout);
+    let Wanted { settings, subprotocol, deflation, admission, .. } = *wanted;
+    let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation }));
+    let instance = slot.instance().cloned();
+    let run = task::run(handler, slot, source, parts, admission, deadline);
+    match instance {
+        Some(instance) => instance.tasks.spawn(run),
+        None => drop(runtime::spawn(run)),
+    }
+    Ok(response)
+}

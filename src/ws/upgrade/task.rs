@@ -1,0 +1,89 @@
+//! The task of an upgraded handler, from the 101 on.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
+use tide::http::upgrade::Receiver;
+
+use super::slot::Slot;
+use super::{HandlerFuture, Upgraded};
+use crate::error::Result;
+use crate::runtime::Timer;
+use crate::stream::Stream;
+use crate::ws::admission::Admission;
+use crate::ws::connection::{ConnectionTask, Opened, Shared};
+use crate::ws::options::Settings;
+use crate::ws::proto::Role;
+use crate::ws::{HandshakeError, WebSocket};
+
+/// Where the stream comes from.
+pub(super) enum Source {
+    Front(oneshot::Receiver<Upgraded>),
+    Tide(Receiver),
+}
+
+impl Source {
+    /// Waits for the stream to be handed over.
+    async fn open(self, deadline: Instant) -> Result<(Stream, Bytes), HandshakeError> {
+        match select(pin!(self.stream()), Timer::at(deadline)).await {
+            Either::Left((stream, _)) => stream.ok_or(HandshakeError::Abandoned),
+            Either::Right(_) => Err(HandshakeError::TimedOut),
+        }
+    }
+
+    async fn stream(self) -> Option<(Stream, Bytes)> {
+        match self {
+            Self::Front(receiver) => {
+                let Upgraded { stream, read_ahead } = receiver.await.ok()?;
+                Some((stream, read_ahead))
+            }
+            Self::Tide(receiver) => Some((Stream::boxed(receiver.await?), Bytes::new())),
+        }
+    }
+}
+
+/// The task of an upgraded handler, from the 101 on. The permits are those of the task: for as long
+/// as either handler or connection lives.
+pub(super) async fn run<T>(
+    handler: HandlerFuture<T>,
+    slot: Arc<Slot>,
+    source: Source,
+    parts: Box<(Settings, Opened)>,
+    admission: Admission,
+    deadline: Instant,
+) {
+    // Boxed, so that the room it takes is free while the connection lives.
+    match Box::pin(source.open(deadline)).await {
+        Ok((stream, unread)) => {
+            let (settings, opened) = *parts;
+            let shared = Shared::new(stream, unread, Role::Server, settings, opened);
+            let _place = slot.take_place(&shared);
+            slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
+            drop(slot);
+            ConnectionTask::new(handler, shared).await;
+            drop(admission);
+        }
+        Err(error) => {
+            log::debug!("upgrade failed: {error}");
+            slot.count(error);
+            // What is reserved for the connection is free again, whatever the handler goes on with.
+            drop((parts, admission));
+            slot.settle(Err(error));
+            finish(handler).await;
+        }
+    }
+}
+
+/// Lets a handler that lost its client come to its end.
+async fn finish<T>(handler: HandlerFuture<T>) {
+    match std::panic::AssertUnwindSafe(handler).catch_unwind().await {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => log::debug!("WebSocket handler failed: {error}"),
+        Err(_) => log::error!("WebSocket handler panicked"),
+    }
+}
