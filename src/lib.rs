@@ -63,7 +63,29 @@
 //! # Limits
 //!
 //! The defaults are meant for the open internet; [`WebSocketOptions`] has a method for each, and
-//! `ServerOptions` has those of the HTTP side. The server speaks HTTP/1.1.
+//! `ServerOptions` has those of the HTTP side. The server speaks HTTP/1.1. How many may connect is for
+//! a `ConnectionLimit` to say, of all clients or of each address: who finds no place is answered with
+//! 503, or waits. [`RateLimit`] is for those who are connected.
+//!
+//! # Refusing
+//!
+//! Until a handler upgrades, whatever it returns is an HTTP response, and an `Err` is one too: a
+//! request without the right token never becomes a connection. A page cannot read such a response, so
+//! `RequestContext::reject_websocket` says no in a close frame.
+//!
+//! # Running a server
+//!
+//! `Server::listen` is all that a small program needs; `Server::bind` tells the port before it serves,
+//! `Server::start` serves in the background, and `Server::bind_to` takes several addresses, Unix
+//! sockets and sockets of a service manager. `ServerHandle::shutdown` ends a server in order: nobody
+//! new, the response under way, a close frame to every connection, and no task left behind.
+//!
+//! # Watching a server
+//!
+//! `ServerHandle::metrics` is a snapshot, and `tidewire::metrics` a handler that answers with it as
+//! Prometheus reads it; [`WebSocket::stats`] has the counters of one connection. Log records have the
+//! module as target and fields beside their text (`peer`, `error`, `code`). What a peer did is told at
+//! level debug, never above: a stranger cannot fill the log.
 //!
 //! # Features
 //!

@@ -284,6 +284,6 @@ fn frame(status: StatusCode, to_head: bool, headers: &mut HeaderMap, body: Body)
 }
 
 fn invalid(what: &str) -> Refusal {
-    log::error!("a handler's response cannot be sent: {what}");
+    log::error!(reason = what; "a handler's response cannot be sent: {what}");
     Refusal::ResponseInvalid
 }

@@ -134,7 +134,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             (Ok(()), None) if socket.has_ended() && !exchange.is_secure() => {}
             (Ok(()), None) => close(socket.into_stream(), None).await,
             (Err(error), granted) => {
-                log::debug!("connection from {addrs} failed: {error}");
+                log::debug!(peer:% = addrs, error:%; "connection from {addrs} failed: {error}");
                 // A handler that waits for the stream need not wait for the goodbye.
                 drop(granted);
                 let last = unanswered(&error, &parts.read_buf, &exchange);

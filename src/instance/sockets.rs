@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 
 use super::Instance;
-use crate::ws::Stats;
 use crate::ws::connection::Shared;
+use crate::ws::{CloseInfo, Stats};
 
 /// The open connections, and the sums over those that have ended.
 #[derive(Debug, Default)]
@@ -106,7 +106,14 @@ impl Drop for Place {
         table.open.try_remove(self.key);
         table.ended.add(&stats);
         table.ended.clean += u64::from(info.as_ref().is_some_and(|info| info.clean));
-        let code = info.map_or(1006, |info| info.reported_code());
+        let code = info.as_ref().map_or(1006, CloseInfo::reported_code);
         *table.ended.closes.entry(code).or_default() += 1;
+        drop(table);
+        log::debug!(
+            code,
+            messages_in = stats.messages_in,
+            messages_out = stats.messages_out;
+            "WebSocket connection closed with {code}"
+        );
     }
 }

@@ -39,7 +39,7 @@ pub(super) async fn accept_from(
             }
             Err(error) => {
                 if let Some(pause) = backoff.after(&error) {
-                    log::warn!("cannot accept, next try in {pause:?}: {error}");
+                    log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}");
                     sleep(pause).await;
                 }
             }

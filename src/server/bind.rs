@@ -103,7 +103,8 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = identity(&self.path).is_ok_and(|identity| identity == self.identity);
         if let Some(error) = is_ours.then(|| fs::remove_file(&self.path).err()).flatten() {
-            log::warn!("cannot remove {}: {error}", self.path.display());
+            let path = self.path.display();
+            log::warn!(path:%, error:%; "cannot remove {path}: {error}");
         }
     }
 }

@@ -132,7 +132,9 @@ impl Listener {
                         let addrs = Addrs { peer: Some(peer), local: self.end_of(&stream) };
                         return Ok((Stream::Tcp(stream), addrs));
                     }
-                    Err(error) => log::debug!("connection from {peer} is already gone: {error}"),
+                    Err(error) => {
+                        log::debug!(peer:%, error:%; "connection from {peer} is already gone: {error}");
+                    }
                 }
             },
             #[cfg(unix)]

@@ -146,7 +146,8 @@ impl Shutdown {
 
     async fn run(&self, options: ShutdownOptions) {
         let (begin, before) = (Instant::now(), self.instance.sockets.ended());
-        log::info!("shutting down, {} WebSocket connections", self.instance.sockets.len());
+        let websockets = self.instance.sockets.len();
+        log::info!(websockets; "shutting down, {websockets} WebSocket connections");
         self.instance.begin_shutdown(options.close.clone());
         let work = async {
             self.close_sockets(&options).await;
@@ -164,7 +165,8 @@ impl Shutdown {
             dropped,
             elapsed: begin.elapsed(),
         };
-        log::info!("shut down: {report:?}");
+        let ShutdownReport { closed, lost, dropped, .. } = report;
+        log::info!(closed, lost, dropped; "shut down: {closed} closed, {lost} lost, {dropped} dropped");
         self.progress().report = Some(report);
         self.changed.notify(usize::MAX);
     }
@@ -205,7 +207,8 @@ impl Shutdown {
         };
         let deadline = Timer::at(runtime::after(DROPPING));
         if let Either::Right(_) = select(Box::pin(dropping), deadline).await {
-            log::warn!("{} handlers block their thread, and could not be dropped", tasks.len());
+            let handlers = tasks.len();
+            log::warn!(handlers; "{handlers} handlers block their thread, and could not be dropped");
         }
         count
     }

@@ -115,14 +115,18 @@ impl Acceptor {
 impl Failure {
     async fn say_goodbye(self, addrs: Addrs) {
         match self {
-            Self::Lost(error) => log::debug!("TLS handshake with {addrs} failed: {error}"),
-            Self::TimedOut => log::debug!("TLS handshake with {addrs} took too long"),
+            Self::Lost(error) => {
+                log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}");
+            }
+            Self::TimedOut => {
+                log::debug!(peer:% = addrs; "TLS handshake with {addrs} took too long");
+            }
             Self::NotEncrypted(stream) => {
-                log::debug!("{addrs} does not speak TLS");
+                log::debug!(peer:% = addrs; "{addrs} does not speak TLS");
                 http::close(stream, Some(Refusal::NotEncrypted)).await;
             }
             Self::Refused(error, stream) => {
-                log::debug!("TLS handshake with {addrs} failed: {error}");
+                log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}");
                 http::close(stream, None).await;
             }
         }

@@ -19,7 +19,7 @@ pub(super) fn bytes<const N: usize>() -> [u8; N] {
         if pool.len() < N {
             pool.resize(POOL, 0);
             if let Err(error) = getrandom::fill(pool) {
-                log::error!("no random numbers from the operating system: {error}");
+                log::error!(error:%; "no random numbers from the operating system: {error}");
                 fill_from_hashes(pool);
             }
         }

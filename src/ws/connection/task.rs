@@ -43,7 +43,7 @@ fn poll_handler<T, E: std::fmt::Display>(
         Ok(Poll::Pending) => return,
         Ok(Poll::Ready(Ok(_))) => {}
         Ok(Poll::Ready(Err(error))) => {
-            log::debug!("WebSocket handler failed: {error}");
+            log::debug!(error:%; "WebSocket handler failed: {error}");
             *code = CloseCode::INTERNAL_ERROR;
         }
         Err(_) => {

@@ -69,7 +69,7 @@ pub(super) async fn run<T>(
             drop(admission);
         }
         Err(error) => {
-            log::debug!("upgrade failed: {error}");
+            log::debug!(reason = error.name(); "upgrade failed: {error}");
             slot.count(error);
             // What is reserved for the connection is free again, whatever the handler goes on with.
             drop((parts, admission));
@@ -83,7 +83,7 @@ pub(super) async fn run<T>(
 async fn finish<T>(handler: HandlerFuture<T>) {
     match std::panic::AssertUnwindSafe(handler).catch_unwind().await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => log::debug!("WebSocket handler failed: {error}"),
+        Ok(Err(error)) => log::debug!(error:%; "WebSocket handler failed: {error}"),
         Err(_) => log::error!("WebSocket handler panicked"),
     }
 }

@@ -58,7 +58,7 @@ impl Core {
 
     /// Fails the connection (§7.1.7): tells the peer why, and waits for nothing more from it.
     pub(super) fn fail(&mut self, error: Error, code: CloseCode) {
-        log::debug!("connection failed: {error}");
+        log::debug!(code = u16::from(code), error:%; "connection failed: {error}");
         let frame = CloseFrame::lossy(code, &error.to_string());
         self.end.get_or_insert(Err(error));
         self.queue_close(Some(frame));
