@@ -60,6 +60,12 @@
 //! and [`WebSocket::expire_at`] close connections in order. A connection has one timer for all of
 //! that, which is not touched while messages pass.
 //!
+//! # Rooms
+//!
+//! A `Hub` holds rooms by name. A connection is in one for as long as its handler holds the `Membership`
+//! that `Room::join` returns; `Room::broadcast` sends to all of them and waits for none. A member that
+//! does not keep up costs the others nothing, and the server no more than `RoomOptions` allow.
+//!
 //! # Limits
 //!
 //! The defaults are meant for the open internet; [`WebSocketOptions`] has a method for each, and
@@ -103,6 +109,9 @@ mod stream;
 mod permits;
 
 #[cfg(feature = "server")]
+mod hub;
+
+#[cfg(feature = "server")]
 mod server;
 
 #[cfg(feature = "server")]
@@ -127,6 +136,11 @@ pub use self::handler::{Handler, IntoResponse, endpoint};
 #[cfg(feature = "server")]
 pub use self::http::ServerOptions;
 #[cfg(feature = "server")]
+pub use self::hub::{
+    Backplane, Broadcast, Hub, LocalBackplane, MemberStats, Membership, Presence, PresenceEvents,
+    Room, RoomOptions, RoomStats,
+};
+#[cfg(feature = "server")]
 pub use self::instance::Metrics;
 #[cfg(feature = "server")]
 pub use self::server::{
@@ -137,10 +151,10 @@ pub use self::server::{ClientCertificates, TlsConfig, TlsError};
 #[cfg(feature = "server")]
 pub use self::ws::ConnectionLimit;
 pub use self::ws::{
-    CloseCode, CloseFrame, CloseInfo, DeflateAnswerError, DeflateBudget, DeflateOptions,
-    DeflateParameters, Frame, FrameError, HandshakeError, HeartbeatOptions, Initiator,
-    InvalidDeflateParameters, Message, OpCode, ProtocolError, RateLimit, Role, Sender, Stats,
-    WebSocket, WebSocketOptions,
+    CloseCode, CloseFrame, CloseInfo, ConnectionId, DeflateAnswerError, DeflateBudget,
+    DeflateOptions, DeflateParameters, Frame, FrameError, HandshakeError, HeartbeatOptions,
+    Initiator, InvalidDeflateParameters, Message, OpCode, PreparedMessage, ProtocolError,
+    RateLimit, Role, Sender, SlowConsumer, Stats, WebSocket, WebSocketOptions,
 };
 
 /// The crate whose `ServerConfig` a [`TlsConfig`] can be made from.

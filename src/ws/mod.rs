@@ -17,7 +17,9 @@ pub(crate) mod upgrade;
 
 #[cfg(feature = "server")]
 pub use self::admission::ConnectionLimit;
-pub use self::connection::{CloseInfo, Initiator, Stats, WebSocket};
+pub use self::connection::{
+    CloseInfo, ConnectionId, Initiator, PreparedMessage, SlowConsumer, Stats, WebSocket,
+};
 pub use self::deflate::{DeflateBudget, DeflateOptions};
 pub use self::handshake::HandshakeError;
 pub use self::heartbeat::HeartbeatOptions;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::Serialize;
 
-use super::connection::{CloseInfo, Shared};
+use super::connection::{CloseInfo, ConnectionId, PreparedMessage, Shared, WebSocket};
 use super::heartbeat::HeartbeatOptions;
 use super::message::Message;
 use super::proto::{CloseCode, Frame, OpCode, ProtocolError};
@@ -72,6 +72,15 @@ impl Sender {
     pub async fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
         let text = serde_json::to_string(value)?;
         self.send(Message::text(text)).await
+    }
+
+    /// Sends a message that is sent over other connections, too: encoded and compressed only once.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
+        self.shared.send_prepared(message).await
     }
 
     /// Sends a ping (RFC 6455 §5.5.2).
@@ -192,10 +201,34 @@ impl Sender {
         self.shared.is_open()
     }
 
+    /// What the connection is called, here and in rooms.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.shared.connection_id()
+    }
+
+    #[cfg(feature = "server")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// The address of the peer; `None` if the stream is not a socket of our listener.
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
         self.shared.peer_addr()
+    }
+}
+
+/// The sender of the connection, as [`WebSocket::sender`] returns it.
+impl From<&WebSocket> for Sender {
+    fn from(ws: &WebSocket) -> Self {
+        ws.sender()
+    }
+}
+
+impl From<&Self> for Sender {
+    fn from(sender: &Self) -> Self {
+        sender.clone()
     }
 }
 

@@ -8,6 +8,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::codecs;
+use super::prepared::PreparedMessage;
 use crate::ws::deflate::{Agreement, DeflateOptions, Reservation};
 use crate::ws::options::WebSocketOptions;
 use crate::ws::proto::deflate::{Deflater, DeflaterConfig, Flush};
@@ -36,6 +37,8 @@ pub(crate) struct Deflation {
 enum Window {
     Empty,
     Kept(Deflater),
+    /// It has missed what the peer got since, and forgets all before it is used again.
+    Outdated(Deflater),
     /// A message under way has it.
     Taken,
     /// The connection is gone.
@@ -49,11 +52,27 @@ impl Window {
         }
     }
 
+    /// A compressed message goes to the peer that this compressor has not seen: what it has seen is
+    /// now further back in the peer's window than in its own. False if a message under way has it,
+    /// and will refer to the window as it was.
+    fn skip(&mut self) -> bool {
+        match std::mem::replace(self, Self::Taken) {
+            Self::Taken => return false,
+            Self::Kept(deflater) => *self = Self::Outdated(deflater),
+            other => *self = other,
+        }
+        true
+    }
+
     /// Takes the compressor, or makes one; `None` if a message under way has it.
     fn take(&mut self, config: DeflaterConfig) -> Option<Deflater> {
         match std::mem::replace(self, Self::Taken) {
             Self::Empty => Some(Deflater::new(config)),
             Self::Kept(deflater) => Some(deflater),
+            Self::Outdated(mut deflater) => {
+                deflater.reset();
+                Some(deflater)
+            }
             Self::Taken => None,
             Self::Ended => {
                 *self = Self::Ended;
@@ -156,6 +175,20 @@ impl Deflation {
             *fragments = borrowed.deflater.take();
         }
         Some(frame.deflate(Payload::from(out)))
+    }
+
+    /// Compresses a message that other connections get as well, unless that is done.
+    pub(super) fn compress(&self, message: &PreparedMessage) -> Option<Frame> {
+        let config = self.config.filter(|_| self.wants(message.plain()))?;
+        message.deflated(config)
+    }
+
+    /// The frame of a message that other connections get as well, to be queued now. The caller holds
+    /// the lock of the connection.
+    pub(super) fn share(&self, message: &PreparedMessage) -> Frame {
+        let deflated = self.compress(message);
+        let deflated = deflated.filter(|_| !self.takeover || self.window().skip());
+        deflated.unwrap_or_else(|| message.plain().clone())
     }
 
     /// How a message ends.
@@ -289,7 +322,7 @@ impl Deflating {
 }
 
 /// The compressed message, unless it did not become smaller and nobody insists.
-fn deflated(message: &Frame, out: Vec<u8>) -> Option<Frame> {
+pub(super) fn deflated(message: &Frame, out: Vec<u8>) -> Option<Frame> {
     let is_worth_it = out.len() < message.payload().len() || message.compression() == Some(true);
     is_worth_it.then(|| message.deflate(Payload::from(out)))
 }

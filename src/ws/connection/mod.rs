@@ -8,6 +8,7 @@
 //! | `shared` | the core under its lock, and who waits for it |
 //! | `task` | the future at the root of a connection's own task |
 //! | `queue`, `turn` | how a frame is sent, and how without the lock |
+//! | `prepared`, `backlog` | a message for many connections; those that have to wait |
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deflation`, `inflation` | compression of what is sent; of what is received |
 //! | `deadlines`, `alarm` | what is to happen when, and the timer |
@@ -15,12 +16,15 @@
 //! | `lifetime` | all that, as its user sees it |
 //! | `limiter` | how fast the peer may send |
 //! | `stats` | counters, and how it ended |
+//! | `connection_id` | what a connection is called |
 //! | `scratch`, `codecs`, `random` | buffers, codecs and random numbers that belong to a thread |
 
 mod agenda;
 mod alarm;
+mod backlog;
 mod batch;
 mod codecs;
+mod connection_id;
 mod core;
 mod deadlines;
 mod deflation;
@@ -30,6 +34,7 @@ mod inflation;
 mod lifetime;
 mod limiter;
 mod outbox;
+mod prepared;
 mod queue;
 mod random;
 mod scratch;
@@ -48,5 +53,11 @@ pub(crate) use self::shared::Shared;
 #[cfg(feature = "server")]
 pub(crate) use self::task::ConnectionTask;
 
+#[cfg(feature = "server")]
+pub(crate) use self::backlog::{Bounds, Delivery};
+
+pub use self::backlog::SlowConsumer;
+pub use self::connection_id::ConnectionId;
+pub use self::prepared::PreparedMessage;
 pub use self::stats::{CloseInfo, Initiator, Stats};
 pub use self::websocket::WebSocket;

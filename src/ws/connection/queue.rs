@@ -104,7 +104,7 @@ impl Shared {
                 *frame = deflated;
             }
         }
-        core.push(frame);
+        core.send(frame);
         Ok(true)
     }
 }

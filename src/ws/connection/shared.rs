@@ -13,9 +13,13 @@ use bytes::Bytes;
 use event_listener::{Event, EventListener};
 use futures::task::AtomicWaker;
 
+#[cfg(feature = "server")]
+use super::backlog::{Bounds, Delivery};
+use super::connection_id::ConnectionId;
 use super::core::{Core, MESSAGES_PER_TURN, Parked};
 use super::deflation::Deflation;
 use super::inflation::Inflation;
+use super::prepared::PreparedMessage;
 use super::stats::{CloseInfo, Stats};
 use super::turn;
 use crate::error::{Error, Result};
@@ -41,6 +45,7 @@ pub(crate) struct Shared {
     /// Whether another task has closed the connection, or begun a message in fragments, since the
     /// turn of the handler began. It then takes the lock to send.
     is_shut: AtomicBool,
+    connection_id: ConnectionId,
     /// The waker that stream and timer are polled with, whoever polls them.
     io_waker: Waker,
     opened: Opened,
@@ -143,6 +148,7 @@ impl Shared {
             core: Mutex::new(core),
             signals,
             is_shut: AtomicBool::new(false),
+            connection_id: ConnectionId::next(),
             io_waker,
             opened,
         })
@@ -165,6 +171,10 @@ impl Shared {
     /// Different from that of every other connection that is alive.
     pub(super) fn id(&self) -> usize {
         std::ptr::from_ref(self).addr()
+    }
+
+    pub(crate) fn connection_id(&self) -> ConnectionId {
+        self.connection_id
     }
 
     /// How messages are compressed, if they are.
@@ -203,7 +213,7 @@ impl Shared {
     /// Bytes that were sent and that the stream has not taken.
     #[cfg(feature = "server")]
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.lock().queued_len()
+        self.lock().waiting_len()
     }
 
     pub(super) fn subprotocol(&self) -> Option<&str> {
@@ -286,6 +296,7 @@ impl Shared {
             return Err(error);
         }
         if !core.has_room() {
+            core.hold_place();
             core.write(&mut self.io_context());
             // A peer that reads as fast as this can be written must not keep the thread.
             core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / 4);
@@ -298,6 +309,60 @@ impl Shared {
         if core.has_task && !core.is_write_scheduled && !core.is_turn() {
             core.is_write_scheduled = true;
             self.wake_task();
+        }
+    }
+
+    /// Queues a broadcast from `source`, whoever is slow.
+    #[cfg(feature = "server")]
+    pub(crate) fn deliver(
+        &self,
+        source: u64,
+        message: &PreparedMessage,
+        bounds: &Bounds,
+    ) -> Delivery {
+        self.compress(message);
+        let mut core = self.lock();
+        let delivery = core.deliver(source, message, bounds);
+        if !matches!(delivery, Delivery::Sent | Delivery::Closed) {
+            // Whoever writes what is in the way goes on with it.
+            return delivery;
+        }
+        self.schedule_write(&mut core);
+        let has_task = core.has_task;
+        self.unlock(core);
+        if !has_task {
+            // Whoever waits in a call writes it.
+            self.io_waker.wake_by_ref();
+        }
+        delivery
+    }
+
+    /// Compresses a message before the lock is taken, which others wait for.
+    fn compress(&self, message: &PreparedMessage) {
+        if let Some(deflation) = self.deflation() {
+            deflation.compress(message);
+        }
+    }
+
+    /// Sends a prepared message, once there is room.
+    pub(crate) async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
+        self.compress(message);
+        let mut listener = None;
+        let mark = std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |core| match self.has_room(core) {
+                Err(error) => Some(Err(error)),
+                Ok(has_room) if !has_room || core.state.is_sending_fragments() => None,
+                Ok(_) => {
+                    core.send_prepared(message);
+                    self.schedule_write(core);
+                    Some(Ok((!core.has_task).then(|| core.outbox.queued())))
+                }
+            })
+        });
+        match mark.await? {
+            // Nobody else would write it.
+            Some(mark) => self.flush_to(mark).await,
+            None => Ok(()),
         }
     }
 

@@ -12,6 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::batch::Batch;
+use super::connection_id::ConnectionId;
 use super::deflation::Deflation;
 use super::queue::Stage;
 use super::shared::{Listener, Opened, Shared};
@@ -330,6 +331,12 @@ impl WebSocket {
     #[must_use]
     pub fn sender(&self) -> Sender {
         Sender::new(Arc::clone(&self.shared))
+    }
+
+    /// What this connection is called, here and in rooms.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.shared.connection_id()
     }
 
     /// The address of the peer; `None` if the stream is not a socket of our listener.

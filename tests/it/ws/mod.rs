@@ -13,6 +13,7 @@
 //! | `busy` | handlers that wait for something else, or give their connection away; outcomes |
 //! | `senders` | what is sent, by whichever task |
 //! | `pressure` | peers that do not read, or stop in the middle |
+//! | `rooms` | what is broadcast, and to whom |
 //! | `abuse` | hostile clients of a real server |
 //! | `lifecycle` | a server from its first connection to its last |
 //! | `watch` | heartbeats, connections that end with time, limits on rates |
@@ -44,6 +45,8 @@ mod operations;
 mod busy;
 mod pressure;
 mod senders;
+
+mod rooms;
 
 // It reads `/proc`.
 #[cfg(target_os = "linux")]

@@ -120,4 +120,21 @@ impl<S: Read + Write> Tcp<S> {
             bytes.extend(self.read(1));
         }
     }
+
+    /// The next frame of the server, a long one: as [`frame`](Self::frame), in few reads.
+    pub(super) fn long_frame(&mut self) -> Seen {
+        let mut bytes = self.read(2);
+        let more = match bytes[1] {
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        bytes.extend(self.read(more));
+        let len = match more {
+            0 => usize::from(bytes[1]),
+            _ => bytes[2..].iter().fold(0, |len, byte| len << 8 | usize::from(*byte)),
+        };
+        bytes.extend(self.read(len));
+        take_frame(&mut &*bytes, false).unwrap()
+    }
 }

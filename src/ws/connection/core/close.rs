@@ -46,6 +46,7 @@ impl Core {
 
     pub(super) fn queue_close(&mut self, frame: Option<CloseFrame>) {
         let payload = frame.as_ref().map_or_else(Payload::empty, |frame| frame.encode().into());
+        self.refill_all();
         if self.state.send_close(frame) {
             self.push(&mut Some(Frame::from_payload(true, OpCode::Close, payload)));
             self.deadlines.start_close(Deadline::Close, self.settings.close_timeout);
@@ -98,6 +99,7 @@ impl Core {
         self.pong = None;
         self.outbox.clear();
         self.aside = None;
+        self.backlog = None;
         if let Some(deflation) = self.deflation.take() {
             deflation.end();
         }

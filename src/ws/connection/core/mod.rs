@@ -5,9 +5,14 @@
 //! connection with a task of its own, and the methods of [`WebSocket`](super::WebSocket) else.
 //!
 //! This file holds what a connection consists of and the turn of its task; `receive`, `send`,
-//! `watch` and `close` hold what is done with it.
+//! `deliver`, `watch` and `close` hold what is done with it.
 
 mod close;
+#[cfg_attr(
+    not(feature = "server"),
+    expect(dead_code, reason = "rooms alone have use for all of it")
+)]
+mod deliver;
 mod receive;
 mod send;
 mod watch;
@@ -18,6 +23,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::agenda::Agenda;
+use super::backlog::Backlog;
 use super::deadlines::Deadlines;
 use super::deflation::Deflation;
 use super::inbox::Inbox;
@@ -89,6 +95,8 @@ pub(in crate::ws::connection) struct Core {
     run: Run,
     pub(in crate::ws::connection) inbox: Inbox,
     pub(in crate::ws::connection) outbox: Outbox,
+    /// Broadcasts that wait for the outbox: while there are any, it has no room for anything else.
+    backlog: Option<Box<Backlog>>,
     /// What other tasks send during a turn of the handler: it follows what the handler has sent
     /// before, which is not here yet.
     aside: Option<Box<Outbox>>,
@@ -152,6 +160,7 @@ impl Core {
             run: Run::default(),
             inbox: Inbox::default(),
             outbox: Outbox::new(role),
+            backlog: None,
             aside: None,
             is_in_turn: false,
             deflation,

@@ -12,10 +12,17 @@ impl Core {
     pub(in crate::ws::connection) fn write(&mut self, cx: &mut Context<'_>) {
         self.is_write_scheduled = false;
         self.queue_pong();
-        if self.outbox.is_empty() {
-            return;
+        while self.refill() || !self.outbox.is_empty() {
+            if !self.write_queued(cx) {
+                return;
+            }
         }
-        let Some(stream) = &mut self.stream else { return };
+        self.pass_turn(cx);
+    }
+
+    /// Writes what is in the outbox; false if the stream takes no more.
+    fn write_queued(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
         let (written, result) = self.outbox.write(stream, cx);
         self.tally.wire_bytes_out += as_u64(written);
         if written > 0 || result.is_ready() {
@@ -23,7 +30,7 @@ impl Core {
             self.has_news = true;
         }
         match result {
-            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Ok(())) => return true,
             Poll::Ready(Err(error)) => self.lose(error),
             Poll::Pending => {
                 if let Some(timeout) = self.settings.send_timeout {
@@ -31,6 +38,15 @@ impl Core {
                 }
             }
         }
+        false
+    }
+
+    /// Queues a frame that is sent directly.
+    pub(in crate::ws::connection) fn send(&mut self, frame: &mut Option<Frame>) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.release();
+        }
+        self.push(frame);
     }
 
     /// Queues a frame.
@@ -45,7 +61,8 @@ impl Core {
     /// May the handler send without asking? Not behind what another task has sent meanwhile.
     pub(in crate::ws::connection) fn can_stage(&self) -> bool {
         let is_ordered = self.deflation.as_ref().is_some_and(|deflation| deflation.is_ordered());
-        let is_free = !is_ordered && self.aside.is_none() && !self.state.is_sending_fragments();
+        let is_first = self.aside.is_none() && self.backlog.is_none();
+        let is_free = !is_ordered && is_first && !self.state.is_sending_fragments();
         is_free && self.send_error().is_none()
     }
 
@@ -64,7 +81,7 @@ impl Core {
 
     /// Has the outbox room for another message?
     pub(in crate::ws::connection) fn has_room(&self) -> bool {
-        self.queued_len() < self.settings.send_buffer_size
+        self.is_ahead_of_backlog() && self.queued_len() < self.settings.send_buffer_size
     }
 
     /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.
@@ -76,21 +93,32 @@ impl Core {
         (self.is_all_written() || self.outbox.written() >= mark).then_some(Ok(()))
     }
 
-    /// How much will have been written when all that is queued now is: all there ever was, if what
-    /// the handler has sent before is not here yet.
+    /// How much will have been written, at most, when all that is queued now is: all there ever was,
+    /// if what the handler has sent before is not here yet.
     pub(in crate::ws::connection) fn mark(&self) -> u64 {
-        if self.is_aside { u64::MAX } else { self.outbox.queued() }
+        if self.is_aside {
+            return u64::MAX;
+        }
+        let waiting = self.backlog.as_ref().map_or(0, |backlog| backlog.most_wire_bytes());
+        self.outbox.queued().saturating_add(waiting)
     }
 
     /// Has the stream taken, and flushed, everything?
     pub(super) fn is_all_written(&self) -> bool {
-        self.outbox.is_empty() && self.aside.is_none()
+        self.outbox.is_empty() && self.aside.is_none() && self.backlog.is_none()
     }
 
-    /// Bytes that the stream has not taken.
-    pub(in crate::ws::connection) fn queued_len(&self) -> usize {
+    /// Bytes that the stream has not taken, without the backlog.
+    pub(super) fn queued_len(&self) -> usize {
         let aside = self.aside.as_ref().map_or(0, |aside| aside.len());
         self.outbox.len().saturating_add(aside)
+    }
+
+    /// Bytes that were sent and that the stream has not taken.
+    #[cfg(feature = "server")]
+    pub(in crate::ws::connection) fn waiting_len(&self) -> usize {
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.bytes());
+        self.queued_len().saturating_add(backlog)
     }
 
     fn lost_error(&self) -> Error {

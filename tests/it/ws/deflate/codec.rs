@@ -58,14 +58,14 @@ impl Deflater {
 }
 
 /// Reads what the side under test sends: compressed messages, by what was agreed on.
-pub(super) struct Reader {
+pub(in crate::ws) struct Reader {
     inflater: Inflater,
     is_masked: bool,
     begun: Option<Seen>,
 }
 
 impl Reader {
-    pub(super) fn of_server(agreed: DeflateParameters) -> Self {
+    pub(in crate::ws) fn of_server(agreed: DeflateParameters) -> Self {
         let takeover = !agreed.server_no_context_takeover();
         Self::new(Inflater::new(agreed.server_max_window_bits(), takeover), false)
     }
@@ -81,7 +81,7 @@ impl Reader {
 
     /// The next message, joined and decompressed, or control frame. The head of a message is that
     /// of its first frame, with FIN: 0xc1 or 0xc2 if it was compressed.
-    pub(super) async fn next(&mut self, peer: &mut Peer) -> Seen {
+    pub(in crate::ws) async fn next(&mut self, peer: &mut Peer) -> Seen {
         loop {
             let frame = read_frame(peer, self.is_masked).await;
             if let Some(seen) = self.take(frame) {
@@ -118,7 +118,7 @@ impl Reader {
 }
 
 /// The next frame as it is; only the first of a message may be marked as compressed (§6).
-pub(super) async fn read_frame(peer: &mut Peer, is_masked: bool) -> Seen {
+pub(in crate::ws) async fn read_frame(peer: &mut Peer, is_masked: bool) -> Seen {
     let start = peer.read(2).await;
     let (head, second) = (start[0], start[1]);
     let may_be_deflated = matches!(head & 0x0f, 1 | 2);

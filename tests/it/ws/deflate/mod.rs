@@ -18,7 +18,7 @@
 //!
 //! [RFC 7692]: https://www.rfc-editor.org/rfc/rfc7692
 
-mod codec;
+pub(super) mod codec;
 mod inflater;
 
 mod budget;
@@ -52,23 +52,24 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 const DEFLATED: u8 = 0x40;
 
 /// Messages refer to those before them, in both directions.
-const TAKEOVER: &str = "permessage-deflate";
+pub(super) const TAKEOVER: &str = "permessage-deflate";
 
 /// Each message is compressed on its own, in both directions.
-const ALONE: &str = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+pub(super) const ALONE: &str =
+    "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
 
 /// The parameters of an answer.
-fn parameters(answer: &str) -> DeflateParameters {
+pub(super) fn parameters(answer: &str) -> DeflateParameters {
     answer.parse().unwrap()
 }
 
 /// Options of a connection on which this was agreed.
-fn agreed(answer: &str) -> WebSocketOptions {
+pub(super) fn agreed(answer: &str) -> WebSocketOptions {
     WebSocketOptions::default().agreed_deflate(parameters(answer))
 }
 
 /// Text that becomes a third of its length or less.
-fn words(rng: &mut Rng, len: usize) -> String {
+pub(super) fn words(rng: &mut Rng, len: usize) -> String {
     const WORDS: [&str; 8] =
         ["{\"time\":", ",\"price\":", "\"symbol\"", "null}", "[true,", "0.", "ä€", "𝄞"];
     let mut text = String::new();

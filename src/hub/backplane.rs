@@ -1,0 +1,173 @@
+//! What connects the rooms of several processes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use async_broadcast::{InactiveReceiver, Receiver, Sender, broadcast};
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
+
+use super::lock;
+
+/// Messages on a topic of a [`LocalBackplane`] that a slow subscriber may be behind.
+const KEPT: usize = 1024;
+
+/// A message broker, as far as rooms need one: bytes published on a topic reach those who subscribe.
+///
+/// # What the hub promises
+///
+/// Each room is one topic, of the same name. Payloads are opaque. The hub publishes the broadcasts of
+/// a process one after another and waits for each [`publish`](Self::publish) before the next; up to
+/// 1 024 messages and 16 MiB wait, and what comes then is left out and logged. A hub knows its own
+/// messages again, so it does not matter whether the broker returns them. Members in this process never
+/// wait for the broker, and no lock of the hub is held while one of these methods runs.
+///
+/// Broadcasts travel, to everybody who is elsewhere in the room. What is sent to one member does not,
+/// and who is a member is known to its own hub only.
+///
+/// # What an implementation promises
+///
+/// Messages of one publisher on one topic arrive in the order in which they were published, each at
+/// most once; some may be lost. It reconnects by itself: a stream of
+/// [`subscribe`](Self::subscribe) that ends is asked for again after a second, and what is published
+/// meanwhile is missed.
+///
+/// All who can publish on a topic can speak in its room: payloads are taken as they come, apart from
+/// their form.
+///
+/// ```
+/// # mod broker {
+/// #     use bytes::Bytes;
+/// #     use futures::stream::{self, Stream};
+/// #     use std::io::Result;
+/// #     #[derive(Clone)]
+/// #     pub struct Client;
+/// #     impl Client {
+/// #         pub async fn publish(&self, _: &str, _: Bytes) -> Result<()> { Ok(()) }
+/// #         pub async fn subscribe(&self, _: &str) -> Result<impl Stream<Item = Bytes> + use<>> {
+/// #             Ok(stream::empty())
+/// #         }
+/// #     }
+/// # }
+/// use std::io;
+/// use std::sync::Arc;
+///
+/// use bytes::Bytes;
+/// use futures::future::{BoxFuture, ready};
+/// use futures::stream::{self, BoxStream};
+/// use futures::{FutureExt, StreamExt};
+/// use tidewire::{Backplane, Hub};
+///
+/// struct Broker(broker::Client);
+///
+/// impl Backplane for Broker {
+///     fn publish(&self, topic: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>> {
+///         let client = self.0.clone();
+///         async move { client.publish(&topic, payload).await }.boxed()
+///     }
+///
+///     fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes> {
+///         let client = self.0.clone();
+///         // Ends when the broker is lost, or was not reached: the hub asks again.
+///         stream::once(async move { client.subscribe(&topic).await })
+///             .filter_map(|subscribed| ready(subscribed.ok()))
+///             .flatten()
+///             .boxed()
+///     }
+/// }
+///
+/// let hub: Hub = Hub::with_backplane(Broker(broker::Client));
+/// ```
+pub trait Backplane: Send + Sync + 'static {
+    /// Publishes a payload; the future ends when the broker has it. It is never dropped before.
+    ///
+    /// # Errors
+    ///
+    /// The message is lost then; the hub logs the error and goes on.
+    fn publish(&self, topic: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>>;
+
+    /// What is published on a topic from now on, by whomever.
+    fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes>;
+}
+
+/// A backplane within one process: for several hubs, and for tests.
+///
+/// Clones are the same backplane.
+///
+/// ```
+/// use tidewire::{Hub, LocalBackplane};
+///
+/// let backplane = LocalBackplane::new();
+/// let one: Hub = Hub::with_backplane(backplane.clone());
+/// let other: Hub = Hub::with_backplane(backplane);
+/// ```
+#[derive(Clone, Default)]
+pub struct LocalBackplane(Arc<Mutex<HashMap<Arc<str>, Topic>>>);
+
+type Topic = (Sender<Bytes>, InactiveReceiver<Bytes>);
+
+impl LocalBackplane {
+    /// A backplane on which nothing is published yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Backplane for LocalBackplane {
+    fn publish(&self, topic: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>> {
+        if let Some((sender, _)) = lock(&self.0).get(&topic) {
+            // What a slow subscriber misses comes back. There is one, or there would be no topic.
+            drop(sender.try_broadcast(payload));
+        }
+        async { Ok(()) }.boxed()
+    }
+
+    fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes> {
+        let mut topics = lock(&self.0);
+        let (_, receiver) = topics.entry(Arc::clone(&topic)).or_insert_with(|| {
+            let (mut sender, receiver) = broadcast(KEPT);
+            sender.set_overflow(true);
+            sender.set_await_active(false);
+            (sender, receiver.deactivate())
+        });
+        let receiver = receiver.activate_cloned();
+        Subscription { backplane: self.clone(), topic, receiver }.boxed()
+    }
+}
+
+/// One who listens to a topic; the last of them takes it along.
+struct Subscription {
+    backplane: LocalBackplane,
+    topic: Arc<str>,
+    receiver: Receiver<Bytes>,
+}
+
+impl Stream for Subscription {
+    type Item = Bytes;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        self.receiver.poll_next_unpin(cx)
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let mut topics = lock(&self.backplane.0);
+        if self.receiver.receiver_count() == 1 {
+            topics.remove(&self.topic);
+        }
+    }
+}
+
+impl fmt::Debug for LocalBackplane {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalBackplane").field("topics", &lock(&self.0).len()).finish()
+    }
+}

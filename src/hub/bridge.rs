@@ -1,0 +1,217 @@
+//! Between the rooms of a hub and its backplane: what travels, and who carries it.
+//!
+//! A payload is 8 bytes that tell the hub, so that it knows its own messages again, the opcode, and
+//! the message.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt;
+use futures::channel::{mpsc, oneshot};
+use futures::future::select;
+use futures::stream::BoxStream;
+
+use super::backplane::Backplane;
+use super::lock;
+use super::room::Inner;
+use crate::runtime::{self, Timer};
+use crate::ws::{Message, PreparedMessage};
+
+/// Messages that may wait to be published, and one more for each room.
+const MAX_WAITING: usize = 1024;
+
+/// Bytes that may wait to be published.
+const MAX_WAITING_BYTES: usize = 16 << 20;
+
+/// Pause before a subscription that ended is asked for again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+const TEXT: u8 = 1;
+const BINARY: u8 = 2;
+
+/// The connection of a hub to its backplane.
+pub(super) struct Bridge {
+    backplane: Arc<dyn Backplane>,
+    outgoing: Outgoing,
+}
+
+impl Bridge {
+    pub(super) fn new(backplane: impl Backplane) -> Self {
+        let backplane: Arc<dyn Backplane> = Arc::new(backplane);
+        let (queue, waiting) = mpsc::channel(MAX_WAITING);
+        let bytes = Arc::new(AtomicUsize::new(0));
+        runtime::spawn(publish(Arc::clone(&backplane), waiting, Arc::clone(&bytes)));
+        let outgoing = Outgoing { hub: fastrand::u64(..), queue, bytes, is_behind: false };
+        Self { backplane, outgoing }
+    }
+
+    /// What lets a new room be heard elsewhere.
+    pub(super) fn link(&self) -> Link {
+        Link { outgoing: Mutex::new(self.outgoing.clone()), subscription: OnceLock::new() }
+    }
+
+    /// Lets a room hear what is said elsewhere. Nobody has it before.
+    pub(super) fn subscribe<U: Send + Sync + 'static>(&self, room: &Arc<Inner<U>>) {
+        let Some(link) = &room.link else { return };
+        link.subscription.get_or_init(|| {
+            let stream = self.backplane.subscribe(Arc::clone(room.name()));
+            let listener = Listener {
+                backplane: Arc::clone(&self.backplane),
+                hub: self.outgoing.hub,
+                topic: Arc::clone(room.name()),
+                room: Arc::downgrade(room),
+            };
+            let (subscription, ended) = oneshot::channel();
+            runtime::spawn(async move {
+                select(Box::pin(listener.listen(stream)), ended).await;
+            });
+            subscription
+        });
+    }
+}
+
+/// Between one room and the same room elsewhere.
+pub(super) struct Link {
+    outgoing: Mutex<Outgoing>,
+    /// Dropped with the room, which ends its subscription.
+    subscription: OnceLock<oneshot::Sender<()>>,
+}
+
+impl Link {
+    /// Publishes a message, in the order in which it is delivered here.
+    pub(super) fn publish<T>(
+        &self,
+        topic: &Arc<str>,
+        message: &PreparedMessage,
+        deliver: impl FnOnce() -> T,
+    ) -> T {
+        let mut outgoing = lock(&self.outgoing);
+        let delivered = deliver();
+        let falls_behind = outgoing.publish(topic, &message.message());
+        drop(outgoing);
+        if falls_behind {
+            log::warn!("the backplane is behind, messages for {topic} are not published");
+        }
+        delivered
+    }
+}
+
+/// Where broadcasts wait to be published.
+#[derive(Clone)]
+struct Outgoing {
+    hub: u64,
+    queue: mpsc::Sender<(Arc<str>, Bytes)>,
+    /// Bytes in the queues of all rooms.
+    bytes: Arc<AtomicUsize>,
+    is_behind: bool,
+}
+
+impl Outgoing {
+    /// Queues a message for its topic; true if there is no place for it, and was for the one before.
+    fn publish(&mut self, topic: &Arc<str>, message: &Message) -> bool {
+        let is_behind = !self.try_publish(topic, message);
+        let was_behind = std::mem::replace(&mut self.is_behind, is_behind);
+        is_behind && !was_behind
+    }
+
+    fn try_publish(&mut self, topic: &Arc<str>, message: &Message) -> bool {
+        if self.bytes.load(Ordering::Relaxed).saturating_add(message.len()) > MAX_WAITING_BYTES {
+            return false;
+        }
+        let payload = encode(self.hub, message);
+        let len = payload.len();
+        // Counted first: it may be published at once.
+        self.bytes.fetch_add(len, Ordering::Relaxed);
+        let is_queued = self.queue.try_send((Arc::clone(topic), payload)).is_ok();
+        if !is_queued {
+            self.bytes.fetch_sub(len, Ordering::Relaxed);
+        }
+        is_queued
+    }
+}
+
+async fn publish(
+    backplane: Arc<dyn Backplane>,
+    mut waiting: mpsc::Receiver<(Arc<str>, Bytes)>,
+    bytes: Arc<AtomicUsize>,
+) {
+    while let Some((topic, payload)) = waiting.next().await {
+        let len = payload.len();
+        if let Err(error) = backplane.publish(Arc::clone(&topic), payload).await {
+            log::warn!("a message for {topic} is not published: {error}");
+        }
+        bytes.fetch_sub(len, Ordering::Relaxed);
+    }
+}
+
+/// Who hears for a room what is said in other processes.
+struct Listener<U> {
+    backplane: Arc<dyn Backplane>,
+    hub: u64,
+    topic: Arc<str>,
+    room: Weak<Inner<U>>,
+}
+
+impl<U> Listener<U> {
+    async fn listen(self, mut stream: BoxStream<'static, Bytes>) {
+        loop {
+            while let Some(payload) = stream.next().await {
+                let Some(room) = self.room.upgrade() else { return };
+                match decode(&payload) {
+                    Some((hub, _)) if hub == self.hub => {}
+                    Some((_, message)) => {
+                        room.deliver(&PreparedMessage::new(message), None);
+                    }
+                    None => log::warn!("{} is no topic of rooms alone", self.topic),
+                }
+            }
+            log::warn!("the subscription of {} has ended, next try in {PAUSE:?}", self.topic);
+            Timer::at(runtime::after(PAUSE)).await;
+            stream = self.backplane.subscribe(Arc::clone(&self.topic));
+        }
+    }
+}
+
+fn encode(hub: u64, message: &Message) -> Bytes {
+    let mut payload = BytesMut::with_capacity(9 + message.len());
+    payload.put_u64(hub);
+    payload.put_u8(if message.is_text() { TEXT } else { BINARY });
+    payload.extend_from_slice(message.as_bytes());
+    payload.freeze()
+}
+
+/// The hub that published, and what; `None` if it was none.
+fn decode(payload: &Bytes) -> Option<(u64, Message)> {
+    let (hub, rest) = payload.split_first_chunk::<8>()?;
+    let (kind, message) = rest.split_first()?;
+    let message = match *kind {
+        TEXT => Message::text(std::str::from_utf8(message).ok()?),
+        BINARY => Message::binary(payload.slice_ref(message)),
+        _ => return None,
+    };
+    Some((u64::from_be_bytes(*hub), message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_published_is_read_again() {
+        for message in [Message::from("Grüße"), Message::binary(vec![0, 255]), Message::from("")]
+        {
+            assert_eq!(decode(&encode(7, &message)), Some((7, message)));
+        }
+    }
+
+    #[test]
+    fn what_others_publish_is_not_taken_for_a_message() {
+        let hub = b"\0\0\0\0\0\0\0\x07";
+        for rest in [&b""[..], b"\x03x", b"\x01\xff"] {
+            assert_eq!(decode(&Bytes::from([hub, rest].concat())), None, "{rest:?}");
+        }
+        assert_eq!(decode(&Bytes::from_static(b"short")), None);
+    }
+}

@@ -1,0 +1,128 @@
+//! What many connections are sent: into the outbox, or into the backlog until that has room.
+
+use std::task::Context;
+
+use super::Core;
+use crate::ws::connection::backlog::{Bounds, Delivery, SlowConsumer};
+use crate::ws::connection::prepared::PreparedMessage;
+use crate::ws::proto::{CloseCode, CloseFrame, Frame};
+
+impl Core {
+    /// Queues a broadcast, without waiting for anything.
+    pub(in crate::ws::connection) fn deliver(
+        &mut self,
+        source: u64,
+        message: &PreparedMessage,
+        bounds: &Bounds,
+    ) -> Delivery {
+        if self.send_error().is_some() {
+            return Delivery::Gone;
+        }
+        if self.is_free_for(bounds.policy) {
+            self.push_prepared(message);
+            return Delivery::Sent;
+        }
+        let backlog = self.backlog.get_or_insert_default();
+        let delivery = backlog.offer(source, message, bounds);
+        if backlog.is_empty() {
+            self.backlog = None;
+        }
+        if delivery == Delivery::Closed {
+            // What waits is not sent: the peer would not take it in time.
+            self.backlog = None;
+            self.begin_close(Some(CloseFrame::lossy(CloseCode::TRY_AGAIN_LATER, "too slow")));
+        }
+        delivery
+    }
+
+    /// Does a broadcast go to the outbox at once? Not ahead of others, and not between fragments.
+    fn is_free_for(&self, policy: SlowConsumer) -> bool {
+        let is_replaceable = policy == SlowConsumer::Conflate;
+        let is_first = self.backlog.is_none() && !self.state.is_sending_fragments();
+        is_first && self.has_room_for(is_replaceable)
+    }
+
+    /// What may be replaced has room when nothing else waits: what is in the outbox will be sent.
+    fn has_room_for(&self, is_replaceable: bool) -> bool {
+        let max = if is_replaceable { 1 } else { self.settings.send_buffer_size };
+        self.queued_len() < max
+    }
+
+    /// Queues, directly, a message that other connections get as well.
+    pub(in crate::ws::connection) fn send_prepared(&mut self, message: &PreparedMessage) {
+        let frame = self.shared_frame(message);
+        self.send(&mut Some(frame));
+    }
+
+    fn push_prepared(&mut self, message: &PreparedMessage) {
+        let frame = self.shared_frame(message);
+        self.push(&mut Some(frame));
+    }
+
+    fn shared_frame(&self, message: &PreparedMessage) -> Frame {
+        match &self.deflation {
+            Some(deflation) => deflation.share(message),
+            None => message.plain().clone(),
+        }
+    }
+
+    /// Moves broadcasts into the outbox, as far as it has room; true if it has any to write then.
+    pub(super) fn refill(&mut self) -> bool {
+        while let Some(backlog) = &self.backlog {
+            let has_room = self.has_room_for(backlog.is_replaceable());
+            if !has_room || backlog.is_held() || self.state.is_sending_fragments() {
+                break;
+            }
+            self.push_next();
+        }
+        !self.outbox.is_empty()
+    }
+
+    /// Moves all that waits into the outbox: a close frame follows.
+    pub(super) fn refill_all(&mut self) {
+        if self.state.is_sending_fragments() {
+            // Nothing has a place inside a message, and this one will not end.
+            self.backlog = None;
+        }
+        while self.push_next() {}
+    }
+
+    /// Somebody waits to send directly, and has its turn after the broadcasts that wait now: however
+    /// many come, it is not for ever.
+    pub(in crate::ws::connection) fn hold_place(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.hold_place();
+        }
+    }
+
+    /// May something be sent directly? Not ahead of broadcasts, but inside a message in fragments,
+    /// which they wait for, and when it has its turn.
+    pub(super) fn is_ahead_of_backlog(&self) -> bool {
+        let is_next = self.backlog.as_ref().is_none_or(|backlog| backlog.is_held());
+        is_next || self.state.is_sending_fragments()
+    }
+
+    /// Goes on with the broadcasts, once those who waited to send have been told that it is their
+    /// turn, and have not come.
+    pub(super) fn pass_turn(&mut self, cx: &Context<'_>) {
+        let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.is_held()) else {
+            return;
+        };
+        if !self.has_news {
+            backlog.release();
+        }
+        cx.waker().wake_by_ref();
+    }
+
+    fn push_next(&mut self) -> bool {
+        let Some(message) = self.backlog.as_mut().and_then(|backlog| backlog.pop()) else {
+            return false;
+        };
+        self.push_prepared(&message);
+        if self.backlog.as_ref().is_some_and(|backlog| backlog.is_empty()) {
+            self.backlog = None;
+            self.has_news = true;
+        }
+        true
+    }
+}

@@ -1,0 +1,226 @@
+//! Rooms that span hubs.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use async_std::task;
+use bytes::Bytes;
+use futures::channel::{mpsc, oneshot};
+use futures::future::{BoxFuture, join_all};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
+use tidewire::{Backplane, Hub, LocalBackplane, Room};
+
+use super::{enter, options};
+use crate::ws::frames::{BINARY, TEXT, plain};
+use crate::ws::peer::within;
+use crate::ws::pipe::Knobs;
+
+/// Two hubs that share a backplane, and the room of each.
+fn rooms(backplane: &LocalBackplane) -> [Room; 2] {
+    [(); 2].map(|()| Hub::with_backplane(backplane.clone()).room("room"))
+}
+
+#[test]
+fn what_is_broadcast_on_one_hub_is_heard_on_the_other_and_not_twice_on_its_own() {
+    within(async {
+        let [here, there] = rooms(&LocalBackplane::new());
+        let (mut near, _) = enter(&here, Knobs::default(), &options()).await;
+        let (mut far, _) = enter(&there, Knobs::default(), &options()).await;
+        assert_eq!(here.broadcast("text").queued, 1, "those who are known here");
+        far.expect(plain(TEXT, "text")).await;
+        there.broadcast(vec![0, 255]);
+        near.expect([plain(TEXT, "text"), plain(BINARY, [0, 255])].concat()).await;
+        far.expect(plain(BINARY, [0, 255])).await;
+        here.broadcast("the end");
+        for peer in [&mut near, &mut far] {
+            peer.expect(plain(TEXT, "the end")).await;
+        }
+    });
+}
+
+#[test]
+fn who_is_left_out_and_who_is_meant_is_known_here_only() {
+    within(async {
+        let [here, there] = rooms(&LocalBackplane::new());
+        let (mut near, sender) = enter(&here, Knobs::default(), &options()).await;
+        let (mut far, _) = enter(&there, Knobs::default(), &options()).await;
+        here.broadcast_except(sender.id(), "others");
+        assert!(here.send_to(sender.id(), "you"));
+        assert!(!there.send_to(sender.id(), "nobody"));
+        here.broadcast("all");
+        near.expect([plain(TEXT, "you"), plain(TEXT, "all")].concat()).await;
+        far.expect([plain(TEXT, "others"), plain(TEXT, "all")].concat()).await;
+        assert_eq!((here.len(), there.len()), (1, 1));
+    });
+}
+
+#[test]
+fn the_order_of_each_hub_is_kept_on_the_others() {
+    const TASKS: usize = 4;
+    const MESSAGES: usize = 100;
+    within(async {
+        let [here, there] = rooms(&LocalBackplane::new());
+        let (mut near, _) = enter(&here, Knobs::default(), &options()).await;
+        let (mut far, _) = enter(&there, Knobs::default(), &options()).await;
+        let tasks = (0..TASKS).map(|number| {
+            let here = here.clone();
+            task::spawn(async move {
+                for message in 0..MESSAGES {
+                    here.broadcast(format!("{number} {message}"));
+                    task::yield_now().await;
+                }
+            })
+        });
+        join_all(tasks.collect::<Vec<_>>()).await;
+        for _ in 0..TASKS * MESSAGES {
+            assert_eq!(near.frame().await, far.frame().await);
+        }
+    });
+}
+
+#[test]
+fn rooms_of_other_names_hear_nothing_and_topics_go_with_their_rooms() {
+    within(async {
+        let backplane = LocalBackplane::new();
+        let [one, other] = [(); 2].map(|()| Hub::<()>::with_backplane(backplane.clone()));
+        let (mut peer, _) = enter(&other.room("b"), Knobs::default(), &options()).await;
+        one.room("a").broadcast("a");
+        one.room("b").broadcast("b");
+        peer.expect(plain(TEXT, "b")).await;
+        for number in 0..100 {
+            one.room(&number.to_string()).broadcast("to nobody");
+        }
+        // A task of its own ends each subscription.
+        while format!("{backplane:?}") != "LocalBackplane { topics: 1 }" {
+            task::yield_now().await;
+        }
+    });
+}
+
+/// A broker whose every step is the test's.
+#[derive(Clone, Default)]
+struct Manual(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    /// The latest subscription of each topic.
+    subscribers: HashMap<Arc<str>, mpsc::UnboundedSender<Bytes>>,
+    /// Who waits for the next subscription.
+    subscribed: Option<oneshot::Sender<()>>,
+    published: Vec<Bytes>,
+    fails: bool,
+}
+
+impl Manual {
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn say(&self, payload: &'static [u8]) {
+        let state = self.state();
+        state.subscribers["room"].unbounded_send(Bytes::from_static(payload)).unwrap();
+    }
+}
+
+impl Backplane for Manual {
+    fn publish(&self, _: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>> {
+        let mut state = self.state();
+        state.published.push(payload);
+        let result = if state.fails { Err(io::ErrorKind::NotConnected.into()) } else { Ok(()) };
+        async { result }.boxed()
+    }
+
+    fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes> {
+        let (sender, receiver) = mpsc::unbounded();
+        let mut state = self.state();
+        state.subscribers.insert(topic, sender);
+        if let Some(subscribed) = state.subscribed.take() {
+            let _ = subscribed.send(());
+        }
+        receiver.boxed()
+    }
+}
+
+#[test]
+fn a_subscription_that_ends_is_asked_for_again() {
+    within(async {
+        let manual = Manual::default();
+        let room: Room = Hub::with_backplane(manual.clone()).room("room");
+        let (mut peer, _) = enter(&room, Knobs::default(), &options()).await;
+        manual.say(b"\0\0\0\0\0\0\0\0\x01before");
+        peer.expect(plain(TEXT, "before")).await;
+
+        let (tell, subscribed) = oneshot::channel();
+        let ended = {
+            let mut state = manual.state();
+            state.subscribed = Some(tell);
+            state.subscribers.remove("room")
+        };
+        drop(ended);
+        subscribed.await.unwrap();
+        manual.say(b"\0\0\0\0\0\0\0\0\x02after");
+        peer.expect(plain(BINARY, "after")).await;
+        // What no hub has said is left out.
+        manual.say(b"\0\0\0");
+        manual.say(b"\0\0\0\0\0\0\0\0\x01\xff");
+        manual.say(b"\0\0\0\0\0\0\0\0\x01last");
+        peer.expect(plain(TEXT, "last")).await;
+    });
+}
+
+#[test]
+fn who_is_here_is_sent_what_the_broker_refuses_and_all_of_it_is_offered() {
+    within(async {
+        let manual = Manual::default();
+        manual.state().fails = true;
+        let room: Room = Hub::with_backplane(manual.clone()).room("room");
+        let (mut peer, _) = enter(&room, Knobs::default(), &options()).await;
+        for number in 0..3 {
+            room.broadcast(number.to_string());
+        }
+        peer.expect_hex("81 01 30 81 01 31 81 01 32").await;
+        let published = || manual.state().published.clone();
+        while published().len() < 3 {
+            task::yield_now().await;
+        }
+        let published = published();
+        let texts: Vec<_> = published.iter().map(|payload| &payload[8..]).collect();
+        assert_eq!(texts, [b"\x010", b"\x011", b"\x012"]);
+        // The same hub, which knows its own again.
+        let hub = published[0].slice(..8);
+        assert!(published.iter().all(|payload| payload.starts_with(&hub)));
+        let echo = published[0].clone();
+        manual.state().subscribers["room"].unbounded_send(echo).unwrap();
+        manual.say(b"\0\0\0\0\0\0\0\0\x01other");
+        peer.expect(plain(TEXT, "other")).await;
+    });
+}
+
+/// A broker that never has anything.
+struct Hanging;
+
+impl Backplane for Hanging {
+    fn publish(&self, _: Arc<str>, _: Bytes) -> BoxFuture<'static, io::Result<()>> {
+        futures::future::pending().boxed()
+    }
+
+    fn subscribe(&self, _: Arc<str>) -> BoxStream<'static, Bytes> {
+        futures::stream::pending().boxed()
+    }
+}
+
+#[test]
+fn who_is_here_does_not_wait_for_a_broker_that_hangs_and_what_waits_is_bounded() {
+    within(async {
+        let room: Room = Hub::with_backplane(Hanging).room("room");
+        let bytes = Bytes::from(vec![7; 1 << 20]);
+        for _ in 0..2_000 {
+            assert_eq!(room.broadcast(bytes.clone()), tidewire::Broadcast::default());
+        }
+        let (mut peer, _) = enter(&room, Knobs::default(), &options()).await;
+        room.broadcast("still here");
+        peer.expect(plain(TEXT, "still here")).await;
+    });
+}

@@ -1,0 +1,51 @@
+//! Rooms, as their members see them and as a peer does.
+//!
+//! | file | shows |
+//! | --- | --- |
+//! | `joining` | who is in a room, and for how long |
+//! | `order` | what arrives before what, whoever sends it |
+//! | `slow` | members that do not keep up: bounds, policies, counters |
+//! | `deflate` | messages that are compressed once for many |
+//! | `presence` | who comes and goes, as a stream |
+//! | `backplane` | rooms that span hubs |
+//! | `servers` | a hub behind real servers, and clients that do not read |
+
+mod backplane;
+mod deflate;
+mod joining;
+mod order;
+mod presence;
+mod servers;
+mod slow;
+
+use futures::channel::oneshot;
+use tidewire::{Hub, Room, Sender, WebSocketOptions};
+
+use super::peer::{Peer, collect, serve_over};
+use super::pipe::{Knobs, Stutter};
+
+/// A stream whose peer has so many bytes on their way to it, until it reads.
+const fn narrow(in_flight: usize) -> Knobs {
+    Knobs { read: usize::MAX, write: usize::MAX, in_flight, stutter: Stutter::Never }
+}
+
+fn options() -> WebSocketOptions {
+    WebSocketOptions::default()
+}
+
+/// A room of a hub of its own.
+fn room() -> Room {
+    Hub::new().room("room")
+}
+
+/// A peer that is in the room for as long as its connection is open.
+async fn enter(room: &Room, knobs: Knobs, options: &WebSocketOptions) -> (Peer, Sender) {
+    let (tell, told) = oneshot::channel();
+    let room = room.clone();
+    let peer = serve_over(knobs, options, |mut ws| async move {
+        let _member = room.join(&ws);
+        let _ = tell.send(ws.sender());
+        collect(&mut ws).await.1
+    });
+    (peer, told.await.unwrap())
+}
