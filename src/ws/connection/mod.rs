@@ -5,9 +5,11 @@
 //! | `websocket`, `sink` | the connection as its user sees it |
 //! | `batch` | what `recv` has taken from the connection |
 //! | `core` | the connection itself: stream, queues, closing handshake, deadlines |
-//! | `shared` | the core under its lock, and who waits for it |
+//! | `shared`, `signals` | the core under its lock; who is to be woken |
+//! | `waiting` | what is waited for: room, writes, the end |
 //! | `task` | the future at the root of a connection's own task |
 //! | `queue`, `turn` | how a frame is sent, and how without the lock |
+//! | `fanout` | a connection among many |
 //! | `prepared`, `backlog` | a message for many connections; those that have to wait |
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deflation`, `inflation` | compression of what is sent; of what is received |
@@ -28,6 +30,7 @@ mod connection_id;
 mod core;
 mod deadlines;
 mod deflation;
+mod fanout;
 mod heartbeat;
 mod inbox;
 mod inflation;
@@ -39,10 +42,12 @@ mod queue;
 mod random;
 mod scratch;
 mod shared;
+mod signals;
 mod sink;
 mod stats;
 mod task;
 mod turn;
+mod waiting;
 mod websocket;
 
 #[cfg(feature = "server")]

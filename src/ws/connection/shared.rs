@@ -1,31 +1,27 @@
-//! What the handles of one connection share: the connection itself under a lock, and who is to be
-//! woken when something happens.
+//! What the handles of one connection share: the connection itself under a lock, and the turn of its
+//! handler. Who is woken is `signals`, and who waits `waiting`.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Waker};
 
 use bytes::Bytes;
-use event_listener::{Event, EventListener};
-use futures::task::AtomicWaker;
+use event_listener::EventListener;
 
-#[cfg(feature = "server")]
-use super::backlog::{Bounds, Delivery};
 use super::connection_id::ConnectionId;
 use super::core::{Core, MESSAGES_PER_TURN, Parked};
+
 use super::deflation::Deflation;
 use super::inflation::Inflation;
-use super::prepared::PreparedMessage;
+use super::signals::Signals;
 use super::stats::{CloseInfo, Stats};
 use super::turn;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::stream::Stream;
 use crate::ws::options::Settings;
-use crate::ws::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
+use crate::ws::proto::{CloseCode, Frame, Role};
 
 /// A place among those that wait for progress.
 pub(super) type Listener = Option<EventListener>;
@@ -41,55 +37,14 @@ pub(crate) struct Opened {
 #[derive(Debug)]
 pub(crate) struct Shared {
     core: Mutex<Core>,
-    signals: Arc<Signals>,
+    pub(super) signals: Arc<Signals>,
     /// Whether another task has closed the connection, or begun a message in fragments, since the
     /// turn of the handler began. It then takes the lock to send.
     is_shut: AtomicBool,
     connection_id: ConnectionId,
     /// The waker that stream and timer are polled with, whoever polls them.
-    io_waker: Waker,
+    pub(super) io_waker: Waker,
     opened: Opened,
-}
-
-/// Who waits for the connection.
-#[derive(Debug, Default)]
-struct Signals {
-    /// The connection's own task, if it has one: it passes on what concerns the others.
-    task: Mutex<Option<Waker>>,
-    /// Whoever is in `recv`.
-    recv: AtomicWaker,
-    /// Everybody else: senders that wait for room, `flush`, `close`, `closed`.
-    progress: Event,
-}
-
-impl Wake for Signals {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        if self.wake_task() {
-            return;
-        }
-        self.recv.wake();
-        self.progress.notify(usize::MAX);
-    }
-}
-
-impl Signals {
-    /// Wakes the connection's task; false if it has none.
-    fn wake_task(&self) -> bool {
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.as_ref().map(Waker::wake_by_ref).is_some()
-    }
-
-    fn clear_task(&self) {
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    fn set_task(&self, waker: &Waker) {
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
-    }
 }
 
 /// The connection, for as long as its lock is held.
@@ -309,185 +264,6 @@ impl Shared {
         if core.has_task && !core.is_write_scheduled && !core.is_turn() {
             core.is_write_scheduled = true;
             self.wake_task();
-        }
-    }
-
-    /// Queues a broadcast from `source`, whoever is slow.
-    #[cfg(feature = "server")]
-    pub(crate) fn deliver(
-        &self,
-        source: u64,
-        message: &PreparedMessage,
-        bounds: &Bounds,
-    ) -> Delivery {
-        self.compress(message);
-        let mut core = self.lock();
-        let delivery = core.deliver(source, message, bounds);
-        if !matches!(delivery, Delivery::Sent | Delivery::Closed) {
-            // Whoever writes what is in the way goes on with it.
-            return delivery;
-        }
-        self.schedule_write(&mut core);
-        let has_task = core.has_task;
-        self.unlock(core);
-        if !has_task {
-            // Whoever waits in a call writes it.
-            self.io_waker.wake_by_ref();
-        }
-        delivery
-    }
-
-    /// Compresses a message before the lock is taken, which others wait for.
-    fn compress(&self, message: &PreparedMessage) {
-        if let Some(deflation) = self.deflation() {
-            deflation.compress(message);
-        }
-    }
-
-    /// Sends a prepared message, once there is room.
-    pub(crate) async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
-        self.compress(message);
-        let mut listener = None;
-        let mark = std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core| match self.has_room(core) {
-                Err(error) => Some(Err(error)),
-                Ok(has_room) if !has_room || core.state.is_sending_fragments() => None,
-                Ok(_) => {
-                    core.send_prepared(message);
-                    self.schedule_write(core);
-                    Some(Ok((!core.has_task).then(|| core.outbox.queued())))
-                }
-            })
-        });
-        match mark.await? {
-            // Nobody else would write it.
-            Some(mark) => self.flush_to(mark).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Waits until the stream has taken all that was queued before.
-    pub(crate) async fn flush(&self) -> Result<()> {
-        let mark = self.lock().mark();
-        self.flush_to(mark).await
-    }
-
-    async fn flush_to(&self, mark: u64) -> Result<()> {
-        let mut listener = None;
-        std::future::poll_fn(|cx| self.poll_written_to(cx, &mut listener, mark)).await
-    }
-
-    pub(super) fn poll_written_to(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &mut Listener,
-        mark: u64,
-    ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core| {
-            core.write(&mut self.io_context());
-            core.is_written(mark)
-        })
-    }
-
-    /// Sends a close frame and waits for the end of the closing handshake.
-    pub(crate) async fn close(
-        &self,
-        code: Result<CloseCode, ProtocolError>,
-        reason: &str,
-    ) -> Result<CloseInfo> {
-        let code = code.map_err(Error::InvalidClose)?;
-        let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
-        let (mut frame, mut listener) = (Some(frame), None);
-        std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core| {
-                if let Some(frame) = frame.take() {
-                    core.begin_close(Some(frame));
-                    self.schedule_write(core);
-                }
-                if core.is_settled() { core.close_info().map(Ok) } else { None }
-            })
-        })
-        .await
-    }
-
-    /// Begins the closing handshake, unless it has begun, and leaves it to the connection's task.
-    #[cfg(feature = "server")]
-    pub(crate) fn begin_close(&self, frame: CloseFrame) {
-        let mut core = self.lock();
-        core.begin_close(Some(frame));
-        self.schedule_write(&mut core);
-        self.unlock(core);
-    }
-
-    /// Waits for the end of the connection.
-    pub(crate) async fn closed(&self) -> CloseInfo {
-        let mut listener = None;
-        std::future::poll_fn(|cx| self.poll_wait(cx, &mut listener, |core| core.close_info())).await
-    }
-
-    pub(super) fn poll_room(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &mut Listener,
-    ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core| match self.has_room(core) {
-            Ok(has_room) => has_room.then_some(Ok(())),
-            Err(error) => Some(Err(error)),
-        })
-    }
-
-    pub(super) fn poll_written(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &mut Listener,
-    ) -> Poll<Result<()>> {
-        let mark = self.lock().mark();
-        self.poll_written_to(cx, listener, mark)
-    }
-
-    pub(super) fn poll_closed(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &mut Listener,
-    ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core| {
-            core.begin_close(Some(CloseFrame::lossy(CloseCode::NORMAL, "")));
-            self.schedule_write(core);
-            core.is_settled().then_some(Ok(()))
-        })
-    }
-
-    /// Waits until `check` finds what it looks for. A connection without a task of its own is
-    /// served from here.
-    pub(super) fn poll_wait<T>(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &mut Listener,
-        mut check: impl FnMut(&mut CoreGuard<'_>) -> Option<T>,
-    ) -> Poll<T> {
-        loop {
-            let mut core = self.lock();
-            if let Some(found) = check(&mut core) {
-                *listener = None;
-                return Poll::Ready(found);
-            }
-            if core.budget == 0 {
-                core.budget = MESSAGES_PER_TURN;
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            // Listening begins under the lock, so nothing that is done under it is missed, and
-            // before the last look at the stream, so that no event of it is.
-            let listening = listener.get_or_insert_with(|| self.signals.progress.listen());
-            core.has_listeners = true;
-            if core.has_task {
-                drop(core);
-            } else {
-                core.service(&mut self.io_context());
-                self.unlock(core);
-            }
-            ready!(Pin::new(listening).poll(cx));
-            *listener = None;
         }
     }
 

@@ -1,0 +1,63 @@
+//! A connection among many: what a broadcast does with it.
+
+#[cfg(feature = "server")]
+use super::backlog::{Bounds, Delivery};
+use super::prepared::PreparedMessage;
+use super::shared::Shared;
+use crate::error::Result;
+
+impl Shared {
+    /// Queues a broadcast from `source`, whoever is slow.
+    #[cfg(feature = "server")]
+    pub(crate) fn deliver(
+        &self,
+        source: u64,
+        message: &PreparedMessage,
+        bounds: &Bounds,
+    ) -> Delivery {
+        self.compress(message);
+        let mut core = self.lock();
+        let delivery = core.deliver(source, message, bounds);
+        if !matches!(delivery, Delivery::Sent | Delivery::Closed) {
+            // Whoever writes what is in the way goes on with it.
+            return delivery;
+        }
+        self.schedule_write(&mut core);
+        let has_task = core.has_task;
+        self.unlock(core);
+        if !has_task {
+            // Whoever waits in a call writes it.
+            self.io_waker.wake_by_ref();
+        }
+        delivery
+    }
+
+    /// Compresses a message before the lock is taken, which others wait for.
+    fn compress(&self, message: &PreparedMessage) {
+        if let Some(deflation) = self.deflation() {
+            deflation.compress(message);
+        }
+    }
+
+    /// Sends a prepared message, once there is room.
+    pub(crate) async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
+        self.compress(message);
+        let mut listener = None;
+        let mark = std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |core| match self.has_room(core) {
+                Err(error) => Some(Err(error)),
+                Ok(has_room) if !has_room || core.state.is_sending_fragments() => None,
+                Ok(_) => {
+                    core.send_prepared(message);
+                    self.schedule_write(core);
+                    Some(Ok((!core.has_task).then(|| core.outbox.queued())))
+                }
+            })
+        });
+        match mark.await? {
+            // Nobody else would write it.
+            Some(mark) => self.flush_to(mark).await,
+            None => Ok(()),
+        }
+    }
+}
