@@ -1,0 +1,57 @@
+//! What one client says, the others hear.
+//!
+//! ```text
+//! cargo run --release --example broadcast
+//! websocat ws://127.0.0.1:8080/ws
+//! ```
+//!
+//! All clients are in one room. Of those at `/ws` everybody is sent every message, its sender as well;
+//! of those at `/except` everybody but the sender is, as `User says: …`.
+
+mod support;
+
+use tidewire::{ConnectionId, Hub, Message, RequestContext, Room, Server, WebSocket};
+use tidewire::{Result, WebSocketOptions};
+
+#[async_std::main]
+async fn main() -> Result<()> {
+    support::serve(server()).await
+}
+
+pub(crate) fn server() -> Server<Room> {
+    let mut server = Server::with_state(Hub::new().room("all"));
+    server.get("/ws", |ctx| visit(ctx, to_all));
+    server.get("/except", |ctx| visit(ctx, to_others));
+    server
+}
+
+/// Passes a message on to those in the room.
+type PassOn = fn(&Room, ConnectionId, &Message);
+
+fn to_all(room: &Room, _sender: ConnectionId, message: &Message) {
+    room.broadcast(message.clone());
+}
+
+fn to_others(room: &Room, sender: ConnectionId, message: &Message) {
+    if let Some(text) = message.as_text() {
+        room.broadcast_except(sender, format!("User says: {text}"));
+    }
+}
+
+async fn visit(mut ctx: RequestContext<Room>, pass_on: PassOn) -> tide::Result<()> {
+    let room = ctx.state().clone();
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    let member = room.join(&ws);
+    println!("Client connected: {} total", room.len());
+    let end = talk(&mut ws, &room, pass_on).await;
+    drop(member);
+    println!("Client disconnected: {} remaining", room.len());
+    Ok(end?)
+}
+
+async fn talk(ws: &mut WebSocket, room: &Room, pass_on: PassOn) -> Result<()> {
+    while let Some(message) = ws.recv().await? {
+        pass_on(room, ws.id(), &message);
+    }
+    Ok(())
+}

@@ -1,0 +1,62 @@
+//! A chat among numbered users, and HTTP routes that look into it while it goes on.
+//!
+//! ```text
+//! cargo run --release --example das_chat
+//! websocat ws://127.0.0.1:8080/chat
+//! curl http://127.0.0.1:8080/clients
+//! curl http://127.0.0.1:8080/ping
+//! ```
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tidewire::{Hub, RequestContext, Result, Room, Server, WebSocket, WebSocketOptions};
+
+#[derive(Clone)]
+pub(crate) struct Chat {
+    room: Room,
+    /// How many there ever were, so that a number never means two users.
+    users: Arc<AtomicUsize>,
+}
+
+#[async_std::main]
+async fn main() -> Result<()> {
+    support::serve(server()).await
+}
+
+pub(crate) fn server() -> Server<Chat> {
+    let chat = Chat { room: Hub::new().room("chat"), users: Arc::default() };
+    let mut server = Server::with_state(chat);
+    server.get("/chat", visit);
+    server.get("/clients", |ctx: RequestContext<Chat>| async move {
+        Ok(ctx.state().room.len().to_string())
+    });
+    server.get("/ping", |_ctx: RequestContext<Chat>| async { Ok("pong") });
+    server
+}
+
+async fn visit(mut ctx: RequestContext<Chat>) -> tide::Result<()> {
+    let Chat { room, users } = ctx.state().clone();
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    let user = format!("user_{}", users.fetch_add(1, Ordering::Relaxed) + 1);
+    let member = room.join(&ws);
+    room.broadcast_except(ws.id(), format!("{user} joined"));
+    let end = talk(&mut ws, &room, &user).await;
+    // Whatever the end was, the others hear of it.
+    drop(member);
+    room.broadcast(format!("{user} left"));
+    Ok(end?)
+}
+
+async fn talk(ws: &mut WebSocket, room: &Room, user: &str) -> Result<()> {
+    ws.send(format!("welcome {user}")).await?;
+    while let Some(message) = ws.recv().await? {
+        if let Some(text) = message.as_text() {
+            room.broadcast_except(ws.id(), format!("{user}: {text}"));
+            ws.send(format!("echo: {text}")).await?;
+        }
+    }
+    Ok(())
+}
