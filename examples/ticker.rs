@@ -1,0 +1,63 @@
+//! Prices that a task without a connection broadcasts, and a page that draws them.
+//!
+//! ```text
+//! cargo run --release --example ticker
+//! websocat ws://127.0.0.1:8080/ws
+//! ```
+//!
+//! Then open <http://127.0.0.1:8080/>. An old price is worth nothing, so the rooms conflate: who is too
+//! slow for all of them gets the latest of each symbol.
+
+mod support;
+
+use std::time::Duration;
+
+use async_std::task;
+use serde_json::json;
+use tide::{Body, http::mime};
+use tidewire::{Hub, RequestContext, RoomOptions, Server, SlowConsumer, WebSocketOptions};
+
+/// Symbols, and what they cost at first.
+const SYMBOLS: [(&str, f64); 3] = [("TIDE", 42.0), ("WAVE", 128.0), ("REEF", 7.5)];
+
+const INTERVAL: Duration = Duration::from_millis(250);
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let conflating = RoomOptions::default().slow_consumer(SlowConsumer::Conflate);
+    let hub = Hub::with_options(conflating);
+    task::spawn(tick(hub.clone()));
+
+    let mut server = Server::with_state(hub);
+    server.get("/", page);
+    server.get("/ws", watch);
+    support::serve(server).await
+}
+
+/// A room for each symbol, and a price in each four times a second, whoever listens.
+async fn tick(hub: Hub) {
+    let mut quotes = SYMBOLS.map(|(symbol, start)| (hub.room(symbol), start, start));
+    loop {
+        for (room, start, price) in &mut quotes {
+            // At random, but never far from where it began.
+            *price += (*start - *price) / 100.0 + *start * (fastrand::f64() - 0.5) / 100.0;
+            let cents = (*price * 100.0).round() / 100.0;
+            room.broadcast(json!({ "symbol": room.name(), "price": cents }).to_string());
+        }
+        task::sleep(INTERVAL).await;
+    }
+}
+
+async fn page(_ctx: RequestContext<Hub>) -> tide::Result<Body> {
+    let mut page = Body::from(include_str!("ticker.html"));
+    page.set_mime(mime::HTML);
+    Ok(page)
+}
+
+async fn watch(mut ctx: RequestContext<Hub>) -> tide::Result<()> {
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    let _members = SYMBOLS.map(|(symbol, _)| ctx.state().room(symbol).join(&ws));
+    // What a client says does not matter; that it leaves does.
+    while ws.recv().await?.is_some() {}
+    Ok(())
+}
