@@ -9,4 +9,7 @@ mod http;
 mod tls;
 
 #[cfg(test)]
+mod seeds;
+
+#[cfg(test)]
 mod ws;

@@ -23,7 +23,7 @@ use tidewire::Server;
 const WITHIN: Duration = Duration::from_secs(5);
 
 /// Serves `server` on a free port for as long as the tests run.
-fn serve<State: Clone + Send + Sync + 'static>(server: Server<State>) -> SocketAddr {
+pub(crate) fn serve<State: Clone + Send + Sync + 'static>(server: Server<State>) -> SocketAddr {
     let bound = async_std::task::block_on(server.bind("127.0.0.1:0")).unwrap();
     let addr = bound.local_addr();
     async_std::task::spawn(bound.serve());
