@@ -1,110 +1,11 @@
-"""Headless Chromium, driven over WebDriver: the pages of the examples, and compression."""
+"""The pages of the examples in headless Chromium, and compression."""
 
-import http.client
-import json
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 
 from support import Checks, Example, equal, wait_until
-
-# The keys that WebDriver wraps element references in (W3C WebDriver §12.1).
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--no-proxy-server",
-]
+from webdriver import Browser
 
 check = Checks("chromium")
-
-
-class Browser:
-    """A browser of our own with an empty profile, which goes with it."""
-
-    def __enter__(self):
-        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        self.driver = subprocess.Popen(
-            [tool("chromedriver"), "--port=0"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )
-        try:
-            self.port = self._port()
-            options = {
-                "binary": tool("chromium"),
-                "args": [*FLAGS, f"--user-data-dir={self.profile.name}"],
-            }
-            capabilities = {"alwaysMatch": {"goog:chromeOptions": options}}
-            self.session = ""
-            session = self.call("POST", "", {"capabilities": capabilities})
-            self.session = f"/{session['sessionId']}"
-        except BaseException:
-            self.driver.kill()
-            raise
-        return self
-
-    def _port(self):
-        for line in self.driver.stdout:
-            if found := re.search(r"started successfully on port (\d+)", line):
-                return int(found[1])
-        sys.exit("chromedriver did not start")
-
-    def __exit__(self, *_):
-        try:
-            self.call("DELETE", "")
-        finally:
-            self.driver.terminate()
-            self.driver.wait(timeout=10)
-            self.profile.cleanup()
-
-    def call(self, method, path, body=None):
-        """One WebDriver command; its value."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        text = None if method != "POST" else json.dumps(body or {})
-        connection.request(method, f"/session{self.session}{path}", text)
-        answer = json.loads(connection.getresponse().read())
-        connection.close()
-        if isinstance(answer["value"], dict) and "error" in answer["value"]:
-            raise AssertionError(f"{path or 'new session'}: {answer['value']['message']}")
-        return answer["value"]
-
-    def open(self, url):
-        self.call("POST", "/url", {"url": url})
-
-    def element(self, selector):
-        found = self.call("POST", "/element", {"using": "css selector", "value": selector})
-        return f"/element/{found[ELEMENT]}"
-
-    def log(self):
-        """The lines of the page's log."""
-        script = "return document.querySelector('#log').innerText"
-        return self.call("POST", "/execute/sync", {"script": script, "args": []}).splitlines()
-
-    def text(self, selector):
-        """The text of an element."""
-        return self.call("GET", self.element(selector) + "/text")
-
-    def wait_for_log(self, *lines):
-        wait_until(lambda: self.log() == list(lines), f"the log is {lines}")
-
-    def run(self, script, *args):
-        """Runs JavaScript that ends with a call of `done`; the value given to it."""
-        script = f"const done = arguments[arguments.length - 1]; {script}"
-        return self.call("POST", "/execute/async", {"script": script, "args": list(args)})
-
-
-def tool(name):
-    return shutil.which(name) or sys.exit(f"{name} is missing; Debian: chromium, chromium-driver")
 
 
 def echo_page(browser, echo):
@@ -229,6 +130,34 @@ def saved(browser, direction):
     return 100 * (1 - wire / payload)
 
 
+def ticker_page(browser, ticker):
+    with check("the page of the ticker example draws all prices, and says in words what it draws"):
+        browser.open(f"http://{ticker.addr}/")
+        points = """[...document.querySelectorAll("polyline")].map(line =>
+            (line.getAttribute("points") ?? "").split(" ").length)"""
+        wait_until(
+            lambda: len(counts := browser.value(points)) == 3 and min(counts) >= 3,
+            "three prices of each symbol are drawn",
+        )
+        equal(browser.text("#state"), "Live")
+        label = browser.value("document.querySelector('svg').getAttribute('aria-label')")
+        assert re.fullmatch(r"TIDE has (risen|fallen) by [\d.]+ percent, between .*", label), label
+
+
+def broadcast_counts(browser, broadcast):
+    # Any text of this server will do as a page.
+    browser.open(f"http://{broadcast.addr}/ws")
+    with check("the broadcast example counts who comes and goes"):
+        script = """
+            const ws = new WebSocket(`ws://${location.host}/ws`);
+            ws.onopen = () => ws.send("hello, everybody");
+            ws.onmessage = ({data}) => { ws.onclose = () => done(data); ws.close(); };
+        """
+        equal(browser.run(script), "hello, everybody")
+        broadcast.wait_for_line("Client connected: 1 total")
+        broadcast.wait_for_line("Client disconnected: 0 remaining")
+
+
 with Browser() as browser:
     with Example("echo") as echo:
         echo_page(browser, echo)
@@ -237,4 +166,8 @@ with Browser() as browser:
         compression(browser, conformance)
     with Example("deflate") as deflate:
         deflate_page(browser, deflate)
+    with Example("ticker") as ticker:
+        ticker_page(browser, ticker)
+    with Example("broadcast") as broadcast:
+        broadcast_counts(browser, broadcast)
 check.finish()

@@ -18,8 +18,8 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 class Example:
     """A release build of `examples/NAME.rs`, serving on 127.0.0.1 at a port of its own choice."""
 
-    def __init__(self, name, *arguments, scheme="http"):
-        self.name, self.arguments, self.scheme = name, arguments, scheme
+    def __init__(self, name, *arguments, scheme="http", addr="127.0.0.1:0"):
+        self.name, self.arguments, self.scheme, self.wanted = name, arguments, scheme, addr
         self.lines = []
 
     def __enter__(self):
@@ -27,7 +27,7 @@ class Example:
         if not binary.exists():
             sys.exit(f"{binary} is missing: cargo build --release --examples")
         self.process = subprocess.Popen(
-            [binary, "127.0.0.1:0", *self.arguments],
+            [binary, self.wanted, *self.arguments],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
         )
         first = queue.Queue()
@@ -65,10 +65,10 @@ class Example:
             return
         self.process.send_signal(signal.SIGTERM)
         try:
-            code = self.process.wait(timeout=10)
+            code = self.process.wait(timeout=15)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            sys.exit(f"{self.name} did not end within 10 s after SIGTERM")
+            sys.exit(f"{self.name} did not end within 15 s after SIGTERM")
         if code != 0:
             sys.exit(f"{self.name} ended with exit code {code} after SIGTERM")
 
