@@ -39,8 +39,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tide::{Body, http::mime};
 use tidewire::{
-    DeflateOptions, Error, Hub, Membership, Message, RequestContext, Room, RoomOptions, Sender,
-    Server, SlowConsumer, WebSocketOptions,
+    ConnectionLimit, DeflateOptions, Error, HeartbeatOptions, Hub, Membership, Message, RateLimit,
+    RequestContext, Room, RoomOptions, Sender, Server, SlowConsumer, WebSocketOptions,
 };
 
 const LOBBY: &str = "lobby";
@@ -60,14 +60,21 @@ async fn main() -> tidewire::Result<()> {
 
 pub(crate) fn server() -> Server<Chat> {
     let mut server = Server::with_state(Chat::new());
+    server.connection_limit(&ConnectionLimit::per_address(2_000));
+    server.connection_limit(&ConnectionLimit::new(10_000));
     server.get("/", page);
     server.get("/ws", visit);
     server
 }
 
-/// The longest message of the page fits into the size, whatever its characters.
+/// The longest message of the page fits into the size, whatever its characters; nobody types faster
+/// than the rate.
 fn options() -> WebSocketOptions {
-    WebSocketOptions::default().max_message_size(32 << 10).deflate(DeflateOptions::default())
+    WebSocketOptions::default()
+        .max_message_size(32 << 10)
+        .deflate(DeflateOptions::default())
+        .heartbeat(HeartbeatOptions::default())
+        .rate_limit(RateLimit::default())
 }
 
 async fn page(_ctx: RequestContext<Chat>) -> tide::Result<Body> {
