@@ -27,6 +27,8 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
+use ::http::HeaderValue;
+use ::http::header::CONNECTION;
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -158,7 +160,11 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
         let to_head = request.method() == ::http::Method::HEAD;
         let response = self.route(request, addrs, &exchange).await;
-        let response = response.unwrap_or_else(|refusal| refusal.response(to_head));
+        let mut response = response.unwrap_or_else(|refusal| refusal.response(to_head));
+        if self.instance.is_shutting_down() && !response.status().is_informational() {
+            // hyper does not know of it yet, if it has begun during this poll.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         self.instance.counters.count_response(response.status().as_u16());
         Ok(response.map(|body| body.until_sent(answering)))
     }

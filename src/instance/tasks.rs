@@ -46,13 +46,14 @@ impl Tasks {
         }
     }
 
-    /// Drops the futures of all tasks, and waits until that is done.
+    /// Drops the futures of all tasks, waits until that is done, and returns how many there were.
     ///
     /// A task that does not come to an `await` goes on, and is waited for.
-    pub(crate) async fn cancel(&self) {
+    pub(crate) async fn cancel(&self) -> usize {
         let tasks: Vec<Task> =
             self.running().iter_mut().filter_map(|(_, task)| task.take()).collect();
-        join_all(tasks.into_iter().map(Task::cancel)).await;
+        let dropped = join_all(tasks.into_iter().map(Task::cancel)).await;
+        dropped.into_iter().filter(|is_dropped| *is_dropped).count()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -118,8 +119,7 @@ mod tests {
             drop(held);
         });
         tasks.spawn(pending());
-        assert_eq!(tasks.len(), 2);
-        block_on(tasks.cancel());
+        assert_eq!(block_on(tasks.cancel()), 2);
         assert!(block_on(is_dropped).is_err());
         block_on(tasks.finished());
     }

@@ -42,9 +42,10 @@ pub(crate) struct Task(async_std::task::JoinHandle<()>);
 
 #[cfg(feature = "server")]
 impl Task {
-    /// Drops the task's future where it stands, and waits until that is done.
-    pub(crate) async fn cancel(self) {
-        self.0.cancel().await;
+    /// Drops the task's future where it stands, and waits until that is done; false if it had come to
+    /// its end before.
+    pub(crate) async fn cancel(self) -> bool {
+        self.0.cancel().await.is_none()
     }
 }
 

@@ -121,7 +121,8 @@ impl Shutdown {
 
     /// Begins the shutdown. If it has begun, it may come to its end earlier.
     pub(super) fn begin(this: &Arc<Self>, options: ShutdownOptions) {
-        let deadline = runtime::after(options.spread.saturating_add(options.grace));
+        let begin = Instant::now();
+        let deadline = runtime::later(begin, options.spread.saturating_add(options.grace));
         let mut progress = this.progress();
         let earlier = progress.deadline;
         progress.deadline = Some(earlier.map_or(deadline, |earlier| earlier.min(deadline)));
@@ -129,7 +130,7 @@ impl Shutdown {
         this.changed.notify(usize::MAX);
         if earlier.is_none() {
             let this = Arc::clone(this);
-            runtime::spawn(async move { this.run(options).await });
+            runtime::spawn(async move { this.run(options, begin).await });
         }
     }
 
@@ -144,8 +145,8 @@ impl Shutdown {
         }
     }
 
-    async fn run(&self, options: ShutdownOptions) {
-        let (begin, before) = (Instant::now(), self.instance.sockets.ended());
+    async fn run(&self, options: ShutdownOptions, begin: Instant) {
+        let before = self.instance.sockets.ended();
         let websockets = self.instance.sockets.len();
         log::info!(websockets; "shutting down, {websockets} WebSocket connections");
         self.instance.begin_shutdown(options.close.clone());
@@ -200,17 +201,21 @@ impl Shutdown {
 
     async fn drop_tasks(&self) -> usize {
         let tasks = &self.instance.tasks;
-        let count = tasks.len();
+        let at_work = tasks.len();
         let dropping = async {
-            tasks.cancel().await;
+            let count = tasks.cancel().await;
             tasks.finished().await;
+            count
         };
         let deadline = Timer::at(runtime::after(DROPPING));
-        if let Either::Right(_) = select(Box::pin(dropping), deadline).await {
-            let handlers = tasks.len();
-            log::warn!(handlers; "{handlers} handlers block their thread, and could not be dropped");
+        match select(Box::pin(dropping), deadline).await {
+            Either::Left((count, _)) => count,
+            Either::Right(_) => {
+                let left = tasks.len();
+                log::warn!(left; "{left} handlers block their thread, and could not be dropped");
+                at_work
+            }
         }
-        count
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

@@ -73,7 +73,8 @@ fn a_second_shutdown_may_cut_the_patience_of_the_first_short() {
     let _stuck = arrival(&mut arrivals);
     let first = begin_shutdown(&handle, patient());
     let second = within(handle.shutdown(ShutdownOptions::default().grace(Duration::ZERO)));
-    assert_eq!(second.dropped, 1);
+    // And the task that upgraded it, if that has not come to its end yet.
+    assert!((1..=2).contains(&second.dropped), "{second:?}");
     assert_eq!(within(first), second);
 }
 
