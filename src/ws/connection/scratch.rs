@@ -13,6 +13,13 @@ const READ_SIZE: usize = 64 << 10;
 /// Largest write buffer, in bytes, that is kept for the next connection.
 const MAX_WRITE_KEPT: usize = 128 << 10;
 
+/// Bytes of further write buffers, for as many connections: a broadcast needs one for each member
+/// before the first of them is written.
+const MAX_SPARE: usize = 1 << 20;
+
+/// Bytes of a new write buffer.
+const WRITE_SIZE: usize = 512;
+
 /// Largest queue, in frames, that is kept for the next connection.
 const MAX_FRAMES_KEPT: usize = 1 << 10;
 
@@ -20,8 +27,35 @@ const MAX_FRAMES_KEPT: usize = 1 << 10;
 struct Scratch {
     read: Vec<u8>,
     write: Vec<u8>,
+    spare: Spare,
     run: BytesMut,
     frames: VecDeque<Frame>,
+}
+
+/// Write buffers beside the one that is nearly always enough.
+#[derive(Default)]
+struct Spare {
+    buffers: Vec<Vec<u8>>,
+    /// Their room.
+    bytes: usize,
+}
+
+impl Spare {
+    #[cold]
+    fn take(&mut self) -> Vec<u8> {
+        let Some(buf) = self.buffers.pop() else { return Vec::with_capacity(WRITE_SIZE) };
+        self.bytes -= buf.capacity();
+        buf
+    }
+
+    #[cold]
+    fn put(&mut self, buf: Vec<u8>) {
+        let is_kept = buf.capacity() <= MAX_WRITE_KEPT;
+        if is_kept && self.bytes + buf.capacity() <= MAX_SPARE {
+            self.bytes += buf.capacity();
+            self.buffers.push(buf);
+        }
+    }
 }
 
 thread_local! {
@@ -38,9 +72,12 @@ pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     result
 }
 
-/// An empty write buffer, which may have room already.
+/// An empty write buffer, which has room already.
 pub(super) fn take_write_buffer() -> Vec<u8> {
-    SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.write))
+    SCRATCH.with_borrow_mut(|scratch| match std::mem::take(&mut scratch.write) {
+        buf if buf.capacity() > 0 => buf,
+        _ => scratch.spare.take(),
+    })
 }
 
 /// Gives a write buffer back.
@@ -48,7 +85,10 @@ pub(super) fn put_write_buffer(mut buf: Vec<u8>) {
     buf.clear();
     SCRATCH.with_borrow_mut(|scratch| {
         if (scratch.write.capacity()..=MAX_WRITE_KEPT).contains(&buf.capacity()) {
-            scratch.write = buf;
+            std::mem::swap(&mut scratch.write, &mut buf);
+        }
+        if buf.capacity() > 0 {
+            scratch.spare.put(buf);
         }
     });
 }
