@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import deflate
+import fanout
 from tables import disturbance, figures, median, number, relative, share, summary, table, worst
 
 HERE = Path(__file__).resolve().parent
@@ -122,7 +123,11 @@ def started(command, **options):
 class Bench:
     def __init__(self, options):
         self.options = options
-        peers = deflate.binaries(options.level) if options.deflate else {name: name for name in SERVERS}
+        peers = {name: name for name in SERVERS}
+        if options.deflate:
+            peers = deflate.binaries(options.level)
+        elif options.fanout:
+            peers = fanout.binaries()
         self.paths = {name: BINARIES / binary for name, binary in peers.items()}
         self.paths["tidewire"] = Path(options.tidewire)
         for extra in options.add or []:
@@ -363,9 +368,11 @@ def note(text):
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--servers", help=f"some of {','.join(SERVERS)}, with "
-                        f"--deflate of {','.join(deflate.SERVERS)}")
+                        f"--deflate of {','.join(deflate.SERVERS)}, "
+                        f"with --fanout of {','.join(fanout.SERVERS)}")
     parser.add_argument("--cells", help="CONNECTIONSxBYTESxINFLIGHT,… or `targets`; all by default. "
-                        "With --deflate BYTESxboth|out|in[xtakeover],…")
+                        "With --deflate BYTESxboth|out|in[xtakeover],…, with --fanout "
+                        "MEMBERSxBYTESxSENDERSxBURST[xSTUCK],… or `targets`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--warm-up", type=float, default=0.5)
@@ -379,6 +386,7 @@ def options():
     parser.add_argument("--idle-connections", type=int, help="5000, with --deflate 2000")
     parser.add_argument("--deflate", action="store_true", help="the cells of deflate.py, or --idle")
     parser.add_argument("--level", type=int, default=6, help="at which the peers of --deflate compress")
+    parser.add_argument("--fanout", action="store_true", help="the cells of fanout.py")
     for mode in MODES:
         parser.add_argument(f"--{mode}", action="store_true", help=f"instead of the cells: {mode}")
     return parser.parse_args()
@@ -391,6 +399,10 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     bench = Bench(chosen)
     modes = [mode for mode in MODES if getattr(chosen, mode)] or ["echo"]
+    if chosen.fanout:
+        if chosen.deflate or modes != ["echo"]:
+            sys.exit("--fanout measures fan-out, and nothing else at the same time")
+        return fanout.fanout(bench)
     for mode in modes:
         if not chosen.deflate:
             getattr(bench, mode)()

@@ -12,12 +12,15 @@
 //! | `/echo-deflate` | compressed, as the client offers it: every parameter is honoured |
 //! | `/echo-takeover` | compressed with context takeover both ways and the largest windows |
 //! | `/default-deflate` | the defaults, and those of compression |
+//! | `/room`, `/room-deflate` | the defaults, and those of compression: what anybody says goes to all |
 
 mod support;
 
 use std::time::Duration;
 
-use tidewire::{DeflateOptions, HeartbeatOptions, RequestContext, Server, WebSocketOptions};
+use tidewire::{
+    DeflateOptions, HeartbeatOptions, Hub, RequestContext, Room, Server, WebSocketOptions,
+};
 
 const MAX_MESSAGE: usize = 64 << 20;
 
@@ -38,6 +41,13 @@ async fn main() -> tidewire::Result<()> {
     server.get("/default-deflate", |ctx| {
         echo(ctx, WebSocketOptions::default().deflate(DeflateOptions::default()))
     });
+    let room: Room = Hub::new().room("everybody");
+    let compressed: Room = Hub::new().room("everybody");
+    server.get("/room", move |ctx| talk(ctx, room.clone(), WebSocketOptions::default()));
+    server.get("/room-deflate", move |ctx| {
+        let options = WebSocketOptions::default().deflate(DeflateOptions::default());
+        talk(ctx, compressed.clone(), options)
+    });
     support::serve(server).await
 }
 
@@ -56,6 +66,16 @@ async fn echo(mut ctx: RequestContext, options: WebSocketOptions) -> tide::Resul
     drop(ctx);
     while let Some(message) = ws.recv().await? {
         ws.send(message).await?;
+    }
+    Ok(())
+}
+
+async fn talk(mut ctx: RequestContext, room: Room, options: WebSocketOptions) -> tide::Result<()> {
+    let mut ws = ctx.upgrade_to_websocket(options).await?;
+    drop(ctx);
+    let _member = room.join(&ws);
+    while let Some(message) = ws.recv().await? {
+        room.broadcast(message);
     }
     Ok(())
 }

@@ -7,10 +7,13 @@ use crate::deflate::{Deflate, Direction};
 use crate::json;
 
 pub(crate) const USAGE: &str = "\
-usage: load echo|idle|handshake --address HOST:PORT [--path /echo] [--pid PID]
+usage: load echo|idle|handshake|fanout --address HOST:PORT [--path /echo] [--pid PID]
   --connections N   sockets (handshake: at the same time)          64
   --bytes N         payload of a message                           16
   --in-flight N     messages under way per connection               1
+                    (fanout: what each sender says at once)
+  --senders N       connections that say something (fanout)         1
+  --stuck N         more connections, which never read (fanout)     0
   --seconds S       length of the measurement                       3
   --warm-up S       time before it                                  1
   --messages N      measure so many messages instead of a time
@@ -28,6 +31,7 @@ pub(crate) enum Mode {
     Echo,
     Idle,
     Handshake,
+    Fanout,
 }
 
 /// What messages consist of.
@@ -50,6 +54,8 @@ pub(crate) struct Args {
     pub(crate) connections: usize,
     pub(crate) bytes: usize,
     pub(crate) in_flight: u32,
+    pub(crate) senders: usize,
+    pub(crate) stuck: usize,
     pub(crate) duration: Duration,
     pub(crate) warm_up: Duration,
     /// Overrides `duration`.
@@ -66,6 +72,7 @@ impl Args {
             Some("echo") => Mode::Echo,
             Some("idle") => Mode::Idle,
             Some("handshake") => Mode::Handshake,
+            Some("fanout") => Mode::Fanout,
             other => return Err(format!("no mode called {other:?}")),
         };
         let (mut address, mut direction, mut takeover) = (None, None, false);
@@ -77,6 +84,8 @@ impl Args {
             connections: 64,
             bytes: 16,
             in_flight: 1,
+            senders: 1,
+            stuck: 0,
             duration: Duration::from_secs(3),
             warm_up: Duration::from_secs(1),
             messages: None,
@@ -94,6 +103,8 @@ impl Args {
                 "--connections" => args.connections = number(&value()?)?,
                 "--bytes" => args.bytes = number(&value()?)?,
                 "--in-flight" => args.in_flight = number(&value()?)?,
+                "--senders" => args.senders = number(&value()?)?,
+                "--stuck" => args.stuck = number(&value()?)?,
                 "--seconds" => args.duration = seconds(&value()?)?,
                 "--warm-up" => args.warm_up = seconds(&value()?)?,
                 "--messages" => args.messages = Some(number(&value()?)?),
@@ -107,17 +118,24 @@ impl Args {
             }
         }
         args.address = address.ok_or("--address is missing")?;
-        if args.connections == 0 || args.in_flight == 0 {
+        args.deflate = direction.map(|direction| Deflate { direction, takeover });
+        args.check().map(|()| args)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if self.connections == 0 || self.in_flight == 0 {
             return Err(String::from("--connections and --in-flight begin at 1"));
         }
-        if args.content == Content::Json && args.bytes < json::SHORTEST {
+        if self.senders == 0 || self.senders > self.connections {
+            return Err(String::from("--senders are some of the --connections"));
+        }
+        if self.content == Content::Json && self.bytes < json::SHORTEST {
             return Err(format!("--json begins at {} bytes", json::SHORTEST));
         }
-        args.deflate = direction.map(|direction| Deflate { direction, takeover });
-        if args.deflate.is_some() && matches!(args.mode, Mode::Handshake) {
+        if self.deflate.is_some() && matches!(self.mode, Mode::Handshake | Mode::Fanout) {
             return Err(String::from("--deflate is for echo and idle"));
         }
-        Ok(args)
+        Ok(())
     }
 }
 

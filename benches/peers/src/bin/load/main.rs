@@ -4,7 +4,7 @@
 //! read from the kernel's account of *its* process, so that a client which is slower than the
 //! server does not change the figure by much; it is built to be faster all the same.
 //!
-//! The modes are in `echo.rs`, `idle.rs` and `handshake.rs`; what they share is in `client.rs`,
+//! The modes are in `echo.rs`, `idle.rs`, `handshake.rs` and `fanout.rs`; what they share is in `client.rs`,
 //! `messages.rs` and `reader.rs`.
 
 #![expect(
@@ -16,6 +16,7 @@ mod args;
 mod client;
 mod deflate;
 mod echo;
+mod fanout;
 mod handshake;
 mod histogram;
 mod idle;
@@ -51,5 +52,6 @@ fn run(args: &Args) -> io::Result<()> {
         Mode::Echo => echo::run(args),
         Mode::Idle => idle::run(args),
         Mode::Handshake => handshake::run(args),
+        Mode::Fanout => fanout::run(args),
     }
 }

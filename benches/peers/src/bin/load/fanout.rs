@@ -1,0 +1,260 @@
+//! `fanout`: all connections are members of one room, and what the first of them say goes to everybody.
+//!
+//! In rounds: each sender writes its messages in one `write`, and the next round begins when every
+//! member has all of them. So a server whose bounds are above one round drops nothing, and the latency of
+//! a delivery is counted from the first write of its round.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+
+use crate::args::Args;
+use crate::client::{self, PATIENCE, Poller};
+use crate::histogram::Histogram;
+use crate::messages::Messages;
+use crate::process::CpuTime;
+use crate::reader::{Echoes, Reader};
+
+/// Bytes asked of one `read`.
+const READ: usize = 256 << 10;
+
+/// How long members may take to enter after their upgrade, before they are asked again.
+const ENTER: Duration = Duration::from_millis(200);
+
+/// Bytes that the system keeps for a member that does not read, about.
+const STUCK_BUFFER: usize = 4 << 10;
+
+/// What is said, in bytes, so that the sockets of members that do not read are full on both sides.
+const FILL: usize = 16 << 20;
+
+/// Runs the mode and prints its line of JSON.
+pub(crate) fn run(args: &Args) -> io::Result<()> {
+    let mut load = Load::open(args)?;
+    load.fill(args)?;
+    while load.members.len() < args.connections {
+        load.enter(args)?;
+    }
+    load.wait_for_all()?;
+    load.rounds(args.warm_up)?;
+    load.latencies = Histogram::new();
+    let before = Reading::take(&load, args)?;
+    load.rounds(args.duration)?;
+    let now = Reading::take(&load, args)?;
+    println!("{}", now.json(&before, args, &load));
+    Ok(())
+}
+
+struct Load {
+    poller: Poller,
+    members: Vec<Member>,
+    /// Members that never read.
+    _stuck: Vec<TcpStream>,
+    messages: Messages,
+    senders: usize,
+    /// Messages of each sender in a round.
+    burst: u32,
+    buffer: Vec<u8>,
+    latencies: Histogram,
+    /// When the round began.
+    begun: Instant,
+    received: u64,
+}
+
+#[derive(Debug)]
+struct Member {
+    stream: TcpStream,
+    reader: Reader,
+    received: u64,
+}
+
+impl Load {
+    /// Those who never read, and one who does.
+    fn open(args: &Args) -> io::Result<Self> {
+        let stuck = (0..args.stuck).map(|_| {
+            let (stream, _) = client::open(args)?;
+            set_socket_recv_buffer_size(&stream, STUCK_BUFFER)?;
+            Ok(stream)
+        });
+        let mut load = Self {
+            poller: Poller::new(args.spin)?,
+            members: Vec::with_capacity(args.connections),
+            _stuck: stuck.collect::<io::Result<_>>()?,
+            messages: Messages::new(args),
+            senders: args.senders,
+            burst: args.in_flight,
+            buffer: vec![0; READ],
+            latencies: Histogram::new(),
+            begun: Instant::now(),
+            received: 0,
+        };
+        load.enter(args)?;
+        Ok(load)
+    }
+
+    fn enter(&mut self, args: &Args) -> io::Result<()> {
+        let (stream, _) = client::open(args)?;
+        self.poller.add(&stream, self.members.len())?;
+        let reader = Reader::new(Echoes::of(args.deflate, self.members.is_empty()), 0);
+        self.members.push(Member { stream, reader, received: 0 });
+        Ok(())
+    }
+
+    /// Talks until those who never read are stuck, while nearly nobody else has to listen.
+    fn fill(&mut self, args: &Args) -> io::Result<()> {
+        if args.stuck == 0 {
+            return Ok(());
+        }
+        self.wait_for_all()?;
+        let senders = std::mem::replace(&mut self.senders, 1);
+        let (_, each) = self.messages.step(0, self.burst);
+        for _ in 0..FILL / each {
+            self.round()?;
+        }
+        self.senders = senders;
+        Ok(())
+    }
+
+    /// Says something until everybody has heard it: an upgraded connection is not in the room yet.
+    fn wait_for_all(&mut self) -> io::Result<()> {
+        let begun = Instant::now();
+        loop {
+            let before: Vec<u64> = self.members.iter().map(|member| member.received).collect();
+            self.say(0, 1)?;
+            let asked = Instant::now();
+            while asked.elapsed() < ENTER {
+                self.turn()?;
+            }
+            if self.members.iter().zip(before).all(|(member, before)| member.received > before) {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                return Err(io::Error::new(ErrorKind::TimedOut, "not everybody is in the room"));
+            }
+        }
+    }
+
+    fn rounds(&mut self, duration: Duration) -> io::Result<()> {
+        let begun = Instant::now();
+        while begun.elapsed() < duration {
+            self.round()?;
+        }
+        Ok(())
+    }
+
+    fn round(&mut self) -> io::Result<()> {
+        self.begun = Instant::now();
+        let each = self.senders as u64 * u64::from(self.burst);
+        let end = self.received + each * self.members.len() as u64;
+        for number in 0..self.senders {
+            self.say(number, self.burst)?;
+        }
+        let mut progress = Instant::now();
+        while self.received < end {
+            if self.turn()? > 0 {
+                progress = Instant::now();
+            } else if progress.elapsed() > PATIENCE {
+                let missing = end - self.received;
+                let message = format!("{missing} deliveries are missing after {PATIENCE:?}");
+                return Err(io::Error::new(ErrorKind::TimedOut, message));
+            }
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, number: usize, count: u32) -> io::Result<()> {
+        let (_, len) = self.messages.step(0, count);
+        let mut rest = &self.messages.bytes_from(0)[..len];
+        while !rest.is_empty() {
+            match self.members[number].stream.write(rest) {
+                Ok(written) => rest = &rest[written..],
+                // The server reads whatever it has to write.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// One wait, and what it brings; returns how many sockets were ready.
+    fn turn(&mut self) -> io::Result<usize> {
+        let count = self.poller.wait()?;
+        for at in 0..count {
+            let (number, _, reads) = self.poller.ready(at);
+            if reads {
+                self.receive(number)?;
+            }
+        }
+        Ok(count)
+    }
+
+    fn receive(&mut self, number: usize) -> io::Result<()> {
+        let member = &mut self.members[number];
+        let len = match member.stream.read(&mut self.buffer) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            outcome => outcome?,
+        };
+        let heard = u64::from(member.reader.read(&self.buffer[..len], &self.messages)?);
+        if member.reader.is_closed() {
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        member.received += heard;
+        self.received += heard;
+        let nanoseconds = u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.latencies.add(nanoseconds, heard);
+        Ok(())
+    }
+}
+
+/// The accounts between two rounds.
+#[derive(Debug)]
+struct Reading {
+    at: Instant,
+    received: u64,
+    client: CpuTime,
+    server: Option<CpuTime>,
+}
+
+impl Reading {
+    fn take(load: &Load, args: &Args) -> io::Result<Self> {
+        Ok(Self {
+            at: Instant::now(),
+            received: load.received,
+            client: CpuTime::of(std::process::id())?,
+            server: args.pid.map(CpuTime::of).transpose()?,
+        })
+    }
+
+    fn json(&self, before: &Self, args: &Args, load: &Load) -> String {
+        let seconds = (self.at - before.at).as_secs_f64();
+        let deliveries = self.received - before.received;
+        let share = |nanoseconds: u64| nanoseconds as f64 / 1e9 / seconds;
+        let client = self.client.since(&before.client);
+        let server = self.server.as_ref().zip(before.server.as_ref());
+        let server = server.map_or(String::new(), |(now, before)| {
+            let spent = now.since(before);
+            format!(
+                r#", "cpu_ns_per_delivery": {:.1}, "server_busy": {:.3}, "server_waiting": {:.3}"#,
+                spent.running as f64 / deliveries.max(1) as f64,
+                share(spent.running),
+                share(spent.waiting)
+            )
+        });
+        format!(
+            r#"{{"mode": "fanout", "members": {}, "senders": {}, "bytes": {}, "burst": {}, "stuck": {}, "seconds": {seconds:.3}, "deliveries": {deliveries}, "deliveries_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "client_busy": {:.3}, "client_waiting": {:.3}{server}}}"#,
+            load.members.len(),
+            load.senders,
+            args.bytes,
+            load.burst,
+            args.stuck,
+            deliveries as f64 / seconds,
+            load.latencies.quantile(0.5),
+            load.latencies.quantile(0.99),
+            share(client.running),
+            share(client.waiting),
+        )
+    }
+}
