@@ -18,16 +18,20 @@ impl Shared {
         self.compress(message);
         let mut core = self.lock();
         let delivery = core.deliver(source, message, bounds);
-        if !matches!(delivery, Delivery::Sent | Delivery::Closed) {
+        match delivery {
+            // Nothing that anybody waits for, but the task, which writes it.
+            Delivery::Sent if core.has_task => self.schedule_write(&mut core),
+            Delivery::Sent | Delivery::Closed => {
+                self.schedule_write(&mut core);
+                let has_task = core.has_task;
+                self.unlock(core);
+                if !has_task {
+                    // Whoever waits in a call writes it.
+                    self.io_waker.wake_by_ref();
+                }
+            }
             // Whoever writes what is in the way goes on with it.
-            return delivery;
-        }
-        self.schedule_write(&mut core);
-        let has_task = core.has_task;
-        self.unlock(core);
-        if !has_task {
-            // Whoever waits in a call writes it.
-            self.io_waker.wake_by_ref();
+            Delivery::Waiting { .. } | Delivery::Dropped | Delivery::Gone => {}
         }
         delivery
     }

@@ -5,7 +5,7 @@ use std::task::Context;
 use super::Core;
 use crate::ws::connection::backlog::{Bounds, Delivery, SlowConsumer};
 use crate::ws::connection::prepared::PreparedMessage;
-use crate::ws::proto::{CloseCode, CloseFrame, Frame};
+use crate::ws::proto::{CloseCode, CloseFrame};
 
 impl Core {
     /// Queues a broadcast, without waiting for anything.
@@ -50,19 +50,19 @@ impl Core {
 
     /// Queues, directly, a message that other connections get as well.
     pub(in crate::ws::connection) fn send_prepared(&mut self, message: &PreparedMessage) {
-        let frame = self.shared_frame(message);
-        self.send(&mut Some(frame));
+        if let Some(backlog) = &mut self.backlog {
+            backlog.release();
+        }
+        self.push_prepared(message);
     }
 
     fn push_prepared(&mut self, message: &PreparedMessage) {
-        let frame = self.shared_frame(message);
-        self.push(&mut Some(frame));
-    }
-
-    fn shared_frame(&self, message: &PreparedMessage) -> Frame {
         match &self.deflation {
-            Some(deflation) => deflation.share(message),
-            None => message.plain().clone(),
+            Some(deflation) => {
+                let frame = deflation.share(message);
+                self.push_shared(&frame);
+            }
+            None => self.push_shared(message.plain()),
         }
     }
 

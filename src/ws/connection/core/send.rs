@@ -51,10 +51,22 @@ impl Core {
 
     /// Queues a frame.
     pub(in crate::ws::connection) fn push(&mut self, frame: &mut Option<Frame>) {
+        self.current_outbox().push(frame);
+    }
+
+    /// Queues a frame that others have as well: most are copied, and not cloned before.
+    pub(super) fn push_shared(&mut self, frame: &Frame) {
+        let outbox = self.current_outbox();
+        if !outbox.push_copy(frame) {
+            outbox.push(&mut Some(frame.clone()));
+        }
+    }
+
+    fn current_outbox(&mut self) -> &mut Outbox {
         if self.is_aside {
-            self.aside.get_or_insert_with(|| Box::new(Outbox::new(self.role))).push(frame);
+            self.aside.get_or_insert_with(|| Box::new(Outbox::new(self.role)))
         } else {
-            self.outbox.push(frame);
+            &mut self.outbox
         }
     }
 
