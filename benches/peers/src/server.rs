@@ -22,9 +22,9 @@ pub fn deflate_level() -> u32 {
 }
 
 /// Says where the server listens, in the line the runner waits for.
-fn announce(address: SocketAddr) -> io::Result<()> {
+fn announce(scheme: &str, address: SocketAddr) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
-    writeln!(stdout, "listening on http://{address}")?;
+    writeln!(stdout, "listening on {scheme}://{address}")?;
     stdout.flush()
 }
 
@@ -32,9 +32,18 @@ fn announce(address: SocketAddr) -> io::Result<()> {
 ///
 /// Linux hands `TCP_NODELAY` down to accepted sockets, so even a peer that never sets it has it.
 pub fn listen() -> io::Result<TcpListener> {
+    listen_for("http")
+}
+
+/// The same for a peer that speaks TLS.
+pub fn listen_tls() -> io::Result<TcpListener> {
+    listen_for("https")
+}
+
+fn listen_for(scheme: &str) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address())?;
     listener.set_nonblocking(true)?;
     set_tcp_nodelay(&listener, true)?;
-    announce(listener.local_addr()?)?;
+    announce(scheme, listener.local_addr()?)?;
     Ok(listener)
 }

@@ -22,6 +22,7 @@ usage: load echo|idle|handshake|fanout --address HOST:PORT [--path /echo] [--pid
   --deflate D       offers permessage-deflate and compresses `both` ways, only what goes `in` to the
                     server, or only what comes `out` of it (echo and idle)
   --takeover        with context takeover, which is given up in the offer otherwise
+  --tls             a TLS 1.3 handshake in full first, whatever the certificate (handshake)
   --gate            print `ready`, then wait for a line on stdin before measuring, and at the end
   --spin            never sleep in epoll (the server then pays for no wake-ups of the client)";
 
@@ -62,6 +63,7 @@ pub(crate) struct Args {
     pub(crate) messages: Option<u64>,
     pub(crate) content: Content,
     pub(crate) deflate: Option<Deflate>,
+    pub(crate) tls: bool,
     pub(crate) gate: bool,
     pub(crate) spin: bool,
 }
@@ -91,6 +93,7 @@ impl Args {
             messages: None,
             content: Content::Binary,
             deflate: None,
+            tls: false,
             gate: false,
             spin: false,
         };
@@ -112,6 +115,7 @@ impl Args {
                 "--json" => args.content = Content::Json,
                 "--deflate" => direction = Some(Direction::parse(&value()?)?),
                 "--takeover" => takeover = true,
+                "--tls" => args.tls = true,
                 "--gate" => args.gate = true,
                 "--spin" => args.spin = true,
                 _ => return Err(format!("no option called {option}")),
@@ -122,6 +126,7 @@ impl Args {
         args.check().map(|()| args)
     }
 
+    /// Do the options go together?
     fn check(&self) -> Result<(), String> {
         if self.connections == 0 || self.in_flight == 0 {
             return Err(String::from("--connections and --in-flight begin at 1"));
@@ -134,6 +139,9 @@ impl Args {
         }
         if self.deflate.is_some() && matches!(self.mode, Mode::Handshake | Mode::Fanout) {
             return Err(String::from("--deflate is for echo and idle"));
+        }
+        if self.tls && !matches!(self.mode, Mode::Handshake) {
+            return Err(String::from("--tls is for handshake"));
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
-//! `handshake`: connect, upgrade, one echo, closing handshake, end of stream, and again.
+//! `handshake`: connect, upgrade, one echo, closing handshake, end of stream, and again; all of it
+//! through TLS if that is asked for.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::io::{self, ErrorKind};
+use std::process;
 use std::time::Instant;
 
 use peers::wire;
@@ -11,6 +12,7 @@ use crate::client::{self, PATIENCE, Poller};
 use crate::messages::Messages;
 use crate::process::CpuTime;
 use crate::reader::{Echoes, Reader};
+use crate::stream::{self, Connector, Stream};
 
 /// Runs the mode and prints its line of JSON.
 pub(crate) fn run(args: &Args) -> io::Result<()> {
@@ -21,46 +23,53 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     let warm = Instant::now();
     load.run(|_| warm.elapsed() < args.warm_up)?;
 
-    let server = |args: &Args| args.pid.map(CpuTime::of).transpose();
-    let (begin, done, before) = (Instant::now(), load.done, server(args)?);
+    let server = || args.pid.map(CpuTime::of).transpose();
+    let client = || CpuTime::of(process::id());
+    let (begin, done, before) = (Instant::now(), load.done, (server()?, client()?));
     match args.messages {
         Some(messages) => load.run(|load| load.done - done < messages)?,
         None => load.run(|_| begin.elapsed() < args.duration)?,
     }
-    let (after, seconds) = (server(args)?, begin.elapsed().as_secs_f64());
+    let (after, seconds) = ((server()?, client()?), begin.elapsed().as_secs_f64());
     let cycles = load.done - done;
-    let cpu = after.zip(before).map_or(String::new(), |(after, before)| {
+    let share = |nanoseconds: u64| nanoseconds as f64 / 1e9 / seconds;
+    let cpu = after.0.zip(before.0).map_or(String::new(), |(after, before)| {
         let spent = after.since(&before);
         format!(
             r#", "cpu_ns_per_cycle": {:.0}, "server_busy": {:.3}, "server_waiting": {:.3}"#,
             spent.running as f64 / cycles.max(1) as f64,
-            spent.running as f64 / 1e9 / seconds,
-            spent.waiting as f64 / 1e9 / seconds
+            share(spent.running),
+            share(spent.waiting)
         )
     });
+    let spent = after.1.since(&before.1);
     println!(
-        r#"{{"mode": "handshake", "connections": {}, "bytes": {}, "seconds": {seconds:.3}, "cycles": {cycles}, "cycles_per_second": {:.0}{cpu}}}"#,
+        r#"{{"mode": "handshake", "tls": {}, "connections": {}, "bytes": {}, "seconds": {seconds:.3}, "cycles": {cycles}, "cycles_per_second": {:.0}, "client_busy": {:.3}, "client_waiting": {:.3}{cpu}}}"#,
+        args.tls,
         args.connections,
         args.bytes,
         cycles as f64 / seconds,
+        share(spent.running),
+        share(spent.waiting),
     );
     Ok(())
 }
 
-struct Load<'a> {
-    args: &'a Args,
+struct Load {
+    connector: Connector,
     poller: Poller,
     slots: Vec<Option<Cycle>>,
     request: String,
     messages: Messages,
     close: Vec<u8>,
+    buffer: Vec<u8>,
     done: u64,
 }
 
 /// One connection's life.
 #[derive(Debug)]
 struct Cycle {
-    stream: TcpStream,
+    stream: Stream,
     step: Step,
     reader: Reader,
 }
@@ -72,15 +81,16 @@ enum Step {
     Close,
 }
 
-impl<'a> Load<'a> {
-    fn new(args: &'a Args) -> io::Result<Self> {
+impl Load {
+    fn new(args: &Args) -> io::Result<Self> {
         Ok(Self {
-            args,
+            connector: Connector::new(args)?,
             poller: Poller::new(args.spin)?,
             slots: (0..args.connections).map(|_| None).collect(),
             request: wire::request(&args.address.to_string(), &args.path, None),
             messages: Messages::new(args),
             close: wire::masked_frame(wire::CLOSE, [1, 2, 3, 4], b"\x03\xe8"),
+            buffer: vec![0; stream::READ],
             done: 0,
         })
     }
@@ -103,12 +113,8 @@ impl<'a> Load<'a> {
     }
 
     fn begin(&mut self, number: usize) -> io::Result<()> {
-        // On loopback this returns at once: the kernel completes it, not the server.
-        let mut stream = TcpStream::connect(self.args.address)?;
-        stream.set_nodelay(true)?;
-        stream.write_all(self.request.as_bytes())?;
-        stream.set_nonblocking(true)?;
-        self.poller.add(&stream, number)?;
+        let stream = self.connector.open(self.request.as_bytes())?;
+        self.poller.add(stream.socket(), number)?;
         let (step, reader) = (Step::Upgrade, Reader::new(Echoes::Plain, 0));
         self.slots[number] = Some(Cycle { stream, step, reader });
         Ok(())
@@ -116,15 +122,14 @@ impl<'a> Load<'a> {
 
     fn advance(&mut self, number: usize) -> io::Result<()> {
         let Some(cycle) = &mut self.slots[number] else { return Ok(()) };
-        let mut buffer = [0; 4096];
-        let len = match cycle.stream.read(&mut buffer) {
+        let len = match cycle.stream.read(&mut self.buffer) {
             Ok(len) => len,
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             // A server may reset what it has closed; that is an end as well.
             Err(_) if matches!(cycle.step, Step::Close) => 0,
             Err(error) => return Err(error),
         };
-        let bytes = &buffer[..len];
+        let bytes = &self.buffer[..len];
         match cycle.step {
             Step::Close if len == 0 && cycle.reader.is_closed() => {
                 self.done += 1;
@@ -134,12 +139,13 @@ impl<'a> Load<'a> {
             _ if len == 0 => return Err(ErrorKind::UnexpectedEof.into()),
             Step::Upgrade => {
                 client::check_answer(bytes)?;
-                cycle.stream.write_all(self.messages.frame())?;
+                cycle.stream.check_handshake()?;
+                cycle.stream.write(self.messages.frame())?;
                 cycle.step = Step::Echo;
             }
             Step::Echo => {
                 if cycle.reader.read(bytes, &self.messages)? > 0 {
-                    cycle.stream.write_all(&self.close)?;
+                    cycle.stream.write(&self.close)?;
                     cycle.step = Step::Close;
                 }
             }

@@ -5,7 +5,7 @@
 //! server does not change the figure by much; it is built to be faster all the same.
 //!
 //! The modes are in `echo.rs`, `idle.rs`, `handshake.rs` and `fanout.rs`; what they share is in `client.rs`,
-//! `messages.rs` and `reader.rs`.
+//! `messages.rs` and `reader.rs`. TLS is in `stream.rs`.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -24,6 +24,7 @@ mod json;
 mod messages;
 mod process;
 mod reader;
+mod stream;
 
 use std::io;
 use std::process::ExitCode;
