@@ -23,11 +23,12 @@ from pathlib import Path
 
 import deflate
 import fanout
+import handshake
 from tables import disturbance, figures, median, number, relative, share, summary, table, worst
 
 HERE = Path(__file__).resolve().parent
-BINARIES = HERE / "peers" / "target" / "release"
-TIDEWIRE = HERE.parent / "target" / "release" / "examples" / "conformance"
+PEERS = HERE / "peers" / "target" / "release"
+EXAMPLES = HERE.parent / "target" / "release" / "examples"
 LIMIT = "raw_epoll"
 SERVERS = [
     LIMIT,
@@ -121,19 +122,23 @@ def started(command, **options):
 
 
 class Bench:
-    def __init__(self, options):
+    def __init__(self, options, certificate):
         self.options = options
-        peers = {name: name for name in SERVERS}
-        if options.deflate:
-            peers = deflate.binaries(options.level)
-        elif options.fanout:
-            peers = fanout.binaries()
-        self.paths = {name: BINARIES / binary for name, binary in peers.items()}
-        self.paths["tidewire"] = Path(options.tidewire)
+        self.certificate = certificate
+        self.paths = {name: Path(options.peers, binary) for name, binary in self.binaries().items()}
+        example = "tls" if options.tls else "conformance"
+        self.paths["tidewire"] = Path(options.tidewire or EXAMPLES / example)
         for extra in options.add or []:
             name, _, path = extra.partition("=")
             self.paths[name] = Path(path)
         self.servers = self.choose()
+
+    def binaries(self):
+        if self.options.deflate:
+            return deflate.binaries(self.options.level)
+        if self.options.fanout:
+            return fanout.binaries()
+        return {name: name for name in (handshake.TLS_ROUTES if self.options.tls else SERVERS)}
 
     def choose(self):
         names = self.options.servers.split(",") if self.options.servers else list(self.paths)
@@ -152,15 +157,17 @@ class Bench:
         command = ["taskset", "-c", self.options.server_core, self.paths[name], "127.0.0.1:0"]
         if self.options.deflate and deflate.server(name).takes_level:
             command.append(str(self.options.level))
+        command += self.certificate
         with started(command, env=environment, stdout=subprocess.PIPE) as process:
             line = line_of(process, process.stdout, PATIENCE)
-            found = re.match(r"listening on http://(\S+)$", line)
+            found = re.match(r"listening on https?://(\S+)$", line)
             if not found:
                 raise Failure(f"{name}: first line {line!r}")
             yield process, found[1]
 
     def load(self, mode, server, address, arguments):
-        command = ["taskset", "-c", self.options.load_core, BINARIES / "load", mode]
+        command = ["taskset", "-c", self.options.load_core]
+        command += [Path(self.options.peers, "load"), mode]
         command += ["--address", address, "--path", self.options.path, "--pid", str(server.pid)]
         # Of an option given twice the last one counts: some arguments bring a path of their own.
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
@@ -252,17 +259,7 @@ class Bench:
         summary(f"Messages per CPU second, {LIMIT} = 1", ratios)
 
     def handshake(self):
-        results = self.rounds("handshake", self.all(["--connections", "64"] + self.times()))
-        limit = figures(results.get(LIMIT), "cpu_ns_per_cycle")
-        rows = {}
-        for name, runs in results.items():
-            if spent := figures(runs, "cpu_ns_per_cycle"):
-                rows[name] = [number(statistics.median(spent)), number(min(spent))]
-                rows[name] += [number(1e9 / statistics.median(spent))]
-                rows[name] += [relative(statistics.median, limit, spent)]
-                rows[name] += [median(runs, "cycles_per_second")]
-        columns = ["CPU ns", "min", "per CPU s", f"{LIMIT} = 1", "per second"]
-        table("Connect, upgrade, one echo, close; 64 at a time", columns, rows)
+        handshake.measure(self, LIMIT)
 
     def idle(self):
         count = self.options.idle_connections or 5000
@@ -369,7 +366,8 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--servers", help=f"some of {','.join(SERVERS)}, with "
                         f"--deflate of {','.join(deflate.SERVERS)}, "
-                        f"with --fanout of {','.join(fanout.SERVERS)}")
+                        f"with --fanout of {','.join(fanout.SERVERS)}, "
+                        f"with --tls of {','.join(handshake.TLS_ROUTES)}")
     parser.add_argument("--cells", help="CONNECTIONSxBYTESxINFLIGHT,… or `targets`; all by default. "
                         "With --deflate BYTESxboth|out|in[xtakeover],…, with --fanout "
                         "MEMBERSxBYTESxSENDERSxBURST[xSTUCK],… or `targets`")
@@ -377,7 +375,8 @@ def options():
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--warm-up", type=float, default=0.5)
     parser.add_argument("--retries", type=int, default=3, help="of a run that was disturbed")
-    parser.add_argument("--tidewire", default=str(TIDEWIRE), help="its server's binary")
+    parser.add_argument("--tidewire", help="its server's binary, an example in target/ by default")
+    parser.add_argument("--peers", default=str(PEERS), help="the folder of the load's and peers' binaries")
     parser.add_argument("--add", action="append", metavar="NAME=PATH", help="one more server")
     parser.add_argument("--path", default="/echo", help="the route that echoes")
     parser.add_argument("--server-core", default="0")
@@ -387,6 +386,7 @@ def options():
     parser.add_argument("--deflate", action="store_true", help="the cells of deflate.py, or --idle")
     parser.add_argument("--level", type=int, default=6, help="at which the peers of --deflate compress")
     parser.add_argument("--fanout", action="store_true", help="the cells of fanout.py")
+    parser.add_argument("--tls", action="store_true", help="with --handshake: over TLS")
     for mode in MODES:
         parser.add_argument(f"--{mode}", action="store_true", help=f"instead of the cells: {mode}")
     return parser.parse_args()
@@ -397,14 +397,20 @@ def main():
     # Two sockets ends per connection live in two processes; each inherits this limit.
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    bench = Bench(chosen)
     modes = [mode for mode in MODES if getattr(chosen, mode)] or ["echo"]
-    if chosen.fanout:
-        if chosen.deflate or modes != ["echo"]:
-            sys.exit("--fanout measures fan-out, and nothing else at the same time")
+    if chosen.fanout and (chosen.deflate or modes != ["echo"]):
+        sys.exit("--fanout measures fan-out, and nothing else at the same time")
+    if chosen.tls and (modes != ["handshake"] or chosen.deflate):
+        sys.exit("--tls measures handshakes: --handshake --tls")
+    with handshake.certificate() if chosen.tls else contextlib.nullcontext([]) as certificate:
+        run(Bench(chosen, certificate), modes)
+
+
+def run(bench, modes):
+    if bench.options.fanout:
         return fanout.fanout(bench)
     for mode in modes:
-        if not chosen.deflate:
+        if not bench.options.deflate:
             getattr(bench, mode)()
         elif mode in ("echo", "idle"):
             getattr(deflate, mode)(bench)
