@@ -67,7 +67,7 @@ impl Server {
 impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// A server without routes, whose handlers share `state`.
     ///
-    /// Each request gets a clone, so anything large belongs in an [`Arc`].
+    /// Each request gets a clone, so anything large belongs in an [`Arc`](std::sync::Arc).
     #[must_use]
     pub fn with_state(state: State) -> Self {
         Self {
@@ -186,7 +186,8 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         self.app.respond(request).await
     }
 
-    /// Starts to listen on `addr`: `"127.0.0.1:8080"`, `("localhost", 8080)`, a [`SocketAddr`].
+    /// Starts to listen on `addr`: `"127.0.0.1:8080"`, `("localhost", 8080)`, a
+    /// [`SocketAddr`](std::net::SocketAddr).
     ///
     /// Port 0 takes any free port; [`Bound::local_addr`] tells which. Clients can connect from now
     /// on, and are served once [`Bound::serve`] runs. [`bind_to`](Self::bind_to) listens on more
