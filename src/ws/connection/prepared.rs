@@ -15,7 +15,7 @@ use crate::ws::proto::deflate::{DeflaterConfig, Flush};
 /// Clones share everything. Where connections compress, the message is compressed once for all that
 /// agreed on the same parameters (RFC 7692 §7.1), when the first of them is sent it.
 ///
-/// A [`Room`](crate::Room) prepares what it broadcasts; this is for a fan-out of your own, with
+/// A `Room` prepares what it broadcasts; this is for a fan-out of your own, with
 /// [`Sender::send_prepared`](crate::Sender::send_prepared).
 ///
 /// ```
