@@ -210,7 +210,7 @@ def restarting(ada, server):
         equal(ada.browser.value("document.querySelector('#send').disabled"), True)
 
     with check("when it is there again, the page comes back by itself, under its name"):
-        with Example("chat", server.addr):
+        with Example("chat", addr=server.addr):
             ada.wait_for("#state-text", "Connected", seconds=30)
             ada.wait_for("#members bdi", "Ada")
             ada.say("Back again.")
@@ -222,7 +222,7 @@ def restarting(ada, server):
     with check("when the browser is online again, the page does not wait"):
         with ada.viewport(390, 844):
             ada.shoot("phone-lost")
-        with Example("chat", server.addr):
+        with Example("chat", addr=server.addr):
             ada.browser.run("dispatchEvent(new Event('online')); done()")
             ada.wait_for("#state-text", "Connected")
 
