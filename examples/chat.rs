@@ -64,6 +64,7 @@ pub(crate) fn server() -> Server<Chat> {
     server.connection_limit(&ConnectionLimit::new(10_000));
     server.get("/", page);
     server.get("/ws", visit);
+    server.get("/metrics", tidewire::metrics);
     server
 }
 
@@ -154,7 +155,7 @@ struct Listed {
 impl From<Told<'_>> for Message {
     fn from(told: Told<'_>) -> Self {
         // Strings and numbers always have a JSON form.
-        Self::text(serde_json::to_string(&told).unwrap_or_default())
+        Self::json(&told).unwrap_or_else(|_| Self::from(INVALID))
     }
 }
 

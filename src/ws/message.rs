@@ -3,6 +3,7 @@
 use std::fmt;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::proto::{Frame, OpCode, Payload};
 
@@ -33,6 +34,23 @@ impl Message {
     #[must_use]
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
         Self::new(OpCode::Binary, Payload::from(bytes.into()))
+    }
+
+    /// A text message with a value as JSON (RFC 8259).
+    ///
+    /// ```
+    /// # use tidewire::Message;
+    /// let message = Message::json(&["a", "b"])?;
+    /// assert_eq!(message.as_text(), Some(r#"["a","b"]"#));
+    /// # Ok::<(), tidewire::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`serde_json::Error`] if the value cannot be written as JSON: a map whose keys are no strings,
+    /// say.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
+        serde_json::to_string(value).map(Self::text)
     }
 
     fn new(opcode: OpCode, payload: Payload) -> Self {

@@ -70,8 +70,7 @@ impl Sender {
     /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON. Else as
     /// [`send`](Self::send).
     pub async fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
-        let text = serde_json::to_string(value)?;
-        self.send(Message::text(text)).await
+        self.send(Message::json(value)?).await
     }
 
     /// Sends a message that is sent over other connections, too: encoded and compressed only once.

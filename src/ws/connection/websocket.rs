@@ -217,8 +217,7 @@ impl WebSocket {
     ///
     /// Safe, as [`send`](Self::send).
     pub async fn send_json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-        let text = serde_json::to_string(value)?;
-        self.send(Message::text(text)).await
+        self.send(Message::json(value)?).await
     }
 
     /// Sends one frame as given: a message in fragments, say.
