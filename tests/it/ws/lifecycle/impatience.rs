@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures::channel::oneshot;
 use tidewire::{RequestContext, Server, ShutdownOptions, WebSocketOptions};
 
-use super::{GET, arrival, begin_shutdown, gate, patient, start, stuck};
+use super::{GET, arrival, begin_shutdown, gate, patient, slow, start, stuck};
 use crate::ws::frames::{CLOSE, close, masked};
 use crate::ws::peer::within;
 use crate::ws::tcp::{Tcp, echo_server};
@@ -34,15 +34,7 @@ fn a_handler_that_does_not_return_is_dropped_when_grace_is_over() {
 
 #[test]
 fn a_request_that_is_not_answered_is_dropped_when_grace_is_over() {
-    let (gate, mut arrivals) = gate();
-    let mut server = Server::new();
-    server.get("/", move |_ctx: RequestContext| {
-        let passed = gate.pass();
-        async move {
-            passed.await;
-            Ok("never")
-        }
-    });
+    let (server, mut arrivals) = slow();
     let handle = start(server);
     let mut client = Tcp::connect(handle.local_addr());
     client.send(GET);

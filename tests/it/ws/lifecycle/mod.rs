@@ -69,6 +69,20 @@ fn arrival(arrivals: &mut mpsc::UnboundedReceiver<oneshot::Sender<()>>) -> onesh
     within(arrivals.next()).unwrap()
 }
 
+/// A server that answers `GET /` once it may.
+fn slow() -> (Server, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
+    let (gate, arrivals) = gate();
+    let mut server = Server::new();
+    server.get("/", move |_ctx: RequestContext| {
+        let passed = gate.pass();
+        async move {
+            passed.await;
+            Ok("done")
+        }
+    });
+    (server, arrivals)
+}
+
 /// A server whose handler at `/` upgrades, and then waits for something that never comes.
 fn stuck() -> (Server, mpsc::UnboundedReceiver<oneshot::Sender<()>>) {
     let (gate, arrivals) = gate();

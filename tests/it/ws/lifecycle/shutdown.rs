@@ -9,7 +9,7 @@ use tidewire::{
     CloseCode, CloseInfo, Initiator, RequestContext, Server, ShutdownOptions, WebSocketOptions,
 };
 
-use super::{GET, arrival, begin_shutdown, gate, patient, start};
+use super::{GET, arrival, begin_shutdown, patient, slow, start};
 use crate::ws::frames::{CLOSE, close, masked, plain};
 use crate::ws::peer::{echo, within};
 use crate::ws::tcp::{OPENING, Tcp, echo_server};
@@ -68,15 +68,7 @@ fn code_and_reason_are_the_callers() {
 
 #[test]
 fn a_request_under_way_is_answered_and_ends_its_connection() {
-    let (gate, mut arrivals) = gate();
-    let mut server = Server::new();
-    server.get("/", move |_ctx: RequestContext| {
-        let passed = gate.pass();
-        async move {
-            passed.await;
-            Ok("done")
-        }
-    });
+    let (server, mut arrivals) = slow();
     let handle = start(server);
     let mut client = Tcp::connect(handle.local_addr());
     client.send(GET);
