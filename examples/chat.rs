@@ -60,7 +60,7 @@ async fn main() -> tidewire::Result<()> {
 
 pub(crate) fn server() -> Server<Chat> {
     let mut server = Server::with_state(Chat::new());
-    server.connection_limit(&ConnectionLimit::per_address(2_000));
+    server.connection_limit(&ConnectionLimit::per_address(5_000));
     server.connection_limit(&ConnectionLimit::new(10_000));
     server.get("/", page);
     server.get("/ws", visit);
