@@ -81,12 +81,12 @@ class Client:
         assert number > self.heard.get(speaker, 0), f"{message} after {self.heard[speaker]}"
         self.heard[speaker] = number
 
-    async def live(self):
-        """One visit: some messages, maybe other rooms, and an end."""
+    async def live(self, until):
+        """One visit: some messages, maybe other rooms, and an end, when the time is over at the latest."""
         await self.connect(a_room())
         for _ in range(random.randint(1, 8)):
-            await asyncio.sleep(random.expovariate(1 / 4))
-            if self.reading.done():
+            await asyncio.sleep(min(random.expovariate(1 / 4), max(0, until - time.monotonic())))
+            if self.reading.done() or time.monotonic() >= until:
                 break
             if random.random() < 0.2:
                 self.say("enter", room=a_room())
@@ -121,7 +121,7 @@ async def visitor(host, port, until):
     # They do not all come at once.
     await asyncio.sleep(random.random() * min(5, until - time.monotonic()))
     while time.monotonic() < until:
-        await Client(host, port).live()
+        await Client(host, port).live(until)
         told["visits"] += 1
 
 
