@@ -1,4 +1,4 @@
-//! A WebSocket connection is a coroutine: HTTP and WebSocket routes in one async server.
+//! A WebSocket connection is a coroutine: HTTP and WebSocket routes in one async server, and a client.
 //!
 //! A route handler is one `async` closure. It looks at the request, calls
 //! `ctx.upgrade_to_websocket(options).await`, and goes on in the same lines with a loop over
@@ -66,6 +66,13 @@
 //! that `Room::join` returns; `Room::broadcast` sends to all of them and waits for none. A member that
 //! does not keep up costs the others nothing, and the server no more than `RoomOptions` allow.
 //!
+//! # Clients
+//!
+//! `connect` opens a connection to a URL, and `Client` says how: headers, subprotocols, compression, TLS,
+//! proxies, deadlines. `Client::run` runs a handler on it as a server does, and `Client::reconnect` is
+//! for a client that should always have one. An answer that breaks a rule of the opening handshake fails
+//! it (RFC 6455 §4.1); `ConnectError` says which, with status, headers and the beginning of the body.
+//!
 //! # Limits
 //!
 //! The defaults are meant for the open internet; [`WebSocketOptions`] has a method for each, and
@@ -95,15 +102,24 @@
 //!
 //! # Features
 //!
-//! `server`, on by default, is the HTTP server with its router. Without it there is the protocol and
-//! [`WebSocket`] over any `futures::io` stream ([`WebSocket::from_stream`], [`WebSocket::run`]), with
-//! neither tide nor hyper nor async-std in the tree. `tls`, on by default, is `https` and `wss` for
-//! the server (`Server::tls`), by rustls.
+//! | feature | default | brings |
+//! | --- | --- | --- |
+//! | `server` | on | the HTTP server with its router, and rooms |
+//! | `client` | on | `connect` and `Client` |
+//! | `tls` | on | `https` and `wss`, by rustls, for whichever of the two is there |
+//! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
+//!
+//! Without any there is the protocol and [`WebSocket`] over any `futures::io` stream
+//! ([`WebSocket::from_stream`], [`WebSocket::run`]), with neither tide nor hyper nor async-std in the
+//! tree; they come with `server` only.
 #![forbid(unsafe_code)]
 
 mod error;
 mod runtime;
 mod stream;
+
+#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
+mod tls;
 
 #[cfg(feature = "server")]
 mod permits;
@@ -128,8 +144,17 @@ mod instance;
 
 mod ws;
 
+#[cfg(feature = "client")]
+mod client;
+
+#[cfg(all(feature = "client", feature = "tls"))]
+pub use self::client::ClientTls;
+#[cfg(feature = "client")]
+pub use self::client::{Client, Reconnect, ReconnectOptions, connect};
 #[cfg(feature = "server")]
 pub use self::context::RequestContext;
+#[cfg(feature = "client")]
+pub use self::error::{ConnectError, ConnectStep, HandshakeResponse, ResponseViolation};
 pub use self::error::{Error, Result, Timeout};
 #[cfg(feature = "server")]
 pub use self::handler::{Handler, IntoResponse, endpoint};
@@ -146,8 +171,10 @@ pub use self::instance::Metrics;
 pub use self::server::{
     Bound, Listeners, LocalAddr, Server, ServerHandle, ShutdownOptions, ShutdownReport, metrics,
 };
-#[cfg(feature = "tls")]
-pub use self::server::{ClientCertificates, TlsConfig, TlsError};
+#[cfg(all(feature = "server", feature = "tls"))]
+pub use self::server::{ClientCertificates, TlsConfig};
+#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
+pub use self::tls::TlsError;
 #[cfg(feature = "server")]
 pub use self::ws::ConnectionLimit;
 pub use self::ws::{
@@ -157,7 +184,7 @@ pub use self::ws::{
     RateLimit, Role, Sender, SlowConsumer, Stats, WebSocket, WebSocketOptions,
 };
 
-/// The crate whose `ServerConfig` a [`TlsConfig`] can be made from.
+/// The crate whose `ServerConfig` a `TlsConfig` can be made from, and whose `ClientConfig` a `ClientTls`.
 #[cfg(feature = "tls")]
 pub use futures_rustls::rustls;
 

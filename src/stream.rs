@@ -24,21 +24,27 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 /// A byte stream in both directions.
 pub(crate) enum Stream {
     /// A socket of our own listener.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the listener makes them"))]
+    #[cfg_attr(
+        not(any(feature = "server", feature = "client")),
+        expect(dead_code, reason = "listener and client make them")
+    )]
     Tcp(TcpStream),
     /// One that has a name in the file system. Boxed, or the others would grow by a tag.
     #[cfg(unix)]
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the listener makes them"))]
+    #[cfg_attr(
+        not(any(feature = "server", feature = "client")),
+        expect(dead_code, reason = "listener and client make them")
+    )]
     Unix(Box<UnixStream>),
     /// Either of them, encrypted. Boxed, so that a plain one does not hold room for it.
-    #[cfg(feature = "tls")]
+    #[cfg(all(feature = "server", feature = "tls"))]
     Tls(Box<TlsStream>),
     /// Whatever the caller brought.
     Boxed(Box<dyn Transport>),
 }
 
 /// The server's end of a TLS connection.
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "server", feature = "tls"))]
 pub(crate) type TlsStream = futures_rustls::server::TlsStream<Replay>;
 
 impl Stream {
@@ -51,7 +57,7 @@ impl Stream {
     #[cfg(feature = "server")]
     pub(crate) fn security(&self) -> Option<Security> {
         match self {
-            #[cfg(feature = "tls")]
+            #[cfg(all(feature = "server", feature = "tls"))]
             Self::Tls(tls) => {
                 let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
                 Some(Security { peer_certificates: shown.iter().map(|der| der.to_vec()).collect() })
@@ -76,7 +82,7 @@ macro_rules! each {
             Self::Tcp($stream) => $call,
             #[cfg(unix)]
             Self::Unix($stream) => $call,
-            #[cfg(feature = "tls")]
+            #[cfg(all(feature = "server", feature = "tls"))]
             Self::Tls($stream) => $call,
             Self::Boxed($stream) => $call,
         }
@@ -141,7 +147,7 @@ impl fmt::Debug for Stream {
             Self::Tcp(tcp) => tcp.fmt(f),
             #[cfg(unix)]
             Self::Unix(unix) => unix.fmt(f),
-            #[cfg(feature = "tls")]
+            #[cfg(all(feature = "server", feature = "tls"))]
             Self::Tls(_) => f.write_str("TlsStream"),
             Self::Boxed(_) => f.write_str("Stream"),
         }
@@ -149,14 +155,14 @@ impl fmt::Debug for Stream {
 }
 
 /// A stream of which the first byte was read to see what it is.
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "server", feature = "tls"))]
 #[derive(Debug)]
 pub(crate) struct Replay {
     first: Option<u8>,
     stream: Stream,
 }
 
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "server", feature = "tls"))]
 impl Replay {
     /// Puts `first` back in front of `stream`.
     pub(crate) fn new(first: u8, stream: Stream) -> Self {
@@ -169,7 +175,7 @@ impl Replay {
     }
 }
 
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "server", feature = "tls"))]
 impl AsyncRead for Replay {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -185,7 +191,7 @@ impl AsyncRead for Replay {
     }
 }
 
-#[cfg(feature = "tls")]
+#[cfg(all(feature = "server", feature = "tls"))]
 impl AsyncWrite for Replay {
     fn poll_write(
         mut self: Pin<&mut Self>,

@@ -9,9 +9,9 @@ mod listener;
 mod socket;
 
 use std::future::Future;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "client"))]
 use std::io;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "client"))]
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::LazyLock;
@@ -99,8 +99,35 @@ impl Future for Timer {
     }
 }
 
+/// Waits for `future`; `None` if `deadline` comes first.
+#[cfg(feature = "client")]
+pub(crate) async fn until<T>(
+    deadline: Option<Instant>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    use futures::future::{Either, select};
+
+    let Some(deadline) = deadline else { return Some(future.await) };
+    match select(std::pin::pin!(future), Timer::at(deadline)).await {
+        Either::Left((outcome, _)) => Some(outcome),
+        Either::Right(_) => None,
+    }
+}
+
 /// Looks up the socket addresses behind a name.
 #[cfg(feature = "server")]
 pub(crate) async fn resolve(addrs: impl ToSocketAddrs<Iter: Send>) -> io::Result<Vec<SocketAddr>> {
     addrs.to_socket_addrs().await.map(Iterator::collect)
+}
+
+/// Looks up the addresses of a host.
+#[cfg(feature = "client")]
+pub(crate) async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    use std::net::ToSocketAddrs;
+
+    if let Ok(ip) = host.parse() {
+        return Ok(vec![SocketAddr::new(ip, port)]);
+    }
+    let host = host.to_owned();
+    blocking::unblock(move || (host, port).to_socket_addrs().map(Iterator::collect)).await
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "client"))]
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -35,9 +35,15 @@ pub(crate) struct Socket<S> {
 }
 
 impl<S: Ends> Socket<S> {
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "client"))]
     pub(super) fn new(io: Async<S>) -> Self {
-        Self { io, drained: false, second_look: SecondLook::new(), permit: None }
+        Self {
+            io,
+            drained: false,
+            second_look: SecondLook::new(),
+            #[cfg(feature = "server")]
+            permit: None,
+        }
     }
 
     /// Keeps `permit` for as long as the socket is open.
@@ -54,10 +60,24 @@ impl TcpStream {
         self.io.get_ref().local_addr()
     }
 
+    /// Connects to an address.
+    #[cfg(feature = "client")]
+    pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Self> {
+        Async::<std::net::TcpStream>::connect(addr).await.map(Self::new)
+    }
+
     /// Sends what is written at once, instead of collecting small segments (Nagle).
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "client"))]
     pub(crate) fn set_nodelay(&self) -> io::Result<()> {
         self.io.get_ref().set_nodelay(true)
+    }
+}
+
+#[cfg(all(unix, feature = "client"))]
+impl UnixStream {
+    /// Connects to a socket in the file system.
+    pub(crate) async fn connect(path: &std::path::Path) -> io::Result<Self> {
+        Async::<std::os::unix::net::UnixStream>::connect(path).await.map(Self::new)
     }
 }
 
@@ -190,7 +210,7 @@ enum Look {
 impl SecondLook {
     const MAX_PAUSE: u8 = 127;
 
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "client"))]
     fn new() -> Self {
         // A short connection is over before the first look would pay.
         Self { state: Look::Idle, pause: 7, last_pause: 7 }

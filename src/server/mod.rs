@@ -31,7 +31,7 @@ pub use self::listener::LocalAddr;
 pub use self::listeners::Listeners;
 pub use self::shutdown::{ShutdownOptions, ShutdownReport};
 #[cfg(feature = "tls")]
-pub use self::tls::{ClientCertificates, TlsConfig, TlsError};
+pub use self::tls::{ClientCertificates, TlsConfig};
 
 /// HTTP and WebSocket routes behind one port.
 ///

@@ -6,7 +6,7 @@ pub(crate) mod deflate;
 pub(crate) mod handshake;
 mod heartbeat;
 pub(crate) mod message;
-mod options;
+pub(crate) mod options;
 pub(crate) mod proto;
 mod rate_limit;
 

@@ -1,6 +1,10 @@
 //! The crate from outside: what a peer sees, and what a handler sees.
 
 // `cfg(test)` tells clippy that the helpers are tests, too.
+#[cfg(feature = "client")]
+#[cfg(test)]
+mod client;
+
 #[cfg(test)]
 mod http;
 

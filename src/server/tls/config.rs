@@ -9,10 +9,9 @@ use futures_rustls::rustls::crypto::{CryptoProvider, ring};
 use futures_rustls::rustls::server::danger::ClientCertVerifier;
 use futures_rustls::rustls::server::{ServerConfig, WebPkiClientVerifier};
 use futures_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use futures_rustls::rustls::{Error, InconsistentKeys, RootCertStore};
+use futures_rustls::rustls::{Error, InconsistentKeys};
 
-use super::TlsError;
-use super::pem::Pem;
+use crate::tls::{Pem, TlsError};
 
 /// The certificate of a server, and how it speaks TLS: versions 1.2 and 1.3, `http/1.1` in ALPN.
 ///
@@ -229,7 +228,7 @@ impl Material {
         let key = provider
             .key_provider
             .load_private_key(self.key.private_key()?)
-            .map_err(|error| refused(&self.key, &error))?;
+            .map_err(|error| TlsError::refused(&self.key, &error))?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
             // A key that does not tell is found out by the first handshake.
@@ -238,7 +237,7 @@ impl Material {
                 let (certificate, key) = (self.chain.to_string(), self.key.to_string());
                 Err(TlsError::KeyMismatch { certificate, key })
             }
-            Err(error) => Err(refused(&self.chain, &error)),
+            Err(error) => Err(TlsError::refused(&self.chain, &error)),
         }
     }
 
@@ -249,20 +248,12 @@ impl Material {
         let Some((mode, pem)) = &self.clients else {
             return Ok(WebPkiClientVerifier::no_client_auth());
         };
-        let mut roots = RootCertStore::empty();
-        for root in pem.certificates()? {
-            roots.add(root).map_err(|error| refused(pem, &error))?;
-        }
-        let roots = Arc::new(roots);
+        let roots = Arc::new(pem.root_store()?);
         let builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
         let builder = match mode {
             ClientCertificates::Optional => builder.allow_unauthenticated(),
             ClientCertificates::Required => builder,
         };
-        builder.build().map_err(|error| refused(pem, &error))
+        builder.build().map_err(|error| TlsError::refused(pem, &error))
     }
-}
-
-fn refused(pem: &Pem, error: &dyn fmt::Display) -> TlsError {
-    TlsError::Refused { origin: pem.to_string(), reason: error.to_string() }
 }

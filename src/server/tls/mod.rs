@@ -1,16 +1,13 @@
 //! TLS in front of HTTP ([RFC 8446], [RFC 2818]).
 //!
-//! rustls encrypts; `config` says with which certificate, `pem` reads it, `error` says what was
-//! wrong with it, and `acceptor` makes a handshake of each connection.
+//! rustls encrypts; `config` says with which certificate, which `crate::tls` reads, and `acceptor`
+//! makes a handshake of each connection.
 //!
 //! [RFC 2818]: https://www.rfc-editor.org/rfc/rfc2818
 //! [RFC 8446]: https://www.rfc-editor.org/rfc/rfc8446
 
 mod acceptor;
 mod config;
-mod error;
-mod pem;
 
 pub(super) use self::acceptor::{Acceptor, serve};
 pub use self::config::{ClientCertificates, TlsConfig};
-pub use self::error::TlsError;

@@ -50,12 +50,14 @@ mod turn;
 mod waiting;
 mod websocket;
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "client"))]
 pub(crate) use self::deflation::Deflation;
-#[cfg(feature = "server")]
+#[cfg(feature = "client")]
+pub(crate) use self::random::bytes as random_bytes;
+#[cfg(any(feature = "server", feature = "client"))]
 pub(crate) use self::shared::Opened;
 pub(crate) use self::shared::Shared;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "client"))]
 pub(crate) use self::task::ConnectionTask;
 
 #[cfg(feature = "server")]

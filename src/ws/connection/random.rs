@@ -1,5 +1,5 @@
 //! Random numbers that nobody can predict, from the operating system's generator: masking keys
-//! ([RFC 6455 §5.3]), the payloads of heartbeats, and when those are sent.
+//! ([RFC 6455 §5.3]), the payloads of heartbeats, when those are sent, and pauses.
 //!
 //! [RFC 6455 §5.3]: https://www.rfc-editor.org/rfc/rfc6455#section-5.3
 
@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// A few bytes, at most as many as are fetched at once.
-pub(super) fn bytes<const N: usize>() -> [u8; N] {
+pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     UNUSED.with_borrow_mut(|pool| {
         if pool.len() < N {
             pool.resize(POOL, 0);

@@ -14,7 +14,7 @@ use super::frames::{Seen, hex, shown, take_frame};
 use super::pipe::{End, Knobs, pipe};
 
 /// Longest wait for anything in these tests.
-pub(super) const WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const WITHIN: Duration = Duration::from_secs(5);
 
 /// Runs a test, which must not take longer than [`WITHIN`].
 pub(crate) fn within<T>(test: impl Future<Output = T>) -> T {

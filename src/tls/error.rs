@@ -7,7 +7,8 @@ use std::{error, fmt};
 
 use futures_rustls::rustls;
 
-use crate::Error;
+use super::Pem;
+use crate::error::Error;
 
 /// Why a TLS configuration cannot be used.
 ///
@@ -39,7 +40,7 @@ pub enum TlsError {
         /// Where.
         origin: String,
     },
-    /// The private key is protected by a passphrase, which a server has nobody to ask for.
+    /// The private key is protected by a passphrase, which there is nobody to ask for.
     KeyEncrypted {
         /// Where.
         origin: String,
@@ -64,6 +65,12 @@ pub enum TlsError {
     Rustls(rustls::Error),
 }
 
+impl TlsError {
+    pub(crate) fn refused(origin: &Pem, error: &dyn fmt::Display) -> Self {
+        Self::Refused { origin: origin.to_string(), reason: error.to_string() }
+    }
+}
+
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -74,7 +81,7 @@ impl fmt::Display for TlsError {
             Self::CertificateMissing { origin } => write!(f, "{origin} holds no certificate"),
             Self::KeyMissing { origin } => write!(f, "{origin} holds no private key"),
             Self::KeyEncrypted { origin } => {
-                write!(f, "the private key in {origin} is encrypted, decrypt it for the server")
+                write!(f, "the private key in {origin} is encrypted: decrypt it first")
             }
             Self::KeyMismatch { certificate, key } => {
                 write!(

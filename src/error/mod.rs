@@ -1,9 +1,14 @@
 //! What can go wrong, in one type.
 
+#[cfg(feature = "client")]
+mod connect;
+
 use std::io;
 use std::sync::Arc;
 use std::{error, fmt};
 
+#[cfg(feature = "client")]
+pub use self::connect::{ConnectError, ConnectStep, HandshakeResponse, ResponseViolation};
 use crate::ws::{FrameError, HandshakeError, ProtocolError};
 
 /// The result of this crate's functions.
@@ -20,6 +25,9 @@ pub enum Error {
     /// The request did not become a WebSocket connection. Passed on with `?`, it answers the
     /// request.
     Handshake(HandshakeError),
+    /// A client did not get its connection.
+    #[cfg(feature = "client")]
+    Connect(Arc<ConnectError>),
     /// The peer broke a rule; it has been told which, in a close frame.
     Protocol(ProtocolError),
     /// The peer, or this side of it, took longer than a limit allows.
@@ -72,6 +80,8 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Handshake(error) => error.fmt(f),
+            #[cfg(feature = "client")]
+            Self::Connect(error) => error.fmt(f),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
             Self::Timeout(timeout) => timeout.fmt(f),
             Self::Closed => f.write_str("the connection is closed"),
@@ -88,6 +98,8 @@ impl error::Error for Error {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
         match self {
             Self::Handshake(error) => Some(error),
+            #[cfg(feature = "client")]
+            Self::Connect(error) => Some(&**error),
             Self::Protocol(error) | Self::InvalidClose(error) => Some(error),
             Self::Frame(error) => Some(error),
             Self::Json(error) => Some(&**error),
@@ -100,6 +112,13 @@ impl error::Error for Error {
 impl From<HandshakeError> for Error {
     fn from(error: HandshakeError) -> Self {
         Self::Handshake(error)
+    }
+}
+
+#[cfg(feature = "client")]
+impl From<ConnectError> for Error {
+    fn from(error: ConnectError) -> Self {
+        Self::Connect(Arc::new(error))
     }
 }
 

@@ -10,12 +10,13 @@ use std::sync::Arc;
 
 use futures_rustls::pki_types::pem::{self, PemObject};
 use futures_rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use futures_rustls::rustls::RootCertStore;
 
 use super::TlsError;
 
 /// Where PEM text comes from, each time it is asked for.
 #[derive(Clone)]
-pub(super) enum Pem {
+pub(crate) enum Pem {
     File(PathBuf),
     /// Text of the caller, and what it should hold.
     Text(&'static str, Arc<[u8]>),
@@ -23,7 +24,7 @@ pub(super) enum Pem {
 
 impl Pem {
     /// All certificates, in order; at least one.
-    pub(super) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let text = self.read()?;
         let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
         match certificates.map_err(|error| self.invalid(&error))? {
@@ -35,13 +36,22 @@ impl Pem {
     }
 
     /// The first private key: PKCS #8, PKCS #1 or SEC 1.
-    pub(super) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+    pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         let text = self.read()?;
         PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
             _ if is_encrypted(&text) => TlsError::KeyEncrypted { origin: self.to_string() },
             pem::Error::NoItemsFound => TlsError::KeyMissing { origin: self.to_string() },
             error => self.invalid(&error),
         })
+    }
+
+    /// All certificates, to be trusted.
+    pub(crate) fn root_store(&self) -> Result<RootCertStore, TlsError> {
+        let mut roots = RootCertStore::empty();
+        for root in self.certificates()? {
+            roots.add(root).map_err(|error| TlsError::refused(self, &error))?;
+        }
+        Ok(roots)
     }
 
     fn read(&self) -> Result<Cow<'_, [u8]>, TlsError> {

@@ -1,0 +1,136 @@
+//! From the name of a host to a connected socket.
+//!
+//! A name may have addresses of both families, of which one leads nowhere. So they are tried in turn,
+//! the next one when the last has failed or has taken a while, and the first connection wins
+//! ([RFC 8305]).
+//!
+//! [RFC 8305]: https://www.rfc-editor.org/rfc/rfc8305
+
+use std::io;
+use std::net::SocketAddr;
+#[cfg(unix)]
+use std::path::Path;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use futures::stream::{FuturesUnordered, StreamExt};
+
+use crate::error::ConnectError;
+#[cfg(unix)]
+use crate::runtime::UnixStream;
+use crate::runtime::{self, TcpStream, Timer};
+use crate::stream::Stream;
+
+/// How long an address has before the next is tried beside it (RFC 8305 §8).
+const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
+
+/// A connected socket.
+#[derive(Debug)]
+pub(super) struct Dialled {
+    pub(super) stream: Stream,
+    /// Of the other end; `None` for a socket in the file system.
+    pub(super) peer_addr: Option<SocketAddr>,
+}
+
+/// Connects to a host.
+pub(super) async fn tcp(host: &str, port: u16) -> Result<Dialled, ConnectError> {
+    let resolve =
+        |error: io::Error| ConnectError::Resolve { host: host.into(), error: error.into() };
+    let addrs = runtime::lookup(host, port).await.map_err(resolve)?;
+    let none = resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
+    let (socket, peer_addr) = race(alternate(addrs), none).await?;
+    if let Err(error) = socket.set_nodelay() {
+        return Err(failed(peer_addr, error));
+    }
+    Ok(Dialled { stream: Stream::Tcp(socket), peer_addr: Some(peer_addr) })
+}
+
+/// Connects to a socket in the file system.
+#[cfg(unix)]
+pub(super) async fn unix(path: &Path) -> Result<Dialled, ConnectError> {
+    let addr = || path.display().to_string();
+    let socket = UnixStream::connect(path).await;
+    let socket =
+        socket.map_err(|error| ConnectError::Connect { addr: addr(), error: error.into() })?;
+    Ok(Dialled { stream: Stream::Unix(Box::new(socket)), peer_addr: None })
+}
+
+/// The families in turn, the first one's first, each in the order of the system (RFC 8305 §4).
+fn alternate(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let leads_v6 = addrs.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (Vec<_>, Vec<_>) =
+        addrs.into_iter().partition(|addr| addr.is_ipv6() == leads_v6);
+    let (mut first, mut second) = (first.into_iter(), second.into_iter());
+    let mut ordered = Vec::new();
+    loop {
+        let pair = [first.next(), second.next()];
+        if pair == [None, None] {
+            return ordered;
+        }
+        ordered.extend(pair.into_iter().flatten());
+    }
+}
+
+/// Tries the addresses until one is connected to; the error is that of the last failure.
+async fn race(
+    addrs: Vec<SocketAddr>,
+    mut last: ConnectError,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
+    let mut attempts = FuturesUnordered::new();
+    let mut addrs = addrs.into_iter();
+    loop {
+        match addrs.next() {
+            Some(addr) => {
+                attempts.push(async move { (TcpStream::connect(addr).await, addr) });
+            }
+            None if attempts.is_empty() => return Err(last),
+            None => {}
+        }
+        match first_of(&mut attempts, addrs.len() == 0).await {
+            Some((Ok(socket), addr)) => return Ok((socket, addr)),
+            Some((Err(error), addr)) => last = failed(addr, error),
+            // Nothing yet: the next address is tried beside the others.
+            None => {}
+        }
+    }
+}
+
+/// The first attempt to end; `None` if none has within the delay, unless it is the last.
+async fn first_of<F: Future>(
+    attempts: &mut FuturesUnordered<F>,
+    is_last: bool,
+) -> Option<F::Output> {
+    if is_last {
+        return attempts.next().await;
+    }
+    let delay = pin!(Timer::at(runtime::after(ATTEMPT_DELAY)));
+    match select(attempts.next(), delay).await {
+        Either::Left((ended, _)) => ended,
+        Either::Right(_) => None,
+    }
+}
+
+fn failed(addr: SocketAddr, error: io::Error) -> ConnectError {
+    ConnectError::Connect { addr: addr.to_string(), error: error.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns_beginning_with_that_of_the_first_address() {
+        let parse = |texts: &[&str]| -> Vec<SocketAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        for (resolved, ordered) in [
+            (&["[::1]:1", "[::2]:1", "1.1.1.1:1"][..], &["[::1]:1", "1.1.1.1:1", "[::2]:1"][..]),
+            (&["1.1.1.1:1", "1.1.1.2:1", "[::1]:1"], &["1.1.1.1:1", "[::1]:1", "1.1.1.2:1"]),
+            (&["1.1.1.1:1", "1.1.1.2:1"], &["1.1.1.1:1", "1.1.1.2:1"]),
+            (&[], &[]),
+        ] {
+            assert_eq!(alternate(parse(resolved)), parse(ordered));
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! The opening handshake of a client in its order, with redirects and deadlines.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::io::AsyncWriteExt;
+
+use super::Parts;
+use super::dial::Dialled;
+use super::request::Opening;
+use super::response::{Answer, SWITCHING_PROTOCOLS};
+use super::target::Target;
+use super::verdict;
+use crate::error::{ConnectError, ConnectStep, HandshakeResponse};
+use crate::runtime;
+use crate::stream::Stream;
+use crate::ws::connection::{Deflation, Opened as Agreement, Shared};
+use crate::ws::deflate::Agreement as DeflateAgreement;
+use crate::ws::proto::Role;
+
+/// A connection that is open.
+pub(super) struct Opened {
+    pub(super) shared: Arc<Shared>,
+    pub(super) response: HandshakeResponse,
+}
+
+/// A handshake that the server has answered.
+struct Answered {
+    dialled: Dialled,
+    key: String,
+    answer: Answer,
+}
+
+/// Opens a connection to where the URL leads.
+pub(super) async fn open(parts: &Parts) -> Result<Opened, ConnectError> {
+    let mut target = Target::parse(&parts.url)?;
+    let mut redirects = 0;
+    let mut is_first = true;
+    loop {
+        let opening = Opening::new(parts, &target, is_first)?;
+        let dialled = dial(parts, &target).await?;
+        let answered = ask(parts, dialled, opening).await?;
+        let Some(next) = redirect(&answered.answer, &target) else {
+            return conclude(parts, answered).await;
+        };
+        let next = next?;
+        if redirects >= parts.max_redirects || (target.is_secure && !next.is_secure) {
+            return Err(ConnectError::Redirected(Box::new(answered.body().await)));
+        }
+        redirects += 1;
+        is_first = is_first && target.is_same_origin(&next);
+        target = next;
+    }
+}
+
+/// Opens a connection over a stream of the caller.
+pub(super) async fn over(parts: &Parts, stream: Stream) -> Result<Opened, ConnectError> {
+    let target = Target::parse(&parts.url)?;
+    let opening = Opening::new(parts, &target, true)?;
+    let answered = ask(parts, Dialled { stream, peer_addr: None }, opening).await?;
+    conclude(parts, answered).await
+}
+
+async fn dial(parts: &Parts, target: &Target) -> Result<Dialled, ConnectError> {
+    let deadline = parts.connect_timeout.map(runtime::after);
+    let dialled = runtime::until(deadline, Box::pin(parts.route.go(target))).await;
+    dialled.unwrap_or(Err(ConnectError::TimedOut(ConnectStep::Connect)))
+}
+
+/// Sends the request, and reads the head of its answer.
+async fn ask(
+    parts: &Parts,
+    mut dialled: Dialled,
+    opening: Opening,
+) -> Result<Answered, ConnectError> {
+    let deadline = parts.handshake_timeout.map(runtime::after);
+    let stream = &mut dialled.stream;
+    let asking = async {
+        let failed = |error: std::io::Error| ConnectError::Io(error.into());
+        stream.write_all(&opening.bytes).await.map_err(failed)?;
+        stream.flush().await.map_err(failed)?;
+        Answer::read(stream).await
+    };
+    let answer = runtime::until(deadline, asking).await;
+    let answer = answer.unwrap_or(Err(ConnectError::TimedOut(ConnectStep::Handshake)))?;
+    Ok(Answered { dialled, key: opening.key, answer })
+}
+
+/// Where the server sends us (RFC 9110 §15.4); `None` if it does not.
+fn redirect(answer: &Answer, from: &Target) -> Option<Result<Target, ConnectError>> {
+    if !matches!(answer.response.status(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    Some(from.join(answer.response.header("location")?))
+}
+
+/// Makes a connection of a 101, and an error of everything else.
+async fn conclude(parts: &Parts, answered: Answered) -> Result<Opened, ConnectError> {
+    if answered.answer.response.status() != SWITCHING_PROTOCOLS {
+        return Err(ConnectError::Refused(Box::new(answered.body().await)));
+    }
+    let Answered { dialled, key, answer } = answered;
+    let Answer { response, unread } = answer;
+    match verdict::check(&response, &key, &parts.options.parts) {
+        Ok(agreed) => Ok(Opened { shared: connection(parts, dialled, unread, agreed), response }),
+        Err(violation) => {
+            Err(ConnectError::InvalidResponse { violation, response: Box::new(response) })
+        }
+    }
+}
+
+fn connection(
+    parts: &Parts,
+    dialled: Dialled,
+    unread: Bytes,
+    agreed: verdict::Agreed,
+) -> Arc<Shared> {
+    let options = &parts.options.parts;
+    let deflation = agreed.deflate.map(|parameters| {
+        let agreement = DeflateAgreement { parameters, reservation: None };
+        Deflation::new(&options.deflate.clone().unwrap_or_default(), agreement, Role::Client)
+    });
+    let opened =
+        Agreement { peer_addr: dialled.peer_addr, subprotocol: agreed.subprotocol, deflation };
+    Shared::new(dialled.stream, unread, Role::Client, options.settings.clone(), opened)
+}
+
+impl Answered {
+    /// The answer with the beginning of its body.
+    async fn body(mut self) -> HandshakeResponse {
+        self.answer.read_body(&mut self.dialled.stream).await
+    }
+}

@@ -1,0 +1,283 @@
+//! Connections one after the other, for a client that should always have one.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use futures::Stream;
+use futures::stream::FusedStream;
+
+use super::Client;
+use super::backoff::Backoff;
+use crate::error::{ConnectError, Error, HandshakeResponse, Result};
+use crate::runtime::{self, Timer};
+use crate::ws::connection::random_bytes;
+use crate::ws::{CloseInfo, Sender, WebSocket};
+
+/// When a [`Reconnect`] tries again, and when it gives up.
+#[derive(Clone)]
+pub struct ReconnectOptions {
+    first_delay: Duration,
+    max_delay: Duration,
+    stable_after: Duration,
+    max_attempts: Option<u32>,
+    after_close: Arc<AfterClose>,
+    after_error: Arc<AfterError>,
+}
+
+type AfterClose = dyn Fn(&CloseInfo) -> bool + Send + Sync;
+type AfterError = dyn Fn(&ConnectError) -> bool + Send + Sync;
+
+impl Default for ReconnectOptions {
+    fn default() -> Self {
+        Self {
+            first_delay: Duration::from_millis(500),
+            max_delay: Duration::from_secs(30),
+            stable_after: Duration::from_secs(10),
+            max_attempts: None,
+            after_close: Arc::new(is_worth_another),
+            after_error: Arc::new(ConnectError::is_transient),
+        }
+    }
+}
+
+impl ReconnectOptions {
+    /// Longest pause after the first failure. Default: 500 ms. It doubles with each that follows.
+    ///
+    /// The pause is random, between nothing and this: clients that lost their server together do not
+    /// come back together. What a server asks for in `Retry-After` comes before it, an hour at most.
+    #[must_use]
+    pub fn first_delay(mut self, delay: Duration) -> Self {
+        self.first_delay = delay;
+        self
+    }
+
+    /// Where the longest pause stops to double. Default: 30 s.
+    #[must_use]
+    pub fn max_delay(mut self, delay: Duration) -> Self {
+        self.max_delay = delay;
+        self
+    }
+
+    /// How long a connection must have been open for the pauses to begin anew. Default: 10 s.
+    #[must_use]
+    pub fn stable_after(mut self, time: Duration) -> Self {
+        self.stable_after = time;
+        self
+    }
+
+    /// Failures in a row after which the last one is returned. Default: no end.
+    #[must_use]
+    pub fn max_attempts(mut self, max: impl Into<Option<u32>>) -> Self {
+        self.max_attempts = max.into();
+        self
+    }
+
+    /// After which ends there is another connection. Default: after those without a close frame, and
+    /// with 1001, 1011, 1012, 1013 and 1014; not after 1000, no code at all, a broken rule (1002 …
+    /// 1010), or a code of an application.
+    #[must_use]
+    pub fn after_close(
+        mut self,
+        is_worth_another: impl Fn(&CloseInfo) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.after_close = Arc::new(is_worth_another);
+        self
+    }
+
+    /// After which errors there is another try. Default: [`ConnectError::is_transient`].
+    #[must_use]
+    pub fn after_error(
+        mut self,
+        is_worth_another: impl Fn(&ConnectError) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.after_error = Arc::new(is_worth_another);
+        self
+    }
+}
+
+impl fmt::Debug for ReconnectOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReconnectOptions")
+            .field("first_delay", &self.first_delay)
+            .field("max_delay", &self.max_delay)
+            .field("stable_after", &self.stable_after)
+            .field("max_attempts", &self.max_attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Going away, an error of the server, a restart, "try again later", a bad gateway; or no word.
+fn is_worth_another(info: &CloseInfo) -> bool {
+    matches!(info.reported_code(), 1001 | 1006 | 1011..=1014)
+}
+
+/// Connections one after the other: a new one when the last is lost, after a pause.
+///
+/// Made by [`Client::reconnect`]. Also a [`Stream`], which ends after an error.
+#[derive(Debug)]
+pub struct Reconnect {
+    client: Client,
+    options: ReconnectOptions,
+    backoff: Backoff,
+    state: State,
+}
+
+enum State {
+    /// The first connection is opened at once.
+    Begun,
+    Connecting(Pin<Box<dyn Future<Output = Result<WebSocket>> + Send>>),
+    /// One is open; or was.
+    Open(Watched),
+    Pausing(Timer),
+    Ended,
+}
+
+/// The connection that was handed out last.
+struct Watched {
+    sender: Sender,
+    since: Instant,
+    closed: Pin<Box<dyn Future<Output = CloseInfo> + Send>>,
+}
+
+impl Reconnect {
+    pub(super) fn new(client: Client, options: ReconnectOptions) -> Self {
+        let backoff = Backoff::new(options.first_delay, options.max_delay);
+        Self { client, options, backoff, state: State::Begun }
+    }
+
+    /// The next connection, as soon as the last one has ended and another can be had. `None` after an
+    /// end that is not worth another: see [`after_close`](ReconnectOptions::after_close).
+    ///
+    /// A connection that is not closed has to be received from, or dropped, for its end to be noticed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`] if another try would not help, see [`after_error`](ReconnectOptions::after_error),
+    /// or was one too many. Then there is no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the next call goes on with the same pause or the same try.
+    pub async fn next(&mut self) -> Result<Option<WebSocket>> {
+        poll_fn(|cx| self.poll_connection(cx)).await.transpose()
+    }
+
+    /// Failures since a connection was last [stable](ReconnectOptions::stable_after).
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.backoff.failures()
+    }
+
+    fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<WebSocket>>> {
+        loop {
+            match &mut self.state {
+                State::Begun => self.connect(),
+                State::Connecting(connecting) => match ready!(connecting.as_mut().poll(cx)) {
+                    Ok(ws) => {
+                        self.state = State::Open(Watched::new(&ws));
+                        return Poll::Ready(Some(Ok(ws)));
+                    }
+                    Err(error) => {
+                        if let Some(error) = self.fail(error) {
+                            return Poll::Ready(Some(Err(error)));
+                        }
+                    }
+                },
+                State::Open(watched) => {
+                    let info = ready!(watched.poll_ended(cx));
+                    let was_stable = watched.since.elapsed() >= self.options.stable_after;
+                    self.lose(&info, was_stable);
+                }
+                State::Pausing(timer) => {
+                    ready!(Pin::new(timer).poll(cx));
+                    self.connect();
+                }
+                State::Ended => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn connect(&mut self) {
+        let client = self.client.clone();
+        self.state = State::Connecting(Box::pin(async move { client.connect().await }));
+    }
+
+    /// A try has failed; the error is returned if it was the last one.
+    fn fail(&mut self, error: Error) -> Option<Error> {
+        let Error::Connect(reason) = &error else {
+            self.state = State::Ended;
+            return Some(error);
+        };
+        let is_last = self.options.max_attempts.is_some_and(|max| self.failures() + 1 >= max);
+        if is_last || !(self.options.after_error)(reason) {
+            self.state = State::Ended;
+            return Some(error);
+        }
+        log::debug!(error:% = reason; "no connection yet: {reason}");
+        self.pause(reason.response().and_then(HandshakeResponse::retry_after));
+        None
+    }
+
+    /// A connection has ended.
+    fn lose(&mut self, info: &CloseInfo, was_stable: bool) {
+        if was_stable {
+            self.backoff.reset();
+        }
+        if (self.options.after_close)(info) {
+            self.pause(None);
+        } else {
+            self.state = State::Ended;
+        }
+    }
+
+    fn pause(&mut self, retry_after: Option<Duration>) {
+        let pause = self.backoff.after(u64::from_ne_bytes(random_bytes()), retry_after);
+        self.state = State::Pausing(Timer::at(runtime::after(pause)));
+    }
+}
+
+impl Watched {
+    fn new(ws: &WebSocket) -> Self {
+        let sender = ws.sender();
+        let waiting = sender.clone();
+        let closed = Box::pin(async move { waiting.closed().await });
+        Self { sender, since: Instant::now(), closed }
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<CloseInfo> {
+        match self.sender.close_info() {
+            Some(info) => Poll::Ready(info),
+            None => self.closed.as_mut().poll(cx),
+        }
+    }
+}
+
+impl Stream for Reconnect {
+    type Item = Result<WebSocket>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<WebSocket>>> {
+        self.get_mut().poll_connection(cx)
+    }
+}
+
+impl FusedStream for Reconnect {
+    fn is_terminated(&self) -> bool {
+        matches!(self.state, State::Ended)
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Begun => "Begun",
+            Self::Connecting(_) => "Connecting",
+            Self::Open(_) => "Open",
+            Self::Pausing(_) => "Pausing",
+            Self::Ended => "Ended",
+        })
+    }
+}

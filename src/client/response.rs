@@ -1,0 +1,253 @@
+//! The answer to an opening handshake, as it is read ([RFC 9112]).
+//!
+//! httparse knows what a head looks like. What follows it belongs to the connection after a 101, and
+//! is the beginning of a body otherwise. Whether a 101 keeps the rules is `verdict`.
+//!
+//! [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::io::AsyncReadExt;
+use httparse::Status;
+
+use crate::error::{ConnectError, HandshakeResponse};
+use crate::runtime;
+use crate::stream::Stream;
+
+/// Longest head, in bytes.
+const MAX_HEAD: usize = 16 << 10;
+
+/// Most header lines.
+const MAX_HEADERS: usize = 100;
+
+/// Bytes of a body that are kept.
+const MAX_BODY: usize = 1 << 10;
+
+/// Bytes of a body that are read: chunks have sizes beside their data.
+const MAX_RAW_BODY: usize = 2 * MAX_BODY;
+
+/// How long a body may take: it only explains what the status says already.
+const BODY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Answers before the answer: 100, 102, 103 (RFC 9110 §15.2).
+const MAX_INFORMATIONAL: u32 = 8;
+
+pub(super) const SWITCHING_PROTOCOLS: u16 = 101;
+
+/// A response, and the bytes behind its head.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) response: HandshakeResponse,
+    /// The first bytes of the new protocol, or of a body.
+    pub(super) unread: Bytes,
+}
+
+impl Answer {
+    /// Reads the head of a final response.
+    pub(super) async fn read(stream: &mut Stream) -> Result<Self, ConnectError> {
+        let mut buf = Vec::new();
+        for _ in 0..=MAX_INFORMATIONAL {
+            let (response, len) = read_head(stream, &mut buf).await?;
+            let unread = buf.split_off(len);
+            if is_final(response.status) {
+                return Ok(Self { response, unread: unread.into() });
+            }
+            buf = unread;
+        }
+        Err(malformed("it is put off again and again"))
+    }
+
+    /// Reads the beginning of the body, as far as it comes in time.
+    pub(super) async fn read_body(self, stream: &mut Stream) -> HandshakeResponse {
+        let Self { mut response, unread } = self;
+        let framing = Framing::of(&response);
+        let mut raw = unread.to_vec();
+        // What came before a failure, or before the deadline, is told all the same.
+        let deadline = Some(runtime::after(BODY_TIMEOUT));
+        let _ =
+            runtime::until(deadline, read_while(stream, &mut raw, |raw| !framing.is_enough(raw)))
+                .await;
+        response.body = framing.body(&raw);
+        response.body.truncate(MAX_BODY);
+        response
+    }
+}
+
+fn is_final(status: u16) -> bool {
+    status == SWITCHING_PROTOCOLS || status >= 200
+}
+
+/// Reads until `buf` begins with a whole head; its length comes along.
+async fn read_head(
+    stream: &mut Stream,
+    buf: &mut Vec<u8>,
+) -> Result<(HandshakeResponse, usize), ConnectError> {
+    let mut head = None;
+    let mut parse = |buf: &[u8]| match parse_head(buf) {
+        Ok(None) => true,
+        other => {
+            head = Some(other);
+            false
+        }
+    };
+    let outcome = read_while(stream, buf, &mut parse).await;
+    match (head, outcome) {
+        (Some(head), _) => head?.ok_or_else(|| malformed("the head does not end")),
+        (None, Err(error)) => Err(ConnectError::Io(error.into())),
+        (None, Ok(())) => {
+            Err(ConnectError::Io(io::Error::from(io::ErrorKind::UnexpectedEof).into()))
+        }
+    }
+}
+
+/// Reads on while `buf` is not what `wants_more` waits for, to the end of the stream.
+async fn read_while(
+    stream: &mut Stream,
+    buf: &mut Vec<u8>,
+    mut wants_more: impl FnMut(&[u8]) -> bool,
+) -> io::Result<()> {
+    let mut scratch = vec![0; 4 << 10];
+    while wants_more(buf) {
+        let len = stream.read(&mut scratch).await?;
+        if len == 0 {
+            break;
+        }
+        buf.extend_from_slice(scratch.get(..len).unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// A whole head and its length; `None` if there is more to come.
+fn parse_head(buf: &[u8]) -> Result<Option<(HandshakeResponse, usize)>, ConnectError> {
+    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut parsed = httparse::Response::new(&mut lines);
+    let status = parsed.parse(buf).map_err(|error| malformed(&error.to_string()))?;
+    let Status::Complete(len) = status else {
+        return if buf.len() > MAX_HEAD {
+            Err(malformed("the head is too long"))
+        } else {
+            Ok(None)
+        };
+    };
+    if len > MAX_HEAD {
+        return Err(malformed("the head is too long"));
+    }
+    if parsed.version != Some(1) {
+        return Err(malformed("the version is not HTTP/1.1"));
+    }
+    let headers = parsed.headers.iter().map(|line| (line.name.into(), line.value.into())).collect();
+    let status = parsed.code.unwrap_or_default();
+    Ok(Some((HandshakeResponse { status, headers, body: Vec::new() }, len)))
+}
+
+fn malformed(reason: &str) -> ConnectError {
+    ConnectError::MalformedResponse { reason: reason.to_owned() }
+}
+
+/// How the end of a body is told (RFC 9112 §6).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Framing {
+    Length(usize),
+    Chunked,
+    /// By the end of the stream.
+    ToEnd,
+}
+
+impl Framing {
+    fn of(response: &HandshakeResponse) -> Self {
+        if response
+            .lines("transfer-encoding")
+            .any(|line| line.to_ascii_lowercase().contains("chunked"))
+        {
+            return Self::Chunked;
+        }
+        let length = response.header("content-length").and_then(|value| value.trim().parse().ok());
+        match (response.status, length) {
+            (101 | 204 | 304, _) => Self::Length(0),
+            (_, Some(length)) => Self::Length(length),
+            (_, None) => Self::ToEnd,
+        }
+    }
+
+    fn is_enough(self, raw: &[u8]) -> bool {
+        match self {
+            Self::Length(length) => raw.len() >= length.min(MAX_BODY),
+            Self::Chunked => raw.len() >= MAX_RAW_BODY || raw.ends_with(b"\r\n0\r\n\r\n"),
+            Self::ToEnd => raw.len() >= MAX_BODY,
+        }
+    }
+
+    fn body(self, raw: &[u8]) -> Vec<u8> {
+        match self {
+            Self::Length(length) => raw.get(..length).unwrap_or(raw).to_vec(),
+            Self::Chunked => unchunked(raw),
+            Self::ToEnd => raw.to_vec(),
+        }
+    }
+}
+
+/// The data of chunks (RFC 9112 §7.1), as far as they are there.
+fn unchunked(mut raw: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Status::Complete((start, size))) = httparse::parse_chunk_size(raw) {
+        let data = raw.get(start..).unwrap_or_default();
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        body.extend_from_slice(data.get(..size).unwrap_or(data));
+        // Behind the data stands a line break.
+        match size.checked_add(2).and_then(|end| data.get(end..)) {
+            Some(rest) if size > 0 => raw = rest,
+            _ => break,
+        }
+    }
+    body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_head_is_whole_or_wanted_or_wrong() {
+        let (response, len) =
+            parse_head(b"HTTP/1.1 101 \r\nUpgrade: websocket\r\n\r\n\x81\x00").unwrap().unwrap();
+        assert_eq!((response.status, len), (101, 37));
+        assert_eq!(response.header("UPGRADE"), Some("websocket"));
+
+        assert!(parse_head(b"HTTP/1.1 101 Switching").unwrap().is_none());
+        for head in [
+            b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(),
+            b"HTTP/1.0 101 x\r\n\r\n".to_vec(),
+            b"HTTP/1.1 1x1 x\r\n\r\n".to_vec(),
+            [b"HTTP/1.1 101 x\r\n".to_vec(), b"a: b\r\n".repeat(101)].concat(),
+            [b"HTTP/1.1 101 x\r\na: ".to_vec(), vec![b'b'; MAX_HEAD]].concat(),
+        ] {
+            let outcome = parse_head(&head);
+            assert!(matches!(outcome, Err(ConnectError::MalformedResponse { .. })), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_body_ends_where_its_framing_says() {
+        for (head, raw, body) in [
+            ("Content-Length: 5", &b"hello and more"[..], &b"hello"[..]),
+            ("Transfer-Encoding: chunked", b"3\r\nhel\r\n2;x=y\r\nlo\r\n0\r\n\r\n", b"hello"),
+            ("Transfer-Encoding: chunked", b"3\r\nhel\r\n5\r\nlo", b"hello"),
+            ("Transfer-Encoding: chunked", b"ffffffffffffffff\r\nhello", b"hello"),
+            ("Transfer-Encoding: chunked", b"zz\r\nhello", b""),
+            ("X: y", b"hello", b"hello"),
+        ] {
+            let head = format!("HTTP/1.1 403 Forbidden\r\n{head}\r\n\r\n");
+            let (response, _) = parse_head(head.as_bytes()).unwrap().unwrap();
+            assert_eq!(Framing::of(&response).body(raw), body, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_switch_of_protocols_has_no_body_whatever_it_says() {
+        let head = b"HTTP/1.1 101 x\r\nContent-Length: 5\r\n\r\n";
+        let (response, _) = parse_head(head).unwrap().unwrap();
+        assert_eq!(Framing::of(&response), Framing::Length(0));
+    }
+}

@@ -1,0 +1,209 @@
+//! Whom a client trusts, and how it shows who it is itself.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, LazyLock};
+
+use futures_rustls::TlsConnector;
+use futures_rustls::pki_types::ServerName;
+use futures_rustls::rustls::client::danger::ServerCertVerifier;
+use futures_rustls::rustls::client::{
+    ClientConfig, VerifierBuilderError, WantsClientCert, WebPkiServerVerifier,
+};
+use futures_rustls::rustls::crypto::ring;
+use futures_rustls::rustls::{ConfigBuilder, Error};
+
+use super::unverified::Unverified;
+use crate::error::ConnectError;
+use crate::stream::Stream;
+use crate::tls::{Pem, TlsError};
+
+/// What a [`Client`](crate::Client) makes of `wss`: versions 1.2 and 1.3, `http/1.1` in ALPN.
+///
+/// Without one, a client trusts whom the system trusts, and shows no certificate.
+///
+/// ```no_run
+/// use tidewire::{Client, ClientTls};
+///
+/// # async fn run() -> tidewire::Result<()> {
+/// let tls = ClientTls::with_roots_file("our-ca.pem")?;
+/// let ws = Client::new("wss://service.internal/ws").tls(tls).connect().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ClientTls {
+    config: Arc<ClientConfig>,
+    /// `None` in a ready configuration, which has its own.
+    verifier: Option<Arc<dyn ServerCertVerifier>>,
+}
+
+impl ClientTls {
+    /// Trusts whom the system trusts: its verifier on Windows and Apple's systems, its root
+    /// certificates elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Rustls`] if the system has no root certificates that can be read.
+    pub fn platform() -> Result<Self, TlsError> {
+        Self::trusting(&Roots::Platform)
+    }
+
+    /// Trusts whom Mozilla trusts, by a list that is part of the program: for a system without one.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Rustls`] if rustls refuses the list.
+    #[cfg(feature = "webpki-roots")]
+    pub fn webpki() -> Result<Self, TlsError> {
+        Self::trusting(&Roots::Webpki)
+    }
+
+    /// Trusts what was issued by one of `roots`, in PEM, and nobody else.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if `roots` holds no certificate, or one that cannot be used.
+    pub fn with_roots(roots: impl AsRef<[u8]>) -> Result<Self, TlsError> {
+        Self::trusting(&Roots::Own(Pem::Text("roots", roots.as_ref().into())))
+    }
+
+    /// As [`with_roots`](Self::with_roots), with a file.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`with_roots`](Self::with_roots), and if it cannot be read.
+    pub fn with_roots_file(roots: impl Into<PathBuf>) -> Result<Self, TlsError> {
+        Self::trusting(&Roots::Own(Pem::File(roots.into())))
+    }
+
+    /// Trusts everybody: whoever is in between can read and change all that passes.
+    ///
+    /// For a test, or a device whose certificate nobody has issued.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Rustls`] if rustls itself fails.
+    pub fn dangerously_unverified() -> Result<Self, TlsError> {
+        Self::trusting(&Roots::Nobody)
+    }
+
+    /// Shows a certificate to servers that ask for one (mutual TLS): its chain, its own first, and its
+    /// key, both in PEM.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`] if they do not hold what they should, or do not belong together; and
+    /// [`TlsError::Ready`] after [`from_rustls`](Self::from_rustls).
+    pub fn certificate(
+        self,
+        chain: impl AsRef<[u8]>,
+        key: impl AsRef<[u8]>,
+    ) -> Result<Self, TlsError> {
+        let chain = Pem::Text("client's certificate", chain.as_ref().into());
+        self.with_identity(&chain, &Pem::Text("client's key", key.as_ref().into()))
+    }
+
+    /// As [`certificate`](Self::certificate), with files.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`certificate`](Self::certificate), and if one cannot be read.
+    pub fn certificate_files(
+        self,
+        chain: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, TlsError> {
+        self.with_identity(&Pem::File(chain.into()), &Pem::File(key.into()))
+    }
+
+    fn with_identity(self, chain: &Pem, key: &Pem) -> Result<Self, TlsError> {
+        let verifier = self.verifier.ok_or(TlsError::Ready)?;
+        let (certificates, private_key) = (chain.certificates()?, key.private_key()?);
+        let builder = builder(Arc::clone(&verifier))?;
+        let config = builder.with_client_auth_cert(certificates, private_key);
+        Ok(Self::new(config.map_err(|error| TlsError::refused(chain, &error))?, verifier))
+    }
+
+    /// Uses a rustls configuration as it is, for everything that rustls can do and this type cannot.
+    ///
+    /// The client speaks HTTP/1.1, so its `alpn_protocols` should be `http/1.1` or nothing.
+    #[must_use]
+    pub fn from_rustls(config: Arc<ClientConfig>) -> Self {
+        Self { config, verifier: None }
+    }
+
+    fn trusting(roots: &Roots) -> Result<Self, TlsError> {
+        let verifier = roots.verifier()?;
+        Ok(Self::new(builder(Arc::clone(&verifier))?.with_no_client_auth(), verifier))
+    }
+
+    fn new(mut config: ClientConfig, verifier: Arc<dyn ServerCertVerifier>) -> Self {
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        Self { config: Arc::new(config), verifier: Some(verifier) }
+    }
+
+    /// That of a client that says nothing. The system's certificates are read once.
+    pub(super) fn shared() -> Result<Self, TlsError> {
+        static PLATFORM: LazyLock<Result<ClientTls, TlsError>> = LazyLock::new(ClientTls::platform);
+        PLATFORM.clone()
+    }
+
+    /// Encrypts a stream to `host`.
+    pub(super) async fn encrypt(&self, stream: Stream, host: &str) -> Result<Stream, ConnectError> {
+        let failed =
+            |error: io::Error| ConnectError::Tls { host: host.into(), error: error.into() };
+        let name = ServerName::try_from(host.to_owned());
+        let name = name.map_err(|error| failed(io::Error::other(error)))?;
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let encrypted = connector.connect(name, stream).await.map_err(failed)?;
+        Ok(Stream::boxed(encrypted))
+    }
+}
+
+/// Without keys.
+impl fmt::Debug for ClientTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientTls").finish_non_exhaustive()
+    }
+}
+
+/// Whose certificates are trusted.
+enum Roots {
+    Platform,
+    #[cfg(feature = "webpki-roots")]
+    Webpki,
+    Own(Pem),
+    Nobody,
+}
+
+impl Roots {
+    fn verifier(&self) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let roots = match self {
+            Self::Platform => {
+                let verifier = rustls_platform_verifier::Verifier::new(provider);
+                return Ok(Arc::new(verifier.map_err(TlsError::Rustls)?));
+            }
+            Self::Nobody => return Ok(Arc::new(Unverified::new(provider))),
+            Self::Own(pem) => pem.root_store()?,
+            #[cfg(feature = "webpki-roots")]
+            Self::Webpki => webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect(),
+        };
+        let builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
+        let other = |error: VerifierBuilderError| Error::General(error.to_string());
+        Ok(builder.build().map_err(|error| TlsError::Rustls(other(error)))?)
+    }
+}
+
+/// A configuration up to the question of who the client is.
+fn builder(
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Rustls)?;
+    // That is where a verifier is brought along; which one, the roots have said.
+    Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
+}

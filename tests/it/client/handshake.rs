@@ -1,0 +1,183 @@
+//! The opening handshake of the client (RFC 6455 §4.1).
+
+use std::io::Read;
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use tidewire::{
+    Client, ConnectError, ConnectStep, DeflateOptions, ResponseViolation, Server, WebSocketOptions,
+};
+
+use super::{Scripted, accepting, refusal};
+use crate::ws::frames::{PING, TEXT, plain};
+use crate::ws::peer::within;
+use crate::ws::tcp::{bind, echo_server};
+
+#[test]
+fn client_and_server_agree_on_a_subprotocol_and_on_compression() {
+    let options = WebSocketOptions::default()
+        .subprotocols(["chat.v1", "chat.v2"])
+        .deflate(DeflateOptions::default());
+    let url = format!("ws://{}/", bind(echo_server(options)));
+    within(async {
+        let client = Client::new(url)
+            .subprotocols(["chat.v2", "chat.v1"])
+            .deflate(DeflateOptions::default());
+        let (mut ws, response) = client.connect_with_response().await.unwrap();
+        assert_eq!(ws.subprotocol(), Some("chat.v1"), "the server's preference");
+        assert!(ws.deflate().is_some());
+        assert_eq!(response.status(), 101);
+        assert_eq!(response.header("sec-websocket-protocol"), Some("chat.v1"));
+        assert!(ws.peer_addr().is_some());
+
+        let text = "again and again ".repeat(1000);
+        ws.send(text.as_str()).await.unwrap();
+        assert_eq!(ws.recv().await.unwrap().unwrap().as_text(), Some(&*text));
+        let stats = ws.stats();
+        assert_eq!((stats.compressed_in, stats.compressed_out), (1, 1));
+
+        let info = ws.close(1000, "done").await.unwrap();
+        assert!(info.clean, "{info:?}");
+    });
+}
+
+#[test]
+fn frames_that_come_along_with_the_101_are_not_lost() {
+    let frames = [plain(TEXT, "first"), plain(PING, "?"), plain(TEXT, "second")].concat();
+    let server = Scripted::new([accepting("", &frames)]);
+    within(async {
+        let mut ws = tidewire::connect(server.url()).await.unwrap();
+        for text in ["first", "second"] {
+            assert_eq!(ws.recv().await.unwrap().unwrap().as_text(), Some(text));
+        }
+        ws.flush().await.unwrap();
+        // Masked, as all that a client sends (§5.3): the pong is of 7 bytes.
+        let mut pong = [0; 7];
+        server.visits()[0].socket.read_exact(&mut pong).unwrap();
+        assert_eq!(pong[..2], [0x8a, 0x81]);
+        assert_eq!(pong[6] ^ pong[2], b'?');
+    });
+}
+
+#[test]
+fn an_answer_before_the_answer_is_passed_over() {
+    let early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n";
+    let server = Scripted::new([[&early[..], &accepting("", b"")].concat()]);
+    within(async {
+        let (_, response) = Client::new(server.url()).connect_with_response().await.unwrap();
+        assert_eq!(response.header("link"), None);
+    });
+    let endless = b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100);
+    let error = refusal(within(tidewire::connect(Scripted::new([endless]).url())));
+    assert!(matches!(*error, ConnectError::MalformedResponse { .. }), "{error:?}");
+}
+
+#[test]
+fn a_refusal_has_status_headers_and_the_beginning_of_the_body() {
+    let long = "x".repeat(100_000);
+    let framed = format!("Content-Length: {}\r\n\r\n{long}", long.len());
+    let chunked = format!("Transfer-Encoding: chunked\r\n\r\n186A0\r\n{long}\r\n0\r\n\r\n");
+    for (rest, body) in [
+        ("Content-Length: 2\r\n\r\nno", "no"),
+        ("Content-Length: 0\r\n\r\n", ""),
+        ("Transfer-Encoding: chunked\r\n\r\n2\r\nno\r\n0\r\n\r\n", "no"),
+        (&framed, &long[..1024]),
+        (&chunked, &long[..1024]),
+    ] {
+        let server = Scripted::new([format!("HTTP/1.1 403 Forbidden\r\nX-Why: you\r\n{rest}")]);
+        let error = refusal(within(tidewire::connect(server.url())));
+        assert!(matches!(*error, ConnectError::Refused(_)), "{error:?}");
+        assert!(!error.is_transient());
+        let response = error.response().unwrap();
+        assert_eq!((response.status(), response.header("x-why")), (403, Some("you")));
+        assert_eq!(response.body(), body.as_bytes());
+    }
+}
+
+#[test]
+fn our_own_server_says_why_it_refuses() {
+    let url = format!("ws://{}/", bind(echo_server(WebSocketOptions::default())));
+    let error = refusal(within(Client::new(url).origin("https://evil.example").connect()));
+    let response = error.response().unwrap();
+    assert_eq!(response.status(), 403);
+    let body = String::from_utf8_lossy(response.body());
+    assert!(body.contains("origin"), "{body}");
+
+    let url = format!("ws://{}/nowhere", bind(Server::new()));
+    let error = refusal(within(tidewire::connect(url)));
+    assert_eq!(error.response().unwrap().status(), 404);
+    assert_eq!(error.to_string(), "the server answered 404 instead of 101");
+}
+
+#[test]
+fn a_101_that_breaks_a_rule_fails_the_connection_and_is_shown() {
+    for (response, violation) in [
+        (accepting("Sec-WebSocket-Protocol: mqtt\r\n", b""), None),
+        (accepting("Sec-WebSocket-Extensions: x-other\r\n", b""), None),
+        (
+            b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+                .to_vec(),
+            Some(ResponseViolation::AcceptMismatch),
+        ),
+        (b"HTTP/1.1 101 x\r\n\r\n".to_vec(), Some(ResponseViolation::UpgradeMissing)),
+    ] {
+        let server = Scripted::new([response]);
+        let error = refusal(within(tidewire::connect(server.url())));
+        let ConnectError::InvalidResponse { violation: found, response } = &*error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(response.status(), 101);
+        assert!(violation.is_none_or(|violation| violation == *found), "{found:?}");
+        // The socket is closed, without a frame.
+        let mut rest = Vec::new();
+        server.visits()[0].socket.read_to_end(&mut rest).unwrap();
+        assert!(rest.is_empty());
+    }
+}
+
+#[test]
+fn what_is_no_http_is_told_as_such() {
+    for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.0 101 x\r\n\r\n", "\x16\x03\x01\r\n\r\n"] {
+        let error = refusal(within(tidewire::connect(Scripted::new([answer]).url())));
+        assert!(matches!(*error, ConnectError::MalformedResponse { .. }), "{error:?}");
+    }
+    for answer in ["", "HTTP/1.1 101 Switching"] {
+        let server = Scripted::new([answer]);
+        let url = server.url();
+        // Closes as soon as it has answered.
+        thread::spawn(|| drop(server.visits()));
+        let error = refusal(within(tidewire::connect(url)));
+        assert!(matches!(*error, ConnectError::Io(_)), "{error:?}");
+        assert!(error.is_transient());
+    }
+}
+
+#[test]
+fn a_server_that_does_not_answer_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let client = Client::new(url).handshake_timeout(Duration::from_millis(50));
+    let error = refusal(within(client.connect()));
+    assert!(matches!(*error, ConnectError::TimedOut(ConnectStep::Handshake)), "{error:?}");
+}
+
+#[test]
+fn what_cannot_be_asked_for_fails_before_anything_is_sent() {
+    for (client, message) in [
+        (Client::new("example.com"), "\"\" cannot be opened: relative URL without a base"),
+        (Client::new("ws://x/").header("Upgrade", "h2c"), "the header \"Upgrade\" cannot be sent"),
+        (Client::new("ws://x/").subprotocols([""]), "the subprotocol \"\" cannot be offered"),
+    ] {
+        assert_eq!(refusal(within(client.connect())).to_string(), message);
+    }
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let client = Client::new("ws://ada:secret@x/?a").header("Authorization", "Bearer secret");
+    let shown = format!("{client:?}");
+    assert!(shown.contains("x/?a") && shown.contains("Authorization"), "{shown}");
+    assert!(!shown.contains("secret"), "{shown}");
+}
