@@ -1,9 +1,15 @@
 //! The client, against this crate's server and against servers that a test has written by hand.
 
 mod handshake;
+mod reconnect;
+mod redirect;
+mod route;
+mod run;
+#[cfg(feature = "tls")]
+mod tls;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
@@ -22,7 +28,6 @@ struct Scripted {
 /// What came of one connection.
 struct Visit {
     /// The head of the request.
-    #[expect(dead_code, reason = "redirects look at it")]
     head: String,
     socket: TcpStream,
 }
@@ -30,11 +35,27 @@ struct Visit {
 impl Scripted {
     /// Answers with these responses, of which `ACCEPT` is replaced by the accept key.
     fn new<T: Into<Vec<u8>>>(responses: impl IntoIterator<Item = T>) -> Self {
+        Self::start(responses, false)
+    }
+
+    /// As [`new`](Self::new), and ends each stream behind its response.
+    fn ending<T: Into<Vec<u8>>>(responses: impl IntoIterator<Item = T>) -> Self {
+        Self::start(responses, true)
+    }
+
+    fn start<T: Into<Vec<u8>>>(responses: impl IntoIterator<Item = T>, ends: bool) -> Self {
         let responses: Vec<Vec<u8>> = responses.into_iter().map(Into::into).collect();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let serving = thread::spawn(move || {
-            responses.into_iter().map(|response| serve_one(&listener, &response)).collect()
+            let serve = |response: Vec<u8>| {
+                let visit = serve_one(&listener, &response);
+                if ends {
+                    visit.socket.shutdown(Shutdown::Write).unwrap();
+                }
+                visit
+            };
+            responses.into_iter().map(serve).collect()
         });
         Self { addr, serving }
     }
