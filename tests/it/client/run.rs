@@ -46,8 +46,8 @@ fn a_handler_gives_back_its_result_and_its_connection_is_closed() {
             }
             Ok::<_, Error>(ws.recv().await?.unwrap())
         });
-        let (outcome, served) = futures::join!(running, serving);
-        visit = Some(served.1);
+        let (outcome, visited) = futures::join!(running, serving);
+        visit = Some(visited.1);
         outcome.unwrap()
     });
     assert_eq!(heard.as_text(), Some("hello"));
