@@ -80,16 +80,19 @@ fn messages_of_many_senders_are_whole_and_each_senders_are_in_order() {
 fn senders_wait_while_a_message_is_sent_in_fragments() {
     within(async {
         let (go, gone) = oneshot::channel::<()>();
+        let (give_up, has_given_up) = oneshot::channel::<()>();
         let mut peer = serve(&options(), |mut ws| async move {
             ws.send_frame(Frame::new(false, OpCode::Text, "a")).await?;
             let sender = ws.sender();
             let sending = task::spawn(async move {
                 assert!(patience(1, sender.send("given up")).await.is_none());
+                give_up.send(()).unwrap();
                 let sent = sender.send("between").await;
                 sent.and(sender.ping("q").await)
             });
             ws.ping("p").await?;
             gone.await.unwrap();
+            has_given_up.await.unwrap();
             ws.send_frame(Frame::new(true, OpCode::Continuation, "b")).await?;
             sending.await
         });

@@ -15,8 +15,8 @@ use crate::ws::tcp::{OPENING, Tcp, echo_server};
 /// Largest message of these servers, in bytes: the default.
 const MAX: usize = 1 << 20;
 
-/// What a bomb may cost, in bytes.
-const BOUND: usize = 2 * MAX + (1 << 20);
+/// What a bomb may cost, in bytes: besides the message, what threads take that wake up for the first time.
+const BOUND: usize = 2 * MAX + (2 << 20);
 
 /// An echo in a process of its own.
 struct Target(Process);
