@@ -104,19 +104,30 @@
 //!
 //! | feature | default | brings |
 //! | --- | --- | --- |
-//! | `server` | on | the HTTP server with its router, and rooms |
+//! | `server` | on | the HTTP server with its router; brings `accept` and `rooms` |
 //! | `client` | on | `connect` and `Client` |
 //! | `tls` | on | `https` and `wss`, by rustls, for whichever of the two is there |
 //! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
+//! | `rooms` | | `Hub` and `Room` |
+//! | `accept` | | `accept`: the opening handshake over a stream that you have accepted, without a router |
 //!
 //! Without any there is the protocol and [`WebSocket`] over any `futures::io` stream
-//! ([`WebSocket::from_stream`], [`WebSocket::run`]), with neither tide nor hyper nor async-std in the
-//! tree; they come with `server` only.
+//! ([`WebSocket::from_stream`], [`WebSocket::run`]).
+//!
+//! # Executors
+//!
+//! async-std comes with `server` only, because tide needs it; with `accept`, `client` and `rooms` it is
+//! not in the tree. What is said here in its words runs under any executor: futures wait on async-io's
+//! reactor, which has a thread of its own, and `set_spawner` says where background tasks run, those of
+//! the server too.
 #![forbid(unsafe_code)]
 
 mod error;
 mod runtime;
 mod stream;
+
+#[cfg(any(feature = "accept", feature = "client"))]
+mod head;
 
 #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
 mod tls;
@@ -124,7 +135,7 @@ mod tls;
 #[cfg(feature = "server")]
 mod permits;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "rooms")]
 mod hub;
 
 #[cfg(feature = "server")]
@@ -144,8 +155,14 @@ mod instance;
 
 mod ws;
 
+#[cfg(feature = "accept")]
+mod accept;
+
 #[cfg(feature = "client")]
 mod client;
+
+#[cfg(feature = "accept")]
+pub use self::accept::{OpeningRequest, accept};
 
 #[cfg(all(feature = "client", feature = "tls"))]
 pub use self::client::ClientTls;
@@ -160,13 +177,15 @@ pub use self::error::{Error, Result, Timeout};
 pub use self::handler::{Handler, IntoResponse, endpoint};
 #[cfg(feature = "server")]
 pub use self::http::ServerOptions;
-#[cfg(feature = "server")]
+#[cfg(feature = "rooms")]
 pub use self::hub::{
     Backplane, Broadcast, Hub, LocalBackplane, MemberStats, Membership, Presence, PresenceEvents,
     Room, RoomOptions, RoomStats,
 };
 #[cfg(feature = "server")]
 pub use self::instance::Metrics;
+#[cfg(feature = "rooms")]
+pub use self::runtime::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]
 pub use self::server::{
     Bound, Listeners, LocalAddr, Server, ServerHandle, ShutdownOptions, ShutdownReport, metrics,

@@ -1,7 +1,7 @@
 //! The answer to an opening handshake, as it is read ([RFC 9112]).
 //!
-//! httparse knows what a head looks like. What follows it belongs to the connection after a 101, and
-//! is the beginning of a body otherwise. Whether a 101 keeps the rules is `verdict`.
+//! What follows its head belongs to the connection after a 101, and is the beginning of a body
+//! otherwise. Whether a 101 keeps the rules is `verdict`.
 //!
 //! [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
 
@@ -9,18 +9,13 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::io::AsyncReadExt;
 use httparse::Status;
 
 use crate::error::{ConnectError, HandshakeResponse};
+use crate::head::{self, Fields, HeadError};
 use crate::runtime;
 use crate::stream::Stream;
-
-/// Longest head, in bytes.
-const MAX_HEAD: usize = 16 << 10;
-
-/// Most header lines.
-const MAX_HEADERS: usize = 100;
+use crate::ws::handshake::HeaderLines;
 
 /// Bytes of a body that are kept.
 const MAX_BODY: usize = 1 << 10;
@@ -49,7 +44,7 @@ impl Answer {
     pub(super) async fn read(stream: &mut Stream) -> Result<Self, ConnectError> {
         let mut buf = Vec::new();
         for _ in 0..=MAX_INFORMATIONAL {
-            let (response, len) = read_head(stream, &mut buf).await?;
+            let (response, len) = head::read(stream, &mut buf, parse).await?;
             let unread = buf.split_off(len);
             if is_final(response.status) {
                 return Ok(Self { response, unread: unread.into() });
@@ -66,9 +61,7 @@ impl Answer {
         let mut raw = unread.to_vec();
         // What came before a failure, or before the deadline, is told all the same.
         let deadline = Some(runtime::after(BODY_TIMEOUT));
-        let _ =
-            runtime::until(deadline, read_while(stream, &mut raw, |raw| !framing.is_enough(raw)))
-                .await;
+        let _ = runtime::until(deadline, framing.read(stream, &mut raw)).await;
         response.body = framing.body(&raw);
         response.body.truncate(MAX_BODY);
         response
@@ -79,67 +72,27 @@ fn is_final(status: u16) -> bool {
     status == SWITCHING_PROTOCOLS || status >= 200
 }
 
-/// Reads until `buf` begins with a whole head; its length comes along.
-async fn read_head(
-    stream: &mut Stream,
-    buf: &mut Vec<u8>,
-) -> Result<(HandshakeResponse, usize), ConnectError> {
-    let mut head = None;
-    let mut parse = |buf: &[u8]| match parse_head(buf) {
-        Ok(None) => true,
-        other => {
-            head = Some(other);
-            false
-        }
-    };
-    let outcome = read_while(stream, buf, &mut parse).await;
-    match (head, outcome) {
-        (Some(head), _) => head?.ok_or_else(|| malformed("the head does not end")),
-        (None, Err(error)) => Err(ConnectError::Io(error.into())),
-        (None, Ok(())) => {
-            Err(ConnectError::Io(io::Error::from(io::ErrorKind::UnexpectedEof).into()))
-        }
-    }
-}
-
-/// Reads on while `buf` is not what `wants_more` waits for, to the end of the stream.
-async fn read_while(
-    stream: &mut Stream,
-    buf: &mut Vec<u8>,
-    mut wants_more: impl FnMut(&[u8]) -> bool,
-) -> io::Result<()> {
-    let mut scratch = vec![0; 4 << 10];
-    while wants_more(buf) {
-        let len = stream.read(&mut scratch).await?;
-        if len == 0 {
-            break;
-        }
-        buf.extend_from_slice(scratch.get(..len).unwrap_or_default());
-    }
-    Ok(())
-}
-
-/// A whole head and its length; `None` if there is more to come.
-fn parse_head(buf: &[u8]) -> Result<Option<(HandshakeResponse, usize)>, ConnectError> {
-    let mut lines = [httparse::EMPTY_HEADER; MAX_HEADERS];
+/// A head and its length, if it is whole.
+fn parse(buf: &[u8]) -> httparse::Result<(HandshakeResponse, usize)> {
+    let mut lines = [httparse::EMPTY_HEADER; head::MAX_LINES];
     let mut parsed = httparse::Response::new(&mut lines);
-    let status = parsed.parse(buf).map_err(|error| malformed(&error.to_string()))?;
-    let Status::Complete(len) = status else {
-        return if buf.len() > MAX_HEAD {
-            Err(malformed("the head is too long"))
-        } else {
-            Ok(None)
-        };
-    };
-    if len > MAX_HEAD {
-        return Err(malformed("the head is too long"));
-    }
+    let Status::Complete(len) = parsed.parse(buf)? else { return Ok(Status::Partial) };
     if parsed.version != Some(1) {
-        return Err(malformed("the version is not HTTP/1.1"));
+        return Err(httparse::Error::Version);
     }
-    let headers = parsed.headers.iter().map(|line| (line.name.into(), line.value.into())).collect();
     let status = parsed.code.unwrap_or_default();
-    Ok(Some((HandshakeResponse { status, headers, body: Vec::new() }, len)))
+    let headers = Fields::new(parsed.headers);
+    Ok(Status::Complete((HandshakeResponse { status, headers, body: Vec::new() }, len)))
+}
+
+impl From<HeadError> for ConnectError {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Io(error) => Self::Io(error.into()),
+            HeadError::TooLarge => malformed("the head is too large"),
+            HeadError::Malformed(error) => malformed(&error.to_string()),
+        }
+    }
 }
 
 fn malformed(reason: &str) -> ConnectError {
@@ -157,10 +110,7 @@ enum Framing {
 
 impl Framing {
     fn of(response: &HandshakeResponse) -> Self {
-        if response
-            .lines("transfer-encoding")
-            .any(|line| line.to_ascii_lowercase().contains("chunked"))
-        {
+        if response.headers.has_token("transfer-encoding", "chunked") {
             return Self::Chunked;
         }
         let length = response.header("content-length").and_then(|value| value.trim().parse().ok());
@@ -169,6 +119,12 @@ impl Framing {
             (_, Some(length)) => Self::Length(length),
             (_, None) => Self::ToEnd,
         }
+    }
+
+    /// Reads as much of a body as is kept.
+    async fn read(self, stream: &mut Stream, raw: &mut Vec<u8>) -> io::Result<()> {
+        while !self.is_enough(raw) && head::read_some(stream, raw).await? {}
+        Ok(())
     }
 
     fn is_enough(self, raw: &[u8]) -> bool {
@@ -208,23 +164,28 @@ fn unchunked(mut raw: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    fn response(head: &str) -> HandshakeResponse {
+        match parse(head.as_bytes()) {
+            Ok(Status::Complete((response, len))) if len == head.len() => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn a_head_is_whole_or_wanted_or_wrong() {
-        let (response, len) =
-            parse_head(b"HTTP/1.1 101 \r\nUpgrade: websocket\r\n\r\n\x81\x00").unwrap().unwrap();
+        let head = b"HTTP/1.1 101 \r\nUpgrade: websocket\r\n\r\n\x81\x00";
+        let Ok(Status::Complete((response, len))) = parse(head) else { panic!("not whole") };
         assert_eq!((response.status, len), (101, 37));
         assert_eq!(response.header("UPGRADE"), Some("websocket"));
 
-        assert!(parse_head(b"HTTP/1.1 101 Switching").unwrap().is_none());
+        assert!(matches!(parse(b"HTTP/1.1 101 Switching"), Ok(Status::Partial)));
         for head in [
             b"SSH-2.0-OpenSSH_9.2\r\n".to_vec(),
             b"HTTP/1.0 101 x\r\n\r\n".to_vec(),
             b"HTTP/1.1 1x1 x\r\n\r\n".to_vec(),
             [b"HTTP/1.1 101 x\r\n".to_vec(), b"a: b\r\n".repeat(101)].concat(),
-            [b"HTTP/1.1 101 x\r\na: ".to_vec(), vec![b'b'; MAX_HEAD]].concat(),
         ] {
-            let outcome = parse_head(&head);
-            assert!(matches!(outcome, Err(ConnectError::MalformedResponse { .. })), "{outcome:?}");
+            assert!(parse(&head).is_err());
         }
     }
 
@@ -239,15 +200,13 @@ mod tests {
             ("X: y", b"hello", b"hello"),
         ] {
             let head = format!("HTTP/1.1 403 Forbidden\r\n{head}\r\n\r\n");
-            let (response, _) = parse_head(head.as_bytes()).unwrap().unwrap();
-            assert_eq!(Framing::of(&response).body(raw), body, "{head}");
+            assert_eq!(Framing::of(&response(&head)).body(raw), body, "{head}");
         }
     }
 
     #[test]
     fn a_switch_of_protocols_has_no_body_whatever_it_says() {
-        let head = b"HTTP/1.1 101 x\r\nContent-Length: 5\r\n\r\n";
-        let (response, _) = parse_head(head).unwrap().unwrap();
+        let response = response("HTTP/1.1 101 x\r\nContent-Length: 5\r\n\r\n");
         assert_eq!(Framing::of(&response), Framing::Length(0));
     }
 }

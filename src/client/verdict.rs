@@ -5,6 +5,7 @@
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::error::{HandshakeResponse, ResponseViolation};
+use crate::ws::handshake::HeaderLines;
 use crate::ws::options::Parts;
 use crate::ws::proto::{DeflateParameters, extension};
 use crate::ws::{DeflateAnswerError, DeflateOptions};
@@ -22,10 +23,10 @@ pub(super) fn check(
     key: &str,
     options: &Parts,
 ) -> Result<Agreed, ResponseViolation> {
-    if !has_token(response, "upgrade", "websocket") {
+    if !response.headers.has_token("upgrade", "websocket") {
         return Err(ResponseViolation::UpgradeMissing);
     }
-    if !has_token(response, "connection", "upgrade") {
+    if !response.headers.has_token("connection", "upgrade") {
         return Err(ResponseViolation::ConnectionMissing);
     }
     let accept = only(response, "sec-websocket-accept").ok_or(ResponseViolation::AcceptMissing)?;
@@ -39,14 +40,9 @@ pub(super) fn check(
     })
 }
 
-fn has_token(response: &HandshakeResponse, name: &str, token: &str) -> bool {
-    let mut tokens = response.lines(name).flat_map(|line| line.split(','));
-    tokens.any(|listed| listed.trim().eq_ignore_ascii_case(token))
-}
-
 /// The value of the only line of this name.
 fn only<'a>(response: &'a HandshakeResponse, name: &'a str) -> Option<&'a str> {
-    let mut lines = response.lines(name);
+    let mut lines = response.headers.lines(name);
     lines.next().filter(|_| lines.next().is_none()).map(str::trim)
 }
 
@@ -54,7 +50,7 @@ fn extensions(
     response: &HandshakeResponse,
     deflate: Option<&DeflateOptions>,
 ) -> Result<Option<DeflateParameters>, DeflateAnswerError> {
-    let lines = response.lines("sec-websocket-extensions");
+    let lines = response.headers.lines("sec-websocket-extensions");
     if let Some(deflate) = deflate {
         return deflate.check_answer(lines);
     }
@@ -69,7 +65,7 @@ fn subprotocol<'a>(
     response: &'a HandshakeResponse,
     options: &Parts,
 ) -> Result<Option<&'a str>, ResponseViolation> {
-    let mut lines = response.lines("sec-websocket-protocol");
+    let mut lines = response.headers.lines("sec-websocket-protocol");
     let offered = &options.subprotocols;
     match (lines.next().map(str::trim), lines.next()) {
         (None, _) if offered.is_required => Err(ResponseViolation::SubprotocolMissing),
@@ -82,6 +78,7 @@ fn subprotocol<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::head::Fields;
     use crate::ws::WebSocketOptions;
 
     /// The key of §1.3.
@@ -93,9 +90,12 @@ mod tests {
         ("Sec-WebSocket-Accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
     ];
 
-    fn response(lines: &[(&str, &str)]) -> HandshakeResponse {
-        let line = |line: &(&str, &str)| (line.0.into(), line.1.as_bytes().into());
-        let headers = lines.iter().map(line).collect();
+    fn response(lines: &[(&'static str, &'static str)]) -> HandshakeResponse {
+        let line = |line: &(&'static str, &'static str)| httparse::Header {
+            name: line.0,
+            value: line.1.as_bytes(),
+        };
+        let headers = Fields::new(&lines.iter().map(line).collect::<Vec<_>>());
         HandshakeResponse { status: 101, headers, body: Vec::new() }
     }
 

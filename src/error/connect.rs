@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{error, fmt};
 
+use crate::head::Fields;
 use crate::ws::DeflateAnswerError;
 
 /// Why a [`Client`](crate::Client) did not get its connection.
@@ -116,7 +117,7 @@ pub enum ResponseViolation {
 #[derive(Clone, Eq, PartialEq)]
 pub struct HandshakeResponse {
     pub(crate) status: u16,
-    pub(crate) headers: Vec<(Box<str>, Box<[u8]>)>,
+    pub(crate) headers: Fields,
     pub(crate) body: Vec<u8>,
 }
 
@@ -130,15 +131,12 @@ impl HandshakeResponse {
     /// The first header line of this name that is text, in upper or lower case.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers().find_map(|(known, value)| {
-            let value = known.eq_ignore_ascii_case(name).then_some(value)?;
-            std::str::from_utf8(value).ok()
-        })
+        self.headers.text(name)
     }
 
     /// All header lines, in order.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.headers.iter().map(|(name, value)| (&**name, &**value))
+        self.headers.iter()
     }
 
     /// The beginning of the body: at most 1 KiB, and none of a 101.
@@ -157,12 +155,6 @@ impl HandshakeResponse {
         }
         let date = httpdate::parse_http_date(value).ok()?;
         Some(date.duration_since(SystemTime::now()).unwrap_or_default())
-    }
-
-    /// The lines of this name that are text.
-    pub(crate) fn lines<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let named = self.headers.iter().filter(move |line| line.0.eq_ignore_ascii_case(name));
-        named.filter_map(|line| std::str::from_utf8(&line.1).ok())
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! The only folder that names async-std and async-io. Everything above speaks `futures::io` and the
 //! handful of types here, so another runtime means another version of it. `listener` waits for
-//! connections, `socket` is one of them.
+//! connections, `socket` is one of them, and `task` says where tasks run.
 
 #[cfg(feature = "server")]
 mod listener;
 mod socket;
+#[cfg(feature = "rooms")]
+mod task;
 
 use std::future::Future;
 #[cfg(any(feature = "server", feature = "client"))]
@@ -28,26 +30,12 @@ pub(crate) use self::listener::UnixListener;
 pub(crate) use self::socket::TcpStream;
 #[cfg(unix)]
 pub(crate) use self::socket::UnixStream;
-
-/// Runs `future` in the background. It goes on if the handle is dropped.
 #[cfg(feature = "server")]
-pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
-    Task(async_std::task::spawn(future))
-}
-
-/// A task in the background.
-#[cfg(feature = "server")]
-#[derive(Debug)]
-pub(crate) struct Task(async_std::task::JoinHandle<()>);
-
-#[cfg(feature = "server")]
-impl Task {
-    /// Drops the task's future where it stands, and waits until that is done; false if it had come to
-    /// its end before.
-    pub(crate) async fn cancel(self) -> bool {
-        self.0.cancel().await.is_none()
-    }
-}
+pub(crate) use self::task::Task;
+#[cfg(feature = "rooms")]
+pub(crate) use self::task::spawn;
+#[cfg(feature = "rooms")]
+pub use self::task::{SpawnerAlreadySet, set_spawner};
 
 /// Runs `future` on this thread, to its end.
 #[cfg(all(test, feature = "server"))]
@@ -100,7 +88,7 @@ impl Future for Timer {
 }
 
 /// Waits for `future`; `None` if `deadline` comes first.
-#[cfg(feature = "client")]
+#[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) async fn until<T>(
     deadline: Option<Instant>,
     future: impl Future<Output = T>,

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::proto::deflate::{DeflaterConfig, Terms, accept, check_answer, offer};
 use super::proto::extension;
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 use super::proto::extension::Extension;
 use super::proto::{DeflateAnswerError, DeflateParameters};
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 use super::proto::{Role, deflate::Inflater};
 
 /// How messages are compressed, where the peer can do it too (RFC 7692).
@@ -193,7 +193,7 @@ impl DeflateOptions {
     }
 
     /// Answers a client, within the budget.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     pub(crate) fn negotiate(&self, offers: &[Extension<'_>]) -> Option<Agreement> {
         let parameters = accept(offers, self.terms)?;
         let Some(budget) = &self.budget else {
@@ -209,7 +209,7 @@ impl DeflateOptions {
     }
 
     /// Memory that a connection keeps for its contexts, in bytes.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     fn cost(&self, role: Role, parameters: DeflateParameters) -> usize {
         let (ours, theirs) = parameters.directions(role);
         let deflater = self.config(ours.window_bits);
@@ -264,7 +264,7 @@ impl DeflateBudget {
         self.available.load(Ordering::Relaxed)
     }
 
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     fn reserve(&self, bytes: usize) -> Option<Reservation> {
         let spend = |available: usize| available.checked_sub(bytes);
         self.available.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).ok()?;

@@ -206,7 +206,7 @@ impl Sender {
         self.shared.connection_id()
     }
 
-    #[cfg(feature = "server")]
+    #[cfg(feature = "rooms")]
     pub(crate) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }

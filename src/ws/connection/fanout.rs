@@ -1,6 +1,6 @@
 //! A connection among many: what a broadcast does with it.
 
-#[cfg(feature = "server")]
+#[cfg(feature = "rooms")]
 use super::backlog::{Bounds, Delivery};
 use super::prepared::PreparedMessage;
 use super::shared::Shared;
@@ -8,7 +8,7 @@ use crate::error::Result;
 
 impl Shared {
     /// Queues a broadcast from `source`, whoever is slow.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "rooms")]
     pub(crate) fn deliver(
         &self,
         source: u64,

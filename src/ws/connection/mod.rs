@@ -50,17 +50,17 @@ mod turn;
 mod waiting;
 mod websocket;
 
-#[cfg(any(feature = "server", feature = "client"))]
+#[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) use self::deflation::Deflation;
 #[cfg(feature = "client")]
 pub(crate) use self::random::bytes as random_bytes;
-#[cfg(any(feature = "server", feature = "client"))]
+#[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) use self::shared::Opened;
 pub(crate) use self::shared::Shared;
-#[cfg(any(feature = "server", feature = "client"))]
+#[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) use self::task::ConnectionTask;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "rooms")]
 pub(crate) use self::backlog::{Bounds, Delivery};
 
 pub use self::backlog::SlowConsumer;

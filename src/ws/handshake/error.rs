@@ -13,6 +13,12 @@ use std::time::Duration;
 pub enum HandshakeError {
     /// 405: the method is not GET (§4.2.1).
     MethodNotGet,
+    /// 400: what was sent is no HTTP. Seen by `accept` only.
+    HeadMalformed,
+    /// 431: the head of the request has more than 16 KiB or 100 lines. Seen by `accept` only.
+    HeadTooLarge,
+    /// 408: the head of the request did not end in time. Seen by `accept` only.
+    HeadTimedOut,
     /// 400: the request is not HTTP/1.1 (§4.2.1).
     HttpVersion,
     /// 400: no `Host` header (§4.2.1).
@@ -66,10 +72,13 @@ impl HandshakeError {
     pub fn status(self) -> u16 {
         match self {
             Self::MethodNotGet => 405,
+            Self::HeadTimedOut => 408,
+            Self::HeadTooLarge => 431,
             Self::VersionUnsupported => 426,
             Self::OriginForbidden => 403,
             Self::LimitReached { .. } | Self::ShuttingDown => 503,
-            Self::HttpVersion
+            Self::HeadMalformed
+            | Self::HttpVersion
             | Self::HostMissing
             | Self::UpgradeMissing
             | Self::ConnectionMissing
@@ -93,6 +102,9 @@ impl HandshakeError {
     pub fn name(self) -> &'static str {
         match self {
             Self::MethodNotGet => "method_not_get",
+            Self::HeadMalformed => "head_malformed",
+            Self::HeadTooLarge => "head_too_large",
+            Self::HeadTimedOut => "head_timed_out",
             Self::HttpVersion => "http_version",
             Self::HostMissing => "host_missing",
             Self::UpgradeMissing => "upgrade_missing",
@@ -149,7 +161,10 @@ impl HandshakeError {
             Self::ShuttingDown => "Another server, or this one a little later, will answer.",
             Self::LimitReached { .. } => "`Retry-After` tells when to try again.",
             Self::NotUpgradable => "What follows the head of an opening handshake is frames.",
-            Self::LimitIsZero
+            Self::HeadMalformed
+            | Self::HeadTooLarge
+            | Self::HeadTimedOut
+            | Self::LimitIsZero
             | Self::SubprotocolNotOffered
             | Self::AlreadyUpgraded
             | Self::InvalidHeader
@@ -163,6 +178,9 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MethodNotGet => "the method of an opening handshake is GET",
+            Self::HeadMalformed => "the request is no HTTP",
+            Self::HeadTooLarge => "the head of the request is too large",
+            Self::HeadTimedOut => "the head of the request did not end in time",
             Self::HttpVersion => "the opening handshake needs HTTP/1.1",
             Self::HostMissing => "the request has no Host header",
             Self::UpgradeMissing => "the request has no `Upgrade: websocket` header",

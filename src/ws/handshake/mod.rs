@@ -1,14 +1,17 @@
 //! The opening handshake.
 
 mod error;
+#[cfg(any(feature = "accept", feature = "client"))]
+mod header_lines;
+#[cfg(feature = "accept")]
+mod opening;
 mod origin;
 mod subprotocol;
 
-#[cfg(feature = "server")]
-mod opening;
-
-#[cfg(feature = "server")]
-pub(crate) use self::opening::{HeaderLines, Opening};
+#[cfg(any(feature = "accept", feature = "client"))]
+pub(crate) use self::header_lines::HeaderLines;
+#[cfg(feature = "accept")]
+pub(crate) use self::opening::Opening;
 pub(crate) use self::origin::Origins;
 pub(crate) use self::subprotocol::Subprotocols;
 

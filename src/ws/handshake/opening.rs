@@ -7,13 +7,7 @@
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{HandshakeError, Origins};
-
-/// Where header lines are looked up.
-pub(crate) trait HeaderLines {
-    /// The values of every line of this name, in order.
-    fn lines(&self, name: &str) -> impl Iterator<Item = &str>;
-}
+use super::{HandshakeError, HeaderLines, Origins};
 
 /// The part of a request that the opening handshake depends on.
 #[derive(Clone, Copy, Debug)]
@@ -42,10 +36,10 @@ impl<H: HeaderLines> Opening<'_, H> {
         if self.headers.lines("host").next().is_none() {
             return Err(HandshakeError::HostMissing);
         }
-        if !self.has_token("upgrade", "websocket") {
+        if !self.headers.has_token("upgrade", "websocket") {
             return Err(HandshakeError::UpgradeMissing);
         }
-        if !self.has_token("connection", "upgrade") {
+        if !self.headers.has_token("connection", "upgrade") {
             return Err(HandshakeError::ConnectionMissing);
         }
         self.check_version()?;
@@ -68,11 +62,6 @@ impl<H: HeaderLines> Opening<'_, H> {
             return Err(HandshakeError::KeyInvalid);
         }
         Ok(key)
-    }
-
-    fn has_token(&self, name: &str, token: &str) -> bool {
-        let mut tokens = self.headers.lines(name).flat_map(|line| line.split(','));
-        tokens.any(|listed| listed.trim().eq_ignore_ascii_case(token))
     }
 
     fn check_origin(&self, origins: &Origins) -> Result<(), HandshakeError> {

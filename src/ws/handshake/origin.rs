@@ -11,12 +11,12 @@ pub(crate) enum Origins {
     #[default]
     SameHost,
     /// These, and the same host.
-    #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "read at the upgrade"))]
+    #[cfg_attr(not(feature = "accept"), expect(dead_code, reason = "read at the upgrade"))]
     Listed(Vec<String>),
     Any,
 }
 
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 impl Origins {
     /// May a page of `origin` connect to `host`?
     pub(super) fn allow(&self, origin: &str, host: &str) -> bool {
@@ -34,7 +34,7 @@ impl Origins {
 /// Does `origin` name the host that the request was sent to?
 ///
 /// The scheme is not compared: behind a proxy that ends TLS it is not the one the client used.
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 fn is_same_host(origin: &str, host: &str) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let default_port = match scheme {

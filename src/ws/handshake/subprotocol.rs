@@ -2,7 +2,7 @@
 //!
 //! [RFC 6455 §1.9]: https://www.rfc-editor.org/rfc/rfc6455#section-1.9
 
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 use super::HandshakeError;
 
 /// What the server speaks. Names are compared as they are, upper and lower case included.
@@ -16,7 +16,7 @@ pub(crate) struct Subprotocols {
     pub(crate) is_required: bool,
 }
 
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 impl Subprotocols {
     /// Chooses from what the client offers; `None` leaves the header out of the answer.
     pub(crate) fn choose<'a>(
@@ -34,7 +34,7 @@ impl Subprotocols {
     }
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(all(test, feature = "accept"))]
 mod tests {
     use super::*;
 

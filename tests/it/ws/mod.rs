@@ -3,6 +3,7 @@
 //! | file | shows |
 //! | --- | --- |
 //! | `handshake` | the opening handshake, as bytes |
+//! | `accept` | the same without the server |
 //! | `upgrade` | the upgrade as a handler sees it, and what else it may do with a request |
 //! | `limits` | limits on open connections: who waits, who is refused, when a permit is free again |
 //! | `subprotocols` | which subprotocol is agreed on |
@@ -30,6 +31,7 @@ mod process;
 mod rng;
 pub(crate) mod tcp;
 
+mod accept;
 mod handshake;
 mod limits;
 mod subprotocols;

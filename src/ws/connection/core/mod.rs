@@ -9,7 +9,7 @@
 
 mod close;
 #[cfg_attr(
-    not(feature = "server"),
+    not(feature = "rooms"),
     expect(dead_code, reason = "rooms alone have use for all of it")
 )]
 mod deliver;

@@ -24,7 +24,7 @@ pub(crate) struct DeflaterConfig {
 
 impl DeflaterConfig {
     /// What a deflater takes, in bytes.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     pub(crate) const fn memory(self) -> usize {
         const HEADS: usize = 128 << 10;
         const STATE: usize = 4 << 10;

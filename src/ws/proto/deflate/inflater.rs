@@ -25,7 +25,7 @@ pub(crate) struct Inflater {
 
 impl Inflater {
     /// What one takes, in bytes.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     pub(crate) const MEMORY: usize = 48 << 10;
 
     pub(crate) fn new() -> Self {

@@ -1,0 +1,349 @@
+//! The server's opening handshake without the server: over a stream that the caller has accepted
+//! ([RFC 6455 §4.2]).
+//!
+//! For programs that have no use for routes, and for runtimes that the server does not know: there is
+//! nothing in it but futures and one timer. What HTTP needs beside an opening handshake is `server/`.
+//!
+//! [RFC 6455 §4.2]: https://www.rfc-editor.org/rfc/rfc6455#section-4.2
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use httparse::Status;
+
+use crate::error::Result;
+use crate::head::{self, Fields, HeadError};
+use crate::runtime;
+use crate::stream::Stream;
+use crate::ws::connection::{ConnectionTask, Deflation, Opened, Shared};
+use crate::ws::handshake::{HeaderLines, Opening};
+use crate::ws::proto::{Role, extension};
+use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
+
+/// How long the head of the request may take.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Headers of the 101 that are the handshake's own, or that it must not have (RFC 9110 §15.2).
+const RESERVED: [&str; 8] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-protocol",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Reads a request from a stream that was accepted, whatever it was accepted by.
+///
+/// What becomes of it the caller says: [`upgrade`](OpeningRequest::upgrade) or
+/// [`run`](OpeningRequest::run), or [`refuse`](OpeningRequest::refuse). The head may have 16 KiB and 100
+/// lines, and take 10 s; a request with a body is none that can be upgraded.
+///
+/// ```no_run
+/// use tidewire::WebSocketOptions;
+///
+/// # async fn run(listener: smol::net::TcpListener) -> tidewire::Result<()> {
+/// loop {
+///     let (stream, _) = listener.accept().await?;
+///     smol::spawn(async move {
+///         let request = tidewire::accept(stream).await?;
+///         if request.path() != "/echo" {
+///             return request.refuse(404, "there is /echo only\n").await;
+///         }
+///         let mut ws = request.upgrade(&WebSocketOptions::default()).await?;
+///         while let Some(message) = ws.recv().await? {
+///             ws.send(message).await?;
+///         }
+///         Ok(())
+///     })
+///     .detach();
+/// }
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`Error::Io`](crate::Error::Io) if the stream fails or ends before the head does.
+/// [`Error::Handshake`](crate::Error::Handshake) for a head that is no HTTP, is too large, or takes too
+/// long; the client has then been told.
+///
+/// # Cancel safety
+///
+/// Dropping the future drops the stream.
+pub async fn accept<S>(stream: S) -> Result<OpeningRequest>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut stream, mut buf) = (Stream::boxed(stream), Vec::new());
+    let deadline = Some(runtime::after(HEAD_TIMEOUT));
+    let reading = head::read(&mut stream, &mut buf, parse);
+    let (head, len) = match runtime::until(deadline, reading).await {
+        Some(Ok(whole)) => whole,
+        Some(Err(HeadError::Io(error))) => return Err(error.into()),
+        Some(Err(HeadError::TooLarge)) => {
+            return Err(turn_away(stream, HandshakeError::HeadTooLarge).await);
+        }
+        Some(Err(HeadError::Malformed(error))) => {
+            log::debug!(error:%; "the request is no HTTP: {error}");
+            return Err(turn_away(stream, HandshakeError::HeadMalformed).await);
+        }
+        None => return Err(turn_away(stream, HandshakeError::HeadTimedOut).await),
+    };
+    let unread = buf.split_off(len).into();
+    Ok(OpeningRequest { head, unread, peer_addr: None, stream })
+}
+
+/// A request that wants to become a WebSocket connection, or should.
+///
+/// Made by [`accept`]. Dropped, it closes the stream without an answer.
+pub struct OpeningRequest {
+    head: Head,
+    /// Bytes behind the head: the first frames.
+    unread: Bytes,
+    peer_addr: Option<SocketAddr>,
+    stream: Stream,
+}
+
+#[derive(Debug)]
+struct Head {
+    is_get: bool,
+    is_http_1_1: bool,
+    target: String,
+    fields: Fields,
+}
+
+/// What a request is answered with.
+struct Answer {
+    head: String,
+    subprotocol: Option<Box<str>>,
+    deflation: Option<Arc<Deflation>>,
+}
+
+impl OpeningRequest {
+    /// Tells where the client is, for [`WebSocket::peer_addr`].
+    #[must_use]
+    pub fn peer_addr(mut self, addr: SocketAddr) -> Self {
+        self.peer_addr = Some(addr);
+        self
+    }
+
+    /// The path that was asked for, as it was sent.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.head.target.split('?').next().unwrap_or_default()
+    }
+
+    /// What stands behind the `?`; `None` without one.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        Some(self.head.target.split_once('?')?.1)
+    }
+
+    /// The first header line of this name that is text, in upper or lower case.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.fields.text(name)
+    }
+
+    /// All header lines, in order.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.head.fields.iter()
+    }
+
+    /// The subprotocols the client offers, in its order of preference (§4.1).
+    #[must_use]
+    pub fn offered_subprotocols(&self) -> Vec<&str> {
+        let lines = self.head.fields.lines("sec-websocket-protocol");
+        let names = lines.flat_map(|line| line.split(',')).map(str::trim);
+        names.filter(|name| !name.is_empty()).collect()
+    }
+
+    /// Answers 101 and returns the connection, which has no task of its own: it lives from the calls
+    /// made on it, as that of [`WebSocket::from_stream`].
+    ///
+    /// Of the options a [`ConnectionLimit`](crate::WebSocketOptions) is not asked.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Handshake`](crate::Error::Handshake) if the request is not a valid opening handshake
+    /// (§4.2.1) or comes from a page that may not connect (§10.2); the client has then been told.
+    /// [`Error::Io`](crate::Error::Io) if the stream fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the stream.
+    pub async fn upgrade(self, options: &WebSocketOptions) -> Result<WebSocket> {
+        Ok(WebSocket::new(self.open(options).await?))
+    }
+
+    /// Answers 101 and runs `handler` on the connection, with a task of its own: the future that this
+    /// is, until the connection is closed. As [`WebSocket::run`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`upgrade`](Self::upgrade); what the handler fails with is told to the peer, by 1011.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops handler and connection, without a closing handshake.
+    pub async fn run<F, Fut, T, E>(self, options: &WebSocketOptions, handler: F) -> Result<()>
+    where
+        F: FnOnce(WebSocket) -> Fut,
+        Fut: Future<Output = Result<T, E>> + Send + 'static,
+        T: 'static,
+        E: fmt::Display + 'static,
+    {
+        let shared = Box::pin(self.open(options)).await?;
+        let handler = handler(WebSocket::new(Arc::clone(&shared)));
+        ConnectionTask::new(Box::pin(handler), shared).await;
+        Ok(())
+    }
+
+    /// Answers with a status other than 101, and closes.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) if the stream fails.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the stream.
+    pub async fn refuse(mut self, status: u16, body: &str) -> Result<()> {
+        respond(&mut self.stream, status, "", body).await?;
+        Ok(())
+    }
+
+    async fn open(mut self, options: &WebSocketOptions) -> Result<Arc<Shared>> {
+        let answer = match self.answer(options) {
+            Ok(answer) => answer,
+            Err(error) => return Err(turn_away(self.stream, error).await),
+        };
+        let deadline = Some(runtime::after(options.parts.handshake_timeout));
+        let sending = async {
+            self.stream.write_all(answer.head.as_bytes()).await?;
+            self.stream.flush().await
+        };
+        let Some(sent) = runtime::until(deadline, sending).await else {
+            return Err(HandshakeError::TimedOut.into());
+        };
+        sent?;
+        let Answer { subprotocol, deflation, .. } = answer;
+        let opened = Opened { peer_addr: self.peer_addr, subprotocol, deflation };
+        let settings = options.parts.settings.clone();
+        Ok(Shared::new(self.stream, self.unread, Role::Server, settings, opened))
+    }
+
+    fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
+        let (head, parts) = (&self.head, &options.parts);
+        let headers = &head.fields;
+        let opening = Opening { is_get: head.is_get, is_http_1_1: head.is_http_1_1, headers };
+        let accept = opening.accept(&parts.origins)?;
+        if has_body(headers) {
+            return Err(HandshakeError::NotUpgradable);
+        }
+        let subprotocol = parts.subprotocols.choose(&self.offered_subprotocols())?;
+        let offers = extension::parse(headers.lines("sec-websocket-extensions"));
+        let offers = offers.map_err(|_| HandshakeError::ExtensionsMalformed)?;
+        let agreement = parts.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
+
+        let mut head = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n"
+        );
+        if let Some(name) = subprotocol {
+            let _ = write!(head, "Sec-WebSocket-Protocol: {name}\r\n");
+        }
+        if let Some(agreement) = &agreement {
+            let _ = write!(head, "Sec-WebSocket-Extensions: {}\r\n", agreement.parameters);
+        }
+        write_headers(&mut head, &parts.headers)?;
+        head.push_str("\r\n");
+        let deflate = parts.deflate.clone().unwrap_or_default();
+        let deflation =
+            agreement.map(|agreement| Deflation::new(&deflate, agreement, Role::Server));
+        Ok(Answer { head, subprotocol: subprotocol.map(Box::from), deflation })
+    }
+}
+
+impl fmt::Debug for OpeningRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpeningRequest").field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+/// A head and its length, if it is whole.
+fn parse(buf: &[u8]) -> httparse::Result<(Head, usize)> {
+    let mut lines = [httparse::EMPTY_HEADER; head::MAX_LINES];
+    let mut parsed = httparse::Request::new(&mut lines);
+    let Status::Complete(len) = parsed.parse(buf)? else { return Ok(Status::Partial) };
+    let head = Head {
+        is_get: parsed.method == Some("GET"),
+        is_http_1_1: parsed.version == Some(1),
+        target: parsed.path.unwrap_or_default().to_owned(),
+        fields: Fields::new(parsed.headers),
+    };
+    Ok(Status::Complete((head, len)))
+}
+
+fn has_body(headers: &Fields) -> bool {
+    let has_length = headers.lines("content-length").any(|line| line.trim() != "0");
+    has_length || headers.iter().any(|line| line.0.eq_ignore_ascii_case("transfer-encoding"))
+}
+
+/// The headers of the options, without those that are the handshake's own.
+fn write_headers(head: &mut String, headers: &[(String, String)]) -> Result<(), HandshakeError> {
+    for (name, value) in headers {
+        let is_token = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_token || name.contains(':') || value.contains(|c: char| c.is_ascii_control()) {
+            return Err(HandshakeError::InvalidHeader);
+        }
+        if !RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+    }
+    Ok(())
+}
+
+/// Tells a client why it gets no connection.
+async fn turn_away(mut stream: Stream, error: HandshakeError) -> crate::Error {
+    let more = match error {
+        HandshakeError::VersionUnsupported => "Sec-WebSocket-Version: 13\r\n",
+        HandshakeError::MethodNotGet => "Allow: GET\r\n",
+        _ => "",
+    };
+    let body = format!("{error}\n{}\n", error.hint());
+    match respond(&mut stream, error.status(), more, &body).await {
+        Ok(()) => error.into(),
+        Err(error) => error.into(),
+    }
+}
+
+/// Answers, and lets the client read it: what it still sends is read and thrown away for a moment.
+async fn respond(stream: &mut Stream, status: u16, more: &str, body: &str) -> io::Result<()> {
+    const LINGER: Duration = Duration::from_secs(2);
+
+    let answer = format!(
+        "HTTP/1.1 {status} \r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+         {more}Content-Length: {}\r\n\r\n{body}",
+        body.len(),
+    );
+    let saying = async {
+        stream.write_all(answer.as_bytes()).await?;
+        stream.close().await?;
+        let mut rest = Vec::new();
+        while head::read_some(stream, &mut rest).await? {
+            rest.clear();
+        }
+        Ok(())
+    };
+    runtime::until(Some(runtime::after(LINGER)), saying).await.unwrap_or(Ok(()))
+}

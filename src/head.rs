@@ -1,0 +1,93 @@
+//! The head of an HTTP/1.1 message, where it is read without a server around it ([RFC 9112 §2]).
+//!
+//! httparse knows what it looks like. Requests are read by `accept`, responses by `client/`; the HTTP
+//! server has hyper for both.
+//!
+//! [RFC 9112 §2]: https://www.rfc-editor.org/rfc/rfc9112#section-2
+
+use std::io;
+
+use futures::io::AsyncReadExt;
+
+use crate::stream::Stream;
+use crate::ws::handshake::HeaderLines;
+
+/// Longest head, in bytes.
+const MAX_LEN: usize = 16 << 10;
+
+/// Most header lines.
+pub(crate) const MAX_LINES: usize = 100;
+
+/// Why there is no head.
+#[derive(Debug)]
+pub(crate) enum HeadError {
+    /// The stream failed, or ended before.
+    Io(io::Error),
+    /// More than 16 KiB or 100 lines.
+    TooLarge,
+    /// It is no HTTP.
+    Malformed(httparse::Error),
+}
+
+/// Header lines, in order.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Fields(Vec<(Box<str>, Box<[u8]>)>);
+
+impl Fields {
+    pub(crate) fn new(parsed: &[httparse::Header<'_>]) -> Self {
+        Self(parsed.iter().map(|line| (line.name.into(), line.value.into())).collect())
+    }
+
+    /// All lines.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, value)| (&**name, &**value))
+    }
+
+    /// The first line of this name that is text.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        self.iter().find_map(|(known, value)| {
+            let value = known.eq_ignore_ascii_case(name).then_some(value)?;
+            std::str::from_utf8(value).ok()
+        })
+    }
+}
+
+impl HeaderLines for Fields {
+    fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.iter().filter(move |line| line.0.eq_ignore_ascii_case(name));
+        named.filter_map(|line| std::str::from_utf8(line.1).ok())
+    }
+}
+
+/// Reads until `buf` begins with a whole head, of which `parse` makes something and tells the length.
+pub(crate) async fn read<T>(
+    stream: &mut Stream,
+    buf: &mut Vec<u8>,
+    parse: impl Fn(&[u8]) -> httparse::Result<(T, usize)>,
+) -> Result<(T, usize), HeadError> {
+    loop {
+        match parse(buf) {
+            Ok(httparse::Status::Complete((_, len))) if len > MAX_LEN => {
+                return Err(HeadError::TooLarge);
+            }
+            Ok(httparse::Status::Complete(head)) => return Ok(head),
+            Ok(httparse::Status::Partial) if buf.len() > MAX_LEN => {
+                return Err(HeadError::TooLarge);
+            }
+            Ok(httparse::Status::Partial) => {}
+            Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+            Err(error) => return Err(HeadError::Malformed(error)),
+        }
+        if !read_some(stream, buf).await.map_err(HeadError::Io)? {
+            return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into()));
+        }
+    }
+}
+
+/// Reads what there is; false at the end of the stream.
+pub(crate) async fn read_some(stream: &mut Stream, buf: &mut Vec<u8>) -> io::Result<bool> {
+    let mut scratch = vec![0; 4 << 10];
+    let len = stream.read(&mut scratch).await?;
+    buf.extend_from_slice(scratch.get(..len).unwrap_or_default());
+    Ok(len > 0)
+}

@@ -1,0 +1,206 @@
+//! The server's opening handshake without the server, over a stream in memory.
+
+use async_std::task::{self, JoinHandle};
+use futures::AsyncWriteExt;
+use futures::channel::oneshot;
+use tidewire::{DeflateOptions, Error, HandshakeError, OpeningRequest, Result, WebSocketOptions};
+
+use super::frames::{CLOSE, TEXT, close, masked, plain};
+use super::peer::{Peer, within};
+use super::pipe::{Knobs, pipe};
+use super::tcp::OPENING;
+
+/// A server that does this with each request.
+fn serve<F, Fut>(handler: F) -> (Peer, JoinHandle<Result<()>>)
+where
+    F: FnOnce(OpeningRequest) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    let (stream, end) = pipe(Knobs::default());
+    let serving = task::spawn(async move { handler(tidewire::accept(stream).await?).await });
+    (Peer { end }, serving)
+}
+
+async fn echo(request: OpeningRequest) -> Result<()> {
+    let options = WebSocketOptions::default()
+        .subprotocols(["chat"])
+        .deflate(DeflateOptions::default())
+        .header("X-Version", "3");
+    let mut ws = request.upgrade(&options).await?;
+    while let Some(message) = ws.recv().await? {
+        ws.send(message).await?;
+    }
+    Ok(())
+}
+
+async fn read_head(peer: &mut Peer) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.extend(peer.read(1).await);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+/// What a peer is told, up to the end of the stream.
+async fn answer(peer: &mut Peer) -> String {
+    String::from_utf8(peer.rest().await).unwrap()
+}
+
+#[test]
+fn a_request_is_upgraded_and_frames_that_came_with_it_are_not_lost() {
+    within(async {
+        let (mut peer, serving) = serve(echo);
+        peer.send(
+            [OPENING.as_bytes(), &masked(TEXT, "hello"), &masked(CLOSE, close(1000, ""))].concat(),
+        )
+        .await;
+        let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nX-Version: 3\r\n\r\n";
+        peer.expect(head).await;
+        peer.expect([plain(TEXT, "hello"), plain(CLOSE, close(1000, ""))].concat()).await;
+        peer.end.close().await.unwrap();
+        serving.await.unwrap();
+    });
+}
+
+#[test]
+fn what_the_client_offers_is_answered() {
+    within(async {
+        let (mut peer, _serving) = serve(echo);
+        let offer = "Sec-WebSocket-Protocol: soap, chat\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n\r\n";
+        peer.send(OPENING.replacen("\r\n\r\n", &format!("\r\n{offer}"), 1)).await;
+        let head = read_head(&mut peer).await;
+        assert!(head.contains("\r\nSec-WebSocket-Protocol: chat\r\n"), "{head}");
+        assert!(head.contains("\r\nSec-WebSocket-Extensions: permessage-deflate; "), "{head}");
+    });
+}
+
+#[test]
+fn a_request_shows_what_it_says() {
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let (mut peer, _serving) = serve(|request| async move {
+            let seen = format!(
+                "{} {:?} {:?} {:?} {}",
+                request.path(),
+                request.query(),
+                request.header("HOST"),
+                request.offered_subprotocols(),
+                request.headers().count(),
+            );
+            tell.send(seen).unwrap();
+            request.refuse(404, "nothing here\n").await
+        });
+        let opening = OPENING.replacen("GET / ", "GET /a%20b?c=d ", 1);
+        peer.send(opening.replacen("\r\n\r\n", "\r\nSec-WebSocket-Protocol: a, b\r\n\r\n", 1))
+            .await;
+        assert_eq!(told.await.unwrap(), "/a%20b Some(\"c=d\") Some(\"x\") [\"a\", \"b\"] 6");
+        peer.end.close().await.unwrap();
+        let answer = answer(&mut peer).await;
+        assert!(answer.starts_with("HTTP/1.1 404 \r\nConnection: close\r\n"), "{answer}");
+        assert!(answer.ends_with("Content-Length: 13\r\n\r\nnothing here\n"), "{answer}");
+    });
+}
+
+#[test]
+fn a_request_that_is_no_opening_handshake_is_told_why() {
+    let without = |line: &str| OPENING.replacen(line, "", 1);
+    for (request, error, more) in [
+        (without("Upgrade: websocket\r\n"), HandshakeError::UpgradeMissing, ""),
+        (without("Sec-WebSocket-Version: 13\r\n"), HandshakeError::VersionMissing, ""),
+        (
+            OPENING.replacen("13", "8", 1),
+            HandshakeError::VersionUnsupported,
+            "Sec-WebSocket-Version: 13",
+        ),
+        (OPENING.replacen("GET", "POST", 1), HandshakeError::MethodNotGet, "Allow: GET"),
+        (OPENING.replacen("HTTP/1.1", "HTTP/1.0", 1), HandshakeError::HttpVersion, ""),
+        (
+            OPENING.replacen("Host: x", "Host: x\r\nOrigin: https://evil.example", 1),
+            HandshakeError::OriginForbidden,
+            "",
+        ),
+        (
+            OPENING.replacen("Host: x", "Host: x\r\nSec-WebSocket-Extensions: ;", 1),
+            HandshakeError::ExtensionsMalformed,
+            "",
+        ),
+        (
+            OPENING.replacen("Host: x", "Host: x\r\nContent-Length: 5", 1),
+            HandshakeError::NotUpgradable,
+            "",
+        ),
+        (
+            OPENING.replacen("Host: x", "Host: x\r\nTransfer-Encoding: chunked", 1),
+            HandshakeError::NotUpgradable,
+            "",
+        ),
+        ("\x16\x03\x01\x02\r\n\r\n".to_owned(), HandshakeError::HeadMalformed, ""),
+        (format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000)), HandshakeError::HeadTooLarge, ""),
+        (
+            format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(101)),
+            HandshakeError::HeadTooLarge,
+            "",
+        ),
+    ] {
+        within(async {
+            let (mut peer, serving) = serve(echo);
+            peer.send(request).await;
+            peer.end.close().await.unwrap();
+            let answer = answer(&mut peer).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {} \r\n", error.status())), "{answer}");
+            assert!(answer.contains(&error.to_string()) && answer.contains(more), "{answer}");
+            let outcome = serving.await;
+            assert!(matches!(outcome, Err(Error::Handshake(seen)) if seen == error), "{outcome:?}");
+        });
+    }
+}
+
+#[test]
+fn a_head_that_does_not_come_to_its_end_is_an_error_of_the_stream() {
+    within(async {
+        let (mut peer, serving) = serve(echo);
+        peer.send("GET / HTTP/1.1\r\nHost").await;
+        peer.end.close().await.unwrap();
+        assert!(matches!(serving.await, Err(Error::Io(_))));
+    });
+}
+
+#[test]
+fn a_header_that_http_does_not_allow_is_not_sent() {
+    for (name, value) in [("X-One", "1\r\nX-Two: 2"), ("X One", "1"), ("", "1"), ("a:b", "1")] {
+        within(async {
+            let (mut peer, serving) = serve(move |request| async move {
+                let options = WebSocketOptions::default().header(name, value);
+                request.upgrade(&options).await.map(drop)
+            });
+            peer.send(OPENING).await;
+            peer.end.close().await.unwrap();
+            let answer = answer(&mut peer).await;
+            assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+            let outcome = serving.await;
+            assert!(matches!(outcome, Err(Error::Handshake(HandshakeError::InvalidHeader))));
+        });
+    }
+}
+
+#[test]
+fn with_a_task_of_its_own_a_connection_is_closed_when_its_handler_returns() {
+    within(async {
+        let (mut peer, serving) = serve(|request| async move {
+            let handler = |mut ws: tidewire::WebSocket| async move {
+                ws.send("a").await?;
+                ws.send("b").await
+            };
+            request.run(&WebSocketOptions::default(), handler).await
+        });
+        peer.send(OPENING).await;
+        read_head(&mut peer).await;
+        peer.expect([plain(TEXT, "a"), plain(TEXT, "b"), plain(CLOSE, close(1000, ""))].concat())
+            .await;
+        peer.send(masked(CLOSE, close(1000, ""))).await;
+        peer.end.close().await.unwrap();
+        serving.await.unwrap();
+    });
+}
