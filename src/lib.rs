@@ -24,41 +24,47 @@
 //! }
 //! ```
 //!
-//! # When a connection writes and reads
+//! # What is where
 //!
-//! What a handler sends is queued. The moment the handler waits, for whatever reason, all of it goes
-//! out in one write; nobody has to call `flush`. While the handler is busy elsewhere, the connection
-//! reads ahead up to one bounded buffer: pings are answered, and a close is noticed.
+//! | for | see |
+//! | --- | --- |
+//! | a server: routes, sockets, TLS, its end | `Server`, `Listeners`, `TlsConfig`, `ServerHandle` |
+//! | a request, before and at the upgrade | `RequestContext` |
+//! | a connection, on either side | [`WebSocket`], [`Sender`], [`Message`], [`Frame`], [`CloseInfo`] |
+//! | what it may cost | [`WebSocketOptions`], [`DeflateOptions`], [`HeartbeatOptions`], [`RateLimit`], `ConnectionLimit` |
+//! | many connections | `Hub`, `Room`, [`PreparedMessage`], `Backplane` |
+//! | a client | `connect`, `Client`, `ClientTls`, `Reconnect` |
+//! | a handshake without the server | `accept`, [`WebSocket::from_stream`], [`WebSocket::run`] |
+//! | what can go wrong | [`Error`], [`HandshakeError`], `ConnectError` |
 //!
-//! # When a connection ends
+//! Chapters: [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
+//! [security, threat by threat](guide::security); [proxies](guide::proxies);
+//! [coming from elsewhere](guide::migrating).
 //!
-//! [`recv`](WebSocket::recv) returns `Ok(None)` after a closing handshake, and an [`Error`] after
-//! anything else. A handler that returns closes its connection: with 1000 for `Ok`, with 1011 for
+//! # A connection
+//!
+//! **Writing.** What a handler sends is queued. The moment the handler waits, for whatever reason, all of
+//! it goes out in one write; nobody has to call `flush`. Beyond 64 KiB `send` waits for the peer.
+//!
+//! **Reading.** While the handler is busy elsewhere, the connection reads ahead up to one bounded buffer:
+//! pings are answered, and a close is noticed.
+//!
+//! **Ending.** [`recv`](WebSocket::recv) returns `Ok(None)` after a closing handshake, and an [`Error`]
+//! after anything else. A handler that returns closes its connection: with 1000 for `Ok`, with 1011 for
 //! `Err` and for a panic. [`CloseInfo`] tells who ended what, and how.
 //!
-//! # Cancel safety
+//! **Cancelling.** Dropping any future of [`WebSocket`] or [`Sender`] at any time loses no byte and no
+//! message, so `select!` and timeouts around them are normal use.
 //!
-//! Dropping any future of [`WebSocket`] or [`Sender`] at any time loses no byte and no message, so
-//! `select!` and timeouts around them are normal use.
-//!
-//! # Compression
-//!
-//! [`WebSocketOptions::deflate`] allows permessage-deflate (RFC 7692) on a route; it takes place where
-//! the client offers it. By default each message is compressed on its own and contexts belong to
-//! threads, so that an idle connection costs less than 1 KiB more than a plain one. With context
-//! takeover similar messages become smaller still, at 47 to 340 KiB for each connection: see
-//! [`DeflateOptions`], and [`DeflateBudget`] for a bound on all of them. Messages are decompressed in
-//! steps, never beyond [`max_message_size`](WebSocketOptions::max_message_size), and compressed in
-//! steps as well; other tasks have their turn in between. Do not compress secrets beside text that
+//! **Compressing.** [`WebSocketOptions::deflate`] allows permessage-deflate (RFC 7692) on a route; it
+//! takes place where the client offers it. By default each message is compressed on its own, so that an
+//! idle connection costs less than 1 KiB more than a plain one. Do not compress secrets beside text that
 //! somebody else chooses: [`Message::uncompressed`].
 //!
-//! # Peers that are gone
-//!
-//! [`WebSocket::heartbeat`] pings the peer from the connection's own task and fails the connection
-//! when there is no answer; [`Sender::run_heartbeat`] is the same as a future to spawn.
-//! [`idle_timeout`](WebSocketOptions::idle_timeout), [`max_lifetime`](WebSocketOptions::max_lifetime)
-//! and [`WebSocket::expire_at`] close connections in order. A connection has one timer for all of
-//! that, which is not touched while messages pass.
+//! **Watching.** [`WebSocket::heartbeat`] pings the peer from the connection's own task and fails the
+//! connection when there is no answer. [`idle_timeout`](WebSocketOptions::idle_timeout),
+//! [`max_lifetime`](WebSocketOptions::max_lifetime) and [`WebSocket::expire_at`] close connections in
+//! order. A connection has one timer for all of that, which is not touched while messages pass.
 //!
 //! # Rooms
 //!
@@ -66,39 +72,31 @@
 //! that `Room::join` returns; `Room::broadcast` sends to all of them and waits for none. A member that
 //! does not keep up costs the others nothing, and the server no more than `RoomOptions` allow.
 //!
-//! # Clients
-//!
-//! `connect` opens a connection to a URL, and `Client` says how: headers, subprotocols, compression, TLS,
-//! proxies, deadlines. `Client::run` runs a handler on it as a server does, and `Client::reconnect` is
-//! for a client that should always have one. An answer that breaks a rule of the opening handshake fails
-//! it (RFC 6455 §4.1); `ConnectError` says which, with status, headers and the beginning of the body.
-//!
-//! # Limits
-//!
-//! The defaults are meant for the open internet; [`WebSocketOptions`] has a method for each, and
-//! `ServerOptions` has those of the HTTP side. The server speaks HTTP/1.1. How many may connect is for
-//! a `ConnectionLimit` to say, of all clients or of each address: who finds no place is answered with
-//! 503, or waits. [`RateLimit`] is for those who are connected.
-//!
-//! # Refusing
-//!
-//! Until a handler upgrades, whatever it returns is an HTTP response, and an `Err` is one too: a
-//! request without the right token never becomes a connection. A page cannot read such a response, so
-//! `RequestContext::reject_websocket` says no in a close frame.
-//!
-//! # Running a server
+//! # A server
 //!
 //! `Server::listen` is all that a small program needs; `Server::bind` tells the port before it serves,
 //! `Server::start` serves in the background, and `Server::bind_to` takes several addresses, Unix
 //! sockets and sockets of a service manager. `ServerHandle::shutdown` ends a server in order: nobody
 //! new, the response under way, a close frame to every connection, and no task left behind.
 //!
-//! # Watching a server
+//! Until a handler upgrades, whatever it returns is an HTTP response, and an `Err` is one too: a
+//! request without the right token never becomes a connection. A page cannot read such a response, so
+//! `RequestContext::reject_websocket` says no in a close frame. How many may connect is for a
+//! `ConnectionLimit` to say, of all clients or of each address.
 //!
 //! `ServerHandle::metrics` is a snapshot, and `tidewire::metrics` a handler that answers with it as
 //! Prometheus reads it; [`WebSocket::stats`] has the counters of one connection. Log records have the
 //! module as target and fields beside their text (`peer`, `error`, `code`). What a peer did is told at
 //! level debug, never above: a stranger cannot fill the log.
+//!
+//! The server speaks HTTP/1.1; [proxies](guide::proxies) speak the others.
+//!
+//! # A client
+//!
+//! `connect` opens a connection to a URL, and `Client` says how: headers, subprotocols, compression, TLS,
+//! proxies, deadlines. `Client::run` runs a handler on it as a server does, and `Client::reconnect` is
+//! for a client that should always have one. An answer that breaks a rule of the opening handshake fails
+//! it (RFC 6455 §4.1); `ConnectError` says which, with status, headers and the beginning of the body.
 //!
 //! # Features
 //!
@@ -160,6 +158,9 @@ mod accept;
 
 #[cfg(feature = "client")]
 mod client;
+
+#[cfg(any(doc, doctest))]
+pub mod guide;
 
 #[cfg(feature = "accept")]
 pub use self::accept::{OpeningRequest, accept};

@@ -6,6 +6,9 @@
 mod client;
 
 #[cfg(test)]
+mod guide;
+
+#[cfg(test)]
 mod http;
 
 #[cfg(feature = "tls")]

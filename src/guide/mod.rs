@@ -1,0 +1,16 @@
+//! Chapters of the documentation; there is nothing in here to use.
+
+#[doc = include_str!("options.md")]
+pub mod options {}
+
+#[doc = include_str!("cancel_safety.md")]
+pub mod cancel_safety {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
+
+#[doc = include_str!("proxies.md")]
+pub mod proxies {}
+
+#[doc = include_str!("migrating.md")]
+pub mod migrating {}
