@@ -106,6 +106,7 @@
 //! | `client` | on | `connect` and `Client` |
 //! | `tls` | on | `https` and `wss`, by rustls, for whichever of the two is there |
 //! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
+//! | `tungstenite` | | messages and whole connections go to async-tungstenite and come back; a new version of that crate is a breaking change there, and only there |
 //! | `rooms` | | `Hub` and `Room` |
 //! | `accept` | | `accept`: the opening handshake over a stream that you have accepted, without a router |
 //!
@@ -197,6 +198,8 @@ pub use self::server::{ClientCertificates, TlsConfig};
 pub use self::tls::TlsError;
 #[cfg(feature = "server")]
 pub use self::ws::ConnectionLimit;
+#[cfg(feature = "tungstenite")]
+pub use self::ws::{BridgeStream, FromTungsteniteError, HandOverError, IntoTungsteniteError};
 pub use self::ws::{
     CloseCode, CloseFrame, CloseInfo, ConnectionId, DeflateAnswerError, DeflateBudget,
     DeflateOptions, DeflateParameters, Frame, FrameError, HandshakeError, HeartbeatOptions,
@@ -207,6 +210,10 @@ pub use self::ws::{
 /// The crate whose `ServerConfig` a `TlsConfig` can be made from, and whose `ClientConfig` a `ClientTls`.
 #[cfg(feature = "tls")]
 pub use futures_rustls::rustls;
+
+/// The crate that connections are handed over to and taken over from, and whose messages become ours.
+#[cfg(feature = "tungstenite")]
+pub use async_tungstenite;
 
 /// The crate whose `Request`, `Response`, `Body` and `StatusCode` handlers work with.
 #[cfg(feature = "server")]

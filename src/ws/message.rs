@@ -57,6 +57,12 @@ impl Message {
         Self(Frame::from_payload(true, opcode, payload))
     }
 
+    /// A text message, of bytes that are known to be text.
+    #[cfg(feature = "tungstenite")]
+    pub(crate) fn from_text_bytes(text: Bytes) -> Self {
+        Self::new(OpCode::Text, Payload::from(text))
+    }
+
     /// The message that is one frame; the caller has checked that it is.
     pub(crate) fn from_frame(frame: Frame) -> Self {
         Self(frame)

@@ -12,11 +12,15 @@ mod rate_limit;
 
 pub(crate) mod connection;
 mod sender;
+#[cfg(feature = "tungstenite")]
+mod tungstenite;
 #[cfg(feature = "server")]
 pub(crate) mod upgrade;
 
 #[cfg(feature = "server")]
 pub use self::admission::ConnectionLimit;
+#[cfg(feature = "tungstenite")]
+pub use self::connection::HandOverError;
 pub use self::connection::{
     CloseInfo, ConnectionId, Initiator, PreparedMessage, SlowConsumer, Stats, WebSocket,
 };
@@ -31,3 +35,5 @@ pub use self::proto::{
 };
 pub use self::rate_limit::RateLimit;
 pub use self::sender::Sender;
+#[cfg(feature = "tungstenite")]
+pub use self::tungstenite::{BridgeStream, FromTungsteniteError, IntoTungsteniteError};

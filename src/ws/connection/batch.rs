@@ -15,8 +15,8 @@ use crate::ws::proto::{Frame, Run};
 /// What was taken from the connection at once, so that most calls of `recv` take no lock: first the
 /// run, then the frames.
 pub(super) struct Batch {
-    run: Run,
-    inbox: Inbox,
+    pub(super) run: Run,
+    pub(super) inbox: Inbox,
     /// The compressed message under way; `None` if messages are not compressed.
     inflation: Option<Box<Inflation>>,
 }

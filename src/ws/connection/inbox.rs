@@ -154,6 +154,12 @@ impl Inbox {
         }
     }
 
+    /// The first data frame.
+    #[cfg(feature = "tungstenite")]
+    pub(super) fn first_data(&self) -> Option<&Frame> {
+        self.frames.iter().find(|frame| frame.opcode().is_data())
+    }
+
     /// Is there any data frame?
     pub(super) fn has_data(&self) -> bool {
         self.frames.len() > self.controls

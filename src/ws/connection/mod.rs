@@ -16,6 +16,7 @@
 //! | `deadlines`, `alarm` | what is to happen when, and the timer |
 //! | `agenda`, `heartbeat` | what an open connection does at times of its own; pings and answers |
 //! | `lifetime` | all that, as its user sees it |
+//! | `hand_over` | the stream, given to another implementation |
 //! | `limiter` | how fast the peer may send |
 //! | `stats` | counters, and how it ended |
 //! | `connection_id` | what a connection is called |
@@ -31,6 +32,8 @@ mod core;
 mod deadlines;
 mod deflation;
 mod fanout;
+#[cfg(feature = "tungstenite")]
+mod hand_over;
 mod heartbeat;
 mod inbox;
 mod inflation;
@@ -54,7 +57,7 @@ mod websocket;
 pub(crate) use self::deflation::Deflation;
 #[cfg(feature = "client")]
 pub(crate) use self::random::bytes as random_bytes;
-#[cfg(any(feature = "accept", feature = "client"))]
+#[cfg(any(feature = "accept", feature = "client", feature = "tungstenite"))]
 pub(crate) use self::shared::Opened;
 pub(crate) use self::shared::Shared;
 #[cfg(any(feature = "accept", feature = "client"))]
@@ -65,6 +68,10 @@ pub(crate) use self::backlog::{Bounds, Delivery};
 
 pub use self::backlog::SlowConsumer;
 pub use self::connection_id::ConnectionId;
+#[cfg(feature = "tungstenite")]
+pub use self::hand_over::HandOverError;
+#[cfg(feature = "tungstenite")]
+pub(crate) use self::hand_over::HandedOver;
 pub use self::prepared::PreparedMessage;
 pub use self::stats::{CloseInfo, Initiator, Stats};
 pub use self::websocket::WebSocket;

@@ -61,7 +61,7 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
 
 impl WebSocket {
     /// Waits until the message that the `Sink` took last is queued: a long one is compressed first.
-    fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
         let Some(begun) = &mut self.begun else { return Poll::Ready(Ok(())) };
         let result = ready!(begun.poll(&self.shared, cx));
         self.begun = None;

@@ -71,6 +71,35 @@ impl Decoder {
         self.assembler.is_inside_message() || !matches!(self.part, Part::Header { len: 0, .. })
     }
 
+    /// Is what comes next inside a message of which at least one frame has come out?
+    ///
+    /// Only if no frame of it waits anywhere.
+    #[cfg(feature = "tungstenite")]
+    pub(crate) fn is_inside_rest(&self) -> bool {
+        let is_first = |body: &Body| matches!(body.header.opcode, OpCode::Text | OpCode::Binary);
+        let has_first = matches!(&self.part, Part::Body(body) if is_first(body));
+        self.assembler.is_inside_message() && !has_first
+    }
+
+    /// Appends what is held of a frame to `out`, as it came.
+    #[cfg(feature = "tungstenite")]
+    pub(crate) fn put_back(&mut self, out: &mut Vec<u8>) {
+        match std::mem::replace(&mut self.part, Part::NOTHING) {
+            Part::Header { bytes, len } => {
+                out.extend_from_slice(bytes.get(..usize::from(len)).unwrap_or_default());
+            }
+            Part::Body(body) => {
+                body.header.encode(out);
+                let start = out.len();
+                out.extend_from_slice(&body.payload);
+                if let Some(key) = body.header.mask {
+                    // What follows it is masked as well.
+                    mask::apply(key, 0, out.get_mut(start..).unwrap_or_default());
+                }
+            }
+        }
+    }
+
     /// Takes up to `max` whole messages off the front of `input`, if none is under way; their
     /// number, and the sum of their payloads in bytes.
     pub(crate) fn fill_run(&self, run: &mut Run, input: &mut &[u8], max: usize) -> (usize, usize) {

@@ -19,6 +19,7 @@
 //! | `lifecycle` | a server from its first connection to its last |
 //! | `watch` | heartbeats, connections that end with time, limits on rates |
 //! | `interop` | the client of async-tungstenite |
+//! | `bridge` | connections that are handed over to async-tungstenite, and taken over from it |
 //! | `frames`, `pipe`, `peer`, `polls`, `process`, `tcp`, `rng` | helpers |
 
 pub(crate) mod frames;
@@ -59,5 +60,8 @@ mod lifecycle;
 mod watch;
 
 mod interop;
+
+#[cfg(feature = "tungstenite")]
+mod bridge;
 
 mod musts;

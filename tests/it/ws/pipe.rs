@@ -124,6 +124,12 @@ impl End {
         self.halves()[1 - self.side].bytes.len()
     }
 
+    /// Bytes that this side has written and the other has not read.
+    #[cfg(feature = "tungstenite")]
+    pub(super) fn unread(&self) -> usize {
+        self.halves()[self.side].bytes.len()
+    }
+
     fn halves(&self) -> MutexGuard<'_, [Half; 2]> {
         self.wire.halves.lock().unwrap()
     }

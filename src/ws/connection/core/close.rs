@@ -89,7 +89,7 @@ impl Core {
     }
 
     /// Ends the connection where it is; `error` unless it has ended already.
-    fn drop_stream(&mut self, error: Error) {
+    pub(super) fn drop_stream(&mut self, error: Error) {
         self.end.get_or_insert(Err(error));
         self.phase = Phase::Gone;
         self.deferred = None;

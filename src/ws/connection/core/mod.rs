@@ -13,6 +13,8 @@ mod close;
     expect(dead_code, reason = "rooms alone have use for all of it")
 )]
 mod deliver;
+#[cfg(feature = "tungstenite")]
+mod hand_over;
 mod receive;
 mod send;
 mod watch;
@@ -33,6 +35,8 @@ use super::stats::{Initiator, Stats, Tally};
 use crate::error::Result;
 use crate::stream::Stream;
 use crate::ws::options::Settings;
+#[cfg(feature = "tungstenite")]
+use crate::ws::proto::Limits;
 use crate::ws::proto::{CloseFrame, Decoder, Payload, ProtocolError, Role, Run, State};
 
 /// Reads per turn, so that a peer who never stops cannot keep the thread.
@@ -251,6 +255,11 @@ impl Core {
 
     pub(in crate::ws::connection) fn max_message_size(&self) -> usize {
         self.settings.limits.max_message_size
+    }
+
+    #[cfg(feature = "tungstenite")]
+    pub(in crate::ws::connection) fn limits(&self) -> Limits {
+        self.settings.limits
     }
 
     /// What passed so far.
