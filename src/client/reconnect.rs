@@ -152,7 +152,8 @@ impl Reconnect {
     /// The next connection, as soon as the last one has ended and another can be had. `None` after an
     /// end that is not worth another: see [`after_close`](ReconnectOptions::after_close).
     ///
-    /// A connection that is not closed has to be received from, or dropped, for its end to be noticed.
+    /// A connection that is not closed has to be received from, or dropped, for its end to be noticed. One
+    /// that the caller drops, or closes with 1000, was the last unless `after_close` says otherwise.
     ///
     /// # Errors
     ///

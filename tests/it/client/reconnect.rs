@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
-use tidewire::{Client, CloseInfo, ConnectError, Message, Reconnect, ReconnectOptions, WebSocket};
+use tidewire::{
+    Client, CloseInfo, ConnectError, Error, Message, Reconnect, ReconnectOptions, WebSocket,
+};
 
 use super::{Scripted, accepting, refusal};
 use crate::ws::frames::{CLOSE, TEXT, close, plain};
@@ -78,15 +80,25 @@ fn a_connection_without_a_goodbye_is_replaced() {
     let cut = accepting("", &plain(TEXT, "cut"));
     let server = Scripted::ending([cut, closing("last", 1000)]);
     let mut reconnect = reconnect(&server, quick());
-    let serving = std::thread::spawn(|| drop(server.visits().remove(0)));
     within(async {
         let mut ws = reconnect.next().await.unwrap().unwrap();
         assert_eq!(ws.recv().await.unwrap().unwrap().as_text(), Some("cut"));
-        // This side gives it up, without a close frame of its own choice.
-        drop(ws);
-        assert!(reconnect.next().await.unwrap().is_none(), "that was the caller's end");
+        assert!(matches!(ws.recv().await, Err(Error::Io(_))));
+        assert_eq!(hear(reconnect.next().await.unwrap().unwrap()).await, "last");
+        assert!(reconnect.next().await.unwrap().is_none());
     });
-    drop(serving);
+}
+
+#[test]
+fn a_connection_that_the_caller_drops_was_the_last() {
+    let server = Scripted::new([accepting("", &plain(TEXT, "enough"))]);
+    let mut reconnect = reconnect(&server, quick());
+    within(async {
+        let mut ws = reconnect.next().await.unwrap().unwrap();
+        assert_eq!(ws.recv().await.unwrap().unwrap().as_text(), Some("enough"));
+        drop(ws);
+        assert!(reconnect.next().await.unwrap().is_none());
+    });
 }
 
 #[test]
