@@ -98,6 +98,12 @@
 //! for a client that should always have one. An answer that breaks a rule of the opening handshake fails
 //! it (RFC 6455 §4.1); `ConnectError` says which, with status, headers and the beginning of the body.
 //!
+//! # Testing
+//!
+//! With the feature `testing` a `TestClient` runs a `Server` in memory: HTTP requests, connections, refused
+//! upgrades, peers that break the protocol and lines that stall or are cut, without a port. The module
+//! `tidewire::testing` is the chapter about it.
+//!
 //! # Features
 //!
 //! | feature | default | brings |
@@ -105,6 +111,7 @@
 //! | `server` | on | the HTTP server with its router; brings `accept` and `rooms` |
 //! | `client` | on | `connect` and `Client` |
 //! | `tls` | on | `https` and `wss`, by rustls, for whichever of the two is there |
+//! | `testing` | | requests and connections against a `Server` in memory: `tidewire::testing` |
 //! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
 //! | `tungstenite` | | messages and whole connections go to async-tungstenite and come back; a new version of that crate is a breaking change there, and only there |
 //! | `rooms` | | `Hub` and `Room` |
@@ -162,6 +169,9 @@ mod client;
 
 #[cfg(any(doc, doctest))]
 pub mod guide;
+
+#[cfg(feature = "testing")]
+pub mod testing;
 
 #[cfg(feature = "accept")]
 pub use self::accept::{OpeningRequest, accept};

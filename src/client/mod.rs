@@ -32,6 +32,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "testing")]
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::io::{AsyncRead, AsyncWrite};
@@ -268,6 +270,13 @@ impl Client {
     {
         let opened = Box::pin(opening::over(&self.parts, Stream::boxed(stream))).await?;
         Ok(WebSocket::new(opened.shared))
+    }
+
+    /// The opening handshake over a stream, and nothing after it: the stream, the bytes behind the
+    /// answer, and the answer.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn greet(&self, stream: Stream) -> Result<(Stream, Bytes, HandshakeResponse)> {
+        Ok(Box::pin(opening::greet(&self.parts, stream)).await?)
     }
 
     /// Opens a connection and runs `handler` on it, as a server runs its own: what it sends goes out

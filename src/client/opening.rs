@@ -94,17 +94,41 @@ fn redirect(answer: &Answer, from: &Target) -> Option<Result<Target, ConnectErro
     Some(from.join(answer.response.header("location")?))
 }
 
+/// The opening handshake over a stream of the caller, who goes on with the stream, and the bytes
+/// behind the answer.
+#[cfg(feature = "testing")]
+pub(super) async fn greet(
+    parts: &Parts,
+    stream: Stream,
+) -> Result<(Stream, Bytes, HandshakeResponse), ConnectError> {
+    let target = Target::parse(&parts.url)?;
+    let opening = Opening::new(parts, &target, true)?;
+    let answered = ask(parts, Dialled { stream, peer_addr: None }, opening).await?;
+    let (Answered { dialled, answer, .. }, _) = accepted(parts, answered).await?;
+    Ok((dialled.stream, answer.unread, answer.response))
+}
+
 /// Makes a connection of a 101, and an error of everything else.
 async fn conclude(parts: &Parts, answered: Answered) -> Result<Opened, ConnectError> {
-    if answered.answer.response.status() != SWITCHING_PROTOCOLS {
+    let (Answered { dialled, answer, .. }, agreed) = accepted(parts, answered).await?;
+    let Answer { response, unread } = answer;
+    Ok(Opened { shared: connection(parts, dialled, unread, agreed), response })
+}
+
+/// What a 101 that keeps the rules agrees to; everything else is an error.
+async fn accepted(
+    parts: &Parts,
+    answered: Answered,
+) -> Result<(Answered, verdict::Agreed), ConnectError> {
+    let response = &answered.answer.response;
+    if response.status() != SWITCHING_PROTOCOLS {
         return Err(ConnectError::Refused(Box::new(answered.body().await)));
     }
-    let Answered { dialled, key, answer } = answered;
-    let Answer { response, unread } = answer;
-    match verdict::check(&response, &key, &parts.options.parts) {
-        Ok(agreed) => Ok(Opened { shared: connection(parts, dialled, unread, agreed), response }),
+    match verdict::check(response, &answered.key, &parts.options.parts) {
+        Ok(agreed) => Ok((answered, agreed)),
         Err(violation) => {
-            Err(ConnectError::InvalidResponse { violation, response: Box::new(response) })
+            let response = Box::new(answered.answer.response);
+            Err(ConnectError::InvalidResponse { violation, response })
         }
     }
 }

@@ -108,7 +108,7 @@ impl Drop for RequestBody {
 }
 
 /// hyper's error with the kind that the connection gave it.
-fn io_error(error: hyper::Error) -> io::Error {
+pub(crate) fn io_error(error: hyper::Error) -> io::Error {
     let kind = match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
         Some(cause) => cause.kind(),
         None if error.is_incomplete_message() => io::ErrorKind::UnexpectedEof,

@@ -40,6 +40,8 @@ use hyper::service::{HttpService, service_fn};
 use smol_hyper::rt::FuturesIo;
 
 use self::body::ResponseBody;
+#[cfg(feature = "testing")]
+pub(crate) use self::body::io_error;
 use self::exchange::{Answering, Exchange};
 pub use self::options::ServerOptions;
 pub(crate) use self::refusal::Refusal;

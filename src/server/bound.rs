@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+#[cfg(feature = "testing")]
+use futures::future::Either;
 use futures::future::{select, select_all};
 
 use super::accept;
@@ -15,6 +17,8 @@ use super::tls::{self, TlsConfig};
 use crate::Result;
 use crate::http::{Addrs, Front, ServerOptions};
 use crate::instance::Instance;
+#[cfg(feature = "testing")]
+use crate::permits::Permit;
 use crate::permits::Permits;
 use crate::runtime;
 use crate::stream::Stream;
@@ -115,6 +119,30 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         };
         let accepting = select_all(this.listeners.iter().map(accept));
         select(accepting, this.instance.shutting_down()).await;
+    }
+
+    /// Serves a connection that no listener has accepted, once there is a place for it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn take_unlisted(
+        this: &Arc<Self>,
+        stream: impl FnOnce(Option<Permit>) -> Stream + Send + 'static,
+        addrs: Addrs,
+    ) {
+        let bound = Arc::clone(this);
+        this.instance.tasks.spawn(async move {
+            let place = async {
+                match &bound.places {
+                    Some(places) => Some(places.acquire().await),
+                    None => None,
+                }
+            };
+            // Who is in the queue when the listeners go is not served any more.
+            if let Either::Left((place, _)) =
+                select(Box::pin(place), bound.instance.shutting_down()).await
+            {
+                Arc::clone(&bound.front).serve(stream(place), addrs).await;
+            }
+        });
     }
 
     /// Serves one connection, in a task of its own.

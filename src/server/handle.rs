@@ -26,6 +26,12 @@ impl ServerHandle {
         Self { local_addr, instance, shutdown }
     }
 
+    /// What the connections of the server have in common.
+    #[cfg(feature = "testing")]
+    pub(crate) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
     /// Where the server listens, with the real port.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {

@@ -209,15 +209,27 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// [`Error::Io`](crate::Error::Io) if there is no listener, or if a value of [`ServerOptions`]
     /// or of the TLS configuration is out of its range.
     pub fn bind_to(self, listeners: Listeners) -> Result<Bound<State>> {
+        self.check()?;
+        let bound = Bound::new(self.app, self.options, self.limits, listeners.into_inner()?);
+        #[cfg(feature = "tls")]
+        let bound = bound.with_tls(self.tls)?;
+        Ok(bound)
+    }
+
+    /// The server as [`bind_to`](Self::bind_to) makes it, without anything that listens, and unencrypted.
+    #[cfg(feature = "testing")]
+    pub(crate) fn unlisted(&self) -> Result<Bound<State>> {
+        self.check()?;
+        Ok(Bound::new(self.app.clone(), self.options.clone(), self.limits.clone(), Vec::new()))
+    }
+
+    fn check(&self) -> Result<()> {
         self.options.check()?;
         if self.limits.iter().any(ConnectionLimit::is_zero) {
             let error = "connection_limit is 0, which admits nobody";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error).into());
         }
-        let bound = Bound::new(self.app, self.options, self.limits, listeners.into_inner()?);
-        #[cfg(feature = "tls")]
-        let bound = bound.with_tls(self.tls)?;
-        Ok(bound)
+        Ok(())
     }
 
     /// Listens on `addr` and serves: [`bind`](Self::bind) and [`Bound::serve`] in one.

@@ -18,5 +18,9 @@ mod tls;
 #[cfg(test)]
 mod seeds;
 
+#[cfg(feature = "testing")]
+#[cfg(test)]
+mod testing;
+
 #[cfg(test)]
 mod ws;

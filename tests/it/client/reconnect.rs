@@ -171,7 +171,7 @@ fn as_a_stream_it_ends_after_the_error() {
     let outcomes = within(
         client
             .reconnect(quick())
-            .then(|outcome| async { Ok::<_, tidewire::Error>(hear(outcome?).await) })
+            .then(|outcome| async { Ok::<_, Error>(hear(outcome?).await) })
             .collect::<Vec<_>>(),
     );
     assert_eq!(outcomes.len(), 2);

@@ -1,0 +1,285 @@
+//! The client of a server that listens nowhere.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use super::line::Line;
+use super::patience::{Caller, Patience};
+use super::peer::Peer;
+use super::pipe::End;
+use super::request::TestRequest;
+use super::upgrade::TestUpgrade;
+use crate::error::Result;
+use crate::http::Addrs;
+use crate::instance::Metrics;
+use crate::server::{Bound, Server, ServerHandle, ShutdownOptions, ShutdownReport};
+use crate::stream::Stream;
+use crate::ws::WebSocket;
+
+/// Where the server would listen, for those who ask.
+const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
+
+/// The first port that systems give to clients.
+const FIRST_PORT: u16 = 49_152;
+
+/// A client of a [`Server`] that runs in memory, and the handle of that server.
+///
+/// See the [chapter](super) for what it is good for. Clones, and what [`over`](Self::over),
+/// [`peer_addr`](Self::peer_addr) and [`patience`](Self::patience) return, are clients of the same
+/// server.
+#[derive(Clone)]
+pub struct TestClient {
+    server: Arc<InMemory>,
+    peer_addr: Option<SocketAddr>,
+    line: Option<Line>,
+    pub(super) patience: Patience,
+}
+
+/// A server, whatever its state.
+struct InMemory {
+    serve: Box<dyn Fn(End, Addrs) + Send + Sync>,
+    handle: ServerHandle,
+    /// How many ports were given to connections.
+    ports: AtomicU16,
+}
+
+impl TestClient {
+    /// Starts `server` in memory, with its routes, state, middleware, options and connection limits.
+    ///
+    /// It runs apart from the one that `server` may be bound to later. As long as the client lives, no
+    /// more routes can be added to `server`.
+    ///
+    /// # Panics
+    ///
+    /// If [`Server::bind_to`] would fail: a value of the options is out of its range, or a connection
+    /// limit is 0.
+    #[track_caller]
+    #[must_use]
+    pub fn new<State>(server: &Server<State>) -> Self
+    where
+        State: Clone + Send + Sync + 'static,
+    {
+        let caller = Caller::here();
+        let bound = server.unlisted().unwrap_or_else(|error| caller.fail(error));
+        let (handle, bound) = (bound.handle(), Arc::new(bound));
+        let serve = Box::new(move |end: End, addrs| {
+            Bound::take_unlisted(&bound, |place| Stream::boxed(end.keep(place)), addrs);
+        });
+        Self {
+            server: Arc::new(InMemory { serve, handle, ports: AtomicU16::new(0) }),
+            peer_addr: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
+            line: None,
+            patience: Patience(Some(Duration::from_secs(5))),
+        }
+    }
+
+    /// A client whose connections come from `addr`. Default: 127.0.0.1, and another port for each
+    /// connection, which is what port 0 stands for.
+    ///
+    /// `None` is a client without an address, as on a Unix socket.
+    #[must_use]
+    pub fn peer_addr(&self, addr: impl Into<Option<SocketAddr>>) -> Self {
+        Self { peer_addr: addr.into(), ..self.clone() }
+    }
+
+    /// A client whose connections go over `line`, with its faults. Default: each over a line of its own,
+    /// which has none.
+    #[must_use]
+    pub fn over(&self, line: &Line) -> Self {
+        Self { line: Some(line.clone()), ..self.clone() }
+    }
+
+    /// A client that waits so long for one thing: an answer, a frame of a [`Peer`], the end of the last
+    /// connection. Default 5 s; `None` for ever.
+    ///
+    /// It is there so that a test fails where it would hang. What is done with a [`WebSocket`] is not
+    /// measured.
+    #[must_use]
+    pub fn patience(&self, patience: impl Into<Option<Duration>>) -> Self {
+        Self { patience: Patience(patience.into()), ..self.clone() }
+    }
+
+    /// A `GET` request for `path`, which may have a query.
+    pub fn get(&self, path: &str) -> TestRequest {
+        self.request("GET", path)
+    }
+
+    /// A `HEAD` request.
+    pub fn head(&self, path: &str) -> TestRequest {
+        self.request("HEAD", path)
+    }
+
+    /// A `POST` request.
+    pub fn post(&self, path: &str) -> TestRequest {
+        self.request("POST", path)
+    }
+
+    /// A `PUT` request.
+    pub fn put(&self, path: &str) -> TestRequest {
+        self.request("PUT", path)
+    }
+
+    /// A `PATCH` request.
+    pub fn patch(&self, path: &str) -> TestRequest {
+        self.request("PATCH", path)
+    }
+
+    /// A `DELETE` request.
+    pub fn delete(&self, path: &str) -> TestRequest {
+        self.request("DELETE", path)
+    }
+
+    /// A request of any method.
+    pub fn request(&self, method: &str, path: &str) -> TestRequest {
+        TestRequest::new(self.clone(), method, path)
+    }
+
+    /// An opening handshake at `path`, which may have a query: to be refused, or with headers,
+    /// subprotocols, compression.
+    pub fn websocket(&self, path: &str) -> TestUpgrade {
+        TestUpgrade::new(self.clone(), path)
+    }
+
+    /// Opens a WebSocket connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`TestUpgrade::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`TestUpgrade::connect`].
+    pub async fn connect(&self, path: &str) -> Result<WebSocket> {
+        self.websocket(path).connect().await
+    }
+
+    /// Opens a WebSocket connection on which the test speaks bytes and frames.
+    ///
+    /// # Errors
+    ///
+    /// As [`TestUpgrade::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`TestUpgrade::connect`].
+    pub async fn peer(&self, path: &str) -> Result<Peer> {
+        self.websocket(path).peer().await
+    }
+
+    /// Opens a connection and says nothing: for requests that no client should send, or for a client of
+    /// another crate.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`](crate::Error::Io) of the kind [`ConnectionRefused`](ErrorKind::ConnectionRefused) if
+    /// the server has been shut down.
+    pub fn open(&self) -> Result<Peer> {
+        let (end, line) = self.dial()?;
+        Ok(Peer::new(Stream::boxed(end), line, self.patience))
+    }
+
+    /// A new connection, and what it goes over.
+    pub(super) fn dial(&self) -> Result<(End, Line)> {
+        if self.server.handle.is_shutting_down() {
+            let error = "the server has been shut down";
+            return Err(io::Error::new(ErrorKind::ConnectionRefused, error).into());
+        }
+        let line = self.line.clone().unwrap_or_default();
+        let (client, server) = line.connect();
+        (self.server.serve)(server, self.addrs());
+        Ok((client, line))
+    }
+
+    fn addrs(&self) -> Addrs {
+        let Some(mut peer) = self.peer_addr else { return Addrs { peer: None, local: None } };
+        if peer.port() == 0 {
+            let number = self.server.ports.fetch_add(1, Ordering::Relaxed);
+            peer.set_port(FIRST_PORT | number);
+        }
+        Addrs { peer: Some(peer), local: Some(LOCAL) }
+    }
+
+    /// What the server does at the moment, and has done.
+    #[must_use]
+    pub fn metrics(&self) -> Metrics {
+        self.server.handle.metrics()
+    }
+
+    /// The handle of the server, for code that is to have one. It listens at no address.
+    #[must_use]
+    pub fn handle(&self) -> ServerHandle {
+        self.server.handle.clone()
+    }
+
+    /// Waits until the server has nothing to do: no connection is open, and each handler has returned.
+    /// Permits, rooms and places are free then.
+    ///
+    /// # Panics
+    ///
+    /// If that takes longer than the [patience](Self::patience).
+    #[track_caller]
+    pub fn idle(&self) -> impl Future<Output = ()> + Send {
+        self.down_to(0)
+    }
+
+    /// Waits until no more than this many connections are left. One is left until its stream is closed
+    /// and its handler has returned.
+    ///
+    /// # Panics
+    ///
+    /// If that takes longer than the [patience](Self::patience).
+    #[track_caller]
+    pub fn down_to(&self, connections: usize) -> impl Future<Output = ()> + Send {
+        let caller = Caller::here();
+        async move {
+            let tasks = &self.server.handle.instance().tasks;
+            let ended = async {
+                tasks.down_to(connections).await;
+                Ok(())
+            };
+            if let Err(error) = self.patience.wait("it did not come to that", ended).await {
+                let Metrics { open_http, open_websockets, .. } = self.metrics();
+                let left = tasks.len();
+                caller.fail(format!(
+                    "{left} connections or handlers are left, and not {connections}: {error}\n  \
+                     {open_http} speak HTTP, and {open_websockets} WebSocket"
+                ));
+            }
+        }
+    }
+
+    /// Shuts the server down with all defaults, and returns how that went.
+    ///
+    /// A client that is to answer the server's close frame has to be driven meanwhile: a [`WebSocket`] by
+    /// [`recv`](WebSocket::recv), a [`Peer`] by its test. Who is dropped before has nothing to answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`ServerHandle::shutdown`].
+    pub async fn shutdown(&self) -> ShutdownReport {
+        self.shutdown_with(ShutdownOptions::default()).await
+    }
+
+    /// Shuts the server down, and returns how that went.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`ServerHandle::shutdown`].
+    pub async fn shutdown_with(&self, options: ShutdownOptions) -> ShutdownReport {
+        self.server.handle.shutdown(options).await
+    }
+}
+
+impl fmt::Debug for TestClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestClient")
+            .field("peer_addr", &self.peer_addr)
+            .field("line", &self.line)
+            .field("patience", &self.patience.0)
+            .finish_non_exhaustive()
+    }
+}

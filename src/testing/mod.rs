@@ -1,0 +1,231 @@
+//! The test kit: handlers under test without a port, with clients that keep the rules and such that do
+//! not.
+//!
+//! It is behind the feature `testing`, for the tests of an application; `attributes` brings
+//! `#[async_std::test]`, which runs one:
+//!
+//! ```toml
+//! [dev-dependencies]
+//! async-std = { version = "1.13", features = ["attributes"] }
+//! tidewire = { version = "0.1", features = ["testing"] }
+//! ```
+//!
+//! # Testing a handler
+//!
+//! A function of the application makes its [`Server`](crate::Server); a [`TestClient`] runs it in memory.
+//! Requests and connections go through the same code as those of a port: hyper, routes, middleware, limits,
+//! the upgrade, the connection's own task. Only the sockets are not there, and TLS, which a server that is
+//! made for it leaves out: [`is_secure`](crate::RequestContext::is_secure) is false.
+//!
+//! ```
+//! use tidewire::testing::TestClient;
+//! use tidewire::{RequestContext, Server, WebSocketOptions};
+//!
+//! fn app() -> Server {
+//!     let mut server = Server::new();
+//!     server.get("/ping", |_ctx: RequestContext| async { Ok("pong") });
+//!     server.get("/ws", |mut ctx: RequestContext| async move {
+//!         let options = WebSocketOptions::default().subprotocols(["chat.v2"]);
+//!         let mut ws = ctx.upgrade_to_websocket(options).await?;
+//!         while let Some(message) = ws.recv().await? {
+//!             ws.send(message).await?;
+//!         }
+//!         Ok(())
+//!     });
+//!     server
+//! }
+//!
+//! # #[async_std::main]
+//! # async fn main() -> tidewire::Result<()> {
+//! #     the_socket_echoes().await
+//! # }
+//! # /*
+//! #[async_std::test]
+//! # */
+//! async fn the_socket_echoes() -> tidewire::Result<()> {
+//!     let client = TestClient::new(&app());
+//!
+//!     let response = client.get("/ping").send().await?;
+//!     response.assert_status(200).assert_text("pong");
+//!
+//!     let mut ws = client.connect("/ws").await?;
+//!     ws.send("Hello").await?;
+//!     assert_eq!(ws.recv().await?, Some("Hello".into()));
+//!     let end = ws.close(1000, "").await?;
+//!     assert!(end.clean);
+//!
+//!     let ws = client.websocket("/ws").subprotocols(["chat.v1", "chat.v2"]).connect().await?;
+//!     assert_eq!(ws.subprotocol(), Some("chat.v2"));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The server has its tasks on the executor of async-std; the client is polled by any. The examples below
+//! leave the function around such lines out.
+//!
+//! # Testing a refusal
+//!
+//! [`TestUpgrade::refused`] is the answer of a server that does not upgrade. Connections come from
+//! 127.0.0.1, unless [`TestClient::peer_addr`] says otherwise: limits for each address count what it says.
+//!
+//! ```
+//! use std::net::SocketAddr;
+//! use tidewire::testing::TestClient;
+//! # use tidewire::{ConnectionLimit, RequestContext, Server, WebSocketOptions};
+//! # fn app() -> Server {
+//! #     let mut server = Server::new();
+//! #     server.connection_limit(&ConnectionLimit::per_address(1));
+//! #     server.get("/ws", |mut ctx: RequestContext| async move {
+//! #         let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+//! #         while let Some(message) = ws.recv().await? {
+//! #             ws.send(message).await?;
+//! #         }
+//! #         Ok(())
+//! #     });
+//! #     server
+//! # }
+//!
+//! # async_std::task::block_on(async {
+//! // It lets each address have one connection.
+//! let client = TestClient::new(&app());
+//!
+//! let refusal = client.websocket("/ws").origin("https://evil.example").refused().await;
+//! refusal.assert_status(403).assert_contains("pages of this origin may not connect");
+//!
+//! let inside = client.connect("/ws").await?;
+//! client.websocket("/ws").refused().await.assert_status(503);
+//! let elsewhere = client.peer_addr(SocketAddr::from(([192, 0, 2, 7], 0)));
+//! elsewhere.connect("/ws").await?;
+//!
+//! drop(inside);
+//! client.idle().await;
+//! client.connect("/ws").await?;
+//! # Ok::<(), tidewire::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Testing with an ill-behaved client
+//!
+//! A [`Peer`] says what it is told to: a [`RawFrame`] of which any part is wrong, or bytes, in pieces of
+//! any size. [`Peer::expect_close`] and [`Peer::end_of_stream`] tell how the server took it.
+//!
+//! ```
+//! use tidewire::testing::{RawFrame, TestClient};
+//! # use tidewire::{RequestContext, Server, WebSocketOptions};
+//! # fn app() -> Server {
+//! #     let mut server = Server::new();
+//! #     server.get("/ws", |mut ctx: RequestContext| async move {
+//! #         let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+//! #         while let Some(message) = ws.recv().await? {
+//! #             ws.send(message).await?;
+//! #         }
+//! #         Ok(())
+//! #     });
+//! #     server
+//! # }
+//!
+//! # async_std::task::block_on(async {
+//! let client = TestClient::new(&app());
+//!
+//! let mut peer = client.peer("/ws").await?;
+//! peer.send_frame(RawFrame::text("Hel").without_fin()).await?;
+//! peer.send_frame(RawFrame::continuation("lo")).await?;
+//! peer.expect_text("Hello").await;
+//! peer.send_frame(RawFrame::text("Hello").unmasked()).await?;
+//! peer.expect_close(1002).await;
+//! peer.end_of_stream().await;
+//!
+//! // §5.7 in hex: a masked "Hello", and its echo.
+//! let mut peer = client.peer("/ws").await?;
+//! peer.send_hex("81 85 37fa213d 7f9f4d5158").await?;
+//! peer.expect_hex("81 05 48656c6c6f").await;
+//! # Ok::<(), tidewire::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Testing what the network does
+//!
+//! A [`Line`] lies between client and server. It moves bytes in chunks of any size, so that each message
+//! can be split at every byte; it stalls, as a client that does not read; it is cut, or ends.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidewire::testing::{Line, TestClient};
+//! use tidewire::{RequestContext, Server, WebSocketOptions};
+//!
+//! # async_std::task::block_on(async {
+//! let mut server = Server::new();
+//! server.get("/clock", |mut ctx: RequestContext| async move {
+//!     let options = WebSocketOptions::default().send_timeout(Duration::from_millis(50));
+//!     let mut ws = ctx.upgrade_to_websocket(options).await?;
+//!     while ws.is_open() {
+//!         ws.send("tick").await?;
+//!     }
+//!     Ok(())
+//! });
+//! let client = TestClient::new(&server);
+//!
+//! let line = Line::new();
+//! let peer = client.over(&line).peer("/clock").await?;
+//! line.stall();
+//! // The handler gives up a client that does not read, although it is still there.
+//! client.idle().await;
+//! assert_eq!(client.metrics().closes[&1006], 1);
+//! # drop(peer);
+//! # Ok::<(), tidewire::Error>(())
+//! # }).unwrap();
+//! ```
+//!
+//! # Waiting
+//!
+//! No test needs to sleep. What a client asked for is awaited where it asks; [`TestClient::idle`] waits until
+//! the server has nothing to do any more, and what the application does in between it can tell over a channel.
+//! Where the event does not come, the wait ends with an error that says so, after the
+//! [patience](TestClient::patience) of the client.
+//!
+//! # What is left in the end
+//!
+//! [`TestClient::metrics`] is what `ServerHandle::metrics` is, and [`TestClient::shutdown`] tells whether all
+//! connections ended in order and whether a handler had to be dropped.
+//!
+//! ```
+//! use tidewire::testing::TestClient;
+//! # use tidewire::{RequestContext, Server, WebSocketOptions};
+//! # let mut server = Server::new();
+//! # server.get("/ws", |mut ctx: RequestContext| async move {
+//! #     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+//! #     while let Some(message) = ws.recv().await? {
+//! #         ws.send(message).await?;
+//! #     }
+//! #     Ok(())
+//! # });
+//!
+//! # async_std::task::block_on(async {
+//! let client = TestClient::new(&server);
+//! let mut ws = client.connect("/ws").await?;
+//!
+//! let (report, end) = futures::join!(client.shutdown(), ws.recv());
+//! assert_eq!(end?, None);
+//! assert_eq!((report.closed, report.lost, report.dropped), (1, 0, 0));
+//! # Ok::<(), tidewire::Error>(())
+//! # }).unwrap();
+//! ```
+
+mod client;
+mod frame;
+mod hex;
+mod line;
+mod patience;
+mod peer;
+mod pipe;
+mod request;
+mod response;
+mod upgrade;
+
+pub use self::client::TestClient;
+pub use self::frame::RawFrame;
+pub use self::line::Line;
+pub use self::peer::Peer;
+pub use self::request::TestRequest;
+pub use self::response::TestResponse;
+pub use self::upgrade::TestUpgrade;

@@ -1,0 +1,359 @@
+//! Connections in memory: two ends, and the bytes that are on their way between them.
+//!
+//! What a test can do to them is `line`.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use futures::io::{AsyncRead, AsyncWrite};
+use slab::Slab;
+
+use crate::permits::Permit;
+
+/// What a connection holds in each direction, in bytes, unless a test says otherwise.
+const CAPACITY: usize = 64 << 10;
+
+/// The connections of one line.
+#[derive(Debug)]
+pub(super) struct Wires {
+    /// Most bytes that one read or write moves.
+    pub(super) chunk_size: Option<usize>,
+    /// Most bytes on their way in one direction.
+    pub(super) capacity: usize,
+    /// Does nothing reach the client?
+    pub(super) is_stalled: bool,
+    open: Slab<Wire>,
+}
+
+impl Default for Wires {
+    fn default() -> Self {
+        Self { chunk_size: None, capacity: CAPACITY, is_stalled: false, open: Slab::new() }
+    }
+}
+
+impl Wires {
+    /// Adds a connection; both of its ends have to be made.
+    pub(super) fn open(&mut self) -> usize {
+        self.open.insert(Wire::default())
+    }
+
+    /// Has everybody who waits look again.
+    pub(super) fn wake(&mut self) {
+        self.each(Half::wake);
+    }
+
+    pub(super) fn reset(&mut self) {
+        self.each(|half| {
+            half.is_reset = true;
+            half.wake();
+        });
+    }
+
+    /// Ends the direction from client to server.
+    pub(super) fn end(&mut self) {
+        for (_, wire) in &mut self.open {
+            wire.to_server.end();
+        }
+    }
+
+    fn each(&mut self, change: impl Fn(&mut Half)) {
+        for (_, wire) in &mut self.open {
+            change(&mut wire.to_server);
+            change(&mut wire.to_client);
+        }
+    }
+}
+
+/// One connection.
+#[derive(Debug, Default)]
+struct Wire {
+    to_server: Half,
+    to_client: Half,
+}
+
+impl Wire {
+    /// What `side` reads.
+    fn incoming(&mut self, side: Side) -> &mut Half {
+        match side {
+            Side::Client => &mut self.to_client,
+            Side::Server => &mut self.to_server,
+        }
+    }
+
+    /// What `side` writes.
+    fn outgoing(&mut self, side: Side) -> &mut Half {
+        match side {
+            Side::Client => &mut self.to_server,
+            Side::Server => &mut self.to_client,
+        }
+    }
+}
+
+/// One direction of a connection.
+#[derive(Debug, Default)]
+struct Half {
+    bytes: VecDeque<u8>,
+    /// Will nothing more be written?
+    is_ended: bool,
+    /// Will nothing more be read?
+    is_unread: bool,
+    is_reset: bool,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+impl Half {
+    fn end(&mut self) {
+        self.is_ended = true;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+
+    fn check_reset(&self) -> io::Result<()> {
+        if self.is_reset { Err(ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
+    /// Takes bytes from the front; `None` if the reader has to wait.
+    fn read(&mut self, buf: &mut [u8]) -> Option<usize> {
+        if self.bytes.is_empty() && !self.is_ended {
+            return None;
+        }
+        let len = buf.len().min(self.bytes.len());
+        for (slot, byte) in buf.iter_mut().zip(self.bytes.drain(..len)) {
+            *slot = byte;
+        }
+        if let Some(writer) = self.writer.take() {
+            writer.wake();
+        }
+        Some(len)
+    }
+
+    /// Appends bytes, at most as many as there is room for.
+    fn write(&mut self, bufs: &[IoSlice<'_>], room: usize) -> usize {
+        let before = self.bytes.len();
+        self.bytes.extend(bufs.iter().flat_map(|buf| buf.iter()).take(room));
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+        self.bytes.len().saturating_sub(before)
+    }
+}
+
+/// Which end it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Side {
+    Client,
+    Server,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub(super) struct End {
+    wires: Arc<Mutex<Wires>>,
+    key: usize,
+    side: Side,
+    /// A chunk was read: the next is not there yet.
+    has_read: bool,
+    /// A chunk was written: there is no room for the next yet.
+    has_written: bool,
+    /// Among the connections that a server may have.
+    place: Option<Permit>,
+}
+
+impl End {
+    /// An end of the connection `key`, of which there has to be one on each side.
+    pub(super) fn new(wires: Arc<Mutex<Wires>>, key: usize, side: Side) -> Self {
+        Self { wires, key, side, has_read: false, has_written: false, place: None }
+    }
+
+    /// Keeps `place` for as long as this end is open.
+    pub(super) fn keep(mut self, place: Option<Permit>) -> Self {
+        self.place = place;
+        self
+    }
+
+    fn wires(&self) -> MutexGuard<'_, Wires> {
+        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The key of an end that is open is always there.
+fn not_open() -> io::Error {
+    ErrorKind::NotConnected.into()
+}
+
+/// Puts off whoever comes for the next chunk, once.
+fn puts_off(has_moved: &mut bool, cx: &Context<'_>) -> bool {
+    let puts_off = std::mem::take(has_moved);
+    if puts_off {
+        cx.waker().wake_by_ref();
+    }
+    puts_off
+}
+
+impl AsyncRead for End {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if puts_off(&mut self.has_read, cx) {
+            return Poll::Pending;
+        }
+        let (key, side) = (self.key, self.side);
+        let mut wires = self.wires();
+        let chunk_size = wires.chunk_size;
+        let is_stalled = wires.is_stalled && side == Side::Client;
+        let most = chunk_size.unwrap_or(usize::MAX).min(buf.len());
+        let half = wires.open.get_mut(key).ok_or_else(not_open)?.incoming(side);
+        half.check_reset()?;
+        let buf = buf.get_mut(..most).unwrap_or_default();
+        let read = if is_stalled { None } else { half.read(buf) };
+        let Some(len) = read else {
+            half.reader = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
+        drop(wires);
+        self.has_read = chunk_size.is_some() && len > 0;
+        Poll::Ready(Ok(len))
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if puts_off(&mut self.has_written, cx) {
+            return Poll::Pending;
+        }
+        let (key, side) = (self.key, self.side);
+        let mut wires = self.wires();
+        let (chunk_size, capacity) = (wires.chunk_size, wires.capacity);
+        let is_stalled = wires.is_stalled && side == Side::Server;
+        let half = wires.open.get_mut(key).ok_or_else(not_open)?.outgoing(side);
+        half.check_reset()?;
+        if half.is_unread || half.is_ended {
+            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
+        }
+        let room = if is_stalled { 0 } else { capacity.saturating_sub(half.bytes.len()) };
+        if room == 0 && bufs.iter().any(|buf| !buf.is_empty()) {
+            half.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        let len = half.write(bufs, chunk_size.unwrap_or(usize::MAX).min(room));
+        drop(wires);
+        self.has_written = chunk_size.is_some() && len > 0;
+        Poll::Ready(Ok(len))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut wires = self.wires();
+        if let Some(wire) = wires.open.get_mut(self.key) {
+            wire.outgoing(self.side).end();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut wires = self.wires();
+        let Some(wire) = wires.open.get_mut(self.key) else { return };
+        wire.outgoing(self.side).end();
+        let incoming = wire.incoming(self.side);
+        incoming.is_unread = true;
+        incoming.wake();
+        // The other end was dropped before.
+        if wire.outgoing(self.side).is_unread {
+            wires.open.try_remove(self.key);
+        }
+        drop(wires);
+        drop(self.place.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use futures::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::Line;
+    use super::*;
+    use crate::runtime::block_on;
+
+    #[test]
+    fn each_chunk_is_written_and_read_on_its_own() {
+        let (mut client, mut server) = Line::new().chunk_size(2).connect();
+        let written = ["abcde", "cde", "cde", "e", "e"]
+            .map(|rest| client.write(rest.as_bytes()).now_or_never().map(Result::unwrap));
+        assert_eq!(written, [Some(2), None, Some(2), None, Some(1)]);
+        let mut buf = [0; 8];
+        let read = [(); 6].map(|()| server.read(&mut buf).now_or_never().map(Result::unwrap));
+        assert_eq!(read, [Some(2), None, Some(2), None, Some(1), None]);
+    }
+
+    #[test]
+    fn a_connection_is_forgotten_with_its_second_end() {
+        let line = Line::new();
+        let wires = |line: &Line| line.clone().connect().0.key;
+        let (client, server) = line.connect();
+        assert_eq!(client.key, 0);
+        drop(server);
+        assert_eq!(wires(&line), 1);
+        drop(client);
+        assert_eq!(wires(&line), 0);
+    }
+
+    #[test]
+    fn an_end_reads_what_came_before_the_other_was_dropped() {
+        block_on(async {
+            let (mut client, mut server) = Line::new().connect();
+            client.write_all(b"last").await.unwrap();
+            drop(client);
+            let mut rest = String::new();
+            server.read_to_string(&mut rest).await.unwrap();
+            assert_eq!(rest, "last");
+            let error = server.write_all(b"x").await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+        });
+    }
+
+    #[test]
+    fn whoever_waits_is_woken_by_the_other_end_and_by_the_line() {
+        block_on(async {
+            let line = Line::new().capacity(1);
+            let (mut client, mut server) = line.connect();
+            let mut buf = [0; 8];
+            assert!(server.read(&mut buf).now_or_never().is_none());
+            let (wrote, read) = futures::join!(client.write_all(b"ab"), async {
+                server.read_exact(&mut buf[..2]).await.map(|()| buf[..2].to_vec())
+            });
+            wrote.unwrap();
+            assert_eq!(read.unwrap(), b"ab");
+            let (read, ()) = futures::join!(client.read(&mut buf), async { line.cut() });
+            assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        });
+    }
+}

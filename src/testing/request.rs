@@ -1,0 +1,147 @@
+//! An HTTP request to a server in memory: hyper writes it, as a client of any kind would.
+
+use std::convert::Infallible;
+use std::io::{self, ErrorKind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures::future::{Either, poll_fn, select};
+use hyper::body::{Body, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1;
+use serde::Serialize;
+use smol_hyper::rt::FuturesIo;
+
+use super::TestClient;
+use super::pipe::End;
+use super::response::TestResponse;
+use crate::error::{Error, Result};
+use crate::http::io_error;
+
+/// A request that is not sent yet.
+#[derive(Debug)]
+#[must_use = "a request is sent by `send`"]
+pub struct TestRequest {
+    client: TestClient,
+    method: String,
+    path: String,
+    headers: Vec<(String, String)>,
+    body: Result<Bytes>,
+}
+
+impl TestRequest {
+    pub(super) fn new(client: TestClient, method: &str, path: &str) -> Self {
+        let (method, path) = (method.to_owned(), path.to_owned());
+        Self { client, method, path, headers: Vec::new(), body: Ok(Bytes::new()) }
+    }
+
+    /// Adds a header line. One named `Host` replaces `localhost`.
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// The body. Default: none.
+    pub fn body(mut self, body: impl Into<Bytes>) -> Self {
+        self.body = Ok(body.into());
+        self
+    }
+
+    /// A body in JSON, with its `Content-Type`.
+    pub fn json(mut self, value: &impl Serialize) -> Self {
+        self.body = serde_json::to_vec(value).map(Bytes::from).map_err(Error::from);
+        self.header("Content-Type", "application/json")
+    }
+
+    /// Sends the request over a connection of its own, and waits for the whole response.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the request is none that HTTP allows, or the connection ends before the response
+    /// does, or that takes longer than the [patience](TestClient::patience) of the client;
+    /// [`Error::Json`] if the body cannot be written so.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the connection.
+    pub async fn send(self) -> Result<TestResponse> {
+        let named = format!("{} {}", self.method, self.path);
+        let client = self.client.clone();
+        let request = self.into_http()?;
+        let (end, _) = client.dial()?;
+        let waiting = format!("no whole answer to {named}");
+        let (head, body) = client.patience.wait(waiting, Box::pin(exchange(end, request))).await?;
+        Ok(TestResponse::new(named, &head, body))
+    }
+
+    fn into_http(self) -> Result<::http::Request<RequestBody>> {
+        if !self.path.starts_with('/') {
+            return Err(invalid(format!("{:?} is no path: it begins with /", self.path)));
+        }
+        let has_host = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
+        let host = (!has_host).then_some(("host", "localhost"));
+        let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let mut builder = ::http::Request::builder().method(&*self.method).uri(&self.path);
+        for (name, value) in host.into_iter().chain(own) {
+            builder = builder.header(name, value);
+        }
+        builder.body(RequestBody(self.body?)).map_err(|error| invalid(error.to_string()))
+    }
+}
+
+fn invalid(what: String) -> Error {
+    io::Error::new(ErrorKind::InvalidInput, what).into()
+}
+
+/// One request and its response, over a connection that ends with them.
+async fn exchange(
+    end: End,
+    request: ::http::Request<RequestBody>,
+) -> Result<(::http::response::Parts, Bytes)> {
+    let (mut sender, connection) = http1::handshake(FuturesIo::new(end)).await.map_err(io_error)?;
+    let exchange = Box::pin(async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok((head, whole(body).await?))
+    });
+    let outcome: hyper::Result<_> = match select(exchange, connection).await {
+        Either::Left((outcome, _)) => outcome,
+        // What has ended with the connection is known to the exchange.
+        Either::Right((_, exchange)) => exchange.await,
+    };
+    Ok(outcome.map_err(io_error)?)
+}
+
+/// Reads a body to its end.
+async fn whole(mut body: Incoming) -> hyper::Result<Bytes> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        // Trailers are left out.
+        bytes.extend_from_slice(&frame?.into_data().unwrap_or_default());
+    }
+    Ok(bytes.freeze())
+}
+
+/// The body of a request, in one piece.
+#[derive(Debug)]
+struct RequestBody(Bytes);
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = std::mem::take(&mut self.0);
+        Poll::Ready((!piece.is_empty()).then(|| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(u64::try_from(self.0.len()).unwrap_or(u64::MAX))
+    }
+}

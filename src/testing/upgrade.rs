@@ -1,0 +1,113 @@
+//! An opening handshake with a server in memory: it is [`Client`]'s own.
+
+use super::patience::Caller;
+use super::peer::Peer;
+use super::response::TestResponse;
+use super::{Line, TestClient};
+use crate::client::Client;
+use crate::error::{ConnectError, Error, Result};
+use crate::stream::Stream;
+use crate::ws::{DeflateOptions, WebSocket, WebSocketOptions};
+
+/// An opening handshake that is not sent yet.
+#[derive(Debug)]
+#[must_use = "an opening handshake is sent by `connect`, `refused` or `peer`"]
+pub struct TestUpgrade {
+    test: TestClient,
+    client: Client,
+    path: String,
+}
+
+impl TestUpgrade {
+    pub(super) fn new(test: TestClient, path: &str) -> Self {
+        let client =
+            Client::new(format!("ws://localhost{path}")).handshake_timeout(test.patience.0);
+        Self { test, client, path: path.to_owned() }
+    }
+
+    fn with(self, change: impl FnOnce(Client) -> Client) -> Self {
+        Self { client: change(self.client), ..self }
+    }
+
+    /// Adds a header line, as [`Client::header`].
+    pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.with(|client| client.header(name, value))
+    }
+
+    /// Says which page the connection is for, as a browser does (RFC 6455 §10.2).
+    pub fn origin(self, origin: impl Into<String>) -> Self {
+        self.with(|client| client.origin(origin))
+    }
+
+    /// Subprotocols to offer, in the order of preference (RFC 6455 §1.9). Default: none.
+    pub fn subprotocols<T: Into<String>>(self, names: impl IntoIterator<Item = T>) -> Self {
+        self.with(|client| client.subprotocols(names))
+    }
+
+    /// Offers to compress messages (RFC 7692). Default: no.
+    pub fn deflate(self, options: DeflateOptions) -> Self {
+        self.with(|client| client.deflate(options))
+    }
+
+    /// The options of the client's own side, as [`Client::options`].
+    pub fn options(self, options: WebSocketOptions) -> Self {
+        self.with(|client| client.options(options))
+    }
+
+    /// Opens the connection.
+    ///
+    /// It has no task, as that of [`Client::connect`]: pings are answered while something waits in
+    /// [`recv`](WebSocket::recv).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Connect`], with the answer of a server that refuses; [`Error::Io`] if the server has
+    /// been shut down.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops the connection that is not open yet.
+    pub async fn connect(self) -> Result<WebSocket> {
+        let (end, _) = self.test.dial()?;
+        self.client.over(end).await
+    }
+
+    /// Does the opening handshake, and leaves the rest to the test.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn peer(self) -> Result<Peer> {
+        let (end, line): (_, Line) = self.test.dial()?;
+        let (stream, unread, response) = self.client.greet(Stream::boxed(end)).await?;
+        let response = TestResponse::of_handshake(format!("GET {}", self.path), &response);
+        Ok(Peer::new(stream, line, self.test.patience).upgraded(&unread, response))
+    }
+
+    /// The answer of a server that does not upgrade, with at most 1 KiB of its body.
+    ///
+    /// # Panics
+    ///
+    /// If it does upgrade, or does not answer.
+    #[track_caller]
+    pub fn refused(self) -> impl Future<Output = TestResponse> + Send {
+        let caller = Caller::here();
+        async move {
+            let request = format!("GET {}", self.path);
+            match self.connect().await {
+                Err(Error::Connect(error)) => match &*error {
+                    ConnectError::Refused(response) => {
+                        TestResponse::of_handshake(request, response)
+                    }
+                    other => caller.fail(format!("{request} should be refused: {other}")),
+                },
+                Err(other) => caller.fail(format!("{request} should be refused: {other}")),
+                Ok(_) => caller.fail(format!("{request} was upgraded, and should be refused")),
+            }
+        }
+    }
+}
