@@ -6,23 +6,20 @@
 //!
 //! It listens on a free port unless its first argument is an address, runs its errand, and ends.
 
-use async_std::net::TcpStream;
-use async_tungstenite::client_async;
-use async_tungstenite::tungstenite::Message;
-use futures::StreamExt;
 use tidewire::{RequestContext, Server, ShutdownOptions, WebSocketOptions};
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
 #[async_std::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> tidewire::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".into());
     let mut server = Server::new();
     server.get("/ws", echo);
     let handle = server.start(addr.as_str()).await?;
     println!("listening on http://{}", handle.local_addr());
+    // It serves by now.
+    let url = format!("ws://{}/ws", handle.local_addr());
+    println!("serving {url}");
 
-    errand(&format!("ws://{}/ws", handle.local_addr())).await?;
+    errand(&url).await?;
 
     handle.shutdown(ShutdownOptions::default()).await;
     println!("Server ended");
@@ -37,13 +34,13 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
     Ok(())
 }
 
-/// What the program is for; the client is one that knows nothing of this crate.
-async fn errand(url: &str) -> Result<(), Failure> {
-    let addr = url.trim_start_matches("ws://").trim_end_matches("/ws");
-    let (mut ws, _response) = client_async(url, TcpStream::connect(addr).await?).await?;
-    ws.send(Message::text("Hello from the foreground!")).await?;
-    if let Some(message) = ws.next().await {
-        println!("Received: {}", message?);
+/// What the program is for.
+async fn errand(url: &str) -> tidewire::Result<()> {
+    let mut ws = tidewire::connect(url).await?;
+    ws.send("Hello from the foreground!").await?;
+    if let Some(message) = ws.recv().await? {
+        println!("Received: {}", message.as_text().unwrap_or_default());
     }
+    ws.close(1000, "").await?;
     Ok(())
 }

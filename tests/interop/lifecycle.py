@@ -1,6 +1,7 @@
 """Servers that start, count, refuse and end, as the Python client `websockets` sees them."""
 
 import asyncio
+import re
 import signal
 import subprocess
 import time
@@ -130,6 +131,8 @@ def background():
         run = subprocess.run([binary], timeout=10, text=True, capture_output=True, check=True)
         first, *rest = run.stdout.splitlines()
         assert first.startswith("listening on http://127.0.0.1:"), first
+        serving, *rest = rest
+        assert re.fullmatch(r"serving ws://127\.0\.0\.1:[1-9]\d*/ws", serving), serving
         equal(rest, ["Received: Hello from the foreground!", "Server ended"])
 
 

@@ -1,148 +1,18 @@
-//! What the systems that tidewire stands on do with many clients, over TCP, to the letter.
-//!
-//! Each test is named after its row in the list of their examples: D of dasHV, C of cnetmod, P of
-//! pymongoose. Where the row is a program in `examples/`, that program is what is tested.
+//! pymongoose: text, JSON and rooms.
 
-#![allow(dead_code, reason = "what only the `main` of an example needs")]
-#![expect(clippy::duplicate_mod, reason = "each example brings what all examples share")]
-
-use std::io::Read;
+use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tidewire::{Hub, RequestContext, Server, WebSocketOptions};
+use tidewire::{Hub, Message, RequestContext, Server, WebSocketOptions};
 
-use crate::http::serve;
-use crate::ws::frames::{BINARY, CLOSE, TEXT, close, masked};
+use super::program::example;
+use super::{Client, Program, all_hear, broadcast, chat, chat_seed, serve};
+use crate::ws::frames::{BINARY, TEXT, masked};
 use crate::ws::tcp::Tcp;
-
-#[path = "../../examples/broadcast.rs"]
-mod broadcast;
-
-#[path = "../../examples/chat.rs"]
-mod chat;
-
-#[path = "../../examples/chat_seed.rs"]
-mod chat_seed;
-
-#[path = "../../examples/das_chat.rs"]
-mod das_chat;
-
-const NORMAL: u16 = 1000;
-
-/// A WebSocket client that says and hears text.
-struct Client(Tcp);
-
-impl Client {
-    fn open(addr: SocketAddr, path: &str) -> Self {
-        Self(Tcp::upgraded_at(addr, path))
-    }
-
-    fn says(&mut self, text: &str) {
-        self.0.send(masked(TEXT, text));
-    }
-
-    /// The next message is this one.
-    fn hears(&mut self, text: &str) {
-        assert_eq!(self.next(), text);
-    }
-
-    fn next(&mut self) -> String {
-        let frame = self.0.frame();
-        assert_eq!(frame.head, TEXT, "{frame:?}");
-        String::from_utf8(frame.payload).unwrap()
-    }
-
-    /// Closes, and hears nothing more than the answer.
-    fn closes(mut self) {
-        self.0.send(masked(CLOSE, close(NORMAL, "")));
-        let frame = self.0.frame();
-        assert_eq!(frame.close_code(), Some(NORMAL), "{frame:?}");
-        self.0.expect_end();
-    }
-}
-
-fn all_hear<const N: usize>(clients: [&mut Client; N], text: &str) {
-    for client in clients {
-        client.hears(text);
-    }
-}
-
-/// The body of the answer to a request.
-fn get(addr: SocketAddr, path: &str) -> String {
-    let mut client = Tcp::connect(addr);
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
-    let mut answer = String::new();
-    client.socket.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
-    body.to_owned()
-}
-
-#[test]
-fn d1_a_chat_of_numbered_users_beside_http_routes() {
-    let addr = serve(das_chat::server());
-    let mut alice = Client::open(addr, "/chat");
-    alice.hears("welcome user_1");
-    alice.says("hello server!");
-    alice.hears("echo: hello server!");
-
-    let mut bob = Client::open(addr, "/chat");
-    bob.hears("welcome user_2");
-    alice.hears("user_2 joined");
-    bob.says("hi everyone!");
-    bob.hears("echo: hi everyone!");
-    alice.hears("user_2: hi everyone!");
-    assert_eq!(get(addr, "/clients"), "2");
-    assert_eq!(get(addr, "/ping"), "pong");
-
-    let mut carol = Client::open(addr, "/chat");
-    carol.hears("welcome user_3");
-    all_hear([&mut alice, &mut bob], "user_3 joined");
-    carol.closes();
-    all_hear([&mut alice, &mut bob], "user_3 left");
-
-    let closed = Instant::now();
-    alice.closes();
-    bob.hears("user_1 left");
-    bob.closes();
-    assert!(closed.elapsed() < Duration::from_secs(2), "{:?}", closed.elapsed());
-}
-
-#[test]
-fn c2_every_message_goes_to_all_including_the_sender() {
-    let addr = serve(broadcast::server());
-    // Who hears itself is in the room.
-    let mut one = Client::open(addr, "/ws");
-    one.says("1");
-    one.hears("1");
-    let mut two = Client::open(addr, "/ws");
-    two.says("2");
-    all_hear([&mut one, &mut two], "2");
-    let mut three = Client::open(addr, "/ws");
-    three.says("3");
-    all_hear([&mut one, &mut two, &mut three], "3");
-
-    two.0.send(masked(BINARY, [0, 255]));
-    for client in [&mut one, &mut two, &mut three] {
-        let frame = client.0.frame();
-        assert_eq!((frame.head, frame.payload), (BINARY, vec![0, 255]));
-    }
-}
-
-#[test]
-fn c8_a_chat_room_tells_who_joins_talks_and_leaves() {
-    let addr = serve(chat_seed::server());
-    let mut ada = Client::open(addr, "/ws?user=ada");
-    ada.hears("ada joined");
-    let mut bob = Client::open(addr, "/ws?user=bob");
-    all_hear([&mut ada, &mut bob], "bob joined");
-    ada.says("hi");
-    all_hear([&mut ada, &mut bob], "ada: hi");
-    bob.closes();
-    ada.hears("bob left");
-}
 
 #[test]
 fn p1_an_echo_that_counts_its_clients() {
@@ -187,6 +57,50 @@ fn echo_server(print: Sender<String>) -> Server<Hub> {
 }
 
 #[test]
+fn p2_pages_and_sockets_on_one_port() {
+    let program = Program::start("http_and_ws", &["127.0.0.1:0"]);
+    let answer = |path: &str| {
+        let mut client = Tcp::connect(program.addr);
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut client.socket, &mut answer).unwrap();
+        answer
+    };
+    let page = answer("/");
+    assert!(page.starts_with("HTTP/1.1 200 "), "{page}");
+    assert!(page.to_lowercase().contains("\r\ncontent-type: text/html"), "{page}");
+    for path in ["/nothing", "/nothing/at/all", "/ws2"] {
+        let missing = answer(path);
+        assert!(missing.starts_with("HTTP/1.1 404 "), "{missing}");
+        assert!(missing.ends_with("\r\n\r\nNot Found"), "{missing}");
+    }
+    let mut client = Client::open(program.addr, "/ws");
+    client.hears("You are visitor 1.");
+    client.says("hi");
+    client.hears("hi");
+}
+
+#[test]
+fn p3_text_json_and_binary_are_sent_as_they_are() {
+    let mut server = Server::new();
+    server.get("/ws", |mut ctx: RequestContext| async move {
+        let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+        ws.send("Hello, WebSocket!").await?;
+        ws.send_json(&serde_json::json!({"type": "update", "value": 42})).await?;
+        ws.send(Message::binary(vec![0, 1, 2, 0xff])).await?;
+        while ws.recv().await?.is_some() {}
+        Ok(())
+    });
+    let mut client = Client::open(serve(server), "/ws");
+    client.hears("Hello, WebSocket!");
+    let update: serde_json::Value = serde_json::from_str(&client.next()).unwrap();
+    assert_eq!(update, serde_json::json!({"type": "update", "value": 42}));
+    let frame = client.0.frame();
+    assert_eq!((frame.head, frame.payload), (BINARY, vec![0, 1, 2, 0xff]));
+    client.closes();
+}
+
+#[test]
 fn p4_a_broadcast_excludes_the_sender() {
     let addr = serve(broadcast::server());
     // Somebody who hears all, to tell when who is there.
@@ -207,6 +121,33 @@ fn p4_a_broadcast_excludes_the_sender() {
     all_hear([&mut all, &mut one], "User says: u");
     all.says("v");
     all_hear([&mut all, &mut one, &mut two], "v");
+}
+
+#[test]
+fn p5_text_and_binary_are_told_apart() {
+    let mut program = Program::start("frames", &["127.0.0.1:0"]);
+    let mut client = Client::open(program.addr, "/ws");
+    // FIN is set on both: the type is the opcode, and not the first byte.
+    client.0.send([masked(TEXT, "t"), masked(BINARY, [0xff; 300])].concat());
+    program.prints("Text: t");
+    program.prints("Binary: 300 bytes");
+}
+
+#[test]
+fn p6_json_is_answered_and_what_is_none_is_not() {
+    let mut program = Program::start("json", &["127.0.0.1:0"]);
+    let mut client = Client::open(program.addr, "/ws");
+    for invalid in ["nonsense", "5", "{}", r#"{"type":"unknown"}"#] {
+        client.says(invalid);
+        program.prints("Invalid JSON");
+    }
+    client.0.send(masked(BINARY, [0xff]));
+    program.prints("Invalid JSON");
+    // The connection is open, and this is the first answer.
+    client.says(r#"{"type":"ping"}"#);
+    let answer: serde_json::Value = serde_json::from_str(&client.next()).unwrap();
+    assert_eq!(answer, serde_json::json!({"type": "pong"}));
+    client.closes();
 }
 
 #[test]
@@ -349,4 +290,63 @@ fn hear_message<const N: usize>(clients: [&mut Client; N], said: &str) {
         let timestamp: f64 = timestamp.parse().unwrap();
         assert!((timestamp - now).abs() < 10.0, "{told}");
     }
+}
+
+/// An echo that says so.
+fn prefixed_echo() -> SocketAddr {
+    let mut server = Server::new();
+    server.get("/ws", |mut ctx: RequestContext| async move {
+        let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+        while let Some(message) = ws.recv().await? {
+            ws.send(format!("Echo: {}", message.as_text().unwrap_or_default())).await?;
+        }
+        Ok(())
+    });
+    serve(server)
+}
+
+#[cfg(feature = "client")]
+#[test]
+fn p9_a_client_program() {
+    let mut client = Command::new(example("client"))
+        .arg(format!("ws://{}/ws", prefixed_echo()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    client.stdin.take().unwrap().write_all(b"Hello, Server!\n").unwrap();
+    let output = client.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "Received: Echo: Hello, Server!\n");
+    assert!(output.status.success(), "{:?}", output.status);
+}
+
+#[cfg(all(feature = "client", feature = "tls"))]
+#[test]
+fn p11_an_encrypted_server_with_certificate_and_key_from_files() {
+    use tidewire::ClientTls;
+
+    use crate::tls::authority;
+    use crate::ws::peer::within;
+
+    let folder = std::env::temp_dir().join(format!("tidewire-p11-{}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    let [chain, key] = ["chain.pem", "key.pem"].map(|name| folder.join(name));
+    let identity = authority().issue("localhost");
+    fs::write(&chain, &identity.certificate).unwrap();
+    fs::write(&key, &identity.key).unwrap();
+    let files = [chain.to_str().unwrap(), key.to_str().unwrap()];
+    let program = Program::start("tls", &["127.0.0.1:0", files[0], files[1]]);
+    fs::remove_dir_all(folder).unwrap();
+
+    let url = format!("wss://localhost:{}/ws", program.addr.port());
+    let client = tidewire::Client::new(url).tls(ClientTls::with_roots(authority().pem()).unwrap());
+    within(async {
+        let mut ws = client.connect().await.unwrap();
+        ws.send("secret").await.unwrap();
+        assert_eq!(ws.recv().await.unwrap().unwrap().as_text(), Some("Echo: secret"));
+    });
+    // A client that does not encrypt is told so, and does not hang.
+    let mut plain = Tcp::connect(program.addr);
+    plain.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(plain.head().starts_with("HTTP/1.1 400 "));
 }

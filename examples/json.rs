@@ -1,0 +1,52 @@
+//! Messages as JSON: one type for what may be asked, one for what is answered.
+//!
+//! ```text
+//! cargo run --release --example json
+//! ```
+//!
+//! Then say `{"type":"ping"}` or `{"type":"add","numbers":[1,2]}` at `ws://127.0.0.1:8080/ws`. What is no
+//! such thing is not answered, and the connection stays open.
+
+mod support;
+
+use serde::{Deserialize, Serialize};
+use tidewire::{Error, RequestContext, Server, WebSocketOptions};
+
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Question {
+    Ping,
+    Add { numbers: Vec<f64> },
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Answer {
+    Pong,
+    Sum { value: f64 },
+}
+
+#[async_std::main]
+async fn main() -> tidewire::Result<()> {
+    let mut server = Server::new();
+    server.get("/ws", answer);
+    support::serve(server).await
+}
+
+async fn answer(mut ctx: RequestContext) -> tide::Result<()> {
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    loop {
+        let answer = match ws.recv_json().await {
+            Ok(Some(Question::Ping)) => Answer::Pong,
+            Ok(Some(Question::Add { numbers })) => Answer::Sum { value: numbers.iter().sum() },
+            Ok(None) => return Ok(()),
+            Err(Error::Json(error)) => {
+                println!("Invalid JSON");
+                eprintln!("{error}");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        ws.send_json(&answer).await?;
+    }
+}
