@@ -67,6 +67,20 @@ def server_goes_away(browser):
         browser.wait_for_log("Connected", "Received: Hello, Server!", "Disconnected")
 
 
+def greeting(browser, accept):
+    with check("a page says hello, and hears the welcome before its echo"):
+        browser.open(f"http://{accept.addr}/")
+        script = """
+            const log = [];
+            const ws = new WebSocket(arguments[0]);
+            ws.onopen = () => ws.send("Hello Server!");
+            ws.onmessage = ({data}) => { if (log.push(`Received: ${data}`) === 2) done(log); };
+            ws.onclose = ({code}) => done(code);
+        """
+        heard = browser.run(script, f"ws://{accept.addr}/websocket")
+        equal(heard, ["Received: Welcome!", "Received: Hello Server!"])
+
+
 def compression(browser, conformance):
     # Any text of this server will do as a page: its routes are then of the same host.
     browser.open(f"http://{conformance.addr}/echo")
@@ -162,6 +176,8 @@ with Browser() as browser:
     with Example("echo") as echo:
         echo_page(browser, echo)
     server_goes_away(browser)
+    with Example("accept") as accept:
+        greeting(browser, accept)
     with Example("conformance") as conformance:
         compression(browser, conformance)
     with Example("deflate") as deflate:

@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from certificate import make_certificate
 from support import Checks, Example, equal
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidMessage
@@ -18,18 +19,6 @@ check = Checks("tls")
 
 def run(*command, stdin=b""):
     return subprocess.run(command, input=stdin, capture_output=True, timeout=20)
-
-
-def make_certificate(folder, name):
-    """A self-signed certificate for `localhost` and 127.0.0.1, and its key."""
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    made = run(
-        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-        "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", key, "-out", certificate,
-        "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1",
-    )
-    assert made.returncode == 0, made.stderr.decode()
-    return certificate, key
 
 
 def curl(url, *options):
