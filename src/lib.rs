@@ -24,6 +24,14 @@
 //! }
 //! ```
 //!
+//! It needs async-std's attribute, or `set_spawner` and the `main` of another executor:
+//!
+//! ```toml
+//! [dependencies]
+//! async-std = { version = "1.13", features = ["attributes"] }
+//! tidewire = "0.1"
+//! ```
+//!
 //! # What is where
 //!
 //! | for | see |
