@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `joining` | who is in a room, and for how long |
 //! | `order` | what arrives before what, whoever sends it |
+//! | `apart` | rooms that do not wait for each other |
 //! | `slow` | members that do not keep up: bounds, policies, counters |
 //! | `deflate` | messages that are compressed once for many |
 //! | `presence` | who comes and goes, as a stream |
 //! | `backplane` | rooms that span hubs |
 //! | `servers` | a hub behind real servers, and clients that do not read |
 
+mod apart;
 mod backplane;
 mod deflate;
 mod joining;
