@@ -18,6 +18,7 @@ class Server:
 
 
 SERVERS = {
+    "raw": Server("fanout_raw"),
     "tidewire": Server("tidewire"),
     "axum": Server("fanout_axum"),
     "axum_batched": Server("fanout_axum", "/room-batched"),
@@ -109,5 +110,5 @@ def fanout(bench):
 
 def best_peer(results, of):
     """The least CPU time per delivery among the others; builds added by hand are none of them."""
-    peers = [name for name in results if name in SERVERS and name != "tidewire"]
+    peers = [name for name in results if name in SERVERS and name not in ("tidewire", "raw")]
     return min((of(figures(results[name], "cpu_ns_per_delivery")) for name in peers), default=None)

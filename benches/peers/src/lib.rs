@@ -9,5 +9,6 @@
     reason = "programs for one machine: a failure ends the run and says where"
 )]
 
+pub mod client;
 pub mod server;
 pub mod wire;
