@@ -1,0 +1,25 @@
+//! What the fuzz targets share.
+//!
+//! | module | holds |
+//! | --- | --- |
+//! | `choice` | frames and options, chosen by the bytes of an input |
+//! | `wire` | frames, written without the crate's own code |
+//! | `oracle` | the rules of RFC 6455, written a second time and without care for speed |
+//! | `stream` | a stream in memory that splits and stalls as the input says |
+//! | `drive` | futures, polled when they have been woken, and a connection driven to its end |
+//! | `attempts` | what was sent, or given up, beside what has arrived |
+//! | `memory` | how much an input costs at most |
+//! | `peer` | tungstenite, as the server and as the client |
+//! | `inflate` | permessage-deflate by miniz |
+//! | `compare` | what tungstenite makes of a connection, beside ours |
+
+pub mod attempts;
+pub mod choice;
+pub mod compare;
+pub mod drive;
+pub mod inflate;
+pub mod memory;
+pub mod oracle;
+pub mod peer;
+pub mod stream;
+pub mod wire;
