@@ -315,6 +315,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_on_its_way_to_a_client_stays_there_while_its_line_is_stalled() {
+        let line = Line::new();
+        let (mut client, mut server) = line.connect();
+        let mut buf = [0; 8];
+        assert_eq!(server.write(b"ab").now_or_never().unwrap().unwrap(), 2);
+        line.stall();
+        assert!(client.read(&mut buf).now_or_never().is_none());
+        assert!(server.write(b"cd").now_or_never().is_none());
+        assert_eq!(client.write(b"ef").now_or_never().unwrap().unwrap(), 2);
+        assert_eq!(server.read(&mut buf).now_or_never().unwrap().unwrap(), 2);
+        line.release();
+        assert_eq!(client.read(&mut buf).now_or_never().unwrap().unwrap(), 2);
+    }
+
+    #[test]
     fn a_connection_is_forgotten_with_its_second_end() {
         let line = Line::new();
         let wires = |line: &Line| line.clone().connect().0.key;

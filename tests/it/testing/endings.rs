@@ -11,7 +11,7 @@ use tidewire::{
     WebSocketOptions,
 };
 
-use super::{addr, echo, within};
+use super::{SOON, addr, echo, within};
 
 #[test]
 fn an_idle_server_has_no_connection_and_no_handler() {
@@ -101,20 +101,25 @@ fn a_connection_too_many_waits_for_a_place() {
     within(async {
         let client = TestClient::new(&server);
         let peer = client.peer("/ws").await.unwrap();
+        let error = client.patience(SOON).get("/ping").send().await.unwrap_err();
+        assert!(error.to_string().starts_with("no whole answer"), "{error}");
         let mut waiting = Box::pin(client.get("/ping").send());
         assert!(futures::poll!(&mut waiting).is_pending());
-        assert_eq!(client.metrics().accepted, 1);
         drop(peer);
         waiting.await.unwrap().assert_text("pong");
         client.idle().await;
 
         // The server goes, and with it those who are in the queue.
-        let _peer = client.peer("/ws").await.unwrap();
+        let mut peer = client.peer("/ws").await.unwrap();
+        let accepted = client.metrics().accepted;
         let mut queued = client.open().unwrap();
-        let grace = ShutdownOptions::default().grace(Duration::ZERO);
-        let (_, rest) = futures::join!(client.shutdown_with(grace), queued.rest());
-        assert_eq!(rest.unwrap(), b"");
-        assert_eq!(client.metrics().accepted, 3);
+        futures::join!(client.shutdown(), async {
+            queued.end_of_stream().await;
+            peer.expect_close(1001).await;
+            peer.send_frame(RawFrame::close(1001, "")).await.unwrap();
+            peer.end_of_stream().await;
+        });
+        assert_eq!(client.metrics().accepted, accepted);
     });
 }
 
