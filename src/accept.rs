@@ -23,24 +23,12 @@ use crate::head::{self, Fields, HeadError};
 use crate::runtime;
 use crate::stream::Stream;
 use crate::ws::connection::{ConnectionTask, Deflation, Opened, Shared};
-use crate::ws::handshake::{HeaderLines, Opening};
+use crate::ws::handshake::{HeaderLines, Opening, is_reserved};
 use crate::ws::proto::{Role, extension};
 use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
 
 /// How long the head of the request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Headers of the 101 that are the handshake's own, or that it must not have (RFC 9110 §15.2).
-const RESERVED: [&str; 8] = [
-    "connection",
-    "content-length",
-    "content-type",
-    "sec-websocket-accept",
-    "sec-websocket-extensions",
-    "sec-websocket-protocol",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Reads a request from a stream that was accepted, whatever it was accepted by.
 ///
@@ -162,15 +150,13 @@ impl OpeningRequest {
     /// The subprotocols the client offers, in its order of preference (§4.1).
     #[must_use]
     pub fn offered_subprotocols(&self) -> Vec<&str> {
-        let lines = self.head.fields.lines("sec-websocket-protocol");
-        let names = lines.flat_map(|line| line.split(',')).map(str::trim);
-        names.filter(|name| !name.is_empty()).collect()
+        self.head.fields.list("sec-websocket-protocol").collect()
     }
 
     /// Answers 101 and returns the connection, which has no task of its own: it lives from the calls
     /// made on it, as that of [`WebSocket::from_stream`].
     ///
-    /// Of the options a [`ConnectionLimit`](crate::WebSocketOptions) is not asked.
+    /// A `ConnectionLimit` of the options is not asked: how many streams are accepted, the caller says.
     ///
     /// # Errors
     ///
@@ -208,7 +194,8 @@ impl OpeningRequest {
         Ok(())
     }
 
-    /// Answers with a status other than 101, and closes.
+    /// Answers with a status other than 101, and closes. A status below 200 or above 599, which would
+    /// be no answer, counts as 500.
     ///
     /// # Errors
     ///
@@ -218,6 +205,7 @@ impl OpeningRequest {
     ///
     /// Dropping the future drops the stream.
     pub async fn refuse(mut self, status: u16, body: &str) -> Result<()> {
+        let status = if (200..=599).contains(&status) { status } else { 500 };
         respond(&mut self.stream, status, "", body).await?;
         Ok(())
     }
@@ -302,11 +290,10 @@ fn has_body(headers: &Fields) -> bool {
 /// The headers of the options, without those that are the handshake's own.
 fn write_headers(head: &mut String, headers: &[(String, String)]) -> Result<(), HandshakeError> {
     for (name, value) in headers {
-        let is_token = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_token || name.contains(':') || value.contains(|c: char| c.is_ascii_control()) {
+        if !extension::is_token(name) || value.contains(|c: char| c.is_ascii_control()) {
             return Err(HandshakeError::InvalidHeader);
         }
-        if !RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved)) {
+        if !is_reserved(name) {
             let _ = write!(head, "{name}: {value}\r\n");
         }
     }

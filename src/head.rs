@@ -55,7 +55,8 @@ impl Fields {
 impl HeaderLines for Fields {
     fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.iter().filter(move |line| line.0.eq_ignore_ascii_case(name));
-        named.filter_map(|line| std::str::from_utf8(line.1).ok())
+        // A value that is no text is there all the same, and is none that anybody looks for.
+        named.map(|line| std::str::from_utf8(line.1).unwrap_or("\u{fffd}"))
     }
 }
 
@@ -65,22 +66,29 @@ pub(crate) async fn read<T>(
     buf: &mut Vec<u8>,
     parse: impl Fn(&[u8]) -> httparse::Result<(T, usize)>,
 ) -> Result<(T, usize), HeadError> {
+    let mut is_worth_a_look = true;
     loop {
-        match parse(buf) {
-            Ok(httparse::Status::Complete((_, len))) if len > MAX_LEN => {
-                return Err(HeadError::TooLarge);
+        if is_worth_a_look {
+            match parse(buf) {
+                Ok(httparse::Status::Complete((_, len))) if len > MAX_LEN => {
+                    return Err(HeadError::TooLarge);
+                }
+                Ok(httparse::Status::Complete(head)) => return Ok(head),
+                Ok(httparse::Status::Partial) => {}
+                Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
+                Err(error) => return Err(HeadError::Malformed(error)),
             }
-            Ok(httparse::Status::Complete(head)) => return Ok(head),
-            Ok(httparse::Status::Partial) if buf.len() > MAX_LEN => {
-                return Err(HeadError::TooLarge);
-            }
-            Ok(httparse::Status::Partial) => {}
-            Err(httparse::Error::TooManyHeaders) => return Err(HeadError::TooLarge),
-            Err(error) => return Err(HeadError::Malformed(error)),
         }
+        if buf.len() > MAX_LEN {
+            return Err(HeadError::TooLarge);
+        }
+        let known = buf.len();
         if !read_some(stream, buf).await.map_err(HeadError::Io)? {
             return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
+        // A head ends with its last line. Whoever sends byte by byte is not read from the start each time.
+        let new = buf.get(known..).unwrap_or_default();
+        is_worth_a_look = known == 0 || new.contains(&b'\n');
     }
 }
 

@@ -14,6 +14,7 @@ use async_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, R
 use super::Parts;
 use super::target::Target;
 use crate::error::ConnectError;
+use crate::ws::proto::extension;
 
 /// An opening handshake, ready to be sent.
 #[derive(Debug)]
@@ -114,17 +115,11 @@ fn value(name: &HeaderName, text: &str) -> Result<HeaderValue, ConnectError> {
 fn offered(names: &[String]) -> Result<Option<String>, ConnectError> {
     for (place, name) in names.iter().enumerate() {
         let is_repeated = names.iter().take(place).any(|earlier| earlier == name);
-        if is_repeated || !is_token(name) {
+        if is_repeated || !extension::is_token(name) {
             return Err(ConnectError::InvalidSubprotocol { name: name.clone() });
         }
     }
     Ok((!names.is_empty()).then(|| names.join(", ")))
-}
-
-/// A token of RFC 9110 §5.6.2.
-fn is_token(text: &str) -> bool {
-    let is_tchar = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    !text.is_empty() && text.bytes().all(is_tchar)
 }
 
 /// What generates the request wants text in the headers that it writes itself.

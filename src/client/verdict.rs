@@ -157,6 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_is_no_text_agrees_to_nothing() {
+        for name in ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol", "Sec-WebSocket-Accept"] {
+            let lines =
+                VALID.map(|(name, value)| httparse::Header { name, value: value.as_bytes() });
+            let lines = [&lines[..], &[httparse::Header { name, value: b"\xff" }]].concat();
+            let response =
+                HandshakeResponse { status: 101, headers: Fields::new(&lines), body: Vec::new() };
+            assert!(check(&response, KEY, &WebSocketOptions::default().parts).is_err(), "{name}");
+        }
+    }
+
+    #[test]
     fn what_was_offered_is_agreed_on() {
         let options = WebSocketOptions::default()
             .subprotocols(["chat", "superchat"])

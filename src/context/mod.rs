@@ -162,12 +162,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// over all its lines).
     #[must_use]
     pub fn offered_subprotocols(&self) -> Vec<&str> {
-        let lines = HeaderLines::lines(self.headers(), "sec-websocket-protocol");
-        lines
-            .flat_map(|line| line.split(','))
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .collect()
+        self.headers().list("sec-websocket-protocol").collect()
     }
 
     /// The first line of a header, whatever the case of `name`; `None` if there is none, or if it

@@ -23,6 +23,8 @@ pub enum HandshakeError {
     HttpVersion,
     /// 400: no `Host` header (§4.2.1).
     HostMissing,
+    /// 400: more than one `Host` header (RFC 9112 §3.2).
+    HostRepeated,
     /// 400: no `Upgrade: websocket` header (§4.2.1).
     UpgradeMissing,
     /// 400: no `Connection: Upgrade` header (§4.2.1).
@@ -80,6 +82,7 @@ impl HandshakeError {
             Self::HeadMalformed
             | Self::HttpVersion
             | Self::HostMissing
+            | Self::HostRepeated
             | Self::UpgradeMissing
             | Self::ConnectionMissing
             | Self::VersionMissing
@@ -107,6 +110,7 @@ impl HandshakeError {
             Self::HeadTimedOut => "head_timed_out",
             Self::HttpVersion => "http_version",
             Self::HostMissing => "host_missing",
+            Self::HostRepeated => "host_repeated",
             Self::UpgradeMissing => "upgrade_missing",
             Self::ConnectionMissing => "connection_missing",
             Self::VersionMissing => "version_missing",
@@ -137,7 +141,7 @@ impl HandshakeError {
                 "A proxy that speaks HTTP/1.0 to this server causes this; nginx needs \
                  `proxy_http_version 1.1`."
             }
-            Self::HostMissing => "HTTP/1.1 requires the header.",
+            Self::HostMissing | Self::HostRepeated => "HTTP/1.1 requires the header, once.",
             Self::UpgradeMissing | Self::ConnectionMissing => {
                 "Either this is no WebSocket client, or a proxy in between does not pass on \
                  `Connection: Upgrade` and `Upgrade: websocket`, which are hop-by-hop headers."
@@ -183,6 +187,7 @@ impl fmt::Display for HandshakeError {
             Self::HeadTimedOut => "the head of the request did not end in time",
             Self::HttpVersion => "the opening handshake needs HTTP/1.1",
             Self::HostMissing => "the request has no Host header",
+            Self::HostRepeated => "the request has more than one Host header",
             Self::UpgradeMissing => "the request has no `Upgrade: websocket` header",
             Self::ConnectionMissing => "the request has no `Connection: Upgrade` header",
             Self::VersionMissing => "the request has no Sec-WebSocket-Version header",

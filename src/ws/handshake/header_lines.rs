@@ -7,9 +7,14 @@ pub(crate) trait HeaderLines {
     /// The values of every line of this name, in order.
     fn lines(&self, name: &str) -> impl Iterator<Item = &str>;
 
-    /// Does a list, perhaps over several lines, have this token, in upper or lower case?
+    /// What a list has, perhaps over several lines, in order.
+    fn list(&self, name: &str) -> impl Iterator<Item = &str> {
+        let listed = self.lines(name).flat_map(|line| line.split(',')).map(str::trim);
+        listed.filter(|item| !item.is_empty())
+    }
+
+    /// Does a list have this token, in upper or lower case?
     fn has_token(&self, name: &str, token: &str) -> bool {
-        let mut tokens = self.lines(name).flat_map(|line| line.split(','));
-        tokens.any(|listed| listed.trim().eq_ignore_ascii_case(token))
+        self.list(name).any(|listed| listed.eq_ignore_ascii_case(token))
     }
 }

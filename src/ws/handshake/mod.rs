@@ -6,6 +6,8 @@ mod header_lines;
 #[cfg(feature = "accept")]
 mod opening;
 mod origin;
+#[cfg(feature = "accept")]
+mod reserved;
 mod subprotocol;
 
 #[cfg(any(feature = "accept", feature = "client"))]
@@ -13,6 +15,8 @@ pub(crate) use self::header_lines::HeaderLines;
 #[cfg(feature = "accept")]
 pub(crate) use self::opening::Opening;
 pub(crate) use self::origin::Origins;
+#[cfg(feature = "accept")]
+pub(crate) use self::reserved::is_reserved;
 pub(crate) use self::subprotocol::Subprotocols;
 
 pub use self::error::HandshakeError;

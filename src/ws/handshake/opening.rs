@@ -33,9 +33,7 @@ impl<H: HeaderLines> Opening<'_, H> {
         if !self.is_http_1_1 {
             return Err(HandshakeError::HttpVersion);
         }
-        if self.headers.lines("host").next().is_none() {
-            return Err(HandshakeError::HostMissing);
-        }
+        self.check_host()?;
         if !self.headers.has_token("upgrade", "websocket") {
             return Err(HandshakeError::UpgradeMissing);
         }
@@ -44,6 +42,15 @@ impl<H: HeaderLines> Opening<'_, H> {
         }
         self.check_version()?;
         self.key()
+    }
+
+    fn check_host(&self) -> Result<(), HandshakeError> {
+        let mut lines = self.headers.lines("host");
+        match (lines.next(), lines.next()) {
+            (None, _) => Err(HandshakeError::HostMissing),
+            (Some(_), None) => Ok(()),
+            _ => Err(HandshakeError::HostRepeated),
+        }
     }
 
     fn check_version(&self) -> Result<(), HandshakeError> {

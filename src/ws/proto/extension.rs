@@ -142,6 +142,12 @@ impl<'a> Scanner<'a> {
 }
 
 /// `tchar` of RFC 7230 §3.2.6.
+/// Is this a token (RFC 9110 §5.6.2)?
+#[cfg(any(feature = "accept", feature = "client"))]
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(is_token_char)
+}
+
 fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }

@@ -5,19 +5,8 @@
 use tide::http::headers::{HeaderName, HeaderValue};
 
 use crate::ws::HandshakeError;
+use crate::ws::handshake::is_reserved;
 use crate::ws::proto::DeflateParameters;
-
-/// Headers of the 101 that are the handshake's own, or that it must not have (RFC 9110 §15.2).
-const RESERVED: [&str; 8] = [
-    "connection",
-    "upgrade",
-    "sec-websocket-accept",
-    "sec-websocket-extensions",
-    "sec-websocket-protocol",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-];
 
 /// `Sec-WebSocket-Extensions`, as it was agreed on.
 pub(super) fn extensions_header(
@@ -30,8 +19,7 @@ pub(super) fn extensions_header(
 pub(super) fn response_headers(
     headers: &[(String, String)],
 ) -> Result<Vec<(HeaderName, HeaderValue)>, HandshakeError> {
-    let is_free = |name: &str| !RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved));
-    let free = headers.iter().filter(|(name, _)| is_free(name));
+    let free = headers.iter().filter(|(name, _)| !is_reserved(name));
     free.map(|(name, value)| parse_header(name, value)).collect()
 }
 

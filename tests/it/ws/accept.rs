@@ -121,6 +121,7 @@ fn a_request_that_is_no_opening_handshake_is_told_why() {
             HandshakeError::OriginForbidden,
             "",
         ),
+        (OPENING.replacen("Host: x", "Host: x\r\nHost: y", 1), HandshakeError::HostRepeated, ""),
         (
             OPENING.replacen("Host: x", "Host: x\r\nSec-WebSocket-Extensions: ;", 1),
             HandshakeError::ExtensionsMalformed,
@@ -203,4 +204,64 @@ fn with_a_task_of_its_own_a_connection_is_closed_when_its_handler_returns() {
         peer.end.close().await.unwrap();
         serving.await.unwrap();
     });
+}
+
+#[test]
+fn a_header_that_is_no_text_is_there_and_matches_nothing() {
+    for (name, error) in [
+        ("Origin", HandshakeError::OriginForbidden),
+        ("Sec-WebSocket-Extensions", HandshakeError::ExtensionsMalformed),
+        ("Sec-WebSocket-Key", HandshakeError::KeyInvalid),
+        ("Host", HandshakeError::HostRepeated),
+    ] {
+        within(async {
+            let (mut peer, _serving) = serve(echo);
+            let (first, rest) = OPENING.split_once("\r\n").unwrap();
+            let line = [name.as_bytes(), b": \xff"].concat();
+            peer.send([first.as_bytes(), &line, rest.as_bytes()].join(&b"\r\n"[..])).await;
+            peer.end.close().await.unwrap();
+            let answer = answer(&mut peer).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {} ", error.status())), "{answer}");
+            assert!(answer.contains(&error.to_string()), "{answer}");
+        });
+    }
+}
+
+#[test]
+fn a_head_may_come_byte_by_byte() {
+    within(async {
+        let (mut peer, _serving) = serve(echo);
+        for byte in OPENING.bytes() {
+            peer.send([byte]).await;
+            task::yield_now().await;
+        }
+        assert!(read_head(&mut peer).await.starts_with("HTTP/1.1 101 "));
+    });
+}
+
+#[test]
+fn what_is_no_http_is_answered_before_a_line_ends() {
+    within(async {
+        let (mut peer, serving) = serve(echo);
+        // The beginning of a TLS handshake, from a client that waits for the answer.
+        peer.send(b"\x16\x03\x01\x02").await;
+        assert!(read_head(&mut peer).await.starts_with("HTTP/1.1 400 "));
+        drop(peer);
+        let outcome = serving.await;
+        assert!(matches!(outcome, Err(Error::Handshake(HandshakeError::HeadMalformed))));
+    });
+}
+
+#[test]
+fn a_refusal_is_an_answer_whatever_its_status() {
+    for (status, told) in [(404, "404"), (200, "200"), (101, "500"), (0, "500"), (600, "500")] {
+        within(async {
+            let (mut peer, _serving) =
+                serve(move |request| async move { request.refuse(status, "").await });
+            peer.send(OPENING).await;
+            peer.end.close().await.unwrap();
+            let answer = answer(&mut peer).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {told} ")), "{answer}");
+        });
+    }
 }
