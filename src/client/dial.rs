@@ -133,4 +133,35 @@ mod tests {
             assert_eq!(alternate(parse(resolved)), parse(ordered));
         }
     }
+
+    #[cfg(all(feature = "server", target_os = "linux"))]
+    #[test]
+    fn an_address_that_refuses_or_says_nothing_gives_way_to_the_next() {
+        use std::net::{TcpListener, TcpStream as Blocking};
+
+        use socket2::{Domain, Socket, Type};
+
+        let good = TcpListener::bind("127.0.0.1:0").unwrap();
+        let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        // A full queue: the system drops whoever comes next.
+        let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        deaf.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        deaf.listen(0).unwrap();
+        let deaf = TcpListener::from(deaf);
+        let (silent, short) = (deaf.local_addr().unwrap(), Duration::from_millis(100));
+        let queue = std::iter::from_fn(|| Blocking::connect_timeout(&silent, short).ok());
+        let _queue: Vec<_> = queue.collect();
+
+        let good = good.local_addr().unwrap();
+        let none = || ConnectError::Connect {
+            addr: String::new(),
+            error: io::Error::from(io::ErrorKind::NotFound).into(),
+        };
+        for addrs in [vec![refusing, good], vec![silent, good], vec![silent, refusing, good]] {
+            let (_, addr) = runtime::block_on(race(addrs, none())).unwrap();
+            assert_eq!(addr, good);
+        }
+        let refused = runtime::block_on(race(vec![refusing], none())).unwrap_err();
+        assert!(refused.to_string().contains(&refusing.to_string()), "{refused}");
+    }
 }

@@ -197,7 +197,7 @@ impl Client {
         self.change(|parts| parts.route.proxy = Some(url.into()))
     }
 
-    /// Connects to a socket in the file system; the URL still says what to ask for there.
+    /// Connects to a socket in the file system, without a proxy; the URL still says what to ask for there.
     #[cfg(unix)]
     #[must_use]
     pub fn unix_socket(self, path: impl Into<PathBuf>) -> Self {

@@ -43,10 +43,12 @@ pub(super) async fn open(parts: &Parts) -> Result<Opened, ConnectError> {
         let Some(next) = redirect(&answered.answer, &target) else {
             return conclude(parts, answered).await;
         };
-        let next = next?;
-        if redirects >= parts.max_redirects || (target.is_secure && !next.is_secure) {
-            return Err(ConnectError::Redirected(Box::new(answered.body().await)));
-        }
+        let may_follow = redirects < parts.max_redirects;
+        let next = match next {
+            Ok(next) if may_follow && (next.is_secure || !target.is_secure) => next,
+            Err(error) if may_follow => return Err(error),
+            _ => return Err(ConnectError::Redirected(Box::new(answered.body().await))),
+        };
         redirects += 1;
         is_first = is_first && target.is_same_origin(&next);
         target = next;

@@ -3,10 +3,9 @@
 //! [RFC 9110 §9.3.6]: https://www.rfc-editor.org/rfc/rfc9110#section-9.3.6
 
 use futures::io::AsyncWriteExt;
-use url::Url;
 
 use super::response::Answer;
-use super::target::{Target, basic, invalid};
+use super::target::{Target, basic, invalid, parse_url};
 use crate::error::ConnectError;
 use crate::stream::Stream;
 
@@ -24,9 +23,9 @@ pub(super) struct Proxy {
 impl Proxy {
     /// Reads the URL of a proxy: `http` or `https`, with user and password if it asks for them.
     pub(super) fn parse(text: &str) -> Result<Self, ConnectError> {
-        let url = Url::parse(text).map_err(|error| invalid(None, &error.to_string()))?;
+        let url = parse_url(text)?;
         if !matches!(url.scheme(), "http" | "https") {
-            return Err(invalid(Some(&url), "the scheme of a proxy is http or https"));
+            return Err(invalid(&url, "the scheme of a proxy is http or https"));
         }
         let authorization = basic(&url);
         let Target { is_secure, host, port, .. } = Target::parse(text)?;

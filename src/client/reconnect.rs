@@ -213,7 +213,8 @@ impl Reconnect {
             self.state = State::Ended;
             return Some(error);
         };
-        let is_last = self.options.max_attempts.is_some_and(|max| self.failures() + 1 >= max);
+        let is_last =
+            self.options.max_attempts.is_some_and(|max| self.failures().saturating_add(1) >= max);
         if is_last || !(self.options.after_error)(reason) {
             self.state = State::Ended;
             return Some(error);

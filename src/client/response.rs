@@ -130,7 +130,10 @@ impl Framing {
     fn is_enough(self, raw: &[u8]) -> bool {
         match self {
             Self::Length(length) => raw.len() >= length.min(MAX_BODY),
-            Self::Chunked => raw.len() >= MAX_RAW_BODY || raw.ends_with(b"\r\n0\r\n\r\n"),
+            Self::Chunked => {
+                let is_ended = raw == b"0\r\n\r\n" || raw.ends_with(b"\r\n0\r\n\r\n");
+                is_ended || raw.len() >= MAX_RAW_BODY
+            }
             Self::ToEnd => raw.len() >= MAX_BODY,
         }
     }
@@ -201,6 +204,22 @@ mod tests {
         ] {
             let head = format!("HTTP/1.1 403 Forbidden\r\n{head}\r\n\r\n");
             assert_eq!(Framing::of(&response(&head)).body(raw), body, "{head}");
+        }
+    }
+
+    #[test]
+    fn a_body_is_read_no_further_than_it_goes_or_is_kept() {
+        for (framing, raw, is_enough) in [
+            (Framing::Chunked, &b"0\r\n\r\n"[..], true),
+            (Framing::Chunked, b"1\r\nx\r\n0\r\n\r\n", true),
+            (Framing::Chunked, b"1\r\nx\r\n0\r\n", false),
+            (Framing::Chunked, &[b'x'; MAX_RAW_BODY], true),
+            (Framing::Length(0), b"", true),
+            (Framing::Length(5), b"hell", false),
+            (Framing::Length(usize::MAX), &[b'x'; MAX_BODY], true),
+            (Framing::ToEnd, &[b'x'; MAX_BODY - 1], false),
+        ] {
+            assert_eq!(framing.is_enough(raw), is_enough, "{framing:?}");
         }
     }
 

@@ -28,25 +28,24 @@ pub(super) struct Target {
 impl Target {
     /// Reads a URL: `http` and `https` count as `ws` and `wss`.
     pub(super) fn parse(text: &str) -> Result<Self, ConnectError> {
-        let url = Url::parse(text).map_err(|error| invalid(None, &error.to_string()))?;
-        Self::from_url(url)
+        Self::from_url(parse_url(text)?)
     }
 
     fn from_url(url: Url) -> Result<Self, ConnectError> {
         let (is_secure, default_port) = match url.scheme() {
             "ws" | "http" => (false, 80),
             "wss" | "https" => (true, 443),
-            _ => return Err(invalid(Some(&url), "the scheme is neither ws nor wss")),
+            _ => return Err(invalid(&url, "the scheme is neither ws nor wss")),
         };
         // A fragment means nothing to a server, and MUST NOT be used (§3).
         if url.fragment().is_some() {
-            return Err(invalid(Some(&url), "there must be no fragment"));
+            return Err(invalid(&url, "there must be no fragment"));
         }
         let (host, mut authority) = match url.host() {
             Some(Host::Domain(name)) => (name.to_owned(), name.to_owned()),
             Some(Host::Ipv4(ip)) => (ip.to_string(), ip.to_string()),
             Some(Host::Ipv6(ip)) => (ip.to_string(), format!("[{ip}]")),
-            None => return Err(invalid(Some(&url), "there is no host")),
+            None => return Err(invalid(&url, "there is no host")),
         };
         let port = url.port().unwrap_or(default_port);
         if port != default_port {
@@ -63,7 +62,7 @@ impl Target {
     /// Where a `Location` leads from here.
     pub(super) fn join(&self, location: &str) -> Result<Self, ConnectError> {
         let joined = self.url.join(location);
-        let url = joined.map_err(|error| invalid(Some(&self.url), &error.to_string()))?;
+        let url = joined.map_err(|error| invalid(&self.url, &error.to_string()))?;
         Self::from_url(url)
     }
 
@@ -89,14 +88,20 @@ fn decoded(text: &str) -> Vec<u8> {
     percent_encoding::percent_decode_str(text).collect()
 }
 
-/// The error of a URL; one that cannot be parsed is not repeated, lest its password is.
-pub(super) fn invalid(url: Option<&Url>, reason: &str) -> ConnectError {
-    let url = url.cloned().map(|mut url| {
-        let _ = url.set_password(None);
-        let _ = url.set_username("");
-        url.into()
-    });
-    ConnectError::InvalidUrl { url: url.unwrap_or_default(), reason: reason.to_owned() }
+pub(super) fn parse_url(text: &str) -> Result<Url, ConnectError> {
+    Url::parse(text).map_err(|error| {
+        // What cannot be taken apart is not repeated if a password may be in it.
+        let url = if text.contains('@') { String::new() } else { text.to_owned() };
+        ConnectError::InvalidUrl { url, reason: error.to_string() }
+    })
+}
+
+/// The error of a URL that was taken apart.
+pub(super) fn invalid(url: &Url, reason: &str) -> ConnectError {
+    let mut url = url.clone();
+    let _ = url.set_password(None);
+    let _ = url.set_username("");
+    ConnectError::InvalidUrl { url: url.into(), reason: reason.to_owned() }
 }
 
 #[cfg(test)]
@@ -151,8 +156,10 @@ mod tests {
         // ada:p@ss
         assert_eq!(target.authorization.as_deref(), Some("Basic YWRhOnBAc3M="));
         assert_eq!(target.authority, "example.com");
-        let error = Target::parse("ftp://ada:secret@example.com/").unwrap_err();
-        assert!(!error.to_string().contains("secret"), "{error}");
+        for url in ["ftp://ada:secret@example.com/", "ws://ada:secret@example.com:x/"] {
+            let error = Target::parse(url).unwrap_err();
+            assert!(!error.to_string().contains("secret"), "{error}");
+        }
     }
 
     #[test]

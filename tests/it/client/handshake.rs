@@ -166,7 +166,10 @@ fn a_server_that_does_not_answer_is_given_up() {
 #[test]
 fn what_cannot_be_asked_for_fails_before_anything_is_sent() {
     for (client, message) in [
-        (Client::new("example.com"), "\"\" cannot be opened: relative URL without a base"),
+        (
+            Client::new("example.com"),
+            "\"example.com\" cannot be opened: relative URL without a base",
+        ),
         (Client::new("ws://x/").header("Upgrade", "h2c"), "the header \"Upgrade\" cannot be sent"),
         (Client::new("ws://x/").subprotocols([""]), "the subprotocol \"\" cannot be offered"),
     ] {

@@ -110,3 +110,12 @@ fn a_server_without_tls_is_an_error_and_no_hang() {
     let error = refusal(within(client.connect()));
     assert!(matches!(*error, ConnectError::Tls { .. }), "{error:?}");
 }
+
+#[cfg(feature = "webpki-roots")]
+#[test]
+fn mozilla_does_not_trust_the_authority_of_the_tests() {
+    let client = Client::new(echo(server_config())).tls(ClientTls::webpki().unwrap());
+    let error = refusal(within(client.connect()));
+    assert!(matches!(*error, ConnectError::Tls { .. }), "{error:?}");
+    assert!(error.to_string().contains("UnknownIssuer"), "{error}");
+}
