@@ -131,9 +131,8 @@
 //! # Executors
 //!
 //! async-std comes with `server` only, because tide needs it; with `accept`, `client` and `rooms` it is
-//! not in the tree. What is said here in its words runs under any executor: futures wait on async-io's
-//! reactor, which has a thread of its own, and `set_spawner` says where background tasks run, those of
-//! the server too.
+//! not in the tree. Futures of this crate can be polled by any executor: they wait on async-io's reactor,
+//! which has a thread of its own. `set_spawner` says where background tasks run, those of the server too.
 #![forbid(unsafe_code)]
 
 mod error;

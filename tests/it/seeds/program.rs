@@ -3,28 +3,38 @@
 use std::env;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use crate::ws::peer::WITHIN;
 
-/// The binary of an example. `cargo test` builds them; for `cargo test --test it` that is done here.
+/// The binary of an example. `cargo test` builds them all; for `cargo test --test it` that is done here.
 pub(super) fn example(name: &str) -> PathBuf {
-    static BUILD: Once = Once::new();
-    let target = env::current_exe().unwrap();
-    let path =
-        target.parent().and_then(|folder| folder.parent()).unwrap().join("examples").join(name);
-    BUILD.call_once(|| {
-        if !path.exists() {
-            let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-            let built = Command::new(cargo).args(["build", "--quiet", "--examples"]).status();
-            assert!(built.is_ok_and(|status| status.success()), "the examples cannot be built");
-        }
-    });
+    static BUILDING: Mutex<()> = Mutex::new(());
+    // TARGET/PROFILE/deps/it-…
+    let test = env::current_exe().unwrap();
+    let profile = test.parent().and_then(Path::parent).unwrap();
+    let path = profile.join("examples").join(name);
+    let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    if !path.exists() {
+        build(name, profile);
+    }
     path
+}
+
+fn build(name: &str, profile: &Path) {
+    let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = Command::new(cargo);
+    command
+        .args(["build", "--quiet", "--example", name, "--target-dir"])
+        .arg(profile.parent().unwrap());
+    if profile.ends_with("release") {
+        command.arg("--release");
+    }
+    assert!(command.status().is_ok_and(|status| status.success()), "{name} cannot be built");
 }
 
 /// A server that is an example; it is killed when this is dropped.
