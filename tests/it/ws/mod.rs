@@ -19,6 +19,7 @@
 //! | `lifecycle` | a server from its first connection to its last |
 //! | `watch` | heartbeats, connections that end with time, limits on rates |
 //! | `interop` | the client of async-tungstenite |
+//! | `differential` | the same bytes for us and for async-tungstenite |
 //! | `bridge` | connections that are handed over to async-tungstenite, and taken over from it |
 //! | `frames`, `pipe`, `peer`, `polls`, `process`, `tcp`, `rng` | helpers |
 
@@ -59,6 +60,7 @@ mod lifecycle;
 
 mod watch;
 
+mod differential;
 mod interop;
 
 #[cfg(feature = "tungstenite")]
