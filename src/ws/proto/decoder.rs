@@ -119,26 +119,22 @@ impl Decoder {
 
     /// Goes on where the last input ended.
     fn resume(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
-        while !input.is_empty() {
-            match &mut self.part {
-                Part::Body(_) => return self.continue_body(input),
-                Part::Header { bytes, len } => {
-                    let used = usize::from(*len);
-                    let (Some(slot), Some((byte, rest))) =
-                        (bytes.get_mut(used), input.split_first())
-                    else {
-                        return Ok(None);
-                    };
-                    *slot = *byte;
-                    *len += 1;
-                    *input = rest;
-                    let header = bytes.get(..=used).unwrap_or_default();
-                    if let Some((header, _)) = FrameHeader::decode(header, self.deflates)? {
-                        self.check(&header)?;
-                        self.part = Part::NOTHING;
-                        return self.take_body(header, input);
-                    }
-                }
+        while let Some((byte, rest)) = input.split_first() {
+            let Part::Header { bytes, len } = &mut self.part else {
+                return self.continue_body(input);
+            };
+            let used = usize::from(*len);
+            // There is room: a header of the greatest length is complete.
+            if let Some(slot) = bytes.get_mut(used) {
+                *slot = *byte;
+            }
+            *len += 1;
+            *input = rest;
+            let header = bytes.get(..=used).unwrap_or_default();
+            if let Some((header, _)) = FrameHeader::decode(header, self.deflates)? {
+                self.check(&header)?;
+                self.part = Part::NOTHING;
+                return self.take_body(header, input);
             }
         }
         Ok(None)
@@ -276,6 +272,62 @@ fn append_unmasked(payload: &mut Vec<u8>, key: Option<[u8; 4]>, piece: &[u8]) {
         payload.extend_from_slice(block);
         if let Some(new) = payload.get_mut(old_len..) {
             mask::apply(key, old_len, new);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { max_message_size: 8, max_frame_size: 6, max_fragments: 2 };
+
+    /// What is wrong with `input`, which arrives in pieces of `len` bytes.
+    fn decode(role: Role, input: &[u8], len: usize) -> Result<(), ProtocolError> {
+        let mut decoder = Decoder::new(role, LIMITS, false);
+        for mut piece in input.chunks(len) {
+            while decoder.next(&mut piece)?.is_some() {}
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn whatever_a_peer_does_wrong_has_its_own_error_however_it_is_cut() {
+        use ProtocolError as E;
+        let cases: [(&[u8], E); 17] = [
+            (b"\x88\x01\x03", E::ClosePayloadTruncated),
+            (b"\x09\x00", E::ControlFrameFragmented(OpCode::Ping)),
+            (b"\x89\x7e\x00\x7e", E::ControlFrameTooLong { len: 126 }),
+            (b"\x82\x07", E::FrameTooBig { len: 7, max: 6 }),
+            (b"\x88\x02\x03\xed", E::InvalidCloseCode(1005)),
+            (b"\x88\x03\x03\xe8\xff", E::InvalidUtf8),
+            (b"\x81\x01\xff", E::InvalidUtf8),
+            (b"\x01\x01\xc2\x80\x00", E::InvalidUtf8),
+            (b"\x82\x7f\x80\0\0\0\0\0\0\0", E::LengthOverflow(1 << 63)),
+            (b"\x82\x7e\x00\x05", E::LengthNotMinimal(5)),
+            (b"\x82\x80\0\0\0\0", E::MaskUnexpected),
+            (b"\x02\x06abcdef\x80\x03", E::MessageTooBig { len: 9, max: 8 }),
+            (b"\x01\x00\x82\x00", E::MessageInterrupted(OpCode::Binary)),
+            (b"\xa1", E::ReservedBits(0b010)),
+            (b"\x83", E::ReservedOpcode(3)),
+            (b"\x01\x00\x00\x00\x80\x00", E::TooManyFragments { max: 2 }),
+            (b"\x80\x00", E::UnexpectedContinuation),
+        ];
+        for (input, error) in cases {
+            for len in [1, 2, input.len()] {
+                assert_eq!(decode(Role::Client, input, len), Err(error), "{input:02x?} by {len}");
+            }
+        }
+        for len in [1, 2] {
+            assert_eq!(decode(Role::Server, b"\x81\x00", len), Err(E::MaskMissing));
+        }
+    }
+
+    #[test]
+    fn what_is_just_within_the_rules_and_the_limits_is_taken() {
+        let input = b"\x02\x06abcdef\x89\x00\x80\x02gh\x01\x01\xc2\x80\x01\xab\x88\x00";
+        for len in 1..=input.len() {
+            assert_eq!(decode(Role::Client, input, len), Ok(()), "by {len}");
         }
     }
 }

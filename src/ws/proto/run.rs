@@ -83,17 +83,16 @@ impl Run {
     fn push_text(&mut self, frame: &[u8], head: Head) -> bool {
         let old_len = self.bytes.len();
         self.bytes.extend_from_slice(frame);
-        let Some((header, payload)) =
-            self.bytes.get_mut(old_len..).and_then(|frame| frame.split_at_mut_checked(head.start))
-        else {
-            return false;
-        };
-        if let (Some(key), Some(masked)) = (head.mask, header.last_chunk_mut::<4>()) {
-            // Unmasked with the key itself, it is masked with zeros now.
-            mask::apply(key, 0, payload);
-            *masked = [0; 4];
-        }
-        let is_text = simdutf8::basic::from_utf8(payload).is_ok();
+        let frame = self.bytes.get_mut(old_len..).unwrap_or_default();
+        let parts = frame.split_at_mut_checked(head.start);
+        let is_text = parts.is_some_and(|(header, payload)| {
+            if let (Some(key), Some(masked)) = (head.mask, header.last_chunk_mut::<4>()) {
+                // Unmasked with the key itself, it is masked with zeros now.
+                mask::apply(key, 0, payload);
+                *masked = [0; 4];
+            }
+            simdutf8::basic::from_utf8(payload).is_ok()
+        });
         if !is_text {
             self.bytes.truncate(old_len);
         }

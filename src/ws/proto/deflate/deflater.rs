@@ -87,7 +87,7 @@ impl Deflater {
             Flush::LastMessage => DeflateFlush::FullFlush,
         };
         let (mut rest, start) = (piece, out.len());
-        loop {
+        let is_sound = loop {
             let (old_len, old_in, old_out) =
                 (out.len(), self.stream.total_in(), self.stream.total_out());
             // What does not compress grows by a few bytes.
@@ -98,17 +98,14 @@ impl Deflater {
             let written = since(old_out, self.stream.total_out());
             out.truncate(old_len + written);
             rest = rest.get(since(old_in, self.stream.total_in())..).unwrap_or_default();
-            if result.is_err() {
-                return false;
+            if result.is_err() || written < room_len {
+                break result.is_ok();
             }
-            if written < room_len {
-                break;
-            }
-        }
+        };
         if matches!(flush, Flush::Message | Flush::LastMessage) {
             cut_tail(out, start);
         }
-        rest.is_empty()
+        is_sound && rest.is_empty()
     }
 }
 
@@ -204,5 +201,13 @@ mod tests {
         assert!(frame(b"", Flush::Piece).is_empty());
         let last = frame(b"lo", Flush::Message);
         assert!(!last.is_empty() && !last.ends_with(&TAIL));
+    }
+
+    #[test]
+    fn a_deflater_shows_how_it_compresses_and_not_its_window() {
+        assert_eq!(
+            format!("{:?}", Deflater::new(config(6))),
+            "Deflater { config: DeflaterConfig { level: 6, window_bits: 15, memory_level: 8 }, .. }",
+        );
     }
 }
