@@ -207,3 +207,14 @@ impl fmt::Debug for Message {
         f.debug_tuple(kind).field(self.0.payload_debug()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_shows_its_kind_and_its_bytes() {
+        assert_eq!(format!("{:?}", Message::from("é")), r#"Text(b"\xc3\xa9")"#);
+        assert_eq!(format!("{:?}", Message::from([0])), r#"Binary(b"\x00")"#);
+    }
+}

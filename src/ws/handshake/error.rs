@@ -211,3 +211,58 @@ impl fmt::Display for HandshakeError {
 }
 
 impl Error for HandshakeError {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::HandshakeError as E;
+    use super::*;
+
+    const CASES: [(E, u16, &str); 25] = [
+        (E::MethodNotGet, 405, "method_not_get"),
+        (E::HeadMalformed, 400, "head_malformed"),
+        (E::HeadTooLarge, 431, "head_too_large"),
+        (E::HeadTimedOut, 408, "head_timed_out"),
+        (E::HttpVersion, 400, "http_version"),
+        (E::HostMissing, 400, "host_missing"),
+        (E::HostRepeated, 400, "host_repeated"),
+        (E::UpgradeMissing, 400, "upgrade_missing"),
+        (E::ConnectionMissing, 400, "connection_missing"),
+        (E::VersionMissing, 400, "version_missing"),
+        (E::VersionUnsupported, 426, "version_unsupported"),
+        (E::KeyMissing, 400, "key_missing"),
+        (E::KeyInvalid, 400, "key_invalid"),
+        (E::ExtensionsMalformed, 400, "extensions_malformed"),
+        (E::SubprotocolUnsupported, 400, "subprotocol_unsupported"),
+        (E::SubprotocolNotOffered, 500, "subprotocol_not_offered"),
+        (E::OriginForbidden, 403, "origin_forbidden"),
+        (E::LimitReached { retry_after: Duration::ZERO }, 503, "limit_reached"),
+        (E::LimitIsZero, 500, "limit_is_zero"),
+        (E::AlreadyUpgraded, 500, "already_upgraded"),
+        (E::NotUpgradable, 400, "not_upgradable"),
+        (E::InvalidHeader, 500, "invalid_header"),
+        (E::Abandoned, 500, "abandoned"),
+        (E::TimedOut, 500, "timed_out"),
+        (E::ShuttingDown, 503, "shutting_down"),
+    ];
+
+    #[test]
+    fn each_refusal_has_its_status_its_name_and_its_own_words() {
+        for (error, status, name) in CASES {
+            assert_eq!((error.status(), error.name()), (status, name));
+        }
+        let words: HashSet<_> = CASES.iter().map(|case| case.0.to_string()).collect();
+        assert_eq!(words.len(), CASES.len());
+    }
+
+    #[test]
+    fn a_hint_is_for_what_the_client_can_mend() {
+        for (error, status, name) in CASES {
+            let hint = error.hint();
+            assert!(hint.is_empty() || hint.ends_with('.'), "{hint}");
+            let is_ours = status == 500 || name.starts_with("head_");
+            assert_eq!(hint.is_empty(), is_ours, "{error}");
+        }
+    }
+}

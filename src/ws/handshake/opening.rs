@@ -187,6 +187,9 @@ mod tests {
             ("http://example.com:81", "example.com", false, false),
             ("https://example.com.evil.org", "example.com", false, false),
             ("https://evil.org", "example.com", false, false),
+            ("ftp://example.com", "example.com", false, false),
+            ("chrome-extension://example.com", "example.com", false, false),
+            ("example.com", "example.com", false, false),
             ("null", "example.com", false, false),
             ("https://", "", false, false),
         ] {

@@ -203,4 +203,13 @@ mod tests {
         let frame = CloseFrame::lossy(CloseCode::NORMAL, &"é".repeat(100));
         assert_eq!(frame.reason(), "é".repeat(61));
     }
+
+    #[test]
+    fn a_code_is_made_of_any_number_and_shown_as_one() {
+        assert_eq!(CloseCode::try_from(4000).map(|code| code.to_string()), Ok("4000".to_owned()));
+        for (number, refused) in [(-1, 0), (999, 999), (i32::MAX, u16::MAX)] {
+            let error = ProtocolError::InvalidCloseCode(refused);
+            assert_eq!(CloseCode::try_from(number), Err(error), "{number}");
+        }
+    }
 }

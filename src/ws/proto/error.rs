@@ -195,3 +195,74 @@ impl fmt::Display for FrameError {
 }
 
 impl Error for FrameError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_violation_has_its_close_code_and_says_what_is_wrong() {
+        use ProtocolError as E;
+        let cases: [(E, u16, &str); 19] = [
+            (E::ClosePayloadTruncated, 1002, "close frame with a one-byte payload"),
+            (E::ControlFrameFragmented(OpCode::Ping), 1002, "fragmented Ping frame"),
+            (
+                E::ControlFrameTooLong { len: 126 },
+                1002,
+                "control frame of 126 bytes, the limit is 125",
+            ),
+            (E::DeflateCorrupt, 1007, "compressed message is corrupt"),
+            (
+                E::ControlRateExceeded { per_second: 9 },
+                1008,
+                "control frames come faster than the 9 per second allowed",
+            ),
+            (E::FrameTooBig { len: 7, max: 6 }, 1009, "frame of 7 bytes, the limit is 6"),
+            (E::InvalidCloseCode(1005), 1002, "close code 1005 may not be sent"),
+            (E::InvalidUtf8, 1007, "payload is not UTF-8"),
+            (E::LengthOverflow(1 << 63), 1002, "frame length 9223372036854775808 exceeds 2^63 - 1"),
+            (E::LengthNotMinimal(5), 1002, "frame length 5 is written in more bytes than it needs"),
+            (E::MaskMissing, 1002, "frame from a client without a mask"),
+            (E::MaskUnexpected, 1002, "frame from a server with a mask"),
+            (
+                E::MessageTooBig { len: 9, max: 8 },
+                1009,
+                "message of 9 bytes or more, the limit is 8",
+            ),
+            (
+                E::MessageRateExceeded { per_second: 9 },
+                1008,
+                "messages come faster than the 9 per second allowed",
+            ),
+            (E::MessageInterrupted(OpCode::Text), 1002, "Text frame inside a fragmented message"),
+            (E::ReservedBits(0b010), 1002, "reserved bits 010 are set"),
+            (E::ReservedOpcode(0xB), 1002, "opcode 0xb is reserved"),
+            (E::TooManyFragments { max: 2 }, 1008, "message of more than 2 fragments"),
+            (E::UnexpectedContinuation, 1002, "continuation of no message"),
+        ];
+        for (error, code, text) in cases {
+            assert_eq!(error.to_string(), text);
+            assert_eq!(u16::from(error.close_code()), code, "{error}");
+        }
+    }
+
+    #[test]
+    fn each_frame_that_is_not_sent_says_why() {
+        for (error, text) in [
+            (FrameError::CloseFrame, "close frames are sent by close()"),
+            (FrameError::ControlFrameFragmented(OpCode::Pong), "Pong frames cannot be fragmented"),
+            (
+                FrameError::ControlFrameTooLong { len: 126 },
+                "control frame of 126 bytes, the limit is 125",
+            ),
+            (FrameError::InvalidUtf8, "payload is not UTF-8"),
+            (
+                FrameError::MessageInterrupted(OpCode::Binary),
+                "Binary frame before the last fragment of a message",
+            ),
+            (FrameError::UnexpectedContinuation, "continuation of no message"),
+        ] {
+            assert_eq!(error.to_string(), text);
+        }
+    }
+}

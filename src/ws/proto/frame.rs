@@ -179,4 +179,11 @@ mod tests {
         assert!(deflated.is_deflated() && deflated.fin());
         assert_eq!(deflated.compression(), None);
     }
+
+    #[test]
+    fn a_frame_shows_what_it_is() {
+        let frame = Frame::new(false, OpCode::Binary, b"a\xff".as_slice());
+        let shown = r#"Frame { fin: false, opcode: Binary, payload: b"a\xff", .. }"#;
+        assert_eq!(format!("{frame:?}"), shown);
+    }
 }

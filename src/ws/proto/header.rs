@@ -177,4 +177,24 @@ mod tests {
             assert_eq!(FrameHeader::decode(bytes, false), Err(error), "{bytes:02x?}");
         }
     }
+
+    #[test]
+    fn with_permessage_deflate_rsv1_may_be_set_where_a_message_begins_and_nowhere_else() {
+        for first in [b"\xc1\x00", b"\x41\x00", b"\xc2\x00", b"\x42\x00"] {
+            let header = FrameHeader::decode(first, true).map(|header| header.unwrap().0.rsv1);
+            assert_eq!(header, Ok(true), "{first:02x?}");
+        }
+        for (other, bits) in [
+            (b"\xc0", 0b100),
+            (b"\x40", 0b100),
+            (b"\xc8", 0b100),
+            (b"\xc9", 0b100),
+            (b"\xca", 0b100),
+            (b"\xe1", 0b110),
+            (b"\x91", 0b001),
+        ] {
+            let error = ProtocolError::ReservedBits(bits);
+            assert_eq!(FrameHeader::decode(other, true), Err(error), "{other:02x?}");
+        }
+    }
 }

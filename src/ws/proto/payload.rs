@@ -170,4 +170,14 @@ mod tests {
         assert_eq!(payload.into_bytes().as_ptr(), bytes.as_ptr());
         assert_eq!(copy.into_bytes().as_ptr(), bytes.as_ptr());
     }
+
+    #[test]
+    fn a_payload_shows_its_length_and_no_more_than_its_beginning() {
+        let shown = |bytes: &[u8]| format!("{:?}", Payload::copy_from(bytes));
+        assert_eq!(shown(b""), r#"b"""#);
+        assert_eq!(shown(b"a\"\n\xff"), r#"b"a\"\n\xff""#);
+        let long = "x".repeat(32);
+        assert_eq!(shown(long.as_bytes()), format!("b\"{long}\""));
+        assert_eq!(shown(&[b'x'; 33]), format!("b\"{long}\"… (33 bytes)"));
+    }
 }

@@ -262,6 +262,9 @@ fn errors_name_what_is_wrong() {
     let too_big = DeflateAnswerError::WindowTooBig { parameter: "x", bits: 13, max: 12 };
     for (error, text) in [
         (DeflateAnswerError::ClientWindowTooSmall, "client_max_window_bits=8 is not supported"),
+        (DeflateAnswerError::ExtensionNotOffered(name()), "extension x was not offered"),
+        (DeflateAnswerError::ExtensionRepeated, "permessage-deflate is accepted twice"),
+        (DeflateAnswerError::HeaderMalformed, "Sec-WebSocket-Extensions is malformed"),
         (DeflateAnswerError::ParameterMalformed(name()), "x is malformed"),
         (DeflateAnswerError::ParameterMissing("x"), "x was offered and is missing"),
         (DeflateAnswerError::ParameterRepeated(name()), "x is listed twice"),
@@ -269,6 +272,41 @@ fn errors_name_what_is_wrong() {
         (too_big, "x=13 exceeds the 12 of the offer"),
     ] {
         assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
+fn what_is_agreed_on_is_read_as_it_was_written() {
+    for parameters in [
+        "",
+        "; server_no_context_takeover",
+        "; client_no_context_takeover",
+        "; server_max_window_bits=8",
+        "; client_max_window_bits=15",
+        "; server_no_context_takeover; client_no_context_takeover; \
+         server_max_window_bits=9; client_max_window_bits=10",
+    ] {
+        let answer = element(parameters);
+        let read: DeflateParameters = answer.parse().unwrap();
+        assert_eq!(read.to_string(), answer);
+    }
+}
+
+#[test]
+fn what_is_not_one_answer_of_permessage_deflate_is_not_read() {
+    for text in [
+        "",
+        "permessage-deflate, permessage-deflate",
+        "permessage-deflate;",
+        "permessage-deflate; x",
+        "permessage-deflate; server_max_window_bits=16",
+        "permessage-deflate; client_max_window_bits",
+        "mux",
+        "Permessage-Deflate",
+    ] {
+        let error = text.parse::<DeflateParameters>().unwrap_err();
+        assert_eq!(error, InvalidDeflateParameters, "{text}");
+        assert_eq!(error.to_string(), "not one answer of permessage-deflate");
     }
 }
 
