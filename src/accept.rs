@@ -71,8 +71,12 @@ pub async fn accept<S>(stream: S) -> Result<OpeningRequest>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut stream, mut buf) = (Stream::boxed(stream), Vec::new());
-    let deadline = Some(runtime::after(HEAD_TIMEOUT));
+    read_request(Stream::boxed(stream), HEAD_TIMEOUT).await
+}
+
+async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRequest> {
+    let mut buf = Vec::new();
+    let deadline = Some(runtime::after(timeout));
     let reading = head::read(&mut stream, &mut buf, parse);
     let (head, len) = match runtime::until(deadline, reading).await {
         Some(Ok(whole)) => whole,
@@ -333,4 +337,32 @@ async fn respond(stream: &mut Stream, status: u16, more: &str, body: &str) -> io
         Ok(())
     };
     runtime::until(Some(runtime::after(LINGER)), saying).await.unwrap_or(Ok(()))
+}
+
+#[cfg(all(test, feature = "client", feature = "server"))]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::Error;
+    use crate::runtime::{TcpStream, block_on};
+
+    #[test]
+    fn a_head_that_does_not_end_in_time_is_answered_with_408() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = block_on(TcpStream::connect(listener.local_addr().unwrap())).unwrap();
+        let client = std::thread::spawn(move || {
+            let (mut client, mut answer) = (listener.accept().unwrap().0, String::new());
+            client.write_all(b"GET / HTTP/1.1\r\nHost").unwrap();
+            client.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let reading = read_request(Stream::boxed(stream), Duration::from_millis(50));
+        let within = Some(runtime::after(Duration::from_secs(5)));
+        let outcome = block_on(runtime::until(within, reading)).unwrap();
+        assert!(matches!(outcome, Err(Error::Handshake(HandshakeError::HeadTimedOut))));
+        let answer = client.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 408 \r\nConnection: close\r\n"), "{answer}");
+    }
 }

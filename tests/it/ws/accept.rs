@@ -1,5 +1,8 @@
 //! The server's opening handshake without the server, over a stream in memory.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use async_std::task::{self, JoinHandle};
 use futures::AsyncWriteExt;
 use futures::channel::oneshot;
@@ -16,7 +19,16 @@ where
     F: FnOnce(OpeningRequest) -> Fut + Send + 'static,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
-    let (stream, end) = pipe(Knobs::default());
+    serve_over(Knobs::default(), handler)
+}
+
+/// As [`serve`], over a stream with these knobs.
+fn serve_over<F, Fut>(knobs: Knobs, handler: F) -> (Peer, JoinHandle<Result<()>>)
+where
+    F: FnOnce(OpeningRequest) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    let (stream, end) = pipe(knobs);
     let serving = task::spawn(async move { handler(tidewire::accept(stream).await?).await });
     (Peer { end }, serving)
 }
@@ -264,4 +276,87 @@ fn a_refusal_is_an_answer_whatever_its_status() {
             assert!(answer.starts_with(&format!("HTTP/1.1 {told} ")), "{answer}");
         });
     }
+}
+
+#[test]
+fn the_longest_head_has_16_kib() {
+    for (len, status) in [(16 << 10, 101), ((16 << 10) + 1, 431)] {
+        within(async {
+            let (mut peer, _serving) = serve(echo);
+            let padding = "x".repeat(len - OPENING.len() - "X: \r\n".len());
+            let head = OPENING.replacen("Host", &format!("X: {padding}\r\nHost"), 1);
+            assert_eq!(head.len(), len);
+            peer.send(head).await;
+            let answer = read_head(&mut peer).await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+        });
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_the_101_is_given_up() {
+    within(async {
+        let knobs = Knobs { in_flight: 10, ..Knobs::default() };
+        let (mut peer, serving) = serve_over(knobs, |request| async move {
+            let options = WebSocketOptions::default().handshake_timeout(Duration::from_millis(20));
+            request.upgrade(&options).await.map(drop)
+        });
+        peer.send(OPENING).await;
+        let outcome = serving.await;
+        assert!(matches!(outcome, Err(Error::Handshake(HandshakeError::TimedOut))), "{outcome:?}");
+        assert_eq!(answer(&mut peer).await, "HTTP/1.1 1");
+    });
+}
+
+#[test]
+fn a_client_that_is_gone_is_an_error_of_the_stream() {
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let (go_on, gone) = oneshot::channel::<()>();
+        let (mut peer, serving) = serve(|request| async move {
+            tell.send(()).unwrap();
+            gone.await.unwrap();
+            request.upgrade(&WebSocketOptions::default()).await.map(drop)
+        });
+        peer.send(OPENING.replacen("GET", "POST", 1)).await;
+        told.await.unwrap();
+        peer.end.reset();
+        go_on.send(()).unwrap();
+        let outcome = serving.await;
+        assert!(matches!(outcome, Err(Error::Io(_))), "{outcome:?}");
+    });
+}
+
+#[test]
+fn what_a_client_sends_after_a_refusal_is_read_and_thrown_away() {
+    within(async {
+        let (mut peer, serving) = serve(|request| async move { request.refuse(404, "").await });
+        peer.send(OPENING).await;
+        assert!(answer(&mut peer).await.starts_with("HTTP/1.1 404 "));
+        for _ in 0..3 {
+            peer.send(b"more").await;
+            while peer.end.unread() > 0 {
+                task::yield_now().await;
+            }
+        }
+        peer.end.close().await.unwrap();
+        serving.await.unwrap();
+    });
+}
+
+#[test]
+fn where_the_client_is_the_caller_may_tell() {
+    within(async {
+        let addr = SocketAddr::from(([192, 0, 2, 1], 5000));
+        let (tell, told) = oneshot::channel();
+        let (mut peer, _serving) = serve(move |request| async move {
+            let shown = format!("{request:?}");
+            let ws = request.peer_addr(addr).upgrade(&WebSocketOptions::default()).await?;
+            tell.send((shown, ws.peer_addr())).unwrap();
+            Ok(())
+        });
+        peer.send(OPENING).await;
+        let shown = "OpeningRequest { path: \"/\", .. }".to_owned();
+        assert_eq!(told.await.unwrap(), (shown, Some(addr)));
+    });
 }

@@ -125,7 +125,6 @@ impl End {
     }
 
     /// Bytes that this side has written and the other has not read.
-    #[cfg(feature = "tungstenite")]
     pub(super) fn unread(&self) -> usize {
         self.halves()[self.side].bytes.len()
     }
