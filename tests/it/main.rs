@@ -5,6 +5,11 @@
 #[cfg(test)]
 mod client;
 
+// It reads `/proc`.
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod faults;
+
 #[cfg(test)]
 mod guide;
 

@@ -52,8 +52,7 @@ impl Victim {
 
     /// Resident memory, in bytes.
     fn memory(&self) -> usize {
-        let statm = fs::read_to_string(self.process.proc("statm")).unwrap();
-        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        self.process.memory()
     }
 
     /// CPU time so far, of which the kernel keeps hundredths of a second.

@@ -29,7 +29,7 @@ mod pipe;
 mod polls;
 // It reads `/proc`.
 #[cfg(target_os = "linux")]
-mod process;
+pub(crate) mod process;
 mod rng;
 pub(crate) mod tcp;
 

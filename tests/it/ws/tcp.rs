@@ -1,7 +1,10 @@
 //! A client of a real server: a blocking socket, and an opening handshake by hand.
 
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::Instant;
 
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
@@ -34,6 +37,24 @@ pub(crate) fn echo_server(options: WebSocketOptions) -> Server {
         }
     });
     server
+}
+
+/// Waits for something that the server does on its own.
+pub(crate) fn until(what: &str, is_so: impl Fn() -> bool) {
+    until_equal(what, &true, is_so);
+}
+
+/// Waits until something that the server changes on its own is as expected.
+pub(crate) fn until_equal<T: PartialEq + Debug>(what: &str, expected: &T, now: impl Fn() -> T) {
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let found = now();
+        if found == *expected {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{what}: {found:?} instead of {expected:?}");
+        thread::yield_now();
+    }
 }
 
 /// The client's end, of a plain connection or of an encrypted one.

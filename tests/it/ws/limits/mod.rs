@@ -13,14 +13,12 @@ mod endings;
 mod refusals;
 
 use std::net::SocketAddr;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tidewire::{ConnectionLimit, WebSocketOptions};
 
 use super::frames::{CLOSE, TEXT, close, masked, plain};
-use super::peer::WITHIN;
-use super::tcp::{OPENING, Tcp, bind, echo_server};
+use super::tcp::{OPENING, Tcp, bind, echo_server, until};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(60);
@@ -31,15 +29,6 @@ fn limited(limit: &ConnectionLimit) -> WebSocketOptions {
 
 fn echo_within(limit: &ConnectionLimit) -> SocketAddr {
     bind(echo_server(limited(limit)))
-}
-
-/// Waits for something that the server does on its own.
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let deadline = Instant::now() + WITHIN;
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        thread::yield_now();
-    }
 }
 
 /// A client that has sent its request and found no permit.

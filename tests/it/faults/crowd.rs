@@ -1,0 +1,68 @@
+//! Thousands of connections that go at once.
+
+use std::fs;
+
+use super::apart::Apart;
+use super::site::reset;
+use crate::ws::frames::{BINARY, masked};
+use crate::ws::tcp::{OPENING, Tcp};
+
+/// Connections, where the system allows as many.
+const CROWD: usize = 5000;
+
+/// Descriptors that each of the two processes needs for something else.
+const RESERVE: usize = 100;
+
+/// The allocator keeps what it got in the first three of these.
+const ROUNDS: usize = 5;
+
+/// What each connection may seem to leave behind in the last two rounds, in bytes.
+const LEAK: usize = 512;
+
+/// Growth of memory that has nothing to do with connections, in bytes.
+const NOISE: usize = 1 << 20;
+
+/// How many connections this process may have besides those of other tests.
+fn crowd() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap();
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    // "unlimited" is enough as well.
+    let soft = files.split_ascii_whitespace().next().unwrap().parse().unwrap_or(usize::MAX);
+    let open = fs::read_dir("/proc/self/fd").unwrap().count();
+    let free = soft.saturating_sub(open).saturating_sub(RESERVE);
+    free.min(CROWD)
+}
+
+#[test]
+fn five_thousand_connections_that_are_reset_at_once_leave_nothing() {
+    let (apart, number) = (Apart::start(), crowd());
+    eprintln!("{number} connections");
+    assert!(number >= 100, "this process may open no more files: ulimit -n");
+    let memory = [(); ROUNDS].map(|()| {
+        let clients = upgraded(&apart, number);
+        assert_eq!(apart.numbers(["permits", "members"]), [number; 2]);
+        clients.into_iter().for_each(reset);
+        apart.at_rest("all are gone");
+        apart.process.memory()
+    });
+    eprintln!("{memory:?} bytes");
+    let growth = memory[ROUNDS - 1].saturating_sub(memory[ROUNDS - 3]);
+    assert!(growth < LEAK * number + NOISE, "{growth} bytes more in two rounds");
+    apart.end();
+}
+
+/// So many connections, half of them in the middle of a message.
+fn upgraded(apart: &Apart, number: usize) -> Vec<Tcp> {
+    let mut clients: Vec<_> = (0..number).map(|_| Tcp::connect(apart.process.addr)).collect();
+    for client in &mut clients {
+        client.send(OPENING.replacen('/', "/echo", 1));
+    }
+    for client in &mut clients {
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    }
+    for client in clients.iter_mut().step_by(2) {
+        client.send(&masked(BINARY, [7; 100])[..50]);
+    }
+    clients
+}
