@@ -17,7 +17,7 @@ use tidewire::{
 use super::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Transcript};
 use super::frames::{close, masked};
 use super::peer::{Peer, collect, echo, patience};
-use super::polls::{self, TRICKLE, insist};
+use super::polls::{self, TRICKLE, insist, insist_on_all};
 use super::tcp::{Tcp, bind};
 
 /// Runs `handler` with each number of polls after which it abandons a call.
@@ -50,13 +50,7 @@ async fn converse(mut peer: Peer) {
 #[test]
 fn recv_loses_nothing() {
     async fn handler(polls: usize, mut ws: WebSocket) -> Result<bool> {
-        let (mut received, mut was_enough) = (vec![], true);
-        loop {
-            let (next, at_once) = insist!(polls, ws.recv());
-            was_enough &= at_once;
-            let Some(message) = next? else { break };
-            received.push(message);
-        }
+        let (received, was_enough) = insist_on_all!(polls, ws.recv());
         let third = format!("[{}3]", " ".repeat(130));
         let sent = [Message::text("[1]"), Message::binary("[2,2]"), Message::text(third)];
         assert_eq!(received, sent);
@@ -68,13 +62,7 @@ fn recv_loses_nothing() {
 #[test]
 fn recv_frame_loses_nothing() {
     async fn handler(polls: usize, mut ws: WebSocket) -> Result<bool> {
-        let (mut received, mut was_enough) = (vec![], true);
-        loop {
-            let (next, at_once) = insist!(polls, ws.recv_frame());
-            was_enough &= at_once;
-            let Some(frame) = next? else { break };
-            received.push(frame);
-        }
+        let (received, was_enough) = insist_on_all!(polls, ws.recv_frame());
         let sent = [
             Frame::new(true, OpCode::Text, "[1]"),
             Frame::new(false, OpCode::Binary, "[2,"),
@@ -93,14 +81,8 @@ fn recv_frame_loses_nothing() {
 #[test]
 fn recv_json_loses_nothing() {
     async fn handler(polls: usize, mut ws: WebSocket) -> Result<bool> {
-        let (mut received, mut was_enough) = (vec![], true);
-        loop {
-            let (next, at_once) = insist!(polls, ws.recv_json::<Vec<u8>>());
-            was_enough &= at_once;
-            let Some(value) = next? else { break };
-            received.extend(value);
-        }
-        assert_eq!(received, [1, 2, 2, 3]);
+        let (received, was_enough) = insist_on_all!(polls, ws.recv_json::<Vec<u8>>());
+        assert_eq!(received.concat(), [1, 2, 2, 3]);
         Ok(was_enough)
     }
     each_number_of_polls(handler, converse, |_, ()| {});
@@ -123,6 +105,17 @@ const SENDS: [Sends; 7] = [
     (|ws| ws.pong("abandoned pong").boxed(), PONG, b"abandoned pong"),
 ];
 
+/// All that comes until the close frame, which is answered.
+async fn transcript(mut peer: Peer) -> Transcript {
+    let mut seen = vec![];
+    while !seen.ends_with(b"\x88\x02\x03\xe8") {
+        seen.extend(peer.read(1).await);
+    }
+    peer.send(masked(CLOSE, close(1000, ""))).await;
+    peer.expect_end().await;
+    Transcript::of(&seen, false)
+}
+
 #[test]
 fn a_send_that_is_abandoned_has_sent_the_whole_or_nothing() {
     for (call, head, payload) in SENDS {
@@ -136,15 +129,7 @@ fn a_send_that_is_abandoned_has_sent_the_whole_or_nothing() {
                 ws.close(1000_u16, "").await?;
                 Ok(was_enough)
             },
-            async |mut peer: Peer| {
-                let mut seen = vec![];
-                while !seen.ends_with(b"\x88\x02\x03\xe8") {
-                    seen.extend(peer.read(1).await);
-                }
-                peer.send(masked(CLOSE, close(1000, ""))).await;
-                peer.expect_end().await;
-                Transcript::of(&seen, false)
-            },
+            transcript,
             |was_enough, seen| {
                 let abandoned: Vec<Vec<u8>> = match head {
                     PING => seen.pings,
@@ -317,15 +302,7 @@ fn a_send_of_a_sender_that_is_abandoned_has_sent_the_whole_or_nothing() {
                 receiving.await?;
                 Ok(was_enough)
             },
-            async |mut peer: Peer| {
-                let mut seen = vec![];
-                while !seen.ends_with(b"\x88\x02\x03\xe8") {
-                    seen.extend(peer.read(1).await);
-                }
-                peer.send(masked(CLOSE, close(1000, ""))).await;
-                peer.expect_end().await;
-                Transcript::of(&seen, false)
-            },
+            transcript,
             |was_enough, seen| {
                 let count = |messages: usize| messages - 2;
                 let abandoned = match head {

@@ -29,6 +29,22 @@ macro_rules! insist {
 
 pub(super) use insist;
 
+/// [`insist!`] on `$call` until it gives nothing more; with all it gave comes whether the first calls
+/// were enough.
+macro_rules! insist_on_all {
+    ($polls:expr, $call:expr) => {{
+        let (mut all, mut was_enough) = (vec![], true);
+        loop {
+            let (next, at_once) = $crate::ws::polls::insist!($polls, $call);
+            was_enough &= at_once;
+            let Some(next) = next? else { break (all, was_enough) };
+            all.push(next);
+        }
+    }};
+}
+
+pub(super) use insist_on_all;
+
 /// Runs `handler` over streams of this kind with each number of polls after which it abandons a
 /// call, until it says that it abandoned none.
 pub(super) fn each_number_of_polls<H, HF, P, PF, T>(

@@ -6,7 +6,7 @@ use std::fmt;
 
 use zlib_rs::{Deflate, DeflateConfig, DeflateFlush};
 
-use super::TAIL;
+use super::{TAIL, since};
 
 /// Least room for output, in bytes: zlib writes a second flush marker where it has six or fewer.
 const MIN_ROOM: usize = 64;
@@ -118,11 +118,6 @@ fn cut_tail(out: &mut Vec<u8>, start: usize) {
         // without its tail (§7.2.3.6).
         out.push(0);
     }
-}
-
-/// How far a counter of zlib has gone on; a message in memory fits `usize`.
-fn since(old: u64, new: u64) -> usize {
-    usize::try_from(new.saturating_sub(old)).unwrap_or(usize::MAX)
 }
 
 impl fmt::Debug for Deflater {

@@ -6,7 +6,7 @@ use std::fmt;
 
 use zlib_rs::{Inflate, InflateFlush, Status};
 
-use super::TAIL;
+use super::{TAIL, since};
 use crate::ws::proto::ProtocolError;
 
 /// The window of DEFLATE itself, which reads what was compressed with any. zlib-rs has room for no
@@ -94,11 +94,6 @@ impl Inflater {
         let is_whole = result == Ok(Status::Ok) && (read, written) == (TAIL.len(), 0);
         if is_whole { Ok(()) } else { Err(ProtocolError::DeflateCorrupt) }
     }
-}
-
-/// How far a counter of zlib has gone on; what is in memory fits `usize`.
-fn since(old: u64, new: u64) -> usize {
-    usize::try_from(new.saturating_sub(old)).unwrap_or(usize::MAX)
 }
 
 impl fmt::Debug for Inflater {

@@ -26,3 +26,8 @@ pub use self::parameters::{DeflateParameters, InvalidDeflateParameters};
 
 /// What a sender cuts off the end of each message, and a receiver appends (§7.2.1, §7.2.2).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
+
+/// How far a counter of zlib has gone on; what is in memory fits `usize`.
+fn since(old: u64, new: u64) -> usize {
+    usize::try_from(new.saturating_sub(old)).unwrap_or(usize::MAX)
+}

@@ -10,7 +10,7 @@ use super::{ALONE, DEFLATED, TAKEOVER, agreed, parameters, words};
 use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, Seen, TEXT, close, masked};
 use crate::ws::peer::{Drive, Peer, drive, patience, within};
 use crate::ws::pipe::{Knobs, Stutter, pipe};
-use crate::ws::polls::{self, TRICKLE, insist};
+use crate::ws::polls::{self, TRICKLE, insist, insist_on_all};
 use crate::ws::rng::Rng;
 
 /// In a few pieces, and not each time it is asked.
@@ -52,13 +52,7 @@ async fn converse(mut peer: Peer, answer: &str) {
 #[test]
 fn recv_loses_nothing() {
     async fn handler(polls: usize, mut ws: WebSocket) -> Result<bool> {
-        let (mut received, mut was_enough) = (vec![], true);
-        loop {
-            let (next, at_once) = insist!(polls, ws.recv());
-            was_enough &= at_once;
-            let Some(message) = next? else { break };
-            received.push(message);
-        }
+        let (received, was_enough) = insist_on_all!(polls, ws.recv());
         let sent = [
             Message::text("Hello, hello"),
             Message::text("plain"),
@@ -76,13 +70,7 @@ fn recv_loses_nothing() {
 #[test]
 fn recv_frame_loses_nothing() {
     async fn handler(polls: usize, mut ws: WebSocket) -> Result<bool> {
-        let (mut received, mut was_enough) = (vec![], true);
-        loop {
-            let (next, at_once) = insist!(polls, ws.recv_frame());
-            was_enough &= at_once;
-            let Some(frame) = next? else { break };
-            received.push(frame);
-        }
+        let (received, was_enough) = insist_on_all!(polls, ws.recv_frame());
         let sent = [
             Frame::new(false, OpCode::Text, "Hello, "),
             Frame::new(true, OpCode::Ping, "p"),
