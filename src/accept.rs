@@ -201,6 +201,10 @@ impl OpeningRequest {
     /// Answers with a status other than 101, and closes. A status below 200 or above 599, which would
     /// be no answer, counts as 500.
     ///
+    /// Before it drops the stream it waits for the client to end its side, for 2 s at most, so that the
+    /// answer is not lost to a reset. A stream whose `close` does not end the sending side, as of
+    /// `async_io::Async<TcpStream>`, takes all of that: wrap it, or use the runtime's own type.
+    ///
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io) if the stream fails.
