@@ -16,6 +16,7 @@
 //! | `pressure` | peers that do not read, or stop in the middle |
 //! | `rooms` | what is broadcast, and to whom |
 //! | `abuse` | hostile clients of a real server |
+//! | `quiet` | what is logged of clients, and how loud |
 //! | `lifecycle` | a server from its first connection to its last |
 //! | `watch` | heartbeats, connections that end with time, limits on rates |
 //! | `interop` | the client of async-tungstenite |
@@ -52,9 +53,11 @@ mod senders;
 
 mod rooms;
 
-// It reads `/proc`.
+// They have servers in processes of their own.
 #[cfg(target_os = "linux")]
 mod abuse;
+#[cfg(target_os = "linux")]
+mod quiet;
 
 mod lifecycle;
 
