@@ -93,7 +93,8 @@ pub struct ShutdownReport {
     /// WebSocket connections that ended in another way: the peer did not answer, or was gone, or
     /// the grace period was over.
     pub lost: u64,
-    /// Handlers and requests that were at work when the grace period was over, and were dropped.
+    /// What had not ended when the grace period was over, and was dropped: handlers and requests at work,
+    /// and connections whose client has read its last response and still not ended its side.
     pub dropped: usize,
     /// How long it took.
     pub elapsed: Duration,
