@@ -1,4 +1,4 @@
-//! What the chapters of the documentation say about this folder.
+//! What the documentation says about files and tests.
 
 use std::fs;
 use std::path::Path;
@@ -34,8 +34,60 @@ fn every_test_that_the_security_chapter_names_is_there() {
     assert!(named > 25, "only {named} were found");
 }
 
-/// All sources of a folder.
+#[test]
+fn every_test_that_the_table_of_faults_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it");
+    let (sources, table) = (all_of(&root), fs::read_to_string(root.join("faults/mod.rs")).unwrap());
+    let rows = table.lines().filter_map(|line| line.strip_prefix("//! | "));
+    let mut named = 0;
+    for name in rows.flat_map(held_by).filter(|name| name.contains('_')) {
+        let (_, function) = name.rsplit_once("::").unwrap_or(("", name));
+        assert!(sources.contains(&format!("fn {function}(")), "there is no {name}");
+        named += 1;
+    }
+    assert!(named > 20, "only {named} were found");
+}
+
+/// The documents that are not part of the crate's, whose links rustdoc looks at.
+const DOCUMENTS: [&str; 8] = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "benches/README.md",
+    "examples/README.md",
+    "fuzz/README.md",
+    "tests/autobahn/README.md",
+    "tests/smol/README.md",
+];
+
+#[test]
+fn every_link_to_a_file_or_a_heading_leads_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut followed = 0;
+    for document in DOCUMENTS.map(|name| root.join(name)) {
+        let text = fs::read_to_string(&document).unwrap();
+        let links = text.split("](").skip(1).filter_map(|rest| rest.split_once(')'));
+        for link in links.map(|(link, _)| link).filter(|link| !link.contains("://")) {
+            let is_there = match link.strip_prefix('#') {
+                Some(heading) => headings(&text).any(|found| found == heading),
+                None => document.with_file_name(link).exists(),
+            };
+            assert!(is_there, "{link} in {}", document.display());
+            followed += 1;
+        }
+    }
+    assert!(followed > 25, "only {followed} were found");
+}
+
+/// The headings of a document, as links name them.
+fn headings(text: &str) -> impl Iterator<Item = String> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
+    lines.map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
+}
+
+/// All sources of a folder, and of those in it.
 fn all_of(folder: &Path) -> String {
     let Ok(entries) = fs::read_dir(folder) else { return String::new() };
-    entries.filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok()).collect()
+    let paths = entries.map(|entry| entry.unwrap().path());
+    paths.map(|path| fs::read_to_string(&path).unwrap_or_else(|_| all_of(&path))).collect()
 }
