@@ -10,7 +10,7 @@ use std::io;
 use futures::io::AsyncReadExt;
 
 use crate::stream::Stream;
-use crate::ws::handshake::HeaderLines;
+use crate::ws::handshake::{HeaderLines, as_text};
 
 /// Longest head, in bytes.
 const MAX_LEN: usize = 16 << 10;
@@ -55,8 +55,7 @@ impl Fields {
 impl HeaderLines for Fields {
     fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.iter().filter(move |line| line.0.eq_ignore_ascii_case(name));
-        // A value that is no text is there all the same, and is none that anybody looks for.
-        named.map(|line| std::str::from_utf8(line.1).unwrap_or("\u{fffd}"))
+        named.map(|line| as_text(line.1))
     }
 }
 

@@ -19,9 +19,9 @@ impl RawHeaders {
         self.0.is_empty()
     }
 
-    /// The first such value of a header, byte for byte as it was received.
-    pub(crate) fn get(&self, name: &str) -> Option<&[u8]> {
-        let same = |(line, _): &&(http::HeaderName, _)| line.as_str().eq_ignore_ascii_case(name);
-        self.0.iter().find(same).map(|(_, value)| value.as_slice())
+    /// Such values of a header, byte for byte as they were received.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let same = move |line: &&(http::HeaderName, _)| line.0.as_str().eq_ignore_ascii_case(name);
+        self.0.iter().filter(same).map(|(_, value)| value.as_slice())
     }
 }

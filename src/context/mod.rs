@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::instance::Metrics;
 use crate::stream::Security;
 use crate::ws::admission::{self, Admission, ServerLimits};
-use crate::ws::handshake::{HeaderLines, Opening};
+use crate::ws::handshake::{HeaderLines, Opening, as_text};
 use crate::ws::proto::extension::{self, Extension};
 use crate::ws::upgrade::{Answer, PeerAddr, Slot};
 use crate::ws::{
@@ -152,17 +152,14 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
 
     /// The extensions that the client offers; `None` if the list is malformed.
     fn offered_extensions(&self) -> Option<Vec<Extension<'_>>> {
-        const NAME: &str = "sec-websocket-extensions";
-        let is_ascii = self.request.ext::<RawHeaders>().is_none_or(|raw| raw.get(NAME).is_none());
-        let lines = HeaderLines::lines(self.headers(), NAME);
-        extension::parse(lines).ok().filter(|_| is_ascii)
+        extension::parse(self.lines("sec-websocket-extensions")).ok()
     }
 
     /// The subprotocols the client offers, in its order of preference (§4.1, `Sec-WebSocket-Protocol`
     /// over all its lines).
     #[must_use]
     pub fn offered_subprotocols(&self) -> Vec<&str> {
-        self.headers().list("sec-websocket-protocol").collect()
+        self.list("sec-websocket-protocol").collect()
     }
 
     /// The first line of a header, whatever the case of `name`; `None` if there is none, or if it
@@ -179,8 +176,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// The first line of a header, byte for byte.
     #[must_use]
     pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
-        let ascii = HeaderLines::lines(self.headers(), name).next().map(str::as_bytes);
-        ascii.or_else(|| self.request.ext::<RawHeaders>()?.get(name))
+        self.ascii_values(name).map(str::as_bytes).chain(self.raw_values(name)).next()
     }
 
     /// A parameter of the route's path, as it was sent, percent-encoding included.
@@ -292,16 +288,24 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.request.ext::<Arc<Security>>().map(Arc::as_ref)
     }
 
-    fn headers(&self) -> &Headers {
-        (*self.request).as_ref()
+    /// Values that tide holds.
+    fn ascii_values(&self, name: &str) -> impl Iterator<Item = &str> {
+        let headers: &Headers = (*self.request).as_ref();
+        let values = HeaderName::from_str(name).ok().and_then(|name| headers.get(name));
+        values.into_iter().flatten().map(HeaderValue::as_str)
     }
 
-    fn opening(&self) -> Opening<'_, Headers> {
+    /// Values that tide cannot hold.
+    fn raw_values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        self.request.ext::<RawHeaders>().into_iter().flat_map(move |raw| raw.values(name))
+    }
+
+    fn opening(&self) -> Opening<'_, Self> {
         Opening {
             is_get: self.request.method() == Method::Get,
             // async-h1 accepts nothing older and does not always say.
             is_http_1_1: self.request.version().is_none_or(|version| version == Version::Http1_1),
-            headers: self.headers(),
+            headers: self,
         }
     }
 }
@@ -312,10 +316,9 @@ fn status_like(code: CloseCode) -> StatusCode {
     status.and_then(|status| StatusCode::try_from(status).ok()).unwrap_or(StatusCode::Forbidden)
 }
 
-impl HeaderLines for Headers {
+impl<State: Clone + Send + Sync + 'static> HeaderLines for RequestContext<State> {
     fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
-        let values = HeaderName::from_str(name).ok().and_then(|name| self.get(name));
-        values.into_iter().flatten().map(HeaderValue::as_str)
+        self.ascii_values(name).chain(self.raw_values(name).map(as_text))
     }
 }
 

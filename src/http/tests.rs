@@ -234,9 +234,10 @@ fn a_header_value_that_is_not_ascii_is_kept_aside_unaltered() {
 
     let (raw, name, max, peer) = next(&mut seen);
     let raw = raw.unwrap();
-    assert_eq!(raw.get("X-NAME"), Some("José".as_bytes()));
-    assert_eq!(raw.get("x-latin"), Some(&b"\xe9\xff"[..]));
-    assert_eq!(raw.get("host"), None);
+    let values = |name| raw.values(name).collect::<Vec<_>>();
+    assert_eq!(values("X-NAME"), ["José".as_bytes()]);
+    assert_eq!(values("x-latin"), [&b"\xe9\xff"[..]]);
+    assert!(values("host").is_empty());
     assert_eq!(name.as_deref(), Some("[\"Jose\"]"));
     assert_eq!(max, Some(1 << 20));
     assert_eq!(peer.and_then(|peer| peer.0), client.local_addr().ok());

@@ -18,3 +18,8 @@ pub(crate) trait HeaderLines {
         self.list(name).any(|listed| listed.eq_ignore_ascii_case(token))
     }
 }
+
+/// A value that is no text is there all the same, and is none that anybody looks for.
+pub(crate) fn as_text(value: &[u8]) -> &str {
+    std::str::from_utf8(value).unwrap_or("\u{fffd}")
+}

@@ -11,7 +11,7 @@ mod reserved;
 mod subprotocol;
 
 #[cfg(any(feature = "accept", feature = "client"))]
-pub(crate) use self::header_lines::HeaderLines;
+pub(crate) use self::header_lines::{HeaderLines, as_text};
 #[cfg(feature = "accept")]
 pub(crate) use self::opening::Opening;
 pub(crate) use self::origin::Origins;

@@ -119,6 +119,8 @@ pub(super) fn a_page_of_another_site_is_refused_unless_it_is_allowed() {
         ("https://app.example", [403, 101, 101]),
         ("https://evil.example", [403, 403, 101]),
         ("null", [403, 403, 101]),
+        // It is no URL, and there all the same.
+        ("http://é.example", [403, 403, 101]),
     ] {
         for (addr, status) in [strict, listed, open].into_iter().zip(statuses) {
             let mut client = Tcp::connect(addr);
