@@ -7,10 +7,11 @@ pub(crate) trait HeaderLines {
     /// The values of every line of this name, in order.
     fn lines(&self, name: &str) -> impl Iterator<Item = &str>;
 
-    /// What a list has, perhaps over several lines, in order.
+    /// What a list of tokens has, perhaps over several lines, in order; what cannot be a token is
+    /// passed over (RFC 6455 §4.1: nothing but U+0021 to U+007E).
     fn list(&self, name: &str) -> impl Iterator<Item = &str> {
         let listed = self.lines(name).flat_map(|line| line.split(',')).map(str::trim);
-        listed.filter(|item| !item.is_empty())
+        listed.filter(|item| !item.is_empty() && item.bytes().all(|byte| byte.is_ascii_graphic()))
     }
 
     /// Does a list have this token, in upper or lower case?

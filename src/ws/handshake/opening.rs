@@ -200,4 +200,11 @@ mod tests {
             assert!(answer(&headers, &Origins::Any).is_ok());
         }
     }
+
+    #[test]
+    fn a_list_has_what_can_be_a_token() {
+        let lines =
+            vec![("x", "chat, ,two words,é,v2"), ("y", "no"), ("x", "\u{fffd}, v1 ,\u{7f}")];
+        assert_eq!(lines.list("x").collect::<Vec<_>>(), ["chat", "v2", "v1"]);
+    }
 }
