@@ -92,8 +92,19 @@ fn payload(choice: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         }
         2 => "aé€😀".bytes().cycle().take(len).collect(),
         _ => {
-            let code: u16 = choice.int_in_range(990..=1020)?;
-            code.to_be_bytes().into_iter().chain("é".bytes().cycle()).take(len).collect()
+            let code = close_code(choice)?.to_be_bytes();
+            // An odd length cuts the reason inside a character.
+            let len = if kind & 0x10 == 0 { len & !1 } else { len };
+            code.into_iter().chain("é".bytes().cycle()).take(len).collect()
         }
+    })
+}
+
+/// Each code near those of the RFC, and those where the others change their meaning.
+fn close_code(choice: &mut Unstructured<'_>) -> Result<u16> {
+    const OTHERS: [u16; 8] = [0, 2999, 3000, 3999, 4000, 4999, 5000, u16::MAX];
+    Ok(match choice.int_in_range(0..=9)? {
+        0 => *choice.choose(&OTHERS)?,
+        _ => choice.int_in_range(998..=1017)?,
     })
 }

@@ -72,6 +72,12 @@ pub fn hear(bytes: &[u8], role: Role, limits: &Limits) -> Heard {
     Heard { messages, end }
 }
 
+/// What tungstenite makes of a close code that may travel: 1014 was registered (§11.7) after it drew
+/// its list, and is a violation to it.
+pub fn known(code: Option<u16>) -> Option<u16> {
+    code.map(|code| if code == 1014 { 1002 } else { code })
+}
+
 fn end_of(error: &Error, close: Option<Option<u16>>) -> End {
     // What follows a close frame is nobody's business.
     if let Some(code) = close {
