@@ -10,7 +10,7 @@ use super::options::RoomOptions;
 use super::presence::{Presence, PresenceEvents, Watchers};
 use super::roster::{RoomStats, Roster};
 use super::{Shelf, lock};
-use crate::ws::connection::Delivery;
+use crate::ws::connection::{Delivery, Writers};
 use crate::ws::{ConnectionId, PreparedMessage, Sender};
 
 /// A room of a [`Hub`](super::Hub): whoever has joined is sent what is broadcast.
@@ -108,20 +108,25 @@ impl<U> Inner<U> {
     ) -> Broadcast {
         let mut broadcast = Broadcast::default();
         let mut roster = self.roster();
+        let mut writers = Writers::among(roster.len());
         roster.stats.messages += 1;
         for (id, member) in roster.iter_mut() {
             if Some(id) != except {
-                broadcast.count(member.deliver(self.source, message));
+                broadcast.count(member.deliver(self.source, message, &mut writers));
             }
         }
         roster.stats.closed += u64::try_from(broadcast.closed).unwrap_or_default();
+        // Without the lock: where tasks run is for the application to say.
+        drop(roster);
+        drop(writers);
         broadcast
     }
 
     /// Hands the message to one member; `None` if it is not in the room.
     fn deliver_to(&self, id: ConnectionId, message: &PreparedMessage) -> Option<Delivery> {
+        let mut writers = Writers::among(1);
         let mut roster = self.roster();
-        let delivery = roster.get_mut(id)?.deliver(self.source, message);
+        let delivery = roster.get_mut(id)?.deliver(self.source, message, &mut writers);
         roster.stats.messages += 1;
         roster.stats.closed += u64::from(delivery == Delivery::Closed);
         Some(delivery)
@@ -230,7 +235,8 @@ impl<U> Room<U> {
     /// It is encoded once, and compressed once for all members that agreed on the same parameters (RFC
     /// 7692 §7.1), on this thread and without a pause: see
     /// [`DeflateOptions::level`](crate::DeflateOptions::level) for what that costs. Nothing is written
-    /// here: the members' own tasks do that, all that was broadcast meanwhile at once.
+    /// here: tasks in the background do that, each for many members, and all at once that was broadcast
+    /// meanwhile.
     ///
     /// ```
     /// use tidewire::{Hub, Room};

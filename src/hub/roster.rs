@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use super::presence::Presence;
-use crate::ws::connection::{Bounds, Delivery, Shared};
+use crate::ws::connection::{Bounds, Delivery, Shared, Writers};
 use crate::ws::{ConnectionId, PreparedMessage};
 
 /// What a member was sent.
@@ -146,8 +146,13 @@ impl<U> Member<U> {
     }
 
     /// Hands the message to the member's connection.
-    pub(super) fn deliver(&mut self, source: u64, message: &PreparedMessage) -> Delivery {
-        let delivery = self.shared.deliver(source, message, &self.bounds);
+    pub(super) fn deliver(
+        &mut self,
+        source: u64,
+        message: &PreparedMessage,
+        writers: &mut Writers,
+    ) -> Delivery {
+        let delivery = self.shared.deliver(source, message, &self.bounds, writers);
         self.stats.count(delivery);
         delivery
     }

@@ -33,9 +33,9 @@ pub(crate) use self::socket::UnixStream;
 #[cfg(feature = "server")]
 pub(crate) use self::task::Task;
 #[cfg(feature = "rooms")]
-pub(crate) use self::task::spawn;
-#[cfg(feature = "rooms")]
 pub use self::task::{SpawnerAlreadySet, set_spawner};
+#[cfg(feature = "rooms")]
+pub(crate) use self::task::{has_executor, spawn};
 
 /// Runs `future` on this thread, to its end.
 #[cfg(all(test, feature = "server"))]

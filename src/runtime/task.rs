@@ -14,12 +14,13 @@ type Spawner = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 static SPAWNER: OnceLock<Box<Spawner>> = OnceLock::new();
 
 /// Runs what this crate does in the background on an executor of the application, for as long as the
-/// process lives: connections, handlers, backplanes.
+/// process lives: connections, handlers, backplanes, and the writing of what is broadcast in rooms.
 ///
-/// `spawner` is given a future to run to its end, which it must not wait for. To be called before the
-/// first server starts; what runs by then stays where it is. Without it, tasks run on async-std's
-/// executor; where that is not part of the build, which is without the feature `server`, each has a
-/// thread of its own. Timers and sockets have one thread for all, whatever the executor.
+/// `spawner` is given a future to run to its end, which it must not wait for, and is called from any
+/// thread that uses this crate. To be set before the first server starts; what runs by then stays where
+/// it is. Without it, tasks run on async-std's executor; where that is not part of the build, which is
+/// without the feature `server`, each has a thread of its own. Timers and sockets have one thread for
+/// all, whatever the executor.
 ///
 /// ```
 /// # fn main() -> Result<(), tidewire::SpawnerAlreadySet> {
@@ -49,6 +50,11 @@ impl fmt::Display for SpawnerAlreadySet {
 }
 
 impl Error for SpawnerAlreadySet {}
+
+/// Do tasks run on an executor, so that one costs little?
+pub(crate) fn has_executor() -> bool {
+    cfg!(feature = "server") || SPAWNER.get().is_some()
+}
 
 /// Runs `future` in the background. It goes on if the handle is dropped.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {

@@ -66,6 +66,12 @@ impl Deadlines {
         self.send.get_or_insert_with(|| runtime::after(timeout));
     }
 
+    /// Does the peer take nothing?
+    #[cfg(feature = "rooms")]
+    pub(super) fn is_sending(&self) -> bool {
+        self.send.is_some()
+    }
+
     pub(super) fn stop_send(&mut self) {
         self.send = None;
     }

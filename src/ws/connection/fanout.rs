@@ -1,26 +1,38 @@
 //! A connection among many: what a broadcast does with it.
 
 #[cfg(feature = "rooms")]
+use std::sync::Arc;
+
+#[cfg(feature = "rooms")]
 use super::backlog::{Bounds, Delivery};
 use super::prepared::PreparedMessage;
 use super::shared::Shared;
+#[cfg(feature = "rooms")]
+use super::writers::Writers;
 use crate::error::Result;
 
 impl Shared {
-    /// Queues a broadcast from `source`, whoever is slow.
+    /// Queues a broadcast from `source`, whoever is slow; who writes it is left to `writers`.
     #[cfg(feature = "rooms")]
     pub(crate) fn deliver(
-        &self,
+        self: &Arc<Self>,
         source: u64,
         message: &PreparedMessage,
         bounds: &Bounds,
+        writers: &mut Writers,
     ) -> Delivery {
         self.compress(message);
         let mut core = self.lock();
         let delivery = core.deliver(source, message, bounds);
         match delivery {
-            // Nothing that anybody waits for, but the task, which writes it.
-            Delivery::Sent if core.has_task => self.schedule_write(&mut core),
+            // Nothing that anybody waits for.
+            Delivery::Sent if core.has_task => {
+                let is_claimed = core.claim_write();
+                drop(core);
+                if is_claimed {
+                    writers.add(self);
+                }
+            }
             Delivery::Sent | Delivery::Closed => {
                 self.schedule_write(&mut core);
                 let has_task = core.has_task;
@@ -34,6 +46,17 @@ impl Shared {
             Delivery::Waiting { .. } | Delivery::Dropped | Delivery::Gone => {}
         }
         delivery
+    }
+
+    /// Writes what broadcasts have queued, in place of the connection's task.
+    #[cfg(feature = "rooms")]
+    pub(super) fn write_for_task(&self) {
+        let mut core = self.lock();
+        let has_done = core.write_for_task(&mut self.io_context());
+        self.unlock(core);
+        if !has_done {
+            self.wake_task();
+        }
     }
 
     /// Compresses a message before the lock is taken, which others wait for.

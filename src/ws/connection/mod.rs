@@ -9,7 +9,7 @@
 //! | `waiting` | what is waited for: room, writes, the end |
 //! | `task` | the future at the root of a connection's own task |
 //! | `queue`, `turn` | how a frame is sent, and how without the lock |
-//! | `fanout` | a connection among many |
+//! | `fanout`, `writers` | a connection among many; writing for many |
 //! | `prepared`, `backlog` | a message for many connections; those that have to wait |
 //! | `inbox`, `outbox` | frames that have arrived; frames on their way out |
 //! | `deflation`, `inflation` | compression of what is sent; of what is received |
@@ -52,6 +52,8 @@ mod task;
 mod turn;
 mod waiting;
 mod websocket;
+#[cfg(feature = "rooms")]
+mod writers;
 
 #[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) use self::deflation::Deflation;
@@ -65,6 +67,8 @@ pub(crate) use self::task::ConnectionTask;
 
 #[cfg(feature = "rooms")]
 pub(crate) use self::backlog::{Bounds, Delivery};
+#[cfg(feature = "rooms")]
+pub(crate) use self::writers::Writers;
 
 pub use self::backlog::SlowConsumer;
 pub use self::connection_id::ConnectionId;

@@ -60,6 +60,14 @@ impl CoreGuard<'_> {
     pub(super) fn is_turn(&self) -> bool {
         self.is_turn
     }
+
+    /// Does nobody see to it yet that what is queued is written by, or for, the connection's task? Then
+    /// whoever asks has to.
+    pub(super) fn claim_write(&mut self) -> bool {
+        let is_claimed = self.has_task && !self.is_write_scheduled && !self.is_turn;
+        self.is_write_scheduled |= is_claimed;
+        is_claimed
+    }
 }
 
 impl Deref for CoreGuard<'_> {
@@ -261,8 +269,7 @@ impl Shared {
 
     /// Sees to it that what was queued in another task is written by the connection's.
     pub(super) fn schedule_write(&self, core: &mut CoreGuard<'_>) {
-        if core.has_task && !core.is_write_scheduled && !core.is_turn() {
-            core.is_write_scheduled = true;
+        if core.claim_write() {
             self.wake_task();
         }
     }

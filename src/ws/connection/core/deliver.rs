@@ -3,6 +3,8 @@
 use std::task::Context;
 
 use super::Core;
+#[cfg(feature = "rooms")]
+use super::Phase;
 use crate::ws::connection::backlog::{Bounds, Delivery, SlowConsumer};
 use crate::ws::connection::prepared::PreparedMessage;
 use crate::ws::proto::{CloseCode, CloseFrame};
@@ -33,6 +35,26 @@ impl Core {
             self.begin_close(Some(CloseFrame::lossy(CloseCode::TRY_AGAIN_LATER, "too slow")));
         }
         delivery
+    }
+
+    /// Writes in place of the connection's task; false if that has something to do now.
+    #[cfg(feature = "rooms")]
+    pub(in crate::ws::connection) fn write_for_task(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_aside {
+            // The task writes at the end of its turn.
+            return true;
+        }
+        if self.phase != Phase::Open {
+            return false;
+        }
+        let mut has_timer = false;
+        if self.is_write_scheduled {
+            has_timer = self.deadlines.is_sending();
+            self.write(cx);
+            self.take_note();
+        }
+        // Only the task sets the timer of a clock that has begun to run.
+        !self.is_gone() && (has_timer || !self.deadlines.is_sending())
     }
 
     /// Does a broadcast go to the outbox at once? Not ahead of others, and not between fragments.

@@ -9,6 +9,7 @@
 //! | `deflate` | messages that are compressed once for many |
 //! | `presence` | who comes and goes, as a stream |
 //! | `backplane` | rooms that span hubs |
+//! | `writing` | who writes, and what becomes of members that cannot be written to |
 //! | `servers` | a hub behind real servers, and clients that do not read |
 
 mod apart;
@@ -19,6 +20,7 @@ mod order;
 mod presence;
 mod servers;
 mod slow;
+mod writing;
 
 use futures::channel::oneshot;
 use tidewire::{Hub, Room, Sender, WebSocketOptions};

@@ -1,0 +1,167 @@
+//! Writing for many: what a broadcast has queued goes out without a wake-up for the task of each member.
+
+use std::sync::Arc;
+use std::vec::IntoIter;
+
+use super::shared::Shared;
+use crate::runtime;
+
+/// So many connections are written for without a pause.
+const GROUP: usize = 64;
+
+/// Fewer are woken: that costs less than a task.
+const FEWEST: usize = 3;
+
+/// Connections that have something to write. Dropped, it sees to it that they do.
+pub(crate) struct Writers(Vec<Arc<Shared>>);
+
+impl Writers {
+    /// For a message to so many connections, at most.
+    pub(crate) fn among(connections: usize) -> Self {
+        Self(Vec::with_capacity(connections))
+    }
+
+    /// Adds a connection, whose task does not know yet.
+    pub(super) fn add(&mut self, shared: &Arc<Shared>) {
+        self.0.push(Arc::clone(shared));
+    }
+}
+
+impl Drop for Writers {
+    fn drop(&mut self) {
+        let is_worth_tasks = self.0.len() >= FEWEST && runtime::has_executor();
+        let mut left = std::mem::take(&mut self.0).into_iter();
+        while left.len() > 0 {
+            let group = Group(left.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
+            if is_worth_tasks {
+                runtime::spawn(async { group.write() });
+            }
+        }
+    }
+}
+
+/// Connections to write for; dropped, those that are left do it themselves.
+struct Group(IntoIter<Arc<Shared>>);
+
+impl Group {
+    fn write(mut self) {
+        self.0.by_ref().for_each(|shared| shared.write_for_task());
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.0.by_ref().for_each(|shared| shared.wake_task());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
+
+    use bytes::Bytes;
+    use futures::io::{AsyncRead, AsyncWrite};
+
+    use super::*;
+    use crate::stream::Stream;
+    use crate::ws::connection::backlog::{Bounds, SlowConsumer};
+    use crate::ws::connection::prepared::PreparedMessage;
+    use crate::ws::connection::shared::Opened;
+    use crate::ws::options::Settings;
+    use crate::ws::proto::Role;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A stream that takes nothing.
+    struct Stuck;
+
+    impl AsyncRead for Stuck {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+    }
+
+    impl AsyncWrite for Stuck {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Pending
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Pending
+        }
+    }
+
+    /// Connections whose tasks have been polled with this waker.
+    fn connections(count: usize, waker: &Waker) -> Vec<Arc<Shared>> {
+        let connection = |_| {
+            let stream = Stream::boxed(Stuck);
+            let (settings, opened) = (Settings::default(), Opened::default());
+            let shared = Shared::new(stream, Bytes::new(), Role::Server, settings, opened);
+            drop(shared.poll_turn(&mut Context::from_waker(waker), |_| {}));
+            shared
+        };
+        (0..count).map(connection).collect()
+    }
+
+    #[test]
+    fn connections_that_nobody_has_written_for_are_woken() {
+        let woken = Arc::new(Count::default());
+        let connections = connections(FEWEST, &Waker::from(Arc::clone(&woken)));
+        // As an executor does that is ending.
+        drop(Group(connections.clone().into_iter()));
+        assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST);
+        // For one there is no task.
+        drop(Writers(connections.into_iter().take(1).collect()));
+        assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST + 1);
+    }
+
+    #[test]
+    fn tasks_are_woken_for_what_only_they_do() {
+        let message = PreparedMessage::new("a broadcast");
+        let policy = SlowConsumer::DropNewest;
+        let bounds = Bounds { max_messages: 1, max_bytes: 100, policy };
+        let woken = |meanwhile: fn(&Shared)| {
+            let woken = Arc::new(Count::default());
+            let connections = connections(1, &Waker::from(Arc::clone(&woken)));
+            let mut writers = Writers::among(1);
+            connections[0].deliver(0, &message, &bounds, &mut writers);
+            meanwhile(&connections[0]);
+            let group = || Group(connections.clone().into_iter());
+            assert_eq!(std::mem::take(&mut writers.0).len(), 1);
+            group().write();
+            let first = woken.0.load(Ordering::Relaxed);
+            connections[0].lock().is_write_scheduled = true;
+            group().write();
+            (first, woken.0.load(Ordering::Relaxed))
+        };
+        // A clock begins to run, whoever wrote; once.
+        assert_eq!(woken(|_| {}), (1, 1));
+        assert_eq!(woken(|shared| shared.lock().write(&mut shared.io_context())), (1, 1));
+        // A closing handshake goes on.
+        assert_eq!(woken(|shared| shared.lock().begin_close(None)), (1, 2));
+        // Its turn has come anyhow.
+        assert_eq!(woken(|shared| _ = shared.lock().begin_turn(Waker::noop())), (0, 0));
+    }
+}
