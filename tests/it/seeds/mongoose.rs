@@ -1,15 +1,11 @@
 //! pymongoose: text, JSON and rooms.
 
-use std::fs;
-use std::io::Write;
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tidewire::{Hub, Message, RequestContext, Server, WebSocketOptions};
 
-use super::program::example;
 use super::{Client, Program, all_hear, broadcast, chat, chat_seed, serve};
 use crate::ws::frames::{BINARY, TEXT, masked};
 use crate::ws::tcp::Tcp;
@@ -308,6 +304,11 @@ fn prefixed_echo() -> SocketAddr {
 #[cfg(feature = "client")]
 #[test]
 fn p9_a_client_program() {
+    use std::io::Write;
+    use std::process::{Command, Stdio};
+
+    use super::program::example;
+
     let mut client = Command::new(example("client"))
         .arg(format!("ws://{}/ws", prefixed_echo()))
         .stdin(Stdio::piped())
@@ -323,6 +324,8 @@ fn p9_a_client_program() {
 #[cfg(all(feature = "client", feature = "tls"))]
 #[test]
 fn p11_an_encrypted_server_with_certificate_and_key_from_files() {
+    use std::fs;
+
     use tidewire::ClientTls;
 
     use crate::tls::authority;
