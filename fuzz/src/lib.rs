@@ -7,6 +7,7 @@
 //! | `oracle` | the rules of RFC 6455, written a second time and without care for speed |
 //! | `stream` | a stream in memory that splits and stalls as the input says |
 //! | `drive` | futures, polled when they have been woken, and a connection driven to its end |
+//! | `crowd` | many tasks and streams, of which a target says who goes on |
 //! | `attempts` | what was sent, or given up, beside what has arrived |
 //! | `memory` | how much an input costs at most |
 //! | `peer` | tungstenite, as the server and as the client |
@@ -16,6 +17,7 @@
 pub mod attempts;
 pub mod choice;
 pub mod compare;
+pub mod crowd;
 pub mod drive;
 pub mod inflate;
 pub mod memory;
