@@ -294,9 +294,9 @@ impl Member {
     }
 
     fn go_on(&mut self) -> bool {
-        let tasks = self.tasks.iter_mut().fold(false, |goes, task| task.go_on() || goes);
+        let tasks = self.tasks.iter_mut().fold(false, |goes, task| goes | task.go_on());
         let calls = self.sends.iter_mut().chain(&mut self.flushes);
-        calls.fold(tasks, |goes, task| task.go_on() || goes)
+        calls.fold(tasks, |goes, task| goes | task.go_on())
     }
 
     fn check(&self, broadcasts: u64) {
