@@ -53,12 +53,27 @@ pub(crate) enum Delivery {
 pub(super) struct Backlog {
     waiting: VecDeque<Waiting>,
     bytes: usize,
-    /// So many of them go before those who wait to send directly; `None` if nobody does.
-    ahead: Option<usize>,
+    /// The first place of those who wait to send directly; `None` if nobody does.
+    held_from: Option<Place>,
+}
+
+/// Where in the sequence of all that ever waited for a connection somebody stands: before the
+/// broadcast of the same number, and behind those of lower ones.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) struct Place(u64);
+
+impl Place {
+    /// Takes this place, and leaves the one after it.
+    fn take(&mut self) -> Self {
+        let taken = *self;
+        self.0 += 1;
+        taken
+    }
 }
 
 #[derive(Debug)]
 struct Waiting {
+    place: Place,
     source: u64,
     message: PreparedMessage,
     /// May a later message still take its place?
@@ -80,10 +95,11 @@ impl Load {
 }
 
 impl Backlog {
-    /// Keeps the message for later, if the policy finds a place for it. `Delivery::Closed` is for the
-    /// caller to carry out.
+    /// Keeps the message for later, if the policy finds room for it: at the end, whose place is `end`.
+    /// `Delivery::Closed` is for the caller to carry out.
     pub(super) fn offer(
         &mut self,
+        end: &mut Place,
         source: u64,
         message: &PreparedMessage,
         bounds: &Bounds,
@@ -99,7 +115,8 @@ impl Backlog {
         }
         let is_replaceable = bounds.policy == SlowConsumer::Conflate;
         self.bytes += message.len();
-        self.waiting.push_back(Waiting { source, message: message.clone(), is_replaceable });
+        let (place, message) = (end.take(), message.clone());
+        self.waiting.push_back(Waiting { place, source, message, is_replaceable });
         Delivery::Waiting { replaced }
     }
 
@@ -145,9 +162,6 @@ impl Backlog {
         if let Some(removed) = self.waiting.remove(position) {
             self.bytes -= removed.message.len();
         }
-        if let Some(ahead) = self.ahead.as_mut().filter(|ahead| position < **ahead) {
-            *ahead -= 1;
-        }
         true
     }
 
@@ -155,7 +169,6 @@ impl Backlog {
     pub(super) fn pop(&mut self) -> Option<PreparedMessage> {
         let Waiting { message, .. } = self.waiting.pop_front()?;
         self.bytes -= message.len();
-        self.ahead = self.ahead.map(|ahead| ahead.saturating_sub(1));
         Some(message)
     }
 
@@ -164,19 +177,24 @@ impl Backlog {
         self.waiting.front().is_some_and(|waiting| waiting.is_replaceable)
     }
 
-    /// Somebody waits to send directly: behind all that waits now, but not behind what comes later.
-    pub(super) fn hold_place(&mut self) {
-        self.ahead.get_or_insert(self.waiting.len());
+    /// Somebody at this place waits to send directly.
+    pub(super) fn hold(&mut self, place: Place) {
+        self.held_from = Some(self.held_from.map_or(place, |first| first.min(place)));
+    }
+
+    /// Has all been sent that stands before this place?
+    pub(super) fn is_turn_of(&self, place: Place) -> bool {
+        self.waiting.front().is_none_or(|next| place <= next.place)
     }
 
     /// Is it the turn of those who send directly?
     pub(super) fn is_held(&self) -> bool {
-        self.ahead == Some(0)
+        self.held_from.is_some_and(|place| self.is_turn_of(place))
     }
 
     /// They had their turn.
     pub(super) fn release(&mut self) {
-        self.ahead = None;
+        self.held_from = None;
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -209,7 +227,22 @@ mod tests {
     }
 
     fn offer(backlog: &mut Backlog, text: &str, policy: SlowConsumer) -> Delivery {
-        backlog.offer(ROOM, &PreparedMessage::new(text), &bounds(policy))
+        offer_from(backlog, ROOM, text, policy)
+    }
+
+    fn offer_from(
+        backlog: &mut Backlog,
+        source: u64,
+        text: &str,
+        policy: SlowConsumer,
+    ) -> Delivery {
+        let mut end = end(backlog);
+        backlog.offer(&mut end, source, &PreparedMessage::new(text), &bounds(policy))
+    }
+
+    /// The place behind all that waits.
+    fn end(backlog: &Backlog) -> Place {
+        Place(backlog.waiting.back().map_or(0, |last| last.place.0 + 1))
     }
 
     fn waiting(backlog: &mut Backlog) -> Vec<String> {
@@ -237,8 +270,7 @@ mod tests {
     #[test]
     fn the_oldest_of_the_same_room_make_room() {
         let mut backlog = Backlog::default();
-        let other = PreparedMessage::new("o");
-        backlog.offer(2, &other, &bounds(SlowConsumer::DropOldest));
+        offer_from(&mut backlog, 2, "o", SlowConsumer::DropOldest);
         for text in ["aaaa", "bbbb"] {
             offer(&mut backlog, text, SlowConsumer::DropOldest);
         }
@@ -251,7 +283,7 @@ mod tests {
     fn nothing_makes_room_for_a_message_that_has_no_place_even_so() {
         for policy in [SlowConsumer::DropOldest, SlowConsumer::Conflate] {
             let mut backlog = Backlog::default();
-            backlog.offer(2, &PreparedMessage::new("other"), &bounds(policy));
+            offer_from(&mut backlog, 2, "other", policy);
             offer(&mut backlog, "aaaaa", policy);
             assert_eq!(offer(&mut backlog, "bbbbbb", policy), Delivery::Dropped, "{policy:?}");
             assert_eq!(waiting(&mut backlog), ["other", "aaaaa"]);
@@ -262,27 +294,31 @@ mod tests {
     fn who_waits_to_send_directly_waits_for_what_was_there_before() {
         let mut backlog = Backlog::default();
         for (text, source) in [("a", 2), ("b", ROOM), ("c", 2)] {
-            let message = PreparedMessage::new(text);
-            backlog.offer(source, &message, &bounds(SlowConsumer::DropOldest));
+            offer_from(&mut backlog, source, text, SlowConsumer::DropOldest);
         }
-        backlog.hold_place();
+        let first = end(&backlog);
+        backlog.hold(first);
         // In place of "b", but behind whoever waits.
         offer(&mut backlog, "d", SlowConsumer::DropOldest);
-        backlog.hold_place();
+        let second = end(&backlog);
+        backlog.hold(second);
         assert!(!backlog.is_held());
         backlog.pop();
         assert!(!backlog.is_held());
         backlog.pop();
         assert!(backlog.is_held());
+        // Who came after "d" waits for it, whosever turn it is.
+        assert_eq!([first, second].map(|place| backlog.is_turn_of(place)), [true, false]);
         backlog.release();
         assert!(!backlog.is_held());
         assert_eq!(waiting(&mut backlog), ["d"]);
+        assert!(backlog.is_turn_of(second));
     }
 
     #[test]
     fn only_the_latest_of_a_room_is_kept_by_conflation() {
         let mut backlog = Backlog::default();
-        backlog.offer(2, &PreparedMessage::new("o"), &bounds(SlowConsumer::Conflate));
+        offer_from(&mut backlog, 2, "o", SlowConsumer::Conflate);
         for (text, replaced) in [("a", 0), ("b", 1), ("c", 1)] {
             let delivery = offer(&mut backlog, text, SlowConsumer::Conflate);
             assert_eq!(delivery, Delivery::Waiting { replaced });

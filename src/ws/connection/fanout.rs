@@ -69,9 +69,9 @@ impl Shared {
     /// Sends a prepared message, once there is room.
     pub(crate) async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
         self.compress(message);
-        let mut listener = None;
+        let (mut listener, mut place) = (None, None);
         let mark = std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core| match self.has_room(core) {
+            self.poll_wait(cx, &mut listener, |core| match self.has_room(core, &mut place) {
                 Err(error) => Some(Err(error)),
                 Ok(has_room) if !has_room || core.state.is_sending_fragments() => None,
                 Ok(_) => {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use super::backlog::Place;
 use super::core::Core;
 use super::deflation::{Borrowed, Deflating, Prepared};
 use super::shared::{CoreGuard, Listener, Shared};
@@ -52,8 +53,9 @@ impl Shared {
     }
 
     fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> Stage {
-        let result = self.try_queue(&mut self.lock(), &mut frame, kind);
-        result.unwrap_or_else(|| Stage::Waiting(Waiting::new(frame, kind)))
+        let mut place = None;
+        let result = self.try_queue(&mut self.lock(), &mut frame, kind, &mut place);
+        result.unwrap_or_else(|| Stage::Waiting(Waiting { place, ..Waiting::new(frame, kind) }))
     }
 
     /// Queues the frame if there is room, and takes it.
@@ -62,9 +64,10 @@ impl Shared {
         core: &mut CoreGuard<'_>,
         frame: &mut Option<Frame>,
         kind: Kind,
+        place: &mut Option<Place>,
     ) -> Option<Stage> {
         match self
-            .has_room(core)
+            .has_room(core, place)
             .and_then(|has_room| Ok(has_room && self.queue_into(core, frame, kind)?))
         {
             Ok(false) => return None,
@@ -134,13 +137,15 @@ pub(super) struct Waiting {
     frame: Option<Frame>,
     kind: Kind,
     listener: Listener,
+    /// Its place among broadcasts that wait, if there are any.
+    place: Option<Place>,
     /// The compressor of the frame, to be given back once that is queued.
     deflater: Option<Borrowed>,
 }
 
 impl Waiting {
     fn new(frame: Option<Frame>, kind: Kind) -> Self {
-        Self { frame, kind, listener: None, deflater: None }
+        Self { frame, kind, listener: None, place: None, deflater: None }
     }
 }
 
@@ -198,9 +203,9 @@ impl Stage {
 
 impl Waiting {
     fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Stage> {
-        let Self { frame, kind, listener, deflater } = self;
-        let stage =
-            ready!(shared.poll_wait(cx, listener, |core| shared.try_queue(core, frame, *kind)));
+        let Self { frame, kind, listener, place, deflater } = self;
+        let queue = |core: &mut CoreGuard<'_>| shared.try_queue(core, frame, *kind, place);
+        let stage = ready!(shared.poll_wait(cx, listener, queue));
         if let Some(deflater) = deflater.take() {
             if !matches!(stage, Stage::Failed(_)) {
                 deflater.keep_window();

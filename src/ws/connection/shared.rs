@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 use event_listener::EventListener;
 
+use super::backlog::Place;
 use super::connection_id::ConnectionId;
 use super::core::{Core, MESSAGES_PER_TURN, Parked};
 
@@ -253,18 +254,19 @@ impl Shared {
         self.signals.wake_task();
     }
 
-    /// May something be queued now? Writes what is in the way, if the stream takes it.
-    pub(super) fn has_room(&self, core: &mut Core) -> Result<bool> {
+    /// May something be queued now by somebody at `place`? Writes what is in the way, if the stream takes
+    /// it. Who has to wait has a place then.
+    pub(super) fn has_room(&self, core: &mut Core, place: &mut Option<Place>) -> Result<bool> {
         if let Some(error) = core.send_error() {
             return Err(error);
         }
-        if !core.has_room() {
-            core.hold_place();
+        if !core.has_room(*place) {
+            core.hold_place(place);
             core.write(&mut self.io_context());
             // A peer that reads as fast as this can be written must not keep the thread.
             core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / 4);
         }
-        Ok(core.has_room() && core.budget > 0)
+        Ok(core.has_room(*place) && core.budget > 0)
     }
 
     /// Sees to it that what was queued in another task is written by the connection's.

@@ -29,8 +29,11 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_begun(cx))?;
-        let Self { shared, listener, .. } = &mut *self;
-        shared.poll_room(cx, listener)
+        let Self { shared, listener, place, .. } = &mut *self;
+        let outcome = ready!(shared.poll_room(cx, listener, place));
+        // What is broadcast before the message is taken goes before it.
+        *place = None;
+        Poll::Ready(outcome)
     }
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
+use super::backlog::Place;
 use super::core::MESSAGES_PER_TURN;
 use super::shared::{CoreGuard, Listener, Shared};
 use super::stats::CloseInfo;
@@ -74,8 +75,9 @@ impl Shared {
         &self,
         cx: &mut Context<'_>,
         listener: &mut Listener,
+        place: &mut Option<Place>,
     ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core| match self.has_room(core) {
+        self.poll_wait(cx, listener, |core| match self.has_room(core, place) {
             Ok(has_room) => has_room.then_some(Ok(())),
             Err(error) => Some(Err(error)),
         })

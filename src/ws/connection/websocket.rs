@@ -11,6 +11,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::backlog::Place;
 use super::batch::Batch;
 use super::connection_id::ConnectionId;
 use super::deflation::Deflation;
@@ -42,6 +43,8 @@ pub struct WebSocket {
     pub(super) batch: Box<Batch>,
     /// The place of the `Sink` among those that wait.
     pub(super) listener: Listener,
+    /// The same among broadcasts that wait, until there is room.
+    pub(super) place: Option<Place>,
     /// What the `Sink` took and could not queue at once.
     pub(super) begun: Option<Box<Stage>>,
     /// Has the `Stream` ended with an error?
@@ -104,7 +107,7 @@ impl WebSocket {
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let batch = Box::new(Batch::new(shared.inflation()));
-        Self { shared, batch, listener: None, begun: None, has_failed: false }
+        Self { shared, batch, listener: None, place: None, begun: None, has_failed: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.

@@ -5,7 +5,7 @@ use std::task::Context;
 use super::Core;
 #[cfg(feature = "rooms")]
 use super::Phase;
-use crate::ws::connection::backlog::{Bounds, Delivery, SlowConsumer};
+use crate::ws::connection::backlog::{Bounds, Delivery, Place, SlowConsumer};
 use crate::ws::connection::prepared::PreparedMessage;
 use crate::ws::proto::{CloseCode, CloseFrame};
 
@@ -25,7 +25,7 @@ impl Core {
             return Delivery::Sent;
         }
         let backlog = self.backlog.get_or_insert_default();
-        let delivery = backlog.offer(source, message, bounds);
+        let delivery = backlog.offer(&mut self.backlog_end, source, message, bounds);
         if backlog.is_empty() {
             self.backlog = None;
         }
@@ -109,18 +109,19 @@ impl Core {
         while self.push_next() {}
     }
 
-    /// Somebody waits to send directly, and has its turn after the broadcasts that wait now: however
-    /// many come, it is not for ever.
-    pub(in crate::ws::connection) fn hold_place(&mut self) {
+    /// Somebody waits to send directly, and has its turn after the broadcasts that waited when it came:
+    /// however many follow, it is not for ever.
+    pub(in crate::ws::connection) fn hold_place(&mut self, place: &mut Option<Place>) {
         if let Some(backlog) = &mut self.backlog {
-            backlog.hold_place();
+            backlog.hold(*place.get_or_insert(self.backlog_end));
         }
     }
 
-    /// May something be sent directly? Not ahead of broadcasts, but inside a message in fragments,
-    /// which they wait for, and when it has its turn.
-    pub(super) fn is_ahead_of_backlog(&self) -> bool {
-        let is_next = self.backlog.as_ref().is_none_or(|backlog| backlog.is_held());
+    /// May somebody at this place, if it has one, send directly? Not ahead of broadcasts, but inside a
+    /// message in fragments, which they wait for.
+    pub(super) fn is_ahead_of_backlog(&self, place: Option<Place>) -> bool {
+        let place = place.unwrap_or(self.backlog_end);
+        let is_next = self.backlog.as_ref().is_none_or(|backlog| backlog.is_turn_of(place));
         is_next || self.state.is_sending_fragments()
     }
 

@@ -25,7 +25,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::agenda::Agenda;
-use super::backlog::Backlog;
+use super::backlog::{Backlog, Place};
 use super::deadlines::Deadlines;
 use super::deflation::Deflation;
 use super::inbox::Inbox;
@@ -101,6 +101,8 @@ pub(in crate::ws::connection) struct Core {
     pub(in crate::ws::connection) outbox: Outbox,
     /// Broadcasts that wait for the outbox: while there are any, it has no room for anything else.
     backlog: Option<Box<Backlog>>,
+    /// The place of the next that has to wait.
+    backlog_end: Place,
     /// What other tasks send during a turn of the handler: it follows what the handler has sent
     /// before, which is not here yet.
     aside: Option<Box<Outbox>>,
@@ -165,6 +167,7 @@ impl Core {
             inbox: Inbox::default(),
             outbox: Outbox::new(role),
             backlog: None,
+            backlog_end: Place::default(),
             aside: None,
             is_in_turn: false,
             deflation,

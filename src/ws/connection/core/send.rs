@@ -4,6 +4,7 @@ use std::task::{Context, Poll};
 
 use super::{Core, as_u64};
 use crate::error::{Error, Result};
+use crate::ws::connection::backlog::Place;
 use crate::ws::connection::outbox::Outbox;
 use crate::ws::proto::Frame;
 
@@ -91,9 +92,9 @@ impl Core {
         self.settings.send_buffer_size.saturating_sub(self.queued_len())
     }
 
-    /// Has the outbox room for another message?
-    pub(in crate::ws::connection) fn has_room(&self) -> bool {
-        self.is_ahead_of_backlog() && self.queued_len() < self.settings.send_buffer_size
+    /// Has the outbox room for a message of somebody at this place?
+    pub(in crate::ws::connection) fn has_room(&self, place: Option<Place>) -> bool {
+        self.is_ahead_of_backlog(place) && self.queued_len() < self.settings.send_buffer_size
     }
 
     /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.

@@ -42,6 +42,13 @@ fn room() -> Room {
     Hub::new().room("room")
 }
 
+/// So many bytes wait for the peer to read them.
+async fn until_arrived(peer: &Peer, len: usize) {
+    while peer.end.arrived() < len {
+        async_std::task::yield_now().await;
+    }
+}
+
 /// A peer that is in the room for as long as its connection is open.
 async fn enter(room: &Room, knobs: Knobs, options: &WebSocketOptions) -> (Peer, Sender) {
     let (tell, told) = oneshot::channel();

@@ -1,13 +1,15 @@
 //! What arrives before what, whoever sends it.
 
 use std::future::Future;
+use std::pin::pin;
 
 use async_std::task;
 use futures::channel::oneshot;
-use futures::future::{join, join_all};
-use tidewire::{Frame, Hub, OpCode, RoomOptions, WebSocketOptions};
+use futures::future::join_all;
+use futures::{join, poll};
+use tidewire::{Frame, Hub, OpCode, RoomOptions, SlowConsumer, WebSocketOptions};
 
-use super::{enter, narrow, options, room};
+use super::{enter, narrow, options, room, until_arrived};
 use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::ws::peer::{collect, patience, serve, serve_over, within};
 use crate::ws::pipe::{Knobs, Stutter};
@@ -101,7 +103,7 @@ fn all_members_see_the_messages_of_a_room_in_one_order_and_each_tasks_in_its_own
             }
             seen
         }));
-        let (_, seen) = join(talking, reading).await;
+        let (_, seen) = join!(talking, reading);
         assert_eq!(seen[0], seen[1]);
         assert_eq!(seen[0], seen[2]);
         for number in 0..TASKS {
@@ -254,6 +256,34 @@ fn a_direct_send_has_its_turn_however_many_broadcasts_there_are() {
         direct.sort();
         assert_eq!(direct, ["handler", "sender"]);
         sending.await.unwrap();
+    });
+}
+
+#[test]
+fn a_direct_send_follows_what_was_broadcast_before_it_whosever_turn_it_is() {
+    const ONE_FRAME: usize = 3;
+    within(async {
+        let ticker = RoomOptions::default().slow_consumer(SlowConsumer::Conflate);
+        let room = Hub::with_options(ticker).room("room");
+        let (mut peer, sender) = enter(&room, narrow(ONE_FRAME), &options()).await;
+        for text in ["0", "1"] {
+            sender.send(text).await.unwrap();
+        }
+        until_arrived(&peer, ONE_FRAME).await;
+        room.broadcast("a");
+        let mut early = pin!(sender.send("early"));
+        assert!(poll!(early.as_mut()).is_pending());
+        // In place of "a", and behind the first: it is its turn now, and not that of the second.
+        room.broadcast("b");
+        let mut late = pin!(sender.send("late"));
+        assert!(poll!(late.as_mut()).is_pending());
+        let reading = async {
+            for text in ["0", "1", "early", "b", "late"] {
+                peer.expect(plain(TEXT, text)).await;
+            }
+        };
+        let (early, late, ()) = join!(early, late, reading);
+        early.and(late).unwrap();
     });
 }
 

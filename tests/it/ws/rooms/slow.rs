@@ -8,7 +8,7 @@ use tidewire::{
     WebSocketOptions,
 };
 
-use super::{enter, narrow, options};
+use super::{enter, narrow, options, until_arrived};
 use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::ws::peer::{Peer, collect, serve_over, within};
 
@@ -45,12 +45,6 @@ async fn enter_stuck(room: &Room) -> Peer {
     // The first is on its way, the second stays where it is.
     until_arrived(&peer, ONE_FRAME).await;
     peer
-}
-
-async fn until_arrived(peer: &Peer, len: usize) {
-    while peer.end.arrived() < len {
-        async_std::task::yield_now().await;
-    }
 }
 
 async fn expect_letters(peer: &mut Peer, letters: &str) {
