@@ -16,6 +16,8 @@ DIRECTIONS = {
     "in": "compressed in, plain out",
 }
 IDLE_BYTES = 1024
+# At which peers compress unless `--level` says otherwise: zlib's default.
+LEVEL = 6
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,16 @@ class Server:
         return self.on if takeover else self.off
 
 
-LEVEL = {"takes_level": True}
+LEVELS = {"takes_level": True}
 PLAIN = {"plain_off": "/plain-deflate", "plain_on": "/plain-takeover"}
 BATCHED = ("/batched-deflate", "/batched-takeover")
 SERVERS = {
     "tidewire": Server("tidewire", off="/default-deflate"),
-    "yawc": Server("yawc_deflate", **PLAIN, **LEVEL),
-    "yawc_batched": Server("yawc_deflate", *BATCHED, **LEVEL),
-    "yawc_pooled": Server("yawc_deflate", "/pooled-deflate", None, **LEVEL),
-    "sockudo": Server("sockudo_deflate", **PLAIN, **LEVEL),
-    "sockudo_batched": Server("sockudo_deflate", *BATCHED, **LEVEL),
+    "yawc": Server("yawc_deflate", **PLAIN, **LEVELS),
+    "yawc_batched": Server("yawc_deflate", *BATCHED, **LEVELS),
+    "yawc_pooled": Server("yawc_deflate", "/pooled-deflate", None, **LEVELS),
+    "sockudo": Server("sockudo_deflate", **PLAIN, **LEVELS),
+    "sockudo_batched": Server("sockudo_deflate", *BATCHED, **LEVELS),
     # Its contexts of their own have 9 bits whatever one asks for (README.md), so without takeover only.
     "uwebsockets": Server("uwebsockets", on=None, plain_off="/plain-deflate"),
 }
@@ -84,8 +86,8 @@ def context(takeover):
 
 
 def binaries(level):
-    """The program of every server; uWebSockets knows no level but zlib's default, which is 6."""
-    names = [name for name in SERVERS if name != "uwebsockets" or level == 6]
+    """The program of every server; uWebSockets knows no level but zlib's default."""
+    names = [name for name in SERVERS if name != "uwebsockets" or level == LEVEL]
     return {name: SERVERS[name].binary for name in names}
 
 

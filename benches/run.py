@@ -126,18 +126,18 @@ class Bench:
         self.options = options
         self.certificate = certificate
         self.paths = {name: Path(options.peers, binary) for name, binary in self.binaries().items()}
-        example = "tls" if options.tls else "conformance"
-        self.paths["tidewire"] = Path(options.tidewire or EXAMPLES / example)
+        example = Path(options.tidewire or EXAMPLES / ("tls" if options.tls else "conformance"))
+        self.paths |= {name: example for name, path in self.paths.items() if path.name == "tidewire"}
         for extra in options.add or []:
             name, _, path = extra.partition("=")
             self.paths[name] = Path(path)
         self.servers = self.choose()
 
     def binaries(self):
+        if self.options.fanout:
+            return fanout.binaries(self.options.deflate)
         if self.options.deflate:
             return deflate.binaries(self.options.level)
-        if self.options.fanout:
-            return fanout.binaries()
         return {name: name for name in (handshake.TLS_ROUTES if self.options.tls else SERVERS)}
 
     def choose(self):
@@ -155,7 +155,8 @@ class Bench:
         # One worker for async-std; the tokio peers are single-threaded by construction.
         environment = os.environ | {"ASYNC_GLOBAL_EXECUTOR_THREADS": "1"}
         command = ["taskset", "-c", self.options.server_core, self.paths[name], "127.0.0.1:0"]
-        if self.options.deflate and deflate.server(name).takes_level:
+        family = fanout if self.options.fanout else deflate
+        if self.options.deflate and family.server(name).takes_level:
             command.append(str(self.options.level))
         command += self.certificate
         with started(command, env=environment, stdout=subprocess.PIPE) as process:
@@ -384,7 +385,7 @@ def options():
     parser.add_argument("--json", help="append every single result to this file")
     parser.add_argument("--idle-connections", type=int, help="5000, with --deflate 2000")
     parser.add_argument("--deflate", action="store_true", help="the cells of deflate.py, or --idle")
-    parser.add_argument("--level", type=int, default=6, help="at which the peers of --deflate compress")
+    parser.add_argument("--level", type=int, help="of the peers of --deflate: 6, with --fanout 1")
     parser.add_argument("--fanout", action="store_true", help="the cells of fanout.py")
     parser.add_argument("--tls", action="store_true", help="with --handshake: over TLS")
     for mode in MODES:
@@ -398,8 +399,10 @@ def main():
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     modes = [mode for mode in MODES if getattr(chosen, mode)] or ["echo"]
-    if chosen.fanout and (chosen.deflate or modes != ["echo"]):
+    if chosen.fanout and modes != ["echo"]:
         sys.exit("--fanout measures fan-out, and nothing else at the same time")
+    if chosen.level is None:
+        chosen.level = fanout.LEVEL if chosen.fanout else deflate.LEVEL
     if chosen.tls and (modes != ["handshake"] or chosen.deflate):
         sys.exit("--tls measures handshakes: --handshake --tls")
     with handshake.certificate() if chosen.tls else contextlib.nullcontext([]) as certificate:

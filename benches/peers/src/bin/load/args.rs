@@ -20,8 +20,8 @@ usage: load echo|idle|handshake|fanout --address HOST:PORT [--path /echo] [--pid
   --text            text messages instead of binary ones
   --json            different JSON messages instead of the same letters again and again
   --deflate D       offers permessage-deflate and compresses `both` ways, only what goes `in` to the
-                    server, or only what comes `out` of it (echo and idle)
-  --takeover        with context takeover, which is given up in the offer otherwise
+                    server, or only what comes `out` of it (echo, idle and fanout)
+  --takeover        with context takeover, which is given up in the offer otherwise (echo and idle)
   --tls             a TLS 1.3 handshake in full first, whatever the certificate (handshake)
   --gate            print `ready`, then wait for a line on stdin before measuring, and at the end
   --spin            never sleep in epoll (the server then pays for no wake-ups of the client)";
@@ -137,8 +137,11 @@ impl Args {
         if self.content == Content::Json && self.bytes < json::SHORTEST {
             return Err(format!("--json begins at {} bytes", json::SHORTEST));
         }
-        if self.deflate.is_some() && matches!(self.mode, Mode::Handshake | Mode::Fanout) {
-            return Err(String::from("--deflate is for echo and idle"));
+        if self.deflate.is_some() && matches!(self.mode, Mode::Handshake) {
+            return Err(String::from("--deflate is for echo, idle and fanout"));
+        }
+        if self.deflate.is_some_and(|it| it.takeover) && matches!(self.mode, Mode::Fanout) {
+            return Err(String::from("--takeover is for echo and idle"));
         }
         if self.tls && !matches!(self.mode, Mode::Handshake) {
             return Err(String::from("--tls is for handshake"));

@@ -2,7 +2,8 @@
 //!
 //! In rounds: each sender writes its messages in one `write`, and the next round begins when every
 //! member has all of them. So a server whose bounds are above one round drops nothing, and the latency of
-//! a delivery is counted from the first write of its round.
+//! a delivery is counted from the first write of its round. Messages that differ (`--json`) go on from
+//! round to round, and each sender has its part of them.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -53,6 +54,10 @@ struct Load {
     /// Members that never read.
     _stuck: Vec<TcpStream>,
     messages: Messages,
+    /// The message that is said next.
+    at: usize,
+    /// What the server answered to the extension that was offered.
+    extensions: String,
     senders: usize,
     /// Messages of each sender in a round.
     burst: u32,
@@ -61,6 +66,8 @@ struct Load {
     /// When the round began.
     begun: Instant,
     received: u64,
+    /// Bytes of the deliveries, headers included.
+    bytes: u64,
 }
 
 #[derive(Debug)]
@@ -83,19 +90,23 @@ impl Load {
             members: Vec::with_capacity(args.connections),
             _stuck: stuck.collect::<io::Result<_>>()?,
             messages: Messages::new(args),
+            at: 0,
+            extensions: String::new(),
             senders: args.senders,
             burst: args.in_flight,
             buffer: vec![0; READ],
             latencies: Histogram::new(),
             begun: Instant::now(),
             received: 0,
+            bytes: 0,
         };
         load.enter(args)?;
         Ok(load)
     }
 
     fn enter(&mut self, args: &Args) -> io::Result<()> {
-        let (stream, _) = client::open(args)?;
+        let (stream, answer) = client::open(args)?;
+        self.extensions = answer;
         self.poller.add(&stream, self.members.len())?;
         let reader = Reader::new(Echoes::of(args.deflate, self.members.is_empty()), 0);
         self.members.push(Member { stream, reader, received: 0 });
@@ -122,6 +133,9 @@ impl Load {
         let begun = Instant::now();
         loop {
             let before: Vec<u64> = self.members.iter().map(|member| member.received).collect();
+            // Always the same, for who enters meanwhile hears not all of them.
+            self.at = 0;
+            self.expect();
             self.say(0, 1)?;
             let asked = Instant::now();
             while asked.elapsed() < ENTER {
@@ -145,6 +159,7 @@ impl Load {
     }
 
     fn round(&mut self) -> io::Result<()> {
+        self.expect();
         self.begun = Instant::now();
         let each = self.senders as u64 * u64::from(self.burst);
         let end = self.received + each * self.members.len() as u64;
@@ -164,12 +179,30 @@ impl Load {
         Ok(())
     }
 
+    /// Tells every member what comes next: what one sender says in its order, that of several in any.
+    fn expect(&mut self) {
+        let count = self.messages.count();
+        if count == 1 {
+            return;
+        }
+        let said = self.senders * self.burst as usize;
+        let among = if self.senders == 1 { 1 } else { said.min(count) };
+        for member in &mut self.members {
+            member.reader.expect(self.at, among);
+        }
+    }
+
     fn say(&mut self, number: usize, count: u32) -> io::Result<()> {
-        let (_, len) = self.messages.step(0, count);
-        let mut rest = &self.messages.bytes_from(0)[..len];
-        while !rest.is_empty() {
-            match self.members[number].stream.write(rest) {
-                Ok(written) => rest = &rest[written..],
+        let mut offset = self.messages.start(self.at);
+        let (next, mut unsent) = self.messages.step(self.at, count);
+        self.at = next;
+        while unsent > 0 {
+            let ready = self.messages.bytes_from(offset);
+            match self.members[number].stream.write(&ready[..unsent.min(ready.len())]) {
+                Ok(written) => {
+                    unsent -= written;
+                    offset = (offset + written) % self.messages.cycle_len();
+                }
                 // The server reads whatever it has to write.
                 Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
                 Err(error) => return Err(error),
@@ -197,6 +230,7 @@ impl Load {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             outcome => outcome?,
         };
+        self.bytes += len as u64;
         let heard = u64::from(member.reader.read(&self.buffer[..len], &self.messages)?);
         if member.reader.is_closed() {
             return Err(ErrorKind::ConnectionAborted.into());
@@ -214,6 +248,7 @@ impl Load {
 struct Reading {
     at: Instant,
     received: u64,
+    bytes: u64,
     client: CpuTime,
     server: Option<CpuTime>,
 }
@@ -223,6 +258,7 @@ impl Reading {
         Ok(Self {
             at: Instant::now(),
             received: load.received,
+            bytes: load.bytes,
             client: CpuTime::of(std::process::id())?,
             server: args.pid.map(CpuTime::of).transpose()?,
         })
@@ -244,7 +280,7 @@ impl Reading {
             )
         });
         format!(
-            r#"{{"mode": "fanout", "members": {}, "senders": {}, "bytes": {}, "burst": {}, "stuck": {}, "seconds": {seconds:.3}, "deliveries": {deliveries}, "deliveries_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "client_busy": {:.3}, "client_waiting": {:.3}{server}}}"#,
+            r#"{{"mode": "fanout", "members": {}, "senders": {}, "bytes": {}, "burst": {}, "stuck": {}, "seconds": {seconds:.3}, "deliveries": {deliveries}, "deliveries_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "wire_in": {:.1}, "wire_out": {:.1}, "extensions": {:?}, "client_busy": {:.3}, "client_waiting": {:.3}{server}}}"#,
             load.members.len(),
             load.senders,
             args.bytes,
@@ -253,6 +289,9 @@ impl Reading {
             deliveries as f64 / seconds,
             load.latencies.quantile(0.5),
             load.latencies.quantile(0.99),
+            load.messages.cycle_len() as f64 / load.messages.count() as f64,
+            (self.bytes - before.bytes) as f64 / deliveries.max(1) as f64,
+            load.extensions,
             share(client.running),
             share(client.waiting),
         )

@@ -61,6 +61,11 @@ impl Messages {
         &self.payloads[at]
     }
 
+    /// Is this one of so many messages in a row?
+    pub(crate) fn is_among(&self, payload: &[u8], at: usize, among: usize) -> bool {
+        (at..at + among).any(|at| self.payload(at % self.count()) == payload)
+    }
+
     /// The frame of the first message.
     pub(crate) fn frame(&self) -> &[u8] {
         &self.bytes[..self.starts[1]]

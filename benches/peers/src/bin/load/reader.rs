@@ -16,8 +16,10 @@ pub(crate) struct Reader {
     echoes: Echoes,
     /// The message whose echo comes next.
     at: usize,
-    /// What has come of a compressed echo that will be looked into.
-    compressed: Vec<u8>,
+    /// Above 1, the next echo is that of any of so many messages, of which that is the first.
+    among: usize,
+    /// What has come of an echo that is compared once it is whole.
+    collected: Vec<u8>,
     /// The start of a header whose end has not come yet.
     partial: Vec<u8>,
     /// Bytes still to come of the frame's payload.
@@ -60,7 +62,8 @@ impl Reader {
         Self {
             echoes,
             at,
-            compressed: Vec::new(),
+            among: 1,
+            collected: Vec::new(),
             partial: Vec::new(),
             missing: 0,
             have: 0,
@@ -69,6 +72,12 @@ impl Reader {
             messages: 0,
             is_closed: false,
         }
+    }
+
+    /// From now on messages come from `at` on, in their order; if `among` is above 1, all are any of
+    /// so many, which are of one length.
+    pub(crate) fn expect(&mut self, at: usize, among: usize) {
+        (self.at, self.among) = (at, among);
     }
 
     /// Takes in `bytes`; returns how many echoes of `sent` ended in them.
@@ -150,16 +159,17 @@ impl Reader {
     }
 
     fn take_in(&mut self, part: &[u8], payload: &[u8]) -> io::Result<()> {
-        let is_compared = self.is_compared();
-        if let Echoes::Compressed(_) = self.echoes {
-            if is_compared {
-                self.compressed.extend_from_slice(part);
-            }
+        let (is_compared, is_ordered) = (self.is_compared(), self.among == 1);
+        let is_plain = matches!(self.echoes, Echoes::Plain);
+        if is_compared && !(is_plain && is_ordered) {
+            self.collected.extend_from_slice(part);
+        }
+        if !is_plain {
             return Ok(());
         }
         let expected = payload.get(self.have..self.have + part.len());
         let expected = expected.ok_or_else(|| invalid("an echo is longer than its message"))?;
-        if is_compared && part != expected {
+        if is_compared && is_ordered && part != expected {
             return Err(invalid("an echo differs from its message"));
         }
         self.have += part.len();
@@ -180,11 +190,13 @@ impl Reader {
         if self.is_control || !self.is_final {
             return Ok(());
         }
-        let (payload, is_compared) = (sent.payload(self.at), self.is_compared());
+        let (len, is_compared) = (sent.payload(self.at).len(), self.is_compared());
+        let is_sent = |payload: &[u8]| sent.is_among(payload, self.at, self.among);
         let is_right = match &mut self.echoes {
-            Echoes::Plain => self.have == payload.len(),
+            Echoes::Plain if is_compared && self.among > 1 => is_sent(&self.collected),
+            Echoes::Plain => self.have == len,
             Echoes::Compressed(Some(inflater)) if is_compared => {
-                inflater.matches(&mut self.compressed, payload)
+                inflater.inflate(&mut self.collected, len).is_some_and(is_sent)
             }
             Echoes::Compressed(_) => true,
         };
@@ -192,8 +204,11 @@ impl Reader {
             return Err(invalid("an echo is shorter than its message, or another"));
         }
         self.have = 0;
+        self.collected.clear();
         self.messages += 1;
-        self.at = if self.at + 1 == sent.count() { 0 } else { self.at + 1 };
+        if self.among == 1 {
+            self.at = if self.at + 1 == sent.count() { 0 } else { self.at + 1 };
+        }
         Ok(())
     }
 }
@@ -232,6 +247,25 @@ mod tests {
         stream[50] ^= 1;
         let deflate = Some(Deflate { direction: Direction::Both, takeover: false });
         assert!(Reader::new(Echoes::of(deflate, true), 0).read(&stream, &sent).is_err());
+    }
+
+    #[test]
+    fn any_of_those_that_were_said_may_come() {
+        let payloads: Vec<Vec<u8>> = [b"abc", b"def", b"ghi", b"jkl"].map(|it| it.to_vec()).into();
+        let frames: Vec<Vec<u8>> = payloads.iter().map(|_| vec![0]).collect();
+        let sent = Messages::lay_out(payloads, &frames, 1);
+        // Beginning with the last, two of them: those around the end of the cycle.
+        for (stream, is_right) in [
+            (&b"\x82\x03jkl"[..], true),
+            (b"\x02\x02ab\x80\x01c", true),
+            (b"\x82\x03def", false),
+            (b"\x82\x02ab", false),
+            (b"\x82\x04abcd", false),
+        ] {
+            let mut reader = Reader::new(Echoes::Plain, 0);
+            reader.expect(3, 2);
+            assert_eq!(reader.read(stream, &sent).is_ok(), is_right, "{stream:02x?}");
+        }
     }
 
     #[test]
