@@ -178,17 +178,17 @@ impl Deflation {
     }
 
     /// Compresses a message that other connections get as well, unless that is done.
-    pub(super) fn compress(&self, message: &PreparedMessage) -> Option<Frame> {
+    pub(super) fn compress<'m>(&self, message: &'m PreparedMessage) -> Option<&'m Frame> {
         let config = self.config.filter(|_| self.wants(message.plain()))?;
         message.deflated(config)
     }
 
     /// The frame of a message that other connections get as well, to be queued now. The caller holds
     /// the lock of the connection.
-    pub(super) fn share(&self, message: &PreparedMessage) -> Frame {
+    pub(super) fn share<'m>(&self, message: &'m PreparedMessage) -> &'m Frame {
         let deflated = self.compress(message);
         let deflated = deflated.filter(|_| !self.takeover || self.window().skip());
-        deflated.unwrap_or_else(|| message.plain().clone())
+        deflated.unwrap_or_else(|| message.plain())
     }
 
     /// How a message ends.

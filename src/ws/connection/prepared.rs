@@ -2,7 +2,7 @@
 //! same.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::codecs;
 use super::deflation;
@@ -36,8 +36,28 @@ pub struct PreparedMessage(Arc<Prepared>);
 
 struct Prepared {
     plain: Frame,
-    /// What became of the message under each configuration; `None` if it goes plain all the same.
-    deflated: Mutex<Vec<(DeflaterConfig, Option<Frame>)>>,
+    /// Compressed under one configuration, and from there on under the others.
+    deflated: OnceLock<Box<Deflated>>,
+}
+
+/// What became of a message under one configuration.
+struct Deflated {
+    config: DeflaterConfig,
+    /// `None` if it goes plain all the same.
+    frame: Option<Frame>,
+    next: OnceLock<Box<Self>>,
+}
+
+impl Deflated {
+    fn new(plain: &Frame, config: DeflaterConfig) -> Self {
+        let (mut deflater, mut out) = (codecs::take_deflater(config), Vec::new());
+        let is_good = deflater.deflate(plain.payload(), &mut out, Flush::LastMessage);
+        if is_good {
+            codecs::put_deflater(deflater);
+        }
+        let frame = deflation::deflated(plain, out).filter(|_| is_good);
+        Self { config, frame, next: OnceLock::new() }
+    }
 }
 
 impl PreparedMessage {
@@ -45,7 +65,7 @@ impl PreparedMessage {
     #[must_use]
     pub fn new(message: impl Into<Message>) -> Self {
         let plain = message.into().into_frame();
-        Self(Arc::new(Prepared { plain, deflated: Mutex::default() }))
+        Self(Arc::new(Prepared { plain, deflated: OnceLock::new() }))
     }
 
     /// The message, as the application sees it.
@@ -73,20 +93,16 @@ impl PreparedMessage {
 
     /// The frame compressed so that it refers to nothing before it, and nothing after it needs to
     /// refer to it; `None` if it is better sent plain.
-    pub(super) fn deflated(&self, config: DeflaterConfig) -> Option<Frame> {
-        // Held while compressing: whoever else wants the same waits for less than it would take.
-        let mut known = self.0.deflated.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, frame)) = known.iter().find(|(under, _)| *under == config) {
-            return frame.clone();
+    pub(super) fn deflated(&self, config: DeflaterConfig) -> Option<&Frame> {
+        let mut place = &self.0.deflated;
+        loop {
+            // Whoever else wants the same meanwhile waits for less than it would take.
+            let known = place.get_or_init(|| Box::new(Deflated::new(&self.0.plain, config)));
+            if known.config == config {
+                return known.frame.as_ref();
+            }
+            place = &known.next;
         }
-        let (mut deflater, mut out) = (codecs::take_deflater(config), Vec::new());
-        let is_good = deflater.deflate(self.0.plain.payload(), &mut out, Flush::LastMessage);
-        if is_good {
-            codecs::put_deflater(deflater);
-        }
-        let frame = deflation::deflated(&self.0.plain, out).filter(|_| is_good);
-        known.push((config, frame.clone()));
-        frame
     }
 }
 

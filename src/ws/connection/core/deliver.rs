@@ -79,13 +79,11 @@ impl Core {
     }
 
     fn push_prepared(&mut self, message: &PreparedMessage) {
-        match &self.deflation {
-            Some(deflation) => {
-                let frame = deflation.share(message);
-                self.push_shared(&frame);
-            }
-            None => self.push_shared(message.plain()),
-        }
+        let frame = match &self.deflation {
+            Some(deflation) => deflation.share(message),
+            None => message.plain(),
+        };
+        self.push_shared(frame);
     }
 
     /// Moves broadcasts into the outbox, as far as it has room; true if it has any to write then.
