@@ -4,7 +4,7 @@
 use std::task::{Context, Poll, ready};
 
 use super::WebSocket;
-use super::core::{MESSAGES_PER_TURN, Mode, Parked};
+use super::core::{MESSAGES_PER_TURN, Mode, Parked, READS_PER_TURN};
 use super::inbox::Inbox;
 use super::inflation::Inflation;
 use super::scratch;
@@ -151,6 +151,13 @@ impl WebSocket {
                 is_registered = true;
             }
             if core.fill(io, true).is_ready() {
+                if !core.has_item() {
+                    // Reading on for one that sends pings alone must not keep the thread.
+                    core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / READS_PER_TURN);
+                    if core.budget == 0 {
+                        break;
+                    }
+                }
                 continue;
             }
             core.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
@@ -175,6 +182,7 @@ impl WebSocket {
         if !is_in_task {
             core.budget = MESSAGES_PER_TURN;
             core.write(io);
+            core.check_deadlines(io);
         }
         self.shared.unlock(core);
         cx.waker().wake_by_ref();

@@ -130,8 +130,12 @@ impl Shared {
             if core.has_task {
                 drop(core);
             } else {
-                core.service(&mut self.io_context());
+                let has_parked = core.service(&mut self.io_context());
                 self.unlock(core);
+                if !has_parked {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
             ready!(Pin::new(listening).poll(cx));
             *listener = None;

@@ -15,6 +15,7 @@
 //! | `senders` | what is sent, by whichever task |
 //! | `pressure` | peers that do not read, or stop in the middle |
 //! | `rooms` | what is broadcast, and to whom |
+//! | `endless` | peers that never stop |
 //! | `abuse` | hostile clients of a real server |
 //! | `quiet` | what is logged of clients, and how loud |
 //! | `lifecycle` | a server from its first connection to its last |
@@ -48,6 +49,7 @@ mod cancel;
 mod operations;
 
 mod busy;
+mod endless;
 mod pressure;
 mod senders;
 

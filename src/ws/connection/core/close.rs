@@ -140,7 +140,8 @@ impl Core {
         true
     }
 
-    pub(super) fn check_deadlines(&mut self, cx: &mut Context<'_>) {
+    /// Does what is due, and has `cx` woken when something else is.
+    pub(in crate::ws::connection) fn check_deadlines(&mut self, cx: &mut Context<'_>) {
         match self.settings.message_timeout {
             Some(timeout) if self.is_waiting_for_message() => {
                 self.deadlines.start_message(self.tally.messages_in, timeout);

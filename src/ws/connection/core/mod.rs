@@ -40,7 +40,7 @@ use crate::ws::proto::Limits;
 use crate::ws::proto::{CloseFrame, Decoder, Payload, ProtocolError, Role, Run, State};
 
 /// Reads per turn, so that a peer who never stops cannot keep the thread.
-const READS_PER_TURN: usize = 16;
+pub(in crate::ws::connection) const READS_PER_TURN: usize = 16;
 
 /// Messages per turn, for the same reason.
 pub(in crate::ws::connection) const MESSAGES_PER_TURN: usize = 64;
@@ -198,8 +198,9 @@ impl Core {
         }
     }
 
-    /// Writes, reads ahead and closes as far as possible without waiting.
-    pub(in crate::ws::connection) fn service(&mut self, cx: &mut Context<'_>) {
+    /// Writes, reads ahead and closes as far as possible without waiting; false if there is more to do
+    /// once others had their turn.
+    pub(in crate::ws::connection) fn service(&mut self, cx: &mut Context<'_>) -> bool {
         self.inbox.release();
         for _ in 0..READS_PER_TURN {
             self.write(cx);
@@ -207,13 +208,17 @@ impl Core {
                 Phase::Open => self.can_read_ahead() && self.read_ahead(cx).is_ready(),
                 Phase::Closing => self.continue_closing(cx),
                 Phase::Lingering { .. } => self.linger(cx),
-                Phase::Gone => return,
+                Phase::Gone => return true,
             };
             if !has_progressed {
-                return self.check_deadlines(cx);
+                self.check_deadlines(cx);
+                return true;
             }
         }
+        // A peer who never stops has no more time than others.
+        self.check_deadlines(cx);
         cx.waker().wake_by_ref();
+        false
     }
 
     /// The connection's task polls its handler.
