@@ -38,6 +38,7 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {
         let this = self.get_mut();
+        this.flush_mark = None;
         let begun = this.shared.start_send(message.into());
         match begun.as_deref() {
             // The flush writes it.
@@ -50,8 +51,8 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_begun(cx))?;
-        let Self { shared, listener, .. } = &mut *self;
-        shared.poll_written(cx, listener)
+        let Self { shared, listener, flush_mark, .. } = &mut *self;
+        shared.poll_flush(cx, listener, flush_mark)
     }
 
     /// Closes the connection with 1000, as [`close`](WebSocket::close).

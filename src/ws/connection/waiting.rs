@@ -14,8 +14,27 @@ use crate::ws::proto::{CloseCode, CloseFrame, ProtocolError};
 impl Shared {
     /// Waits until the stream has taken all that was queued before.
     pub(crate) async fn flush(&self) -> Result<()> {
-        let mark = self.lock().mark();
-        self.flush_to(mark).await
+        let (mut listener, mut mark) = (None, None);
+        std::future::poll_fn(|cx| self.poll_flush(cx, &mut listener, &mut mark)).await
+    }
+
+    /// Waits until the stream has taken all that was sent when this was polled first: at each poll
+    /// there may be more, by others. `mark` is how much that is, once it is known.
+    pub(super) fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+        mark: &mut Option<u64>,
+    ) -> Poll<Result<()>> {
+        let result = ready!(self.poll_wait(cx, listener, |core| {
+            if mark.is_none() {
+                *mark = core.mark();
+            }
+            core.write(&mut self.io_context());
+            core.is_written((*mark)?)
+        }));
+        *mark = None;
+        Poll::Ready(result)
     }
 
     pub(super) async fn flush_to(&self, mark: u64) -> Result<()> {
@@ -81,15 +100,6 @@ impl Shared {
             Ok(has_room) => has_room.then_some(Ok(())),
             Err(error) => Some(Err(error)),
         })
-    }
-
-    pub(super) fn poll_written(
-        &self,
-        cx: &mut Context<'_>,
-        listener: &mut Listener,
-    ) -> Poll<Result<()>> {
-        let mark = self.lock().mark();
-        self.poll_written_to(cx, listener, mark)
     }
 
     pub(super) fn poll_closed(

@@ -47,6 +47,8 @@ pub struct WebSocket {
     pub(super) place: Option<Place>,
     /// What the `Sink` took and could not queue at once.
     pub(super) begun: Option<Box<Stage>>,
+    /// How much has to be written until the `Sink` is flushed, while somebody waits for that.
+    pub(super) flush_mark: Option<u64>,
     /// Has the `Stream` ended with an error?
     pub(super) has_failed: bool,
 }
@@ -107,7 +109,15 @@ impl WebSocket {
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let batch = Box::new(Batch::new(shared.inflation()));
-        Self { shared, batch, listener: None, place: None, begun: None, has_failed: false }
+        Self {
+            shared,
+            batch,
+            listener: None,
+            place: None,
+            begun: None,
+            flush_mark: None,
+            has_failed: false,
+        }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.

@@ -112,6 +112,8 @@ pub(in crate::ws::connection) struct Core {
     is_in_turn: bool,
     /// Is this another task's access during the turn?
     is_aside: bool,
+    /// Does such a task wait for the end of the turn?
+    is_turn_awaited: bool,
     /// The payload of the latest ping, when the outbox was too full for its pong.
     pong: Option<Box<Payload>>,
     pub(in crate::ws::connection) state: State,
@@ -172,6 +174,7 @@ impl Core {
             is_in_turn: false,
             deflation,
             is_aside: false,
+            is_turn_awaited: false,
             pong: None,
             state: State::default(),
             phase: Phase::Open,
@@ -241,6 +244,7 @@ impl Core {
     /// The handler has parked.
     pub(in crate::ws::connection) fn end_turn(&mut self) {
         self.is_in_turn = false;
+        self.has_news |= std::mem::take(&mut self.is_turn_awaited);
     }
 
     /// The lock is taken, by the handler in its turn, whose messages are here now, or by another

@@ -106,14 +106,15 @@ impl Core {
         (self.is_all_written() || self.outbox.written() >= mark).then_some(Ok(()))
     }
 
-    /// How much will have been written, at most, when all that is queued now is: all there ever was,
-    /// if what the handler has sent before is not here yet.
-    pub(in crate::ws::connection) fn mark(&self) -> u64 {
+    /// How much will have been written, at most, when all that is queued now is; `None` if what the
+    /// handler has sent before is not here yet.
+    pub(in crate::ws::connection) fn mark(&mut self) -> Option<u64> {
         if self.is_aside {
-            return u64::MAX;
+            self.is_turn_awaited = true;
+            return None;
         }
         let waiting = self.backlog.as_ref().map_or(0, |backlog| backlog.most_wire_bytes());
-        self.outbox.queued().saturating_add(waiting)
+        Some(self.outbox.queued().saturating_add(waiting))
     }
 
     /// Has the stream taken, and flushed, everything?

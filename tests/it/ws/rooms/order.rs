@@ -4,10 +4,13 @@ use std::future::Future;
 use std::pin::pin;
 
 use async_std::task;
+use futures::SinkExt;
 use futures::channel::oneshot;
-use futures::future::join_all;
+use futures::future::{join_all, pending};
 use futures::{join, poll};
-use tidewire::{Frame, Hub, OpCode, RoomOptions, SlowConsumer, WebSocketOptions};
+use tidewire::{
+    Frame, Hub, Message, OpCode, Result, RoomOptions, SlowConsumer, WebSocket, WebSocketOptions,
+};
 
 use super::{enter, narrow, options, room, until_arrived};
 use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
@@ -300,4 +303,77 @@ fn broadcasts_go_on_when_who_waited_for_its_turn_has_given_up() {
         room.broadcast("abc");
         peer.expect(plain(TEXT, "abc").repeat(5)).await;
     });
+}
+
+/// What a peer reads while a member waits for `flush`, and more is broadcast all the time.
+async fn is_flushed_in_time<F>(flush: impl FnOnce(WebSocket) -> F + Send + 'static)
+where
+    F: Future<Output = Result<()>> + Send + 'static,
+{
+    let (room, text) = (room(), "s".repeat(100));
+    let (tell, told) = oneshot::channel();
+    let (go, gone) = oneshot::channel::<()>();
+    let (tell_flushed, mut flushed) = oneshot::channel();
+    let handler_room = room.clone();
+    let mut peer = serve_over(narrow(8), &options(), |ws| async move {
+        let _member = handler_room.join(&ws);
+        tell.send(()).unwrap();
+        gone.await.unwrap();
+        flush(ws).await?;
+        tell_flushed.send(()).unwrap();
+        pending().await
+    });
+    told.await.unwrap();
+    room.broadcast("before");
+    go.send(()).unwrap();
+    peer.expect(plain(TEXT, "before")).await;
+    let sent = plain(TEXT, text);
+    peer.expect(&sent[..1]).await;
+    // There is more to write, whatever the peer has read.
+    for _ in 0..20 {
+        room.broadcast("behind");
+    }
+    peer.expect(&sent[1..]).await;
+    while flushed.try_recv().unwrap().is_none() {
+        peer.expect(plain(TEXT, "behind")).await;
+        room.broadcast("behind");
+    }
+}
+
+#[test]
+fn a_flush_that_begins_during_the_turn_of_a_handler_waits_for_what_that_has_sent() {
+    for sent in ["", "sent before"] {
+        within(async {
+            let mut peer = serve(&options(), move |mut ws| async move {
+                if !sent.is_empty() {
+                    ws.send(sent).await?;
+                }
+                let sender = ws.sender();
+                let mut flush = Box::pin(async move { sender.flush().await });
+                assert!(meanwhile(patience(1, &mut flush)).is_none());
+                task::spawn(flush).await
+            });
+            if !sent.is_empty() {
+                peer.expect(plain(TEXT, sent)).await;
+            }
+            peer.expect(plain(CLOSE, close(1000, ""))).await;
+        });
+    }
+}
+
+#[test]
+fn a_flush_ends_although_more_is_broadcast_all_the_time() {
+    within(is_flushed_in_time(|mut ws| async move {
+        SinkExt::send(&mut ws, Message::text("s".repeat(100))).await
+    }));
+    // Begun by another task, before the handler has let go of what it sends.
+    within(is_flushed_in_time(|mut ws| async move {
+        ws.send("s".repeat(100)).await?;
+        let sender = ws.sender();
+        let mut flush = Box::pin(async move { sender.flush().await });
+        assert!(meanwhile(patience(1, &mut flush)).is_none());
+        let flushed = task::spawn(flush).await;
+        drop(ws);
+        flushed
+    }));
 }
