@@ -70,7 +70,8 @@ impl WebSocket {
             if let Err(error) = core.check_hand_over(run, inbox) {
                 return Some(Err(error));
             }
-            if !core.write_all(&mut shared.io_context()) {
+            // During a turn of the handler, what that has sent is not here yet.
+            if core.mark().is_none() || !core.write_all(&mut shared.io_context()) {
                 return None;
             }
             let (role, limits) = (core.role(), core.limits());

@@ -14,7 +14,7 @@ use tidewire::{
 
 use super::{conversation, echo, encode_for, take};
 use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain};
-use crate::ws::peer::{Drive, Peer, drive, within};
+use crate::ws::peer::{Drive, Peer, drive, patience, within};
 use crate::ws::pipe::{Knobs, Stutter, pipe};
 use crate::ws::tcp::{Tcp, bind};
 
@@ -378,5 +378,26 @@ fn a_shutdown_drops_a_connection_that_was_handed_over() {
         let report = handle.shutdown(shutdown).await;
         assert_eq!(report.dropped, 1, "{report:?}");
         client.expect_end();
+    });
+}
+
+#[test]
+fn what_a_handler_has_sent_in_its_turn_is_written_before_another_task_takes_the_stream() {
+    within(async {
+        let mut peer = peer_of(Drive::Task, Role::Server, &options(), |ws| async move {
+            ws.sender().send("ours").await.unwrap();
+            let mut into = Box::pin(ws.into_tungstenite());
+            // While the handler still has what it has sent.
+            let is_taken = std::thread::scope(|scope| {
+                let asking =
+                    scope.spawn(|| async_std::task::block_on(patience(1, &mut into)).is_some());
+                asking.join().unwrap()
+            });
+            assert!(!is_taken);
+            let mut stream = into.await.unwrap();
+            stream.send(Message::text("theirs")).await.unwrap();
+        });
+        peer.expect(plain(TEXT, "ours")).await;
+        peer.expect(plain(TEXT, "theirs")).await;
     });
 }
