@@ -45,7 +45,11 @@ struct Group(IntoIter<Arc<Shared>>);
 
 impl Group {
     fn write(mut self) {
-        self.0.by_ref().for_each(|shared| shared.write_for_task());
+        while let Some(shared) = self.0.as_slice().first() {
+            shared.write_for_task();
+            // Not before: one whose stream panics is left to its task, which ends with it.
+            self.0.next();
+        }
     }
 }
 

@@ -125,7 +125,10 @@ fn members_who_take_nothing_of_what_is_broadcast_are_given_up_in_time() {
 }
 
 /// A stream that says nothing, and takes nothing.
-struct Broken;
+struct Broken(fn() -> io::Error);
+
+/// One that can be told so.
+const BROKEN: Broken = Broken(|| io::ErrorKind::BrokenPipe.into());
 
 impl AsyncRead for Broken {
     fn poll_read(
@@ -139,7 +142,7 @@ impl AsyncRead for Broken {
 
 impl AsyncWrite for Broken {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        Poll::Ready(Err((self.0)()))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -157,7 +160,7 @@ fn members_whose_stream_fails_learn_of_it_wherever_they_wait() {
         let (room, polls) = (room(), Arc::default());
         let mut ends = vec![];
         for _ in 0..10 {
-            ends.push(enter_over(&room, Broken, &options(), &polls).await.1);
+            ends.push(enter_over(&room, BROKEN, &options(), &polls).await.1);
         }
         let (mut watching, mut watched) = (vec![], vec![]);
         for _ in 0..10 {
@@ -170,7 +173,7 @@ fn members_whose_stream_fails_learn_of_it_wherever_they_wait() {
                 Ok::<_, Error>(())
             };
             watching.push(task::spawn(WebSocket::run(
-                Broken,
+                BROKEN,
                 [].as_slice(),
                 Role::Server,
                 &options(),
@@ -186,5 +189,24 @@ fn members_whose_stream_fails_learn_of_it_wherever_they_wait() {
         join_all(watching).await;
         assert!(watched.iter().all(|sender| !sender.is_open()));
         assert!(room.is_empty());
+    });
+}
+
+#[test]
+fn a_member_whose_stream_panics_ends_and_the_others_are_written_to() {
+    within(async {
+        let (room, polls) = (room(), Arc::default());
+        let panicking = Broken(|| panic!("a stream of a test panics"));
+        let (sender, _) = enter_over(&room, panicking, &options(), &polls).await;
+        let mut peers = vec![];
+        for _ in 0..10 {
+            peers.push(enter(&room, Knobs::default(), &options()).await.0);
+        }
+        assert_eq!(room.broadcast("to the others").queued, 11);
+        for peer in &mut peers {
+            peer.expect(plain(TEXT, "to the others")).await;
+        }
+        sender.closed().await;
+        assert_eq!(room.broadcast("goes on").queued, 10);
     });
 }
