@@ -2,10 +2,10 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::task::{Context, Poll};
 
-use async_broadcast::{InactiveReceiver, Receiver, Sender, broadcast};
+use async_broadcast::{InactiveReceiver, Receiver, Sender, TryRecvError, broadcast};
 use futures::Stream;
 
 use super::lock;
@@ -41,13 +41,43 @@ impl<U> Clone for Presence<U> {
 /// # Cancel safety
 ///
 /// Safe: an event that was not returned is returned next.
-pub struct PresenceEvents<U = ()>(Receiver<Presence<U>>);
+pub struct PresenceEvents<U = ()> {
+    /// `None` once it is dropped.
+    receiver: Option<Receiver<Presence<U>>>,
+    /// Gone with the room.
+    channel: Weak<Mutex<Option<Channel<U>>>>,
+}
 
 impl<U> Stream for PresenceEvents<U> {
     type Item = Presence<U>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        Pin::new(&mut self.0).poll_next(cx)
+        match &mut self.receiver {
+            Some(receiver) => Pin::new(receiver).poll_next(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl<U> Drop for PresenceEvents<U> {
+    fn drop(&mut self) {
+        let Some(mut receiver) = self.receiver.take() else { return };
+        let channel = self.channel.upgrade();
+        // Nobody tells anything meanwhile: the receiver, which holds a lock of its own while it is
+        // dropped, has no user then.
+        let silence = channel.as_deref().map(lock);
+        let mut missed = Vec::with_capacity(receiver.len());
+        loop {
+            match receiver.try_recv() {
+                Ok(event) => missed.push(event),
+                Err(TryRecvError::Overflowed(_)) => {}
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        drop(receiver);
+        drop(silence);
+        // Without the lock: what users are dropped with is the application's.
+        drop(missed);
     }
 }
 
@@ -58,13 +88,13 @@ impl<U> fmt::Debug for PresenceEvents<U> {
 }
 
 /// Those who watch a room, if anybody ever did.
-pub(super) struct Watchers<U>(Mutex<Option<Channel<U>>>);
+pub(super) struct Watchers<U>(Arc<Mutex<Option<Channel<U>>>>);
 
 type Channel<U> = (Sender<Presence<U>>, InactiveReceiver<Presence<U>>);
 
 impl<U> Default for Watchers<U> {
     fn default() -> Self {
-        Self(Mutex::default())
+        Self(Arc::default())
     }
 }
 
@@ -77,7 +107,8 @@ impl<U> Watchers<U> {
             sender.set_await_active(false);
             (sender, receiver.deactivate())
         });
-        PresenceEvents(receiver.activate_cloned())
+        let receiver = Some(receiver.activate_cloned());
+        PresenceEvents { receiver, channel: Arc::downgrade(&self.0) }
     }
 
     /// Tells those who watch, and returns what nobody will see any more: the event, or one that a

@@ -1,7 +1,8 @@
 //! Who comes and goes, as a stream.
 
+use async_std::task;
 use futures::{FutureExt, StreamExt};
-use tidewire::{Hub, Presence, Role, Room, Sender, WebSocket};
+use tidewire::{Hub, Membership, Presence, Role, Room, Sender, WebSocket};
 
 use super::options;
 use crate::ws::peer::within;
@@ -86,5 +87,28 @@ fn who_only_watches_does_not_keep_the_room() {
         let (ws, _end) = connection();
         let _member = hub.room("room").join_with(&ws, "ann".into());
         assert!(events.next().await.is_none());
+    });
+}
+
+/// A user who has brought a friend, who leaves when it is dropped.
+struct Host {
+    _friend: Option<Membership<Self>>,
+}
+
+#[test]
+fn users_whom_only_an_event_has_left_may_use_the_room_when_it_is_dropped() {
+    within(async {
+        // In a thread of its own, so that one that stops there does not stop the test.
+        let done = task::spawn_blocking(|| {
+            let room: Room<Host> = Hub::new().room("room");
+            let [(one, _one), (other, _other)] = [(); 2].map(|()| connection());
+            let events = room.events();
+            let friend = room.join_with(&one, Host { _friend: None });
+            drop(room.join_with(&other, Host { _friend: Some(friend) }));
+            assert_eq!(room.len(), 1);
+            drop(events);
+            room.len()
+        });
+        assert_eq!(done.await, 0);
     });
 }
