@@ -138,15 +138,15 @@ impl Backplane for LocalBackplane {
             (sender, receiver.deactivate())
         });
         let receiver = receiver.activate_cloned();
-        Subscription { backplane: self.clone(), topic, receiver }.boxed()
+        Subscription { receiver, _leave: Leave { backplane: self.clone(), topic } }.boxed()
     }
 }
 
-/// One who listens to a topic; the last of them takes it along.
+/// One who listens to a topic.
 struct Subscription {
-    backplane: LocalBackplane,
-    topic: Arc<str>,
     receiver: Receiver<Bytes>,
+    /// Behind the receiver, which is gone first.
+    _leave: Leave,
 }
 
 impl Stream for Subscription {
@@ -157,10 +157,16 @@ impl Stream for Subscription {
     }
 }
 
-impl Drop for Subscription {
+/// The last of those who leave a topic takes it along.
+struct Leave {
+    backplane: LocalBackplane,
+    topic: Arc<str>,
+}
+
+impl Drop for Leave {
     fn drop(&mut self) {
         let mut topics = lock(&self.backplane.0);
-        if self.receiver.receiver_count() == 1 {
+        if topics.get(&self.topic).is_some_and(|(_, topic)| topic.receiver_count() == 0) {
             topics.remove(&self.topic);
         }
     }

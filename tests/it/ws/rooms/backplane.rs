@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_std::task;
@@ -96,6 +97,33 @@ fn rooms_of_other_names_hear_nothing_and_topics_go_with_their_rooms() {
         while format!("{backplane:?}") != "LocalBackplane { topics: 1 }" {
             task::yield_now().await;
         }
+    });
+}
+
+#[test]
+fn topics_go_with_the_last_of_two_subscriptions_that_end_at_once() {
+    let backplane = LocalBackplane::new();
+    let (arrived, topics) = (AtomicUsize::new(0), || format!("{backplane:?}"));
+    // Not a barrier, after which one goes on long before the other.
+    let meet = |number: usize| {
+        arrived.fetch_add(1, Ordering::SeqCst);
+        while arrived.load(Ordering::SeqCst) < 2 * number {
+            std::thread::yield_now();
+        }
+    };
+    let subscribe_and_end = || {
+        for round in 0..20_000 {
+            let subscription = backplane.subscribe("topic".into());
+            meet(3 * round + 1);
+            drop(subscription);
+            meet(3 * round + 2);
+            assert_eq!(topics(), "LocalBackplane { topics: 0 }");
+            meet(3 * round + 3);
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(subscribe_and_end);
+        subscribe_and_end();
     });
 }
 
