@@ -64,7 +64,8 @@ impl WebSocket {
     ) -> Poll<Result<HandedOver, HandOverError>> {
         // Whether the message of the `Sink` was sent or not, the check below tells what follows.
         let _ = ready!(self.poll_begun(cx));
-        let Self { shared, batch, listener, .. } = self;
+        let Self { shared, batch, feed, .. } = self;
+        let listener = &mut feed.get_or_insert_default().listener;
         let Batch { run, inbox, .. } = &mut **batch;
         shared.poll_wait(cx, listener, |core| {
             if let Err(error) = core.check_hand_over(run, inbox) {

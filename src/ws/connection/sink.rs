@@ -6,9 +6,24 @@ use std::task::{Context, Poll, ready};
 use futures::{Sink, Stream};
 
 use super::WebSocket;
+use super::backlog::Place;
 use super::queue::Stage;
+use super::shared::{Listener, Shared};
 use crate::error::{Error, Result};
 use crate::ws::message::Message;
+
+/// What is under way in the `Sink` of a connection.
+#[derive(Default)]
+pub(super) struct Feed {
+    /// Its place among those that wait.
+    pub(super) listener: Listener,
+    /// The same among broadcasts that wait, until there is room.
+    place: Option<Place>,
+    /// What it took and could not queue at once.
+    begun: Option<Box<Stage>>,
+    /// How much has to be written until it is flushed, while somebody waits for that.
+    flush_mark: Option<u64>,
+}
 
 impl Stream for WebSocket {
     type Item = Result<Message>;
@@ -29,7 +44,7 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_begun(cx))?;
-        let Self { shared, listener, place, .. } = &mut *self;
+        let (shared, Feed { listener, place, .. }) = self.feed();
         let outcome = ready!(shared.poll_room(cx, listener, place));
         // What is broadcast before the message is taken goes before it.
         *place = None;
@@ -37,38 +52,43 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
     }
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {
-        let this = self.get_mut();
-        this.flush_mark = None;
-        let begun = this.shared.start_send(message.into());
+        let (shared, feed) = self.get_mut().feed();
+        feed.flush_mark = None;
+        let begun = shared.start_send(message.into());
         match begun.as_deref() {
             // The flush writes it.
             None | Some(Stage::Writing(..)) => {}
             Some(Stage::Failed(error)) => return Err(error.clone()),
-            Some(_) => this.begun = begun,
+            Some(_) => feed.begun = begun,
         }
         Ok(())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_begun(cx))?;
-        let Self { shared, listener, flush_mark, .. } = &mut *self;
+        let (shared, Feed { listener, flush_mark, .. }) = self.feed();
         shared.poll_flush(cx, listener, flush_mark)
     }
 
     /// Closes the connection with 1000, as [`close`](WebSocket::close).
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_begun(cx))?;
-        let Self { shared, listener, .. } = &mut *self;
+        let (shared, Feed { listener, .. }) = self.feed();
         shared.poll_closed(cx, listener)
     }
 }
 
 impl WebSocket {
+    fn feed(&mut self) -> (&Shared, &mut Feed) {
+        (&self.shared, self.feed.get_or_insert_default())
+    }
+
     /// Waits until the message that the `Sink` took last is queued: a long one is compressed first.
     pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let Some(begun) = &mut self.begun else { return Poll::Ready(Ok(())) };
+        let Some(feed) = &mut self.feed else { return Poll::Ready(Ok(())) };
+        let Some(begun) = &mut feed.begun else { return Poll::Ready(Ok(())) };
         let result = ready!(begun.poll(&self.shared, cx));
-        self.begun = None;
+        feed.begun = None;
         Poll::Ready(result)
     }
 }

@@ -11,12 +11,11 @@ use futures::io::{AsyncRead, AsyncWrite};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::backlog::Place;
 use super::batch::Batch;
 use super::connection_id::ConnectionId;
 use super::deflation::Deflation;
-use super::queue::Stage;
-use super::shared::{Listener, Opened, Shared};
+use super::shared::{Opened, Shared};
+use super::sink::Feed;
 use super::stats::{CloseInfo, Stats};
 use super::task::ConnectionTask;
 use crate::error::Result;
@@ -41,14 +40,8 @@ pub struct WebSocket {
     pub(super) shared: Arc<Shared>,
     /// Boxed: a handler's future holds its connection more than once.
     pub(super) batch: Box<Batch>,
-    /// The place of the `Sink` among those that wait.
-    pub(super) listener: Listener,
-    /// The same among broadcasts that wait, until there is room.
-    pub(super) place: Option<Place>,
-    /// What the `Sink` took and could not queue at once.
-    pub(super) begun: Option<Box<Stage>>,
-    /// How much has to be written until the `Sink` is flushed, while somebody waits for that.
-    pub(super) flush_mark: Option<u64>,
+    /// `None` until the `Sink` is used. Boxed for the same reason.
+    pub(super) feed: Option<Box<Feed>>,
     /// Has the `Stream` ended with an error?
     pub(super) has_failed: bool,
 }
@@ -109,15 +102,7 @@ impl WebSocket {
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let batch = Box::new(Batch::new(shared.inflation()));
-        Self {
-            shared,
-            batch,
-            listener: None,
-            place: None,
-            begun: None,
-            flush_mark: None,
-            has_failed: false,
-        }
+        Self { shared, batch, feed: None, has_failed: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.
