@@ -311,7 +311,10 @@ fn write_headers(head: &mut String, headers: &[(String, String)]) -> Result<(), 
 /// Tells a client why it gets no connection.
 async fn turn_away(mut stream: Stream, error: HandshakeError) -> crate::Error {
     let more = match error {
-        HandshakeError::VersionUnsupported => "Sec-WebSocket-Version: 13\r\n",
+        // A 426 names the protocol that is asked for (RFC 9110 §15.5.22).
+        HandshakeError::VersionUnsupported => {
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        }
         HandshakeError::MethodNotGet => "Allow: GET\r\n",
         _ => "",
     };

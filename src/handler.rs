@@ -201,7 +201,12 @@ fn handshake_response(error: HandshakeError) -> Response {
     let status = StatusCode::try_from(error.status()).unwrap_or(StatusCode::InternalServerError);
     let mut response = Response::new(status);
     match error {
-        HandshakeError::VersionUnsupported => response.insert_header("sec-websocket-version", "13"),
+        HandshakeError::VersionUnsupported => {
+            response.insert_header("sec-websocket-version", "13");
+            // A 426 names the protocol that is asked for (RFC 9110 §15.5.22).
+            response.insert_header("upgrade", "websocket");
+            response.insert_header("connection", "Upgrade");
+        }
         HandshakeError::MethodNotGet => response.insert_header("allow", "GET"),
         HandshakeError::LimitReached { retry_after } => {
             let part_of_a_second = u64::from(retry_after.subsec_nanos() > 0);

@@ -124,7 +124,7 @@ fn a_request_that_is_no_opening_handshake_is_told_why() {
         (
             OPENING.replacen("13", "8", 1),
             HandshakeError::VersionUnsupported,
-            "Sec-WebSocket-Version: 13",
+            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
         ),
         (OPENING.replacen("GET", "POST", 1), HandshakeError::MethodNotGet, "Allow: GET"),
         (OPENING.replacen("HTTP/1.1", "HTTP/1.0", 1), HandshakeError::HttpVersion, ""),

@@ -105,6 +105,9 @@ pub(super) fn another_version_is_answered_with_the_one_that_is_spoken() {
     let head = answer(&mut client);
     assert!(head.starts_with("http/1.1 426 "), "{head}");
     assert!(head.contains("\r\nsec-websocket-version: 13\r\n"), "{head}");
+    // RFC 9110 §15.5.22 and §7.8
+    assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
+    assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
 }
 
 #[test]
