@@ -82,13 +82,13 @@ async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRe
         Some(Ok(whole)) => whole,
         Some(Err(HeadError::Io(error))) => return Err(error.into()),
         Some(Err(HeadError::TooLarge)) => {
-            return Err(turn_away(stream, HandshakeError::HeadTooLarge).await);
+            return Err(turn_away(stream, false, HandshakeError::HeadTooLarge).await);
         }
         Some(Err(HeadError::Malformed(error))) => {
             log::debug!(error:%; "the request is no HTTP: {error}");
-            return Err(turn_away(stream, HandshakeError::HeadMalformed).await);
+            return Err(turn_away(stream, false, HandshakeError::HeadMalformed).await);
         }
-        None => return Err(turn_away(stream, HandshakeError::HeadTimedOut).await),
+        None => return Err(turn_away(stream, false, HandshakeError::HeadTimedOut).await),
     };
     let unread = buf.split_off(len).into();
     Ok(OpeningRequest { head, unread, peer_addr: None, stream })
@@ -108,7 +108,10 @@ pub struct OpeningRequest {
 #[derive(Debug)]
 struct Head {
     is_get: bool,
+    /// Is it a `HEAD`, whose answer has none?
+    without_content: bool,
     is_http_1_1: bool,
+    /// Path and query.
     target: String,
     fields: Fields,
 }
@@ -128,7 +131,8 @@ impl OpeningRequest {
         self
     }
 
-    /// The path that was asked for, as it was sent.
+    /// The path that was asked for, as it was sent; without scheme and host, should the target be a whole
+    /// URL (RFC 9112 §3.2.2).
     #[must_use]
     pub fn path(&self) -> &str {
         self.head.target.split('?').next().unwrap_or_default()
@@ -140,7 +144,8 @@ impl OpeningRequest {
         Some(self.head.target.split_once('?')?.1)
     }
 
-    /// The first header line of this name that is text, in upper or lower case.
+    /// The first header line of this name that is text, in upper or lower case. `Host` is that of the
+    /// target, should that be a whole URL.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.fields.text(name)
@@ -199,7 +204,7 @@ impl OpeningRequest {
     }
 
     /// Answers with a status other than 101, and closes. A status below 200 or above 599, which would
-    /// be no answer, counts as 500.
+    /// be no answer, counts as 500. Where HTTP allows no content, `body` is left out.
     ///
     /// Before it drops the stream it waits for the client to end its side, for 2 s at most, so that the
     /// answer is not lost to a reset. A stream whose `close` does not end the sending side, as of
@@ -214,14 +219,16 @@ impl OpeningRequest {
     /// Dropping the future drops the stream.
     pub async fn refuse(mut self, status: u16, body: &str) -> Result<()> {
         let status = if (200..=599).contains(&status) { status } else { 500 };
-        respond(&mut self.stream, status, "", body).await?;
+        respond(&mut self.stream, self.head.without_content, status, "", body).await?;
         Ok(())
     }
 
     async fn open(mut self, options: &WebSocketOptions) -> Result<Arc<Shared>> {
         let answer = match self.answer(options) {
             Ok(answer) => answer,
-            Err(error) => return Err(turn_away(self.stream, error).await),
+            Err(error) => {
+                return Err(turn_away(self.stream, self.head.without_content, error).await);
+            }
         };
         let deadline = Some(runtime::after(options.parts.handshake_timeout));
         let sending = async {
@@ -281,13 +288,32 @@ fn parse(buf: &[u8]) -> httparse::Result<(Head, usize)> {
     let mut lines = [httparse::EMPTY_HEADER; head::MAX_LINES];
     let mut parsed = httparse::Request::new(&mut lines);
     let Status::Complete(len) = parsed.parse(buf)? else { return Ok(Status::Partial) };
+    let (target, host) = take_apart(parsed.path.unwrap_or_default());
+    let mut fields = Fields::new(parsed.headers);
+    if let Some(host) = host {
+        fields.replace("host", host);
+    }
     let head = Head {
         is_get: parsed.method == Some("GET"),
+        without_content: parsed.method == Some("HEAD"),
         is_http_1_1: parsed.version == Some(1),
-        target: parsed.path.unwrap_or_default().to_owned(),
-        fields: Fields::new(parsed.headers),
+        target,
+        fields,
     };
     Ok(Status::Complete((head, len)))
+}
+
+/// Path and query of a target, and the host of an absolute one, which replaces whatever `Host` says
+/// (RFC 9112 §3.2.2). A target that is neither stays as it is.
+fn take_apart(target: &str) -> (String, Option<&str>) {
+    let (scheme, rest) = target.split_once("://").unwrap_or_default();
+    let is_http = ["http", "https"].iter().any(|known| known.eq_ignore_ascii_case(scheme));
+    let (host, resource) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if !is_http || host.is_empty() || host.contains('@') {
+        return (target.to_owned(), None);
+    }
+    let slash = if resource.starts_with('/') { "" } else { "/" };
+    (format!("{slash}{resource}"), Some(host))
 }
 
 fn has_body(headers: &Fields) -> bool {
@@ -309,7 +335,7 @@ fn write_headers(head: &mut String, headers: &[(String, String)]) -> Result<(), 
 }
 
 /// Tells a client why it gets no connection.
-async fn turn_away(mut stream: Stream, error: HandshakeError) -> crate::Error {
+async fn turn_away(mut stream: Stream, to_head: bool, error: HandshakeError) -> crate::Error {
     let more = match error {
         // A 426 names the protocol that is asked for (RFC 9110 §15.5.22).
         HandshakeError::VersionUnsupported => {
@@ -319,20 +345,32 @@ async fn turn_away(mut stream: Stream, error: HandshakeError) -> crate::Error {
         _ => "",
     };
     let body = format!("{error}\n{}\n", error.hint());
-    match respond(&mut stream, error.status(), more, &body).await {
+    match respond(&mut stream, to_head, error.status(), more, &body).await {
         Ok(()) => error.into(),
         Err(error) => error.into(),
     }
 }
 
 /// Answers, and lets the client read it: what it still sends is read and thrown away for a moment.
-async fn respond(stream: &mut Stream, status: u16, more: &str, body: &str) -> io::Result<()> {
+async fn respond(
+    stream: &mut Stream,
+    to_head: bool,
+    status: u16,
+    more: &str,
+    body: &str,
+) -> io::Result<()> {
     const LINGER: Duration = Duration::from_secs(2);
 
+    // What has no content says so by its status (RFC 9110 §6.4.1); 205 says it by a length.
+    let body = if matches!(status, 204 | 205 | 304) { "" } else { body };
+    let length = match status {
+        204 | 304 => String::new(),
+        _ => format!("Content-Length: {}\r\n", body.len()),
+    };
+    let body = if to_head { "" } else { body };
     let answer = format!(
         "HTTP/1.1 {status} \r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         {more}Content-Length: {}\r\n\r\n{body}",
-        body.len(),
+         {more}{length}\r\n{body}"
     );
     let saying = async {
         stream.write_all(answer.as_bytes()).await?;

@@ -38,6 +38,14 @@ impl Fields {
         Self(parsed.iter().map(|line| (line.name.into(), line.value.into())).collect())
     }
 
+    /// Gives the lines of this name another value.
+    #[cfg(feature = "accept")]
+    pub(crate) fn replace(&mut self, name: &str, value: &str) {
+        for (_, old) in self.0.iter_mut().filter(|line| line.0.eq_ignore_ascii_case(name)) {
+            *old = value.as_bytes().into();
+        }
+    }
+
     /// All lines.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0.iter().map(|(name, value)| (&**name, &**value))

@@ -279,6 +279,65 @@ fn a_refusal_is_an_answer_whatever_its_status() {
 }
 
 #[test]
+fn an_answer_has_no_content_where_http_allows_none() {
+    for (method, status, end) in [
+        ("GET", 404, "Content-Length: 5\r\n\r\nnone\n"),
+        // RFC 9110 §9.3.2: the length that the answer to a GET would have
+        ("HEAD", 404, "Content-Length: 5\r\n\r\n"),
+        // §8.6, §15.3.5, §15.3.6, §15.4.5
+        ("GET", 204, "charset=utf-8\r\n\r\n"),
+        ("GET", 205, "Content-Length: 0\r\n\r\n"),
+        ("GET", 304, "charset=utf-8\r\n\r\n"),
+    ] {
+        within(async {
+            let (mut peer, _serving) =
+                serve(move |request| async move { request.refuse(status, "none\n").await });
+            peer.send(OPENING.replacen("GET", method, 1)).await;
+            peer.end.close().await.unwrap();
+            let answer = answer(&mut peer).await;
+            assert!(answer.ends_with(end), "{method} {status}: {answer}");
+        });
+    }
+    within(async {
+        let (mut peer, _serving) = serve(echo);
+        peer.send(OPENING.replacen("GET", "HEAD", 1)).await;
+        peer.end.close().await.unwrap();
+        let answer = answer(&mut peer).await;
+        assert!(answer.starts_with("HTTP/1.1 405 ") && answer.ends_with("\r\n\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn an_absolute_target_says_path_and_host() {
+    // RFC 9112 §3.2.2; the last are none of ours, and stay as they are
+    for (target, path, query, host) in [
+        ("http://y:81/echo?a=b", "/echo", Some("a=b"), "y:81"),
+        ("HTTPS://y", "/", None, "y"),
+        ("http://y?a=/b", "/", Some("a=/b"), "y"),
+        ("/http://y/echo", "/http://y/echo", None, "x"),
+        ("ftp://y/echo", "ftp://y/echo", None, "x"),
+        ("http://ada@y/echo", "http://ada@y/echo", None, "x"),
+        ("http:///echo", "http:///echo", None, "x"),
+    ] {
+        within(async {
+            let (mut peer, serving) = serve(move |request| async move {
+                assert_eq!((request.path(), request.query()), (path, query), "{target}");
+                assert_eq!(request.header("host"), Some(host), "{target}");
+                request.upgrade(&WebSocketOptions::default()).await.map(drop)
+            });
+            // A page of the host that counts may connect.
+            let origin = format!("Host: x\r\nOrigin: http://{host}");
+            let request = OPENING.replacen("Host: x", &origin, 1);
+            peer.send(request.replacen("GET /", &format!("GET {target}"), 1)).await;
+            let head = read_head(&mut peer).await;
+            assert!(head.starts_with("HTTP/1.1 101 "), "{target}: {head}");
+            drop(peer);
+            serving.await.unwrap();
+        });
+    }
+}
+
+#[test]
 fn the_longest_head_has_16_kib() {
     for (len, status) in [(16 << 10, 101), ((16 << 10) + 1, 431)] {
         within(async {
