@@ -113,7 +113,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// Refuses a WebSocket client so that a page can read why: upgrades, and closes at once.
     ///
     /// A browser shows a page neither status nor body of an opening handshake that failed; close
-    /// code and reason it does show. Pages of any origin get them. A request that is no opening
+    /// code and reason it does show. Pages of any origin get them, in the first of the subprotocols
+    /// that they offer, if they offer any. A request that is no opening
     /// handshake is answered by HTTP: with the status that the last three digits of a code from
     /// 4400 to 4599 are, else with 403.
     ///
@@ -144,7 +145,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         if !self.is_websocket_upgrade() {
             return Err(tide::Error::from_str(status_like(code), reason.to_owned()));
         }
-        let options = WebSocketOptions::default().allow_any_origin();
+        let mut options = WebSocketOptions::default().allow_any_origin();
+        // A browser fails a handshake that agrees to none of the subprotocols that a page has offered.
+        if let Some(first) = self.offered_subprotocols().first() {
+            options = options.subprotocol(*first);
+        }
         let mut ws = self.upgrade_to_websocket(options).await?;
         ws.close(code, reason).await?;
         Ok(())

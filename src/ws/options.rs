@@ -166,8 +166,9 @@ impl WebSocketOptions {
     /// none.
     ///
     /// The first that the client offers too is agreed on; where there is none, the connection goes
-    /// on without. [`WebSocket::subprotocol`](crate::WebSocket::subprotocol) tells which. Names are
-    /// tokens, and case matters.
+    /// on without, which browsers do not accept if their page has offered some.
+    /// [`WebSocket::subprotocol`](crate::WebSocket::subprotocol) tells which. Names are tokens, and
+    /// case matters.
     ///
     /// ```
     /// # use tidewire::WebSocketOptions;
