@@ -62,8 +62,14 @@ impl Target {
     /// Where a `Location` leads from here.
     pub(super) fn join(&self, location: &str) -> Result<Self, ConnectError> {
         let joined = self.url.join(location);
-        let url = joined.map_err(|error| invalid(&self.url, &error.to_string()))?;
-        Self::from_url(url)
+        let mut url = joined.map_err(|error| invalid(&self.url, &error.to_string()))?;
+        // What it may say is not for the server (RFC 9110 §10.2.2).
+        url.set_fragment(None);
+        let mut there = Self::from_url(url)?;
+        if self.is_same_origin(&there) && there.authorization.is_none() {
+            there.authorization.clone_from(&self.authorization);
+        }
+        Ok(there)
     }
 
     /// May `other` see what was meant for this server?
@@ -171,10 +177,28 @@ mod tests {
             ("//other.example/", "other.example", "/", false),
             ("ws://example.com:81/", "example.com:81", "/", false),
             ("https://example.com/a", "example.com", "/a", false),
+            // A fragment is for who sees the resource (RFC 9110 §10.2.2).
+            ("/c#part", "example.com", "/c", true),
         ] {
             let there = here.join(location).unwrap();
             assert_eq!((&*there.authority, &*there.resource), (authority, resource));
             assert_eq!(here.is_same_origin(&there), is_same_origin);
+        }
+    }
+
+    #[test]
+    fn user_and_password_are_kept_on_the_way_to_the_same_server_only() {
+        let here = Target::parse("ws://ada:x@example.com/a").unwrap();
+        for (location, authorization) in [
+            ("/c", Some("Basic YWRhOng=")),
+            ("http://example.com/c", Some("Basic YWRhOng=")),
+            ("ws://bob:y@example.com/c", Some("Basic Ym9iOnk=")),
+            ("ws://example.com:81/", None),
+            ("wss://example.com/", None),
+            ("//other.example/", None),
+        ] {
+            let there = here.join(location).unwrap();
+            assert_eq!(there.authorization.as_deref(), authorization, "{location}");
         }
     }
 }
