@@ -3,6 +3,7 @@
 //! Nothing here can panic, whatever a peer sent or a handler set. What the two sides do not share is
 //! refused, or kept aside: header values that are not ASCII wait in [`RawHeaders`].
 
+use std::net::SocketAddr;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -157,7 +158,11 @@ fn request_line(
 
 /// What a client that names no host has connected to.
 fn own_authority(addrs: Addrs) -> Result<Authority, Refusal> {
-    let Some(local) = addrs.local else { return Ok(Authority::from_static("localhost")) };
+    let Some(mut local) = addrs.local else { return Ok(Authority::from_static("localhost")) };
+    if let SocketAddr::V6(local) = &mut local {
+        // A zone is for this host only, and no URL has one.
+        local.set_scope_id(0);
+    }
     Authority::try_from(local.to_string()).map_err(|_| Refusal::HostMissing)
 }
 

@@ -161,11 +161,17 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         answering: Answering,
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
         let to_head = request.method() == ::http::Method::HEAD;
+        let is_http_1_0 = request.version() == ::http::Version::HTTP_10;
         let response = self.route(request, addrs, &exchange).await;
         let mut response = response.unwrap_or_else(|refusal| refusal.response(to_head));
         if self.instance.is_shutting_down() && !response.status().is_informational() {
             // hyper does not know of it yet, if it has begun during this poll.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        let is_endless = response.body().size_hint().exact().is_none();
+        if is_http_1_0 && (is_endless || response.headers().contains_key(CONNECTION)) {
+            // Or hyper says `keep-alive` before it closes (RFC 9112 §9.3).
+            *response.version_mut() = ::http::Version::HTTP_10;
         }
         self.instance.counters.count_response(response.status().as_u16());
         Ok(response.map(|body| body.until_sent(answering)))

@@ -1,7 +1,7 @@
 //! The seams of a connection: upgrades, what a request carries for them, and narrow sockets.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::pin::Pin;
 use std::task::Context;
 
@@ -186,6 +186,19 @@ fn a_last_answer_is_written_to_its_end_into_a_socket_that_takes_a_byte_at_a_time
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
         assert!(written.starts_with(begin) && written.ends_with(end), "{request:?}: {written}");
     }
+}
+
+#[test]
+fn who_names_no_host_may_have_connected_to_a_link_local_address() {
+    let mut app = tide::new();
+    app.at("/").get(|request: tide::Request<()>| async move { Ok(request.url().to_string()) });
+    let (input, written) = (b"GET / HTTP/1.0\r\n\r\n".to_vec(), Arc::default());
+    let narrow = Narrow { input, written: Arc::clone(&written), ..Narrow::default() };
+    let front = Arc::new(Front::new(app, ServerOptions::default(), Arc::default()));
+    let local = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 81, 0, 3);
+    within(front.serve(Stream::boxed(narrow), Addrs { peer: None, local: Some(local.into()) }));
+    let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
+    assert!(written.ends_with("\r\n\r\nhttp://[fe80::1]:81/"), "{written}");
 }
 
 #[test]

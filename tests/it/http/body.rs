@@ -180,9 +180,15 @@ fn a_response_of_unknown_length_to_http_1_0_ends_with_the_connection() {
     server.at("/").get(|_| async {
         Ok(Response::from(Body::from_reader(futures::io::Cursor::new("until the end"), None)))
     });
-    let mut client = Client::to(serve(server), "GET / HTTP/1.0\r\n\r\n");
-    assert!(!client.head().contains("transfer-encoding"));
-    assert_eq!(client.rest(), "until the end");
+    let addr = serve(server);
+    for asked in ["", "Connection: keep-alive\r\n"] {
+        let mut client = Client::to(addr, format!("GET / HTTP/1.0\r\n{asked}\r\n"));
+        let head = client.head();
+        assert!(!head.contains("transfer-encoding"), "{head}");
+        // RFC 9112 §9.3: what has no length of its own does not keep the connection
+        assert!(!head.contains("keep-alive"), "{head}");
+        assert_eq!(client.rest(), "until the end");
+    }
 }
 
 #[test]

@@ -62,6 +62,28 @@ fn http_1_0_is_answered_without_a_host_and_then_closed() {
 }
 
 #[test]
+fn http_1_0_is_told_of_the_end_although_it_asked_to_go_on() {
+    let mut server = pong();
+    server.at("/last").get(|_| async {
+        Ok(Response::builder(200).header("connection", "close").body("pong").build())
+    });
+    let addr = serve(server);
+    for (target, lines) in [("/last", ""), ("http://user@x/", ""), ("/", "Host: x\r\nHost: y\r\n")]
+    {
+        let request = format!("GET {target} HTTP/1.0\r\nConnection: keep-alive\r\n{lines}\r\n");
+        let mut client = Client::to(addr, request);
+        assert_eq!(header(&client.response(), "connection"), Some("close"), "{target} {lines}");
+        assert_eq!(client.rest(), "");
+    }
+    let request = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let mut client = Client::to(addr, request);
+    for _ in 0..2 {
+        assert_eq!(header(&client.response(), "connection"), Some("keep-alive"));
+        client = client.send(request);
+    }
+}
+
+#[test]
 fn a_client_that_half_closes_is_answered() {
     let mut server = Server::new();
     server.at("/").get(|_| async {
