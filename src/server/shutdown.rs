@@ -182,7 +182,7 @@ impl Shutdown {
         due.sort_by_key(|(delay, _)| *delay);
         for (delay, shared) in due {
             if delay > begin.elapsed() {
-                Timer::at(begin + delay).await;
+                Timer::at(runtime::later(begin, delay)).await;
             }
             shared.begin_close(options.close.clone());
         }

@@ -10,7 +10,7 @@ use tidewire::{
 };
 
 use super::{GET, arrival, begin_shutdown, patient, slow, start};
-use crate::ws::frames::{CLOSE, close, masked, plain};
+use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::ws::peer::{echo, within};
 use crate::ws::tcp::{OPENING, Tcp, echo_server};
 
@@ -145,6 +145,20 @@ fn close_frames_may_be_spread_over_a_time() {
     assert_eq!((report.closed, report.lost), (20, 0), "{report:?}");
     // Twenty points at random, all within the first quarter: once in 10^12 runs.
     assert!(report.elapsed > spread / 4, "{report:?}");
+}
+
+#[test]
+fn a_spread_may_be_longer_than_the_clock_goes() {
+    // Half of the points at random are beyond it.
+    for _ in 0..10 {
+        let handle = start(echo_server(WebSocketOptions::default()));
+        let mut client = Tcp::upgraded(handle.local_addr());
+        client.send(masked(TEXT, "open"));
+        client.expect(plain(TEXT, "open"));
+        let report = begin_shutdown(&handle, ShutdownOptions::default().spread(Duration::MAX));
+        within(handle.shutdown(ShutdownOptions::default().grace(Duration::ZERO)));
+        assert_eq!(within(report).lost, 1);
+    }
 }
 
 #[test]
