@@ -75,9 +75,7 @@ impl TestRequest {
     }
 
     fn into_http(self) -> Result<::http::Request<RequestBody>> {
-        if !self.path.starts_with('/') {
-            return Err(invalid(format!("{:?} is no path: it begins with /", self.path)));
-        }
+        check_path(&self.path)?;
         let has_host = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host"));
         let host = (!has_host).then_some(("host", "localhost"));
         let own = self.headers.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -87,6 +85,14 @@ impl TestRequest {
         }
         builder.body(RequestBody(self.body?)).map_err(|error| invalid(error.to_string()))
     }
+}
+
+/// Refuses what would become a part of the host.
+pub(super) fn check_path(path: &str) -> Result<()> {
+    if path.starts_with('/') {
+        return Ok(());
+    }
+    Err(invalid(format!("{path:?} is no path: it begins with /")))
 }
 
 fn invalid(what: String) -> Error {

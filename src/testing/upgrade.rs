@@ -2,6 +2,7 @@
 
 use super::patience::Caller;
 use super::peer::Peer;
+use super::request::check_path;
 use super::response::TestResponse;
 use super::{Line, TestClient};
 use crate::client::Client;
@@ -62,12 +63,13 @@ impl TestUpgrade {
     /// # Errors
     ///
     /// [`Error::Connect`], with the answer of a server that refuses; [`Error::Io`] if the server has
-    /// been shut down.
+    /// been shut down, or if the path does not begin with `/`.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the connection that is not open yet.
     pub async fn connect(self) -> Result<WebSocket> {
+        check_path(&self.path)?;
         let (end, _) = self.test.dial()?;
         self.client.over(end).await
     }
@@ -82,6 +84,7 @@ impl TestUpgrade {
     ///
     /// As [`connect`](Self::connect).
     pub async fn peer(self) -> Result<Peer> {
+        check_path(&self.path)?;
         let (end, line): (_, Line) = self.test.dial()?;
         let (stream, unread, response) = self.client.greet(Stream::boxed(end)).await?;
         let response = TestResponse::of_handshake(format!("GET {}", self.path), &response);

@@ -27,6 +27,25 @@ fn a_connection_is_opened_used_and_closed() {
 }
 
 #[test]
+fn a_handshake_at_what_is_no_path_is_not_sent() {
+    let client = echo(WebSocketOptions::default());
+    within(async {
+        for path in ["ws", "", "?a", "@elsewhere.example/ws"] {
+            let connected = client.connect(path).await.map(drop);
+            for outcome in [connected, client.peer(path).await.map(drop)] {
+                match outcome {
+                    Err(Error::Io(error)) => {
+                        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{path}");
+                    }
+                    other => panic!("{path}: {other:?}"),
+                }
+            }
+        }
+        assert_eq!(client.metrics().accepted, 0);
+    });
+}
+
+#[test]
 fn what_the_client_offers_is_negotiated() {
     let options = WebSocketOptions::default()
         .subprotocols(["chat.v2", "chat.v1"])
