@@ -77,10 +77,11 @@ fn parse(buf: &[u8]) -> httparse::Result<(HandshakeResponse, usize)> {
     let mut lines = [httparse::EMPTY_HEADER; head::MAX_LINES];
     let mut parsed = httparse::Response::new(&mut lines);
     let Status::Complete(len) = parsed.parse(buf)? else { return Ok(Status::Partial) };
-    if parsed.version != Some(1) {
+    let status = parsed.code.unwrap_or_default();
+    // HTTP/1.0 has no upgrades (RFC 9110 §7.8), but it opens tunnels, and refuses.
+    if parsed.version != Some(1) && status == SWITCHING_PROTOCOLS {
         return Err(httparse::Error::Version);
     }
-    let status = parsed.code.unwrap_or_default();
     let headers = Fields::new(parsed.headers);
     Ok(Status::Complete((HandshakeResponse { status, headers, body: Vec::new() }, len)))
 }

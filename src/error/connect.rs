@@ -65,7 +65,8 @@ pub enum ConnectError {
     /// More redirects than [`max_redirects`](crate::Client::max_redirects) allows, or one from `wss`
     /// to `ws`.
     Redirected(Box<HandshakeResponse>),
-    /// What the server answered is not HTTP/1.1, or has a head of more than 16 KiB or 100 lines.
+    /// What the server answered is not HTTP/1.1 (HTTP/1.0 may refuse), or has a head of more than 16 KiB
+    /// or 100 lines.
     MalformedResponse {
         /// What is wrong with it.
         reason: String,

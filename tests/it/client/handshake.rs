@@ -155,6 +155,16 @@ fn what_is_no_http_is_told_as_such() {
 }
 
 #[test]
+fn a_refusal_may_be_http_1_0() {
+    // As those of older load balancers are, which have no server to ask at the moment.
+    let server = Scripted::ending(["HTTP/1.0 503 Service Unavailable\r\n\r\nlater"]);
+    let error = refusal(within(tidewire::connect(server.url())));
+    assert!(error.is_transient(), "{error:?}");
+    let response = error.response().unwrap();
+    assert_eq!((response.status(), response.body()), (503, &b"later"[..]));
+}
+
+#[test]
 fn a_server_that_does_not_answer_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/", listener.local_addr().unwrap());

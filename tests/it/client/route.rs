@@ -165,6 +165,15 @@ fn a_proxy_that_refuses_is_told_from_a_server_that_does() {
 }
 
 #[test]
+fn a_proxy_may_speak_http_1_0() {
+    let proxy = Scripted::ending(["HTTP/1.0 200 Connection established\r\n\r\n"]);
+    let client = Client::new("ws://example.com/").proxy(format!("http://{}", proxy.addr));
+    // There is a tunnel, and nobody at its end.
+    let error = refusal(within(client.connect()));
+    assert!(matches!(*error, ConnectError::Io(_)), "{error:?}");
+}
+
+#[test]
 fn a_proxy_that_is_none_fails_before_anything_is_sent() {
     for url in ["socks5://127.0.0.1:1", "nonsense"] {
         let error = refusal(within(Client::new("ws://x/").proxy(url).connect()));
