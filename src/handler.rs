@@ -24,7 +24,10 @@ type Reply = Box<dyn FnOnce(Response) -> Response + Send>;
 /// What a route calls: an `async` closure over a [`RequestContext`].
 ///
 /// Implemented for every `Fn(RequestContext<State>) -> impl Future<Output = tide::Result<R>>` with
-/// an `R` that is [`IntoResponse`]. Any [`std::error::Error`] converts into tide's error by `?`.
+/// an `R` that is [`IntoResponse`]. Any [`std::error::Error`] converts into tide's error by `?`, and is a
+/// 500 then; `tide::Error::from_str` and `tide::Error::new` say which status. The client is told the
+/// status, and not the text: that is for middleware, in `Response::error`. Of a [`HandshakeError`] it is
+/// told both.
 ///
 /// ```
 /// use tidewire::{RequestContext, Server};

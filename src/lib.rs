@@ -44,6 +44,7 @@
 //! | a client | `connect`, `Client`, `ClientTls`, `Reconnect` |
 //! | a handshake without the server | `accept`, [`WebSocket::from_stream`], [`WebSocket::run`] |
 //! | what can go wrong | [`Error`], [`HandshakeError`], `ConnectError` |
+//! | what handlers answer with by HTTP | `tide`, which is here by that name: `Response`, `Body`, `StatusCode`, `Error` |
 //!
 //! Chapters: [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
 //! [security, threat by threat](guide::security); [proxies](guide::proxies);

@@ -271,7 +271,10 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         }
     }
 
-    /// tide's view of the request: method, URL, cookies and the rest.
+    /// tide's view of the request: method, URL, extensions and the rest.
+    ///
+    /// Its `cookie` is behind tide's own feature `cookies`, which a dependency on tide 0.16 beside the
+    /// one on this crate can turn on.
     #[must_use]
     pub fn request(&self) -> &Request<State> {
         &self.request

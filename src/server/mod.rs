@@ -127,6 +127,9 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
 
     /// Serves everything below `path` with the routes, middleware and state of `server`, which sees
     /// the rest of the path. Its [`ServerOptions`] and connection limits are not used.
+    ///
+    /// Routes of this server that are for one method come before it: with `get("/*", …)` here, no `GET`
+    /// gets there.
     pub fn nest<Inner>(&mut self, path: &str, server: Server<Inner>) -> &mut Self
     where
         Inner: Clone + Send + Sync + 'static,

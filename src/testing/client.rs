@@ -257,6 +257,9 @@ impl TestClient {
     /// A client that is to answer the server's close frame has to be driven meanwhile: a [`WebSocket`] by
     /// [`recv`](WebSocket::recv), a [`Peer`] by its test. Who is dropped before has nothing to answer.
     ///
+    /// A connection that the test has closed before is in the report, too, if its handler has not
+    /// returned yet: [`down_to`](Self::down_to) waits for that.
+    ///
     /// # Cancel safety
     ///
     /// As [`ServerHandle::shutdown`].

@@ -60,8 +60,9 @@
 //! }
 //! ```
 //!
-//! The server has its tasks on the executor of async-std; the client is polled by any. The examples below
-//! leave the function around such lines out.
+//! The server has its tasks on the executor of async-std, or where `set_spawner` says, which has to last as
+//! long as the tests do: the runtime of a `#[tokio::test]` does not. The client is polled by any. The examples
+//! below leave the function around such lines out.
 //!
 //! # Testing a refusal
 //!
