@@ -162,7 +162,7 @@ impl<U> Listener<U> {
                 match decode(&payload) {
                     Some((hub, _)) if hub == self.hub => {}
                     Some((_, message)) => {
-                        room.deliver(&PreparedMessage::new(message), None);
+                        drop(room.deliver(&PreparedMessage::new(message), None));
                     }
                     None => log::warn!("{} is no topic of rooms alone", self.topic),
                 }

@@ -100,12 +100,13 @@ impl<U> Inner<U> {
         &self.name
     }
 
-    /// Hands the message to everybody in the room but one.
+    /// Hands the message to everybody in the room but one. Those who write it begin when they are
+    /// dropped, without a lock: where tasks run is for the application to say.
     pub(super) fn deliver(
         &self,
         message: &PreparedMessage,
         except: Option<ConnectionId>,
-    ) -> Broadcast {
+    ) -> (Broadcast, Writers) {
         let mut broadcast = Broadcast::default();
         let mut roster = self.roster();
         let mut writers = Writers::among(roster.len());
@@ -116,10 +117,7 @@ impl<U> Inner<U> {
             }
         }
         roster.stats.closed += u64::try_from(broadcast.closed).unwrap_or_default();
-        // Without the lock: where tasks run is for the application to say.
-        drop(roster);
-        drop(writers);
-        broadcast
+        (broadcast, writers)
     }
 
     /// Hands the message to one member; `None` if it is not in the room.
@@ -264,10 +262,12 @@ impl<U> Room<U> {
         message: &PreparedMessage,
         except: Option<ConnectionId>,
     ) -> Broadcast {
-        match &self.0.link {
-            Some(link) => link.publish(&self.0.name, message, || self.0.deliver(message, except)),
-            None => self.0.deliver(message, except),
-        }
+        let deliver = || self.0.deliver(message, except);
+        let (broadcast, _writers) = match &self.0.link {
+            Some(link) => link.publish(&self.0.name, message, deliver),
+            None => deliver(),
+        };
+        broadcast
     }
 
     /// Sends a message to one member; false if it is not in the room, too slow, or gone.
