@@ -196,7 +196,14 @@ fn error_response(error: tide::Error) -> Response {
             response.set_error(error);
             response
         }
-        None => error.into(),
+        None => {
+            if error.status().is_server_error() {
+                // The client is told the status alone.
+                let status = u16::from(error.status());
+                log::debug!(status, error:%; "handler failed: {error}");
+            }
+            error.into()
+        }
     }
 }
 

@@ -41,17 +41,22 @@ fn a_server_that_keeps_its_log() {
             let ours = records.iter().filter(|(_, text)| text.starts_with("tidewire"));
             let loud: Vec<_> =
                 records.iter().filter(|(level, _)| *level < log::Level::Debug).collect();
-            Ok(format!("{} of tidewire\n{loud:?}", ours.count()))
+            let failed = records.iter().find(|(_, text)| text.contains("the reason"));
+            Ok(format!("{} of tidewire\n{failed:?}\n{loud:?}", ours.count()))
+        });
+        server.get("/fails", |_: RequestContext| async {
+            Err::<(), _>(tide::Error::from_str(503, "the reason"))
         });
         server
     });
 }
 
 /// What is sent in place of a request.
-const REQUESTS: [&str; 6] = [
+const REQUESTS: [&str; 7] = [
     "\x16\x03\x01 is no HTTP\r\n\r\n",
     "GET / HTTP/1.1\r\n\r\n",
     "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /fails HTTP/1.1\r\nHost: x\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nHello",
     "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://y\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -90,7 +95,10 @@ fn nothing_that_a_client_does_is_logged_above_debug() {
     client.head();
     let mut log = String::new();
     client.socket.read_to_string(&mut log).unwrap();
-    let (quiet, loud) = log.split_once(" of tidewire\n").unwrap();
+    let (quiet, rest) = log.split_once(" of tidewire\n").unwrap();
     assert!(quiet.parse::<usize>().unwrap() >= frames().len(), "{log}");
+    let (failed, loud) = rest.split_once('\n').unwrap();
+    // The client is told the status, and the log why.
+    assert_eq!(failed, r#"Some((Debug, "tidewire::handler: handler failed: the reason"))"#);
     assert_eq!(loud, "[]");
 }
