@@ -190,21 +190,17 @@ fn error_response(error: tide::Error) -> Response {
         Error::Handshake(handshake) => Some(*handshake),
         _ => None,
     });
-    match own.or_else(|| error.downcast_ref::<HandshakeError>().copied()) {
-        Some(handshake) => {
-            let mut response = handshake_response(handshake);
-            response.set_error(error);
-            response
-        }
-        None => {
-            if error.status().is_server_error() {
-                // The client is told the status alone.
-                let status = u16::from(error.status());
-                log::debug!(status, error:%; "handler failed: {error}");
-            }
-            error.into()
-        }
+    if let Some(handshake) = own.or_else(|| error.downcast_ref::<HandshakeError>().copied()) {
+        let mut response = handshake_response(handshake);
+        response.set_error(error);
+        return response;
     }
+    if error.status().is_server_error() {
+        // The client is told the status alone.
+        let status = u16::from(error.status());
+        log::debug!(status, error:%; "handler failed: {error}");
+    }
+    error.into()
 }
 
 fn handshake_response(error: HandshakeError) -> Response {
