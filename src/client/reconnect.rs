@@ -69,7 +69,8 @@ impl ReconnectOptions {
         self
     }
 
-    /// Failures in a row after which the last one is returned. Default: no end.
+    /// Failures in a row after which the last one is returned. Default: no end. A connection that was lost
+    /// before it was [stable](Self::stable_after) counts as one, and is followed by another try all the same.
     #[must_use]
     pub fn max_attempts(mut self, max: impl Into<Option<u32>>) -> Self {
         self.max_attempts = max.into();

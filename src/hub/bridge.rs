@@ -3,15 +3,16 @@
 //! A payload is 8 bytes that tell the hub, so that it knows its own messages again, the opcode, and
 //! the message.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
 use futures::future::select;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 
 use super::backplane::Backplane;
 use super::lock;
@@ -139,8 +140,12 @@ async fn publish(
 ) {
     while let Some((topic, payload)) = waiting.next().await {
         let len = payload.len();
-        if let Err(error) = backplane.publish(Arc::clone(&topic), payload).await {
-            log::warn!("a message for {topic} is not published: {error}");
+        let publishing = async { backplane.publish(Arc::clone(&topic), payload).await };
+        // What panics has not left anything of ours half done.
+        match AssertUnwindSafe(publishing).catch_unwind().await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => log::warn!("a message for {topic} is not published: {error}"),
+            Err(_) => log::error!("the backplane panicked, a message for {topic} is not published"),
         }
         bytes.fetch_sub(len, Ordering::Relaxed);
     }
@@ -157,7 +162,8 @@ struct Listener<U> {
 impl<U> Listener<U> {
     async fn listen(self, mut stream: BoxStream<'static, Bytes>) {
         loop {
-            while let Some(payload) = stream.next().await {
+            // A stream that panics has ended, too.
+            while let Ok(Some(payload)) = AssertUnwindSafe(stream.next()).catch_unwind().await {
                 let Some(room) = self.room.upgrade() else { return };
                 match decode(&payload) {
                     Some((hub, _)) if hub == self.hub => {}

@@ -139,6 +139,8 @@ struct State {
     subscribed: Option<oneshot::Sender<()>>,
     published: Vec<Bytes>,
     fails: bool,
+    /// Does it panic over the next that is published?
+    panics: bool,
 }
 
 impl Manual {
@@ -155,6 +157,9 @@ impl Manual {
 impl Backplane for Manual {
     fn publish(&self, _: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>> {
         let mut state = self.state();
+        if std::mem::take(&mut state.panics) {
+            return async { panic!("a broker of a test panics") }.boxed();
+        }
         state.published.push(payload);
         let result = if state.fails { Err(io::ErrorKind::NotConnected.into()) } else { Ok(()) };
         async { result }.boxed()
@@ -167,6 +172,7 @@ impl Backplane for Manual {
         if let Some(subscribed) = state.subscribed.take() {
             let _ = subscribed.send(());
         }
+        let receiver = receiver.inspect(|payload: &Bytes| assert_ne!(payload, "panic"));
         receiver.boxed()
     }
 }
@@ -195,6 +201,32 @@ fn a_subscription_that_ends_is_asked_for_again() {
         manual.say(b"\0\0\0\0\0\0\0\0\x01\xff");
         manual.say(b"\0\0\0\0\0\0\0\0\x01last");
         peer.expect(plain(TEXT, "last")).await;
+    });
+}
+
+#[test]
+fn a_broker_that_panics_is_asked_again() {
+    within(async {
+        let manual = Manual::default();
+        let room: Room = Hub::with_backplane(manual.clone()).room("room");
+        let (mut peer, _) = enter(&room, Knobs::default(), &options()).await;
+        manual.state().panics = true;
+        room.broadcast("lost");
+        room.broadcast("published");
+        for text in ["lost", "published"] {
+            peer.expect(plain(TEXT, text)).await;
+        }
+        while manual.state().published.is_empty() {
+            task::yield_now().await;
+        }
+        assert!(manual.state().published[0].ends_with(b"\x01published"));
+
+        let (tell, subscribed) = oneshot::channel();
+        manual.state().subscribed = Some(tell);
+        manual.say(b"panic");
+        subscribed.await.unwrap();
+        manual.say(b"\0\0\0\0\0\0\0\0\x01heard");
+        peer.expect(plain(TEXT, "heard")).await;
     });
 }
 
