@@ -4,7 +4,7 @@
 use std::task::{Context, Poll, ready};
 
 use super::WebSocket;
-use super::core::{MESSAGES_PER_TURN, Mode, Parked, READS_PER_TURN};
+use super::core::{MESSAGES_PER_TURN, Mode, Parked};
 use super::inbox::Inbox;
 use super::inflation::Inflation;
 use super::scratch;
@@ -151,12 +151,8 @@ impl WebSocket {
                 is_registered = true;
             }
             if core.fill(io, true).is_ready() {
-                if !core.has_item() {
-                    // Reading on for one that sends pings alone must not keep the thread.
-                    core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / READS_PER_TURN);
-                    if core.budget == 0 {
-                        break;
-                    }
+                if core.has_read_enough() {
+                    break;
                 }
                 continue;
             }

@@ -40,7 +40,7 @@ use crate::ws::proto::Limits;
 use crate::ws::proto::{CloseFrame, Decoder, Payload, ProtocolError, Role, Run, State};
 
 /// Reads per turn, so that a peer who never stops cannot keep the thread.
-pub(in crate::ws::connection) const READS_PER_TURN: usize = 16;
+const READS_PER_TURN: usize = 16;
 
 /// Messages per turn, for the same reason.
 pub(in crate::ws::connection) const MESSAGES_PER_TURN: usize = 64;

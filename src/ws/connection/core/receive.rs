@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use futures::io::AsyncRead;
 
-use super::{Core, Deferred, Mode, Parked, Phase, as_u64};
+use super::{Core, Deferred, MESSAGES_PER_TURN, Mode, Parked, Phase, READS_PER_TURN, as_u64};
 use crate::error::Result;
 use crate::ws::connection::deadlines::Deadline;
 use crate::ws::connection::inbox::Inbox;
@@ -73,6 +73,16 @@ impl Core {
             }
             Poll::Ready(())
         })
+    }
+
+    /// Counts a read that has brought nothing to receive; true if it was the last of the turn: a peer
+    /// that sends pings alone must not keep the thread.
+    pub(in crate::ws::connection) fn has_read_enough(&mut self) -> bool {
+        if self.has_item() {
+            return false;
+        }
+        self.budget = self.budget.saturating_sub(MESSAGES_PER_TURN / READS_PER_TURN);
+        self.budget == 0
     }
 
     /// Takes frames off the front of `input` until it is used up or enough is queued.
