@@ -11,7 +11,7 @@ use std::task::Poll;
 use arbitrary::{Result, Unstructured};
 use futures::{FutureExt, SinkExt, StreamExt};
 use libfuzzer_sys::fuzz_target;
-use tidewire::{DeflateOptions, Error, Frame, FrameError, OpCode, PreparedMessage, Role};
+use tidewire::{Error, Frame, FrameError, OpCode, PreparedMessage, Role};
 use tidewire::{WebSocket, WebSocketOptions};
 use tidewire_fuzz::attempts::{Attempt, Attempts};
 use tidewire_fuzz::oracle::{End, Message};
@@ -70,14 +70,7 @@ fn options(choice: &mut Unstructured<'_>) -> Result<(WebSocketOptions, bool)> {
         .read_ahead_size(*choice.choose(&[0, 60, 2_000, 64 << 10])?)
         .message_timeout(None)
         .send_timeout(None);
-    let (deflates, takeover): (bool, bool) = (choice.arbitrary()?, choice.arbitrary()?);
-    if !deflates {
-        return Ok((options, false));
-    }
-    let agreed = if takeover { "" } else { "; server_no_context_takeover" };
-    let agreed = format!("permessage-deflate{agreed}").parse().unwrap();
-    let deflate = DeflateOptions::default().level(1).threshold(*choice.choose(&[0, 100])?);
-    Ok((options.deflate(deflate).agreed_deflate(agreed), takeover))
+    choice::deflate(choice, options)
 }
 
 /// What the peer sends before it closes.

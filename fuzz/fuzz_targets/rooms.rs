@@ -10,12 +10,12 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use libfuzzer_sys::fuzz_target;
 use tidewire::{
-    DeflateOptions, Error, Hub, Membership, Message, Role, Room, RoomOptions, Sender, SlowConsumer,
-    WebSocket, WebSocketOptions,
+    Error, Hub, Membership, Message, Role, Room, RoomOptions, Sender, SlowConsumer, WebSocket,
+    WebSocketOptions,
 };
 use tidewire_fuzz::crowd::{Peer, Task, pipe, spawned};
-use tidewire_fuzz::inflate;
 use tidewire_fuzz::wire::RawFrame;
+use tidewire_fuzz::{choice, inflate};
 
 fuzz_target!(|input: &[u8]| {
     let _ = try_one(&mut Unstructured::new(input));
@@ -239,14 +239,7 @@ fn options(choice: &mut Unstructured<'_>) -> Result<(WebSocketOptions, bool)> {
         .send_buffer_size(*choice.choose(&[1, 60, 2_000, 64 << 10])?)
         .message_timeout(None)
         .send_timeout(None);
-    let (deflates, takeover): (bool, bool) = (choice.arbitrary()?, choice.arbitrary()?);
-    if !deflates {
-        return Ok((options, false));
-    }
-    let agreed = if takeover { "" } else { "; server_no_context_takeover" };
-    let agreed = format!("permessage-deflate{agreed}").parse().unwrap();
-    let deflate = DeflateOptions::default().level(1).threshold(*choice.choose(&[0, 100])?);
-    Ok((options.deflate(deflate).agreed_deflate(agreed), takeover))
+    choice::deflate(choice, options)
 }
 
 fn room_options(choice: &mut Unstructured<'_>) -> Result<RoomOptions> {

@@ -1,7 +1,7 @@
 //! Frames, limits and splits, chosen by the bytes of an input.
 
 use arbitrary::{Result, Unstructured};
-use tidewire::Role;
+use tidewire::{DeflateOptions, Role, WebSocketOptions};
 
 use crate::oracle::Limits;
 use crate::stream::Splits;
@@ -23,6 +23,21 @@ pub fn limits(choice: &mut Unstructured<'_>) -> Result<Limits> {
         frame: *choice.choose(&[0, 10, 200, 70_000, usize::MAX])?,
         fragments: *choice.choose(&[1, 2, 5, 1024])?,
     })
+}
+
+/// These options, perhaps with compression that was agreed on, at level 1; true with context takeover.
+pub fn deflate(
+    choice: &mut Unstructured<'_>,
+    options: WebSocketOptions,
+) -> Result<(WebSocketOptions, bool)> {
+    let (deflates, takeover): (bool, bool) = (choice.arbitrary()?, choice.arbitrary()?);
+    if !deflates {
+        return Ok((options, false));
+    }
+    let agreed = if takeover { "" } else { "; server_no_context_takeover" };
+    let agreed = format!("permessage-deflate{agreed}").parse().unwrap();
+    let deflate = DeflateOptions::default().level(1).threshold(*choice.choose(&[0, 100])?);
+    Ok((options.deflate(deflate).agreed_deflate(agreed), takeover))
 }
 
 /// Frames to the end of the input, nearly all of them right, and sometimes bytes that are none.

@@ -29,13 +29,13 @@ impl Writers {
 
 impl Drop for Writers {
     fn drop(&mut self) {
-        let is_worth_tasks = self.0.len() >= FEWEST && runtime::has_executor();
         let mut left = std::mem::take(&mut self.0).into_iter();
+        if left.len() < FEWEST || !runtime::has_executor() {
+            return drop(Group(left));
+        }
         while left.len() > 0 {
             let group = Group(left.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
-            if is_worth_tasks {
-                runtime::spawn(async { group.write() });
-            }
+            runtime::spawn(async { group.write() });
         }
     }
 }
