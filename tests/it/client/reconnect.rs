@@ -146,6 +146,22 @@ fn failures_count_until_a_connection_was_stable() {
 }
 
 #[test]
+fn connections_that_were_lost_too_soon_count_as_failures_and_end_nothing() {
+    let words = ["one", "two", "three"];
+    let server = words.map(|word| closing(word, 1001)).into_iter().chain([BUSY.to_vec()]);
+    let server = Scripted::ending(server.collect::<Vec<_>>());
+    let mut reconnect = reconnect(&server, quick().max_attempts(2));
+    within(async {
+        for word in words {
+            assert_eq!(hear(reconnect.next().await.unwrap().unwrap()).await, word);
+        }
+        // The first that fails is one too many.
+        assert_eq!(refusal(reconnect.next().await).response().unwrap().status(), 503);
+        assert!(reconnect.next().await.unwrap().is_none());
+    });
+}
+
+#[test]
 fn an_abandoned_wait_goes_on_where_it_was() {
     let server = Scripted::ending([BUSY.to_vec(), closing("last", 1000)]);
     let mut reconnect = reconnect(&server, quick());
