@@ -1,32 +1,39 @@
 //! The async runtime: tasks, timers and sockets.
 //!
 //! The only folder that names async-std and async-io. Everything above speaks `futures::io` and the
-//! handful of types here, so another runtime means another version of it. `listener` waits for
-//! connections, `socket` is one of them, and `task` says where tasks run.
+//! handful of types here, so another runtime means another version of it. `clock` tells the time and has
+//! the timers, `listener` waits for connections, `socket` is one of them, and `task` says where tasks run.
 
+mod clock;
 #[cfg(feature = "server")]
 mod listener;
+#[cfg(feature = "testing")]
+mod manual_clock;
 mod socket;
 #[cfg(feature = "rooms")]
 mod task;
 
+#[cfg(all(test, feature = "server"))]
 use std::future::Future;
 #[cfg(any(feature = "server", feature = "client"))]
 use std::io;
 #[cfg(any(feature = "server", feature = "client"))]
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::LazyLock;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
 #[cfg(feature = "server")]
 pub(crate) use async_std::net::ToSocketAddrs;
 
+#[cfg(any(feature = "accept", feature = "client", feature = "rooms"))]
+pub(crate) use self::clock::after;
+#[cfg(any(feature = "accept", feature = "client"))]
+pub(crate) use self::clock::until;
+pub(crate) use self::clock::{Clock, Timer, align, later};
 #[cfg(feature = "server")]
 pub(crate) use self::listener::TcpListener;
 #[cfg(all(feature = "server", unix))]
 pub(crate) use self::listener::UnixListener;
+#[cfg(feature = "testing")]
+pub use self::manual_clock::ManualClock;
 pub(crate) use self::socket::TcpStream;
 #[cfg(unix)]
 pub(crate) use self::socket::UnixStream;
@@ -41,65 +48,6 @@ pub(crate) use self::task::{has_executor, spawn};
 #[cfg(all(test, feature = "server"))]
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     async_std::task::block_on(future)
-}
-
-/// The end of a timeout that begins now. One beyond the reach of the clock never comes.
-pub(crate) fn after(timeout: Duration) -> Instant {
-    later(Instant::now(), timeout)
-}
-
-/// The end of a timeout that begins then. One beyond the reach of the clock never comes.
-pub(crate) fn later(then: Instant, timeout: Duration) -> Instant {
-    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
-    then.checked_add(timeout).or_else(|| then.checked_add(FAR)).unwrap_or(then)
-}
-
-/// The last point before `at` on a grid that all connections share: what goes off together wakes
-/// the threads once.
-pub(crate) fn align(at: Instant, grid: Duration) -> Instant {
-    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    let beyond = at.saturating_duration_since(*START).as_nanos() % grid.as_nanos().max(1);
-    let beyond = Duration::from_nanos(u64::try_from(beyond).unwrap_or_default());
-    at.checked_sub(beyond).unwrap_or(at)
-}
-
-/// Completes at a point in time.
-#[derive(Debug)]
-pub(crate) struct Timer(async_io::Timer);
-
-impl Timer {
-    /// A timer for `deadline`; it reaches the reactor only when it is first polled.
-    pub(crate) fn at(deadline: Instant) -> Self {
-        Self(async_io::Timer::at(deadline))
-    }
-
-    /// Moves the timer to another point in time.
-    pub(crate) fn set_at(&mut self, deadline: Instant) {
-        self.0.set_at(deadline);
-    }
-}
-
-impl Future for Timer {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.0).poll(cx).map(drop)
-    }
-}
-
-/// Waits for `future`; `None` if `deadline` comes first.
-#[cfg(any(feature = "accept", feature = "client"))]
-pub(crate) async fn until<T>(
-    deadline: Option<Instant>,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    use futures::future::{Either, select};
-
-    let Some(deadline) = deadline else { return Some(future.await) };
-    match select(std::pin::pin!(future), Timer::at(deadline)).await {
-        Either::Left((outcome, _)) => Some(outcome),
-        Either::Right(_) => None,
-    }
 }
 
 /// Looks up the socket addresses behind a name.

@@ -230,3 +230,4 @@ pub use self::peer::Peer;
 pub use self::request::TestRequest;
 pub use self::response::TestResponse;
 pub use self::upgrade::TestUpgrade;
+pub use crate::runtime::ManualClock;

@@ -9,6 +9,9 @@ use super::handshake::{Origins, Subprotocols};
 use super::heartbeat::HeartbeatOptions;
 use super::proto::{DeflateParameters, Limits};
 use super::rate_limit::RateLimit;
+use crate::runtime::Clock;
+#[cfg(feature = "testing")]
+use crate::runtime::ManualClock;
 
 /// How a connection is opened, and what it may cost.
 ///
@@ -72,6 +75,7 @@ pub(crate) struct Settings {
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) send_timeout: Option<Duration>,
     pub(crate) watch: Option<Box<Watch>>,
+    pub(crate) clock: Clock,
 }
 
 /// What few connections are watched for: boxed, so that the others do not carry it.
@@ -94,6 +98,7 @@ impl Default for Settings {
             message_timeout: Some(Duration::from_secs(30)),
             send_timeout: Some(Duration::from_secs(10)),
             watch: None,
+            clock: Clock::default(),
         }
     }
 }
@@ -129,6 +134,16 @@ impl WebSocketOptions {
     #[must_use]
     pub fn max_fragments(mut self, max: usize) -> Self {
         self.parts.settings.limits.max_fragments = max.max(1);
+        self
+    }
+
+    /// The clock that the deadlines of the connection follow. Default: the clock of the system.
+    ///
+    /// For tests, which turn it by hand: see [`ManualClock`].
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn clock(mut self, clock: &ManualClock) -> Self {
+        self.parts.settings.clock = Clock::manual(clock);
         self
     }
 

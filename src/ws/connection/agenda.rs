@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::deadlines::Deadline;
 use super::heartbeat::Heartbeat;
 use super::random;
-use crate::runtime;
+use crate::runtime::Clock;
 use crate::ws::heartbeat::HeartbeatOptions;
 use crate::ws::options::Watch;
 use crate::ws::proto::CloseFrame;
@@ -27,6 +27,7 @@ pub(super) struct Agenda {
     expiry: Option<Box<(Instant, CloseFrame)>>,
     /// Heartbeats ever started.
     heartbeats: u64,
+    clock: Clock,
 }
 
 /// How long nothing has passed.
@@ -50,11 +51,11 @@ pub(super) struct Passed {
 
 impl Agenda {
     /// What the options put on it; `None` if nothing.
-    pub(super) fn new(watch: &Watch) -> Option<Box<Self>> {
+    pub(super) fn new(watch: &Watch, clock: &Clock) -> Option<Box<Self>> {
         let mut agenda = Self {
-            idle: watch.idle_timeout.map(|timeout| Box::new(Idle::new(timeout))),
-            lifetime: watch.max_lifetime.map(end_of_lifetime),
-            ..Self::default()
+            idle: watch.idle_timeout.map(|timeout| Box::new(Idle::new(timeout, clock))),
+            lifetime: watch.max_lifetime.map(|lifetime| end_of_lifetime(lifetime, clock)),
+            ..Self::empty(clock)
         };
         if let Some(options) = watch.heartbeat {
             agenda.start_heartbeat(options);
@@ -62,9 +63,15 @@ impl Agenda {
         agenda.next().is_some().then(|| Box::new(agenda))
     }
 
+    /// Without any item.
+    pub(super) fn empty(clock: &Clock) -> Self {
+        Self { clock: clock.clone(), ..Self::default() }
+    }
+
     /// Starts a heartbeat, in place of the one before; its number.
     pub(super) fn start_heartbeat(&mut self, options: HeartbeatOptions) -> u64 {
-        self.heartbeat = Some(Box::new(Heartbeat::new(options, Instant::now(), random::number())));
+        let heartbeat = Heartbeat::new(options, self.clock.now(), random::number());
+        self.heartbeat = Some(Box::new(heartbeat));
         self.heartbeats += 1;
         self.heartbeats
     }
@@ -95,7 +102,7 @@ impl Agenda {
             // What waits to be read is not known, and the peer may have sent anything.
             if idle.passed != passed || !is_reading {
                 idle.passed = passed;
-                idle.until = runtime::after(idle.timeout);
+                idle.until = self.clock.after(idle.timeout);
             }
         }
     }
@@ -111,15 +118,15 @@ impl Agenda {
 }
 
 impl Idle {
-    fn new(timeout: Duration) -> Self {
+    fn new(timeout: Duration, clock: &Clock) -> Self {
         let timeout = timeout.max(SHORTEST);
-        Self { timeout, until: runtime::after(timeout), passed: Passed::default() }
+        Self { timeout, until: clock.after(timeout), passed: Passed::default() }
     }
 }
 
 /// Up to a tenth early, so that clients who came together do not come back together.
-fn end_of_lifetime(lifetime: Duration) -> Instant {
-    runtime::after(shortened(lifetime, random::number()).max(SHORTEST))
+fn end_of_lifetime(lifetime: Duration, clock: &Clock) -> Instant {
+    clock.after(shortened(lifetime, random::number()).max(SHORTEST))
 }
 
 /// Less `random` of 65 536 parts of the jitter.
@@ -146,9 +153,10 @@ mod tests {
 
     #[test]
     fn lifetimes_of_connections_that_are_opened_together_spread_out() {
-        let now = Instant::now();
+        let clock = Clock::default();
+        let now = clock.now();
         let mut ends: Vec<u64> =
-            (0..1000).map(|_| (end_of_lifetime(10 * MINUTE) - now).as_secs()).collect();
+            (0..1000).map(|_| (end_of_lifetime(10 * MINUTE, &clock) - now).as_secs()).collect();
         ends.sort_unstable();
         ends.dedup();
         assert!(ends.len() > 50, "{ends:?}");
@@ -156,15 +164,15 @@ mod tests {
 
     #[test]
     fn an_agenda_without_items_is_none() {
-        assert!(Agenda::new(&Watch::default()).is_none());
+        assert!(Agenda::new(&Watch::default(), &Clock::default()).is_none());
         let watch = Watch { max_lifetime: Some(Duration::MAX), ..Watch::default() };
-        assert!(Agenda::new(&watch).is_some());
+        assert!(Agenda::new(&watch, &Clock::default()).is_some());
     }
 
     #[test]
     fn what_comes_first_is_next() {
         let watch = Watch { idle_timeout: Some(MINUTE), ..Watch::default() };
-        let mut agenda = Agenda::new(&watch).unwrap();
+        let mut agenda = Agenda::new(&watch, &Clock::default()).unwrap();
         let next = |agenda: &Agenda| agenda.next().map(|(deadline, _)| deadline);
         assert_eq!(next(&agenda), Some(Deadline::Idle));
         agenda.start_heartbeat(HeartbeatOptions::default());

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 use std::time::Instant;
 
-use crate::runtime::Timer;
+use crate::runtime::{Clock, Timer};
 
 #[derive(Debug)]
 pub(super) struct Alarm {
@@ -42,12 +42,12 @@ impl Wake for Bell {
 }
 
 impl Alarm {
-    /// An alarm that goes off at `at`, and wakes the connection of `cx` then.
-    pub(super) fn new(at: Instant, cx: &Context<'_>) -> Self {
+    /// An alarm that goes off when the clock shows `at`, and wakes the connection of `cx` then.
+    pub(super) fn new(at: Instant, clock: &Clock, cx: &Context<'_>) -> Self {
         let bell =
             Arc::new(Bell { has_rung: AtomicBool::new(false), connection: cx.waker().clone() });
         let waker = Waker::from(Arc::clone(&bell));
-        Self { timer: Timer::at(at), at, is_set: false, bell, waker }
+        Self { timer: clock.timer(at), at, is_set: false, bell, waker }
     }
 
     /// Has it gone off? It will until `at`, if it has not.

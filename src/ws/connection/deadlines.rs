@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::agenda::Agenda;
 use super::alarm::Alarm;
 use super::heartbeat::Heartbeat;
-use crate::runtime;
+use crate::runtime::Clock;
 
 /// What must not take longer than it may, or is to be done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -43,17 +43,18 @@ pub(super) struct Deadlines {
     /// Of an open connection, if it has any.
     pub(super) agenda: Option<Box<Agenda>>,
     alarm: Option<Box<Alarm>>,
+    clock: Clock,
 }
 
 impl Deadlines {
-    pub(super) fn new(agenda: Option<Box<Agenda>>) -> Self {
-        Self { agenda, ..Self::default() }
+    pub(super) fn new(agenda: Option<Box<Agenda>>, clock: Clock) -> Self {
+        Self { agenda, clock, ..Self::default() }
     }
 
     /// A message is under way; the clock of the one numbered `number` starts if it does not run.
     pub(super) fn start_message(&mut self, number: u64, timeout: Duration) {
         if self.message.is_none_or(|(running, _)| running != number) {
-            self.message = Some((number, runtime::after(timeout)));
+            self.message = Some((number, self.clock.after(timeout)));
         }
     }
 
@@ -63,7 +64,7 @@ impl Deadlines {
 
     /// The peer takes nothing; the clock starts if it does not run.
     pub(super) fn start_send(&mut self, timeout: Duration) {
-        self.send.get_or_insert_with(|| runtime::after(timeout));
+        self.send.get_or_insert_with(|| self.clock.after(timeout));
     }
 
     /// Does the peer take nothing?
@@ -80,11 +81,11 @@ impl Deadlines {
     /// connections.
     pub(super) fn start_close(&mut self, deadline: Deadline, timeout: Duration) {
         self.agenda = None;
-        self.close = Some((deadline, runtime::after(timeout)));
+        self.close = Some((deadline, self.clock.after(timeout)));
     }
 
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self::new(None, self.clock.clone());
     }
 
     pub(super) fn heartbeat(&mut self) -> Option<&mut Heartbeat> {
@@ -95,11 +96,11 @@ impl Deadlines {
     pub(super) fn poll(&mut self, cx: &Context<'_>) -> Option<Deadline> {
         loop {
             let (deadline, at) = self.next()?;
-            let alarm = self.alarm.get_or_insert_with(|| Box::new(Alarm::new(at, cx)));
+            let alarm = self.alarm.get_or_insert_with(|| Box::new(Alarm::new(at, &self.clock, cx)));
             if !alarm.has_gone_off(at) {
                 return None;
             }
-            if Instant::now() >= at {
+            if self.clock.now() >= at {
                 return Some(deadline);
             }
         }

@@ -17,8 +17,7 @@ pub(super) struct Limiter {
 }
 
 impl Limiter {
-    pub(super) fn new(limit: RateLimit) -> Self {
-        let now = Instant::now();
+    pub(super) fn new(limit: RateLimit, now: Instant) -> Self {
         let bucket = |rate: Rate| Bucket::new(rate.per_second, rate.burst, now);
         let (messages, controls) = (bucket(limit.messages), bucket(limit.controls));
         Self { limit, messages, controls, has_caught_up: true }

@@ -60,7 +60,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(since: Instant) -> Self {
         Self {
             messages_in: 0,
             compressed_in: 0,
@@ -71,7 +71,7 @@ impl Tally {
             pings_in: 0,
             pongs_in: 0,
             rtt: None,
-            since: Instant::now(),
+            since,
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! | file | shows |
 //! | --- | --- |
+//! | `clock` | deadlines that follow a clock which the test turns |
 //! | `requests` | HTTP in memory, and that it is the HTTP of a port |
 //! | `upgrades` | connections, what is negotiated for them, and refusals |
 //! | `peers` | clients that speak bytes and frames, most of them wrong |
@@ -9,6 +10,7 @@
 //! | `endings` | that nothing is left: permits, places, tasks |
 //! | `failures` | what a test says when it fails, and that it does |
 
+mod clock;
 mod endings;
 mod failures;
 mod lines;

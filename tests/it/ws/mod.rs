@@ -27,7 +27,7 @@
 
 pub(crate) mod frames;
 pub(crate) mod peer;
-mod pipe;
+pub(crate) mod pipe;
 mod polls;
 // It reads `/proc`.
 #[cfg(target_os = "linux")]

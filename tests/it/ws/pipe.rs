@@ -13,19 +13,19 @@ use super::rng::Rng;
 
 /// How a stream treats the side under test.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Knobs {
+pub(crate) struct Knobs {
     /// Bytes that one read delivers, at most.
-    pub(super) read: usize,
+    pub(crate) read: usize,
     /// Bytes that one write takes, at most.
-    pub(super) write: usize,
+    pub(crate) write: usize,
     /// Bytes on their way to the peer, beyond which writes wait for it to read.
-    pub(super) in_flight: usize,
-    pub(super) stutter: Stutter,
+    pub(crate) in_flight: usize,
+    pub(crate) stutter: Stutter,
 }
 
 /// When a stream that could go on lets its caller wait all the same.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Stutter {
+pub(crate) enum Stutter {
     Never,
     /// Every other call.
     Steady,
@@ -41,7 +41,7 @@ impl Default for Knobs {
 }
 
 /// Two ends of a stream: the first obeys the knobs, the second does as it is told.
-pub(super) fn pipe(knobs: Knobs) -> (End, End) {
+pub(crate) fn pipe(knobs: Knobs) -> (End, End) {
     let halves = [Half::new(knobs.in_flight), Half::new(usize::MAX)];
     let wire = Arc::new(Wire { halves: Mutex::new(halves), writes: AtomicUsize::new(0) });
     let end = |side: usize, knobs: Knobs| End {
@@ -55,7 +55,7 @@ pub(super) fn pipe(knobs: Knobs) -> (End, End) {
 }
 
 #[derive(Debug)]
-pub(super) struct End {
+pub(crate) struct End {
     wire: Arc<Wire>,
     side: usize,
     knobs: Knobs,
@@ -107,7 +107,7 @@ impl Half {
 
 impl End {
     /// Cuts the stream: whoever uses it next learns that it was reset, whatever is on its way.
-    pub(super) fn reset(&self) {
+    pub(crate) fn reset(&self) {
         for half in &mut *self.halves() {
             half.reset = true;
             half.wake();
@@ -115,17 +115,17 @@ impl End {
     }
 
     /// Writes of the side under test so far.
-    pub(super) fn writes(&self) -> usize {
+    pub(crate) fn writes(&self) -> usize {
         self.wire.writes.load(Ordering::SeqCst)
     }
 
     /// Bytes that the other side has written and this one has not read.
-    pub(super) fn arrived(&self) -> usize {
+    pub(crate) fn arrived(&self) -> usize {
         self.halves()[1 - self.side].bytes.len()
     }
 
     /// Bytes that this side has written and the other has not read.
-    pub(super) fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> usize {
         self.halves()[self.side].bytes.len()
     }
 

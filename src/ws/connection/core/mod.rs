@@ -161,6 +161,10 @@ impl Core {
         deflation: Option<Arc<Deflation>>,
     ) -> Self {
         let watch = settings.watch.take().unwrap_or_default();
+        let clock = &settings.clock;
+        let deadlines = Deadlines::new(Agenda::new(&watch, clock), clock.clone());
+        let limiter = watch.rate_limit.map(|limit| Box::new(Limiter::new(limit, clock.now())));
+        let tally = Tally::new(clock.now());
         Self {
             stream: Some(stream),
             decoder: Decoder::new(role, settings.limits, deflation.is_some()),
@@ -185,9 +189,9 @@ impl Core {
             end: None,
             initiator: Initiator::Local,
             settings,
-            deadlines: Deadlines::new(Agenda::new(&watch)),
-            limiter: watch.rate_limit.map(|limit| Box::new(Limiter::new(limit))),
-            tally: Tally::new(),
+            deadlines,
+            limiter,
+            tally,
             role,
             mode: Mode::Undecided,
             parked: Parked::Nobody,

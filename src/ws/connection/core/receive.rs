@@ -3,7 +3,6 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use bytes::{Buf, Bytes};
 use futures::io::AsyncRead;
@@ -89,7 +88,7 @@ impl Core {
     fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
         self.is_wanted = is_wanted;
         if let Some(limiter) = &mut self.limiter {
-            limiter.refill(Instant::now());
+            limiter.refill(self.settings.clock.now());
         }
         self.take_run(input);
         while !self.has_enough() {

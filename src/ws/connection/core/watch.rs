@@ -42,7 +42,9 @@ impl Core {
     /// Where an open connection keeps what it has to do.
     fn agenda(&mut self) -> Option<&mut Agenda> {
         let is_open = self.is_open();
-        is_open.then(|| &mut **self.deadlines.agenda.get_or_insert_default())
+        let clock = &self.settings.clock;
+        let agenda = &mut self.deadlines.agenda;
+        is_open.then(|| &mut **agenda.get_or_insert_with(|| Box::new(Agenda::empty(clock))))
     }
 
     /// The connection parks: what has passed is noted, so that nothing has to be when it does.
@@ -87,8 +89,9 @@ impl Core {
             queued: self.outbox.queued(),
             written: self.outbox.written(),
         };
+        let now = self.settings.clock.now();
         let Some(heartbeat) = self.deadlines.heartbeat() else { return };
-        match heartbeat.beat(Instant::now(), traffic, random::bytes(), random::number()) {
+        match heartbeat.beat(now, traffic, random::bytes(), random::number()) {
             Beat::Nothing => {}
             Beat::Ping(token) => self.send_ping(token, cx),
             Beat::Fail => {
@@ -109,7 +112,7 @@ impl Core {
         let Some(heartbeat) = self.deadlines.heartbeat() else { return };
         let Some(answer) = heartbeat.answer(payload) else { return };
         if let Answer::Heartbeat(asked_at) = answer {
-            self.tally.rtt = Some(asked_at.elapsed());
+            self.tally.rtt = Some(self.settings.clock.since(asked_at));
         }
         self.deadlines.postpone();
     }

@@ -1,0 +1,133 @@
+//! Clocks: the time of day for deadlines, and timers that follow it.
+//!
+//! Nothing else in the crate reads the system's clock. A connection, a server and a client each carry the
+//! clock of their options. Without the feature `testing` there is one clock, the system's, and it takes no
+//! memory; with it, a test may turn the hands of a clock of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+#[cfg(feature = "testing")]
+use super::manual_clock::{ManualClock, ManualTimer};
+
+/// Where the time comes from.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Clock {
+    /// `None` for the clock of the system.
+    #[cfg(feature = "testing")]
+    manual: Option<ManualClock>,
+}
+
+impl Clock {
+    /// A clock that stands still until a test turns it.
+    #[cfg(feature = "testing")]
+    pub(crate) fn manual(clock: &ManualClock) -> Self {
+        Self { manual: Some(clock.clone()) }
+    }
+
+    /// The current time.
+    pub(crate) fn now(&self) -> Instant {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            return manual.now();
+        }
+        Instant::now()
+    }
+
+    /// The end of a timeout that begins now. A timeout beyond the range of `Instant` ends in 30 years.
+    pub(crate) fn after(&self, timeout: Duration) -> Instant {
+        later(self.now(), timeout)
+    }
+
+    /// The time that has passed since `then`.
+    pub(crate) fn since(&self, then: Instant) -> Duration {
+        self.now().saturating_duration_since(then)
+    }
+
+    /// A timer that completes at `deadline`. It is registered when it is first polled.
+    pub(crate) fn timer(&self, deadline: Instant) -> Timer {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            return Timer(Kind::Manual(manual.timer(deadline)));
+        }
+        Timer(Kind::System(async_io::Timer::at(deadline)))
+    }
+}
+
+/// The end of a timeout that begins now, by the clock of the system.
+#[cfg(any(feature = "accept", feature = "client", feature = "rooms"))]
+pub(crate) fn after(timeout: Duration) -> Instant {
+    Clock::default().after(timeout)
+}
+
+/// Waits for `future`; `None` if `deadline` comes first, by the clock of the system.
+#[cfg(any(feature = "accept", feature = "client"))]
+pub(crate) async fn until<T>(
+    deadline: Option<Instant>,
+    future: impl Future<Output = T>,
+) -> Option<T> {
+    use futures::future::{Either, select};
+
+    let Some(deadline) = deadline else { return Some(future.await) };
+    match select(std::pin::pin!(future), Timer::at(deadline)).await {
+        Either::Left((outcome, _)) => Some(outcome),
+        Either::Right(_) => None,
+    }
+}
+
+/// The end of a timeout that begins at `then`. A timeout beyond the range of `Instant` ends in 30 years.
+pub(crate) fn later(then: Instant, timeout: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(30 * 365 * 24 * 60 * 60);
+    then.checked_add(timeout).or_else(|| then.checked_add(FAR)).unwrap_or(then)
+}
+
+/// The last point before `at` on a grid that all connections share: timers that go off together wake the
+/// threads once.
+pub(crate) fn align(at: Instant, grid: Duration) -> Instant {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let beyond = at.saturating_duration_since(*START).as_nanos() % grid.as_nanos().max(1);
+    let beyond = Duration::from_nanos(u64::try_from(beyond).unwrap_or_default());
+    at.checked_sub(beyond).unwrap_or(at)
+}
+
+/// Completes at a point in time.
+#[derive(Debug)]
+pub(crate) struct Timer(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    System(async_io::Timer),
+    #[cfg(feature = "testing")]
+    Manual(ManualTimer),
+}
+
+impl Timer {
+    /// A timer by the clock of the system.
+    pub(crate) fn at(deadline: Instant) -> Self {
+        Clock::default().timer(deadline)
+    }
+
+    /// Moves the timer to another point in time.
+    pub(crate) fn set_at(&mut self, deadline: Instant) {
+        match &mut self.0 {
+            Kind::System(timer) => timer.set_at(deadline),
+            #[cfg(feature = "testing")]
+            Kind::Manual(timer) => timer.set_at(deadline),
+        }
+    }
+}
+
+impl Future for Timer {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.0 {
+            Kind::System(timer) => Pin::new(timer).poll(cx).map(drop),
+            #[cfg(feature = "testing")]
+            Kind::Manual(timer) => Pin::new(timer).poll(cx),
+        }
+    }
+}
