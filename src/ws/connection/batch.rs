@@ -123,9 +123,7 @@ impl WebSocket {
             Err(error) => {
                 inflation.abandon();
                 self.batch.inbox.clear();
-                let mut core = self.shared.lock();
-                core.refuse(error);
-                self.shared.unlock(core);
+                self.shared.lock().refuse(error);
             }
         }
         Poll::Ready(None)
@@ -143,11 +141,12 @@ impl WebSocket {
         while !core.has_item() {
             core.take_up_deferred();
             if let Some(end) = core.recv_end() {
+                core.parked = Parked::Nobody;
                 return Poll::Ready(end.map(|()| false));
             }
             if !is_registered && !is_in_task {
                 // Before the last look at the stream, whose event may come at any time.
-                self.shared.register_recv(cx.waker());
+                core.register_recv(cx.waker());
                 is_registered = true;
             }
             if core.fill(io, true).is_ready() {
@@ -163,10 +162,13 @@ impl WebSocket {
                 return Poll::Pending;
             }
             core.service(io);
-            if !core.has_item() && core.recv_end().is_none() {
-                self.shared.unlock(core);
+            if !core.can_recv() {
                 return Poll::Pending;
             }
+        }
+        if !core.has_task {
+            // There may be no other call for a long time: a pong does not wait for it.
+            core.write(io);
         }
         if core.budget > 0 {
             let Batch { run, inbox, .. } = &mut *self.batch;
@@ -180,7 +182,7 @@ impl WebSocket {
             core.write(io);
             core.check_deadlines(io);
         }
-        self.shared.unlock(core);
+        drop(core);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

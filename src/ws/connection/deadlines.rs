@@ -62,15 +62,13 @@ impl Deadlines {
         self.message = None;
     }
 
-    /// The peer takes nothing; the clock starts if it does not run.
-    pub(super) fn start_send(&mut self, timeout: Duration) {
-        self.send.get_or_insert_with(|| self.clock.after(timeout));
-    }
-
-    /// Does the peer take nothing?
-    #[cfg(feature = "rooms")]
-    pub(super) fn is_sending(&self) -> bool {
-        self.send.is_some()
+    /// The peer takes nothing; the clock starts if it does not run. Returns whether it did start.
+    pub(super) fn start_send(&mut self, timeout: Duration) -> bool {
+        let starts = self.send.is_none();
+        if starts {
+            self.send = Some(self.clock.after(timeout));
+        }
+        starts
     }
 
     pub(super) fn stop_send(&mut self) {

@@ -25,25 +25,11 @@ impl Shared {
         let mut core = self.lock();
         let delivery = core.deliver(source, message, bounds);
         match delivery {
-            // Nothing that anybody waits for.
-            Delivery::Sent if core.has_task => {
-                let is_claimed = core.claim_write();
-                drop(core);
-                if is_claimed {
-                    writers.add(self);
-                }
-            }
-            Delivery::Sent | Delivery::Closed => {
-                self.schedule_write(&mut core);
-                let has_task = core.has_task;
-                self.unlock(core);
-                if !has_task {
-                    // Whoever waits in a call writes it.
-                    self.io_waker.wake_by_ref();
-                }
-            }
-            // Whoever writes what is in the way goes on with it.
-            Delivery::Waiting { .. } | Delivery::Dropped | Delivery::Gone => {}
+            Delivery::Sent if core.claim_write() => writers.add(self),
+            // Without a task, those who wait in a call write it.
+            Delivery::Sent | Delivery::Closed if !core.has_task => core.owe_look(),
+            // A task writes it, or what is in the way, and then goes on with it.
+            _ => {}
         }
         delivery
     }
@@ -51,12 +37,7 @@ impl Shared {
     /// Writes what broadcasts have queued, in place of the connection's task.
     #[cfg(feature = "rooms")]
     pub(super) fn write_for_task(&self) {
-        let mut core = self.lock();
-        let has_done = core.write_for_task(&mut self.io_context());
-        self.unlock(core);
-        if !has_done {
-            self.wake_task();
-        }
+        self.lock().write_for_task(&mut self.io_context());
     }
 
     /// Compresses a message before the lock is taken, which others wait for.
@@ -76,7 +57,6 @@ impl Shared {
                 Ok(has_room) if !has_room || core.state.is_sending_fragments() => None,
                 Ok(_) => {
                     core.send_prepared(message);
-                    self.schedule_write(core);
                     Some(Ok((!core.has_task).then(|| core.outbox.queued())))
                 }
             })

@@ -74,7 +74,6 @@ impl Shared {
             Ok(true) => {}
             Err(error) => return Some(Stage::Failed(error)),
         }
-        self.schedule_write(core);
         if core.has_task {
             return Some(Stage::Queued);
         }

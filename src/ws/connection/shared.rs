@@ -13,13 +13,12 @@ use event_listener::EventListener;
 use super::backlog::Place;
 use super::connection_id::ConnectionId;
 use super::core::{Core, MESSAGES_PER_TURN, Parked};
-
 use super::deflation::Deflation;
 use super::inflation::Inflation;
-use super::signals::Signals;
+use super::signals::{Signals, guarded};
 use super::stats::{CloseInfo, Stats};
 use super::turn;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stream::Stream;
 use crate::ws::options::Settings;
 use crate::ws::proto::{CloseCode, Frame, Role};
@@ -48,26 +47,93 @@ pub(crate) struct Shared {
     opened: Opened,
 }
 
-/// The connection, for as long as its lock is held.
+/// The connection, for as long as its lock is held. Dropping it releases the lock, and then wakes those
+/// for whom something has changed.
 pub(super) struct CoreGuard<'a> {
+    // Fields are dropped in this order: the lock is free when foreign code runs.
     core: MutexGuard<'a, Core>,
-    shared: &'a Shared,
+    wakes: Wakes<'a>,
     /// Is this the turn of the connection's handler?
     is_turn: bool,
 }
 
-impl CoreGuard<'_> {
-    /// Is this the turn of the connection's handler, after which the task writes?
-    pub(super) fn is_turn(&self) -> bool {
-        self.is_turn
-    }
+/// What follows from a step under the lock, and must not happen under it: wakers, loggers and the
+/// destructors of wakers are foreign code. Dropping it does all of that.
+struct Wakes<'a> {
+    shared: &'a Shared,
+    task: bool,
+    driver: bool,
+    recv: bool,
+    waiters: bool,
+    failure: Option<Box<(Error, CloseCode)>>,
+    /// A waker that another has replaced.
+    replaced: Option<Waker>,
+}
 
-    /// Does nobody see to it yet that what is queued is written by, or for, the connection's task? Then
-    /// whoever asks has to.
+impl Wakes<'_> {
+    /// Takes over what the step owes to others.
+    fn collect(&mut self, core: &mut Core) {
+        if core.parked != Parked::Nobody && core.can_recv() {
+            match std::mem::replace(&mut core.parked, Parked::Nobody) {
+                Parked::InTask => self.task = true,
+                Parked::Elsewhere | Parked::Nobody => self.recv = true,
+            }
+        }
+        self.waiters =
+            std::mem::take(&mut core.has_news) && std::mem::take(&mut core.has_listeners);
+        // During the handler's turn the task is awake, and sees to all of it when the handler parks.
+        if !core.is_in_turn() {
+            if core.has_task && std::mem::take(&mut core.is_task_owed) {
+                core.is_write_scheduled = true;
+                self.task = true;
+            }
+            self.driver = std::mem::take(&mut core.is_look_owed);
+        }
+        self.failure = core.unlogged.take();
+    }
+}
+
+impl Drop for Wakes<'_> {
+    fn drop(&mut self) {
+        let signals = &self.shared.signals;
+        if self.driver {
+            signals.wake_driver();
+        } else if self.task {
+            signals.wake_task();
+        }
+        if self.recv {
+            signals.wake_recv();
+        }
+        if self.waiters {
+            signals.wake_waiters();
+        }
+        if let Some(failure) = self.failure.take() {
+            let (error, code) = *failure;
+            guarded(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
+        }
+        if let Some(replaced) = self.replaced.take() {
+            guarded(|| drop(replaced));
+        }
+    }
+}
+
+impl CoreGuard<'_> {
+    /// Takes over the duty to write for the connection's task. If this returns true the caller has it,
+    /// and the task is not woken.
+    #[cfg(feature = "rooms")]
     pub(super) fn claim_write(&mut self) -> bool {
-        let is_claimed = self.has_task && !self.is_write_scheduled && !self.is_turn;
+        let is_claimed =
+            self.has_task && !self.is_in_turn() && std::mem::take(&mut self.is_task_owed);
         self.is_write_scheduled |= is_claimed;
         is_claimed
+    }
+
+    /// Registers the caller in `recv`, who is not in the connection's task.
+    pub(super) fn register_recv(&mut self, waker: &Waker) {
+        let recv = &self.wakes.shared.signals.recv;
+        // The one before is dropped without the lock, like all foreign code.
+        self.wakes.replaced = recv.take();
+        recv.register(waker);
     }
 }
 
@@ -87,13 +153,15 @@ impl DerefMut for CoreGuard<'_> {
 
 impl Drop for CoreGuard<'_> {
     fn drop(&mut self) {
+        let shared = self.wakes.shared;
         if self.is_turn {
-            turn::set_room(self.shared.id(), self.core.room());
+            turn::set_room(shared.id(), self.core.room());
         }
         let is_shut = !self.core.can_stage();
-        if self.shared.is_shut.load(Ordering::Relaxed) != is_shut {
-            self.shared.is_shut.store(is_shut, Ordering::Release);
+        if shared.is_shut.load(Ordering::Relaxed) != is_shut {
+            shared.is_shut.store(is_shut, Ordering::Release);
         }
+        self.wakes.collect(&mut self.core);
     }
 }
 
@@ -123,7 +191,16 @@ impl Shared {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let is_turn = turn::unstage(self.id(), &mut core);
         core.enter(is_turn);
-        CoreGuard { core, shared: self, is_turn }
+        let wakes = Wakes {
+            shared: self,
+            task: false,
+            driver: false,
+            recv: false,
+            waiters: false,
+            failure: None,
+            replaced: None,
+        };
+        CoreGuard { core, wakes, is_turn }
     }
 
     /// Queues the frame without taking the lock, if this is the turn of the connection's handler.
@@ -192,9 +269,18 @@ impl Shared {
         poll: impl FnOnce(&mut Context<'_>),
     ) -> CoreGuard<'_> {
         let mut core = self.lock();
-        if core.begin_turn(cx.waker()) {
-            self.signals.set_task(cx.waker());
+        if !core.is_in_task(cx) {
+            // Wakers are foreign code: they are cloned and dropped without the lock.
+            drop(core);
+            let copies = (cx.waker().clone(), cx.waker().clone());
+            core = self.lock();
+            core.wakes.replaced = core.set_task_waker(copies.0);
+            let replaced = self.signals.set_task(Some(copies.1));
+            drop(core);
+            guarded(|| drop(replaced));
+            core = self.lock();
         }
+        core.begin_turn();
         let (role, room) = (core.role(), core.room());
         drop(core);
         let interrupted = turn::begin(self.id(), role, room);
@@ -206,47 +292,20 @@ impl Shared {
         core
     }
 
-    pub(super) fn register_recv(&self, waker: &Waker) {
-        self.signals.recv.register(waker);
-    }
-
-    /// Releases the lock and wakes those for whom something has changed.
-    pub(super) fn unlock(&self, mut core: CoreGuard<'_>) {
-        let has_ended = core.recv_end().is_some();
-        let is_in_task = core.parked == Parked::InTask;
-        let wake_recv = has_ended || core.has_item();
-        if wake_recv {
-            core.parked = Parked::Nobody;
-        }
-        let notify = std::mem::take(&mut core.has_news) && std::mem::take(&mut core.has_listeners);
-        drop(core);
-        if wake_recv && is_in_task {
-            self.signals.wake_task();
-        } else if wake_recv {
-            self.signals.recv.wake();
-        }
-        if notify {
-            self.signals.progress.notify(usize::MAX);
-        }
-    }
-
     /// The connection's task is dropped: without a closing handshake, the connection ends.
     pub(super) fn lose_task(&self) {
         let mut core = self.lock();
-        core.lose_task();
-        self.unlock(core);
-        self.signals.clear_task();
+        core.wakes.replaced = core.lose_task();
+        drop(core);
+        let copy = self.signals.set_task(None);
+        guarded(|| drop(copy));
     }
 
-    /// Changes what is to be done when, and has whoever drives the connection look at it.
+    /// Changes what is to be done when, and has the task that drives the connection look at it.
     pub(super) fn reschedule<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
         let mut core = self.lock();
-        let (result, is_turn) = (change(&mut core), core.is_turn());
-        drop(core);
-        if !is_turn {
-            self.io_waker.wake_by_ref();
-        }
-        result
+        core.owe_look();
+        change(&mut core)
     }
 
     /// Wakes the connection's task, to write or to close.
@@ -269,23 +328,14 @@ impl Shared {
         Ok(core.has_room(*place) && core.budget > 0)
     }
 
-    /// Sees to it that what was queued in another task is written by the connection's.
-    pub(super) fn schedule_write(&self, core: &mut CoreGuard<'_>) {
-        if core.claim_write() {
-            self.wake_task();
-        }
-    }
-
     /// The `WebSocket` is dropped: its connection ends.
     pub(super) fn abandon(&self) {
         let mut core = self.lock();
-        core.is_abandoned = true;
+        (core.is_abandoned, core.is_task_owed) = (true, true);
         if !core.has_task {
             let failed = std::thread::panicking();
             let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
             core.abandon(&mut self.io_context(), outcome);
         }
-        self.unlock(core);
-        self.wake_task();
     }
 }

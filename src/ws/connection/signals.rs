@@ -1,19 +1,23 @@
-//! Who is to be woken when something happens to a connection.
+//! The tasks that are woken when something happens to a connection.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use event_listener::Event;
 use futures::task::AtomicWaker;
 
-/// Who waits for the connection.
+/// The tasks that wait for the connection.
+///
+/// Wakers are foreign code: none runs under a lock of ours, and one that panics keeps no other from being
+/// woken.
 #[derive(Debug, Default)]
 pub(super) struct Signals {
     /// The connection's own task, if it has one: it passes on what concerns the others.
     task: Mutex<Option<Waker>>,
-    /// Whoever is in `recv`.
+    /// The task in `recv`.
     pub(super) recv: AtomicWaker,
-    /// Everybody else: senders that wait for room, `flush`, `close`, `closed`.
+    /// All other waiters: senders that wait for room, `flush`, `close`, `closed`.
     pub(super) progress: Event,
 }
 
@@ -23,26 +27,49 @@ impl Wake for Signals {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.wake_task() {
-            return;
-        }
-        self.recv.wake();
-        self.progress.notify(usize::MAX);
+        self.wake_driver();
     }
 }
 
 impl Signals {
+    /// Wakes the task that writes, reads ahead and closes; without one, all who wait in a call.
+    pub(super) fn wake_driver(&self) {
+        if !self.wake_task() {
+            self.wake_recv();
+            self.wake_waiters();
+        }
+    }
+
     /// Wakes the connection's task; false if it has none.
     pub(super) fn wake_task(&self) -> bool {
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner);
-        task.as_ref().map(Waker::wake_by_ref).is_some()
+        // Cloned, so that the lock is free when it runs.
+        let task = self.task().clone();
+        let has_task = task.is_some();
+        if let Some(task) = task {
+            guarded(|| task.wake());
+        }
+        has_task
     }
 
-    pub(super) fn clear_task(&self) {
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    pub(super) fn wake_recv(&self) {
+        guarded(|| self.recv.wake());
     }
 
-    pub(super) fn set_task(&self, waker: &Waker) {
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(waker.clone());
+    pub(super) fn wake_waiters(&self) {
+        guarded(|| self.progress.notify(usize::MAX));
     }
+
+    /// Replaces the waker of the connection's task, and returns the one before.
+    pub(super) fn set_task(&self, waker: Option<Waker>) -> Option<Waker> {
+        std::mem::replace(&mut *self.task(), waker)
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs foreign code that must not end ours.
+pub(super) fn guarded<R>(foreign: impl FnOnce() -> R) {
+    let _ = catch_unwind(AssertUnwindSafe(foreign));
 }

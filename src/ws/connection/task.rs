@@ -64,8 +64,9 @@ impl<T, E: std::fmt::Display> Future for ConnectionTask<T, E> {
             core.begin_close(Some(CloseFrame::lossy(*code, "")));
         }
         core.service(&mut shared.io_context());
+        core.is_task_owed = false;
         let is_over = core.is_gone() && handler.is_none();
-        shared.unlock(core);
+        drop(core);
         if is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 }

@@ -67,7 +67,6 @@ impl Shared {
             self.poll_wait(cx, &mut listener, |core| {
                 if let Some(frame) = frame.take() {
                     core.begin_close(Some(frame));
-                    self.schedule_write(core);
                 }
                 if core.is_settled() { core.close_info().map(Ok) } else { None }
             })
@@ -78,10 +77,7 @@ impl Shared {
     /// Begins the closing handshake, unless it has begun, and leaves it to the connection's task.
     #[cfg(feature = "server")]
     pub(crate) fn begin_close(&self, frame: CloseFrame) {
-        let mut core = self.lock();
-        core.begin_close(Some(frame));
-        self.schedule_write(&mut core);
-        self.unlock(core);
+        self.lock().begin_close(Some(frame));
     }
 
     /// Waits for the end of the connection.
@@ -109,7 +105,6 @@ impl Shared {
     ) -> Poll<Result<()>> {
         self.poll_wait(cx, listener, |core| {
             core.begin_close(Some(CloseFrame::lossy(CloseCode::NORMAL, "")));
-            self.schedule_write(core);
             core.is_settled().then_some(Ok(()))
         })
     }
@@ -125,11 +120,14 @@ impl Shared {
         loop {
             let mut core = self.lock();
             if let Some(found) = check(&mut core) {
+                // It may hold a waker, which is foreign code.
+                drop(core);
                 *listener = None;
                 return Poll::Ready(found);
             }
             if core.budget == 0 {
                 core.budget = MESSAGES_PER_TURN;
+                drop(core);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -141,7 +139,7 @@ impl Shared {
                 drop(core);
             } else {
                 let has_parked = core.service(&mut self.io_context());
-                self.unlock(core);
+                drop(core);
                 if !has_parked {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -63,6 +63,7 @@ mod quiet;
 
 mod lifecycle;
 
+mod wakes;
 mod watch;
 
 mod differential;

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,7 +26,7 @@ impl Core {
     pub(in crate::ws::connection) fn take_up_deferred(&mut self) -> bool {
         match self.deferred.take().map(|deferred| *deferred) {
             Some(Deferred::Close(reply)) => {
-                self.end.get_or_insert(Ok(()));
+                self.end(Ok(()));
                 self.queue_close(reply);
             }
             Some(Deferred::Failure(error)) => {
@@ -53,15 +53,15 @@ impl Core {
         }
         if self.phase == Phase::Open {
             self.phase = Phase::Closing;
-            self.has_news = true;
+            (self.has_news, self.is_task_owed) = (true, true);
         }
     }
 
     /// Fails the connection (§7.1.7): tells the peer why, and waits for nothing more from it.
     pub(super) fn fail(&mut self, error: Error, code: CloseCode) {
-        log::debug!(code = u16::from(code), error:%; "connection failed: {error}");
         let frame = CloseFrame::lossy(code, &error.to_string());
-        self.end.get_or_insert(Err(error));
+        self.unlogged = Some(Box::new((error.clone(), code)));
+        self.end(Err(error));
         self.queue_close(Some(frame));
     }
 
@@ -83,17 +83,17 @@ impl Core {
         }
         if self.is_closed_by_peer() {
             // The peer has said good-bye; that it did not wait for ours is no failure.
-            self.end.get_or_insert(Ok(()));
+            self.end(Ok(()));
         }
         self.drop_stream(Error::from(error));
     }
 
     /// Ends the connection where it is; `error` unless it has ended already.
     pub(super) fn drop_stream(&mut self, error: Error) {
-        self.end.get_or_insert(Err(error));
+        self.end(Err(error));
         self.phase = Phase::Gone;
         self.deferred = None;
-        self.has_news = true;
+        self.is_task_owed = true;
         self.stream = None;
         self.unread = Bytes::new();
         self.pong = None;
@@ -105,6 +105,12 @@ impl Core {
         }
         self.limiter = None;
         self.deadlines.clear();
+    }
+
+    /// Sets what the connection ends with, unless it has ended; those who wait for that are told.
+    fn end(&mut self, outcome: Result<()>) {
+        self.end.get_or_insert(outcome);
+        self.has_news = true;
     }
 
     /// Waits for the close frames of both sides; true if something happened.
@@ -152,7 +158,7 @@ impl Core {
         while let Some(deadline) = self.deadlines.poll(cx) {
             if self.meet(deadline, cx) {
                 // What follows from it happens in the next turn.
-                return cx.waker().wake_by_ref();
+                return self.owe_look();
             }
         }
     }
@@ -218,11 +224,14 @@ impl Core {
     }
 
     /// The connection's task is gone, and with it whoever would read, write and close.
-    pub(in crate::ws::connection) fn lose_task(&mut self) {
-        (self.has_task, self.task_waker) = (false, None);
+    ///
+    /// Returns the waker of the task, which is foreign code.
+    pub(in crate::ws::connection) fn lose_task(&mut self) -> Option<Waker> {
+        self.has_task = false;
         if !self.is_gone() {
             self.drop_stream(Error::Closed);
         }
+        self.task_waker.take()
     }
 
     /// Ends a connection that nobody reads or writes for any more: one attempt, no waiting.

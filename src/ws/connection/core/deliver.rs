@@ -37,24 +37,17 @@ impl Core {
         delivery
     }
 
-    /// Writes in place of the connection's task; false if that has something to do now.
+    /// Writes in place of the connection's task, which is woken for what only it does.
     #[cfg(feature = "rooms")]
-    pub(in crate::ws::connection) fn write_for_task(&mut self, cx: &mut Context<'_>) -> bool {
+    pub(in crate::ws::connection) fn write_for_task(&mut self, cx: &mut Context<'_>) {
         if self.is_aside {
             // The task writes at the end of its turn.
-            return true;
-        }
-        if self.phase != Phase::Open {
-            return false;
-        }
-        let mut has_timer = false;
-        if self.is_write_scheduled {
-            has_timer = self.deadlines.is_sending();
+        } else if self.phase != Phase::Open {
+            self.is_task_owed = true;
+        } else if self.is_write_scheduled {
             self.write(cx);
             self.take_note();
         }
-        // Only the task sets the timer of a clock that has begun to run.
-        !self.is_gone() && (has_timer || !self.deadlines.is_sending())
     }
 
     /// Does a broadcast go to the outbox at once? Not ahead of others, and not between fragments.
@@ -125,14 +118,14 @@ impl Core {
 
     /// Goes on with the broadcasts, once those who waited to send have been told that it is their
     /// turn, and have not come.
-    pub(super) fn pass_turn(&mut self, cx: &Context<'_>) {
+    pub(super) fn pass_turn(&mut self) {
         let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.is_held()) else {
             return;
         };
         if !self.has_news {
             backlog.release();
         }
-        cx.waker().wake_by_ref();
+        self.owe_look();
     }
 
     fn push_next(&mut self) -> bool {

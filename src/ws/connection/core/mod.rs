@@ -32,12 +32,12 @@ use super::inbox::Inbox;
 use super::limiter::Limiter;
 use super::outbox::Outbox;
 use super::stats::{Initiator, Stats, Tally};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::stream::Stream;
 use crate::ws::options::Settings;
 #[cfg(feature = "tungstenite")]
 use crate::ws::proto::Limits;
-use crate::ws::proto::{CloseFrame, Decoder, Payload, ProtocolError, Role, Run, State};
+use crate::ws::proto::{CloseCode, CloseFrame, Decoder, Payload, ProtocolError, Role, Run, State};
 
 /// Reads per turn, so that a peer who never stops cannot keep the thread.
 const READS_PER_TURN: usize = 16;
@@ -144,6 +144,12 @@ pub(in crate::ws::connection) struct Core {
     task_waker: Option<Waker>,
     /// Has that task been woken to write?
     pub(in crate::ws::connection) is_write_scheduled: bool,
+    /// Whether the connection's task has something to do that it has not been woken for.
+    pub(in crate::ws::connection) is_task_owed: bool,
+    /// Whether the task, or without one those who wait in a call, are to look at the connection again.
+    pub(in crate::ws::connection) is_look_owed: bool,
+    /// A failure that is not in the log yet: a logger is foreign code, and may use this connection.
+    pub(in crate::ws::connection) unlogged: Option<Box<(Error, CloseCode)>>,
     /// Is the `WebSocket` dropped?
     pub(in crate::ws::connection) is_abandoned: bool,
     /// Has something happened that senders, or those who wait for the end, wait for?
@@ -199,6 +205,9 @@ impl Core {
             has_task: false,
             task_waker: None,
             is_write_scheduled: false,
+            is_task_owed: false,
+            is_look_owed: false,
+            unlogged: None,
             is_abandoned: false,
             has_news: false,
             has_listeners: false,
@@ -208,6 +217,16 @@ impl Core {
     /// Writes, reads ahead and closes as far as possible without waiting; false if there is more to do
     /// once others had their turn.
     pub(in crate::ws::connection) fn service(&mut self, cx: &mut Context<'_>) -> bool {
+        let was_gone = self.is_gone();
+        self.is_look_owed = false;
+        let has_parked = self.go_on(cx);
+        // All is done, or waits for the stream or the timer, which have our waker. The task alone ends.
+        self.is_task_owed = !was_gone && self.is_gone();
+        self.is_look_owed |= !has_parked;
+        has_parked
+    }
+
+    fn go_on(&mut self, cx: &mut Context<'_>) -> bool {
         self.inbox.release();
         for _ in 0..READS_PER_TURN {
             self.write(cx);
@@ -224,25 +243,27 @@ impl Core {
         }
         // A peer who never stops has no more time than others.
         self.check_deadlines(cx);
-        cx.waker().wake_by_ref();
         false
     }
 
+    /// Sets the waker of the connection's task, and returns the one before.
+    pub(in crate::ws::connection) fn set_task_waker(&mut self, waker: Waker) -> Option<Waker> {
+        self.task_waker.replace(waker)
+    }
+
     /// The connection's task polls its handler.
-    ///
-    /// True if the waker of the task is a new one.
-    pub(in crate::ws::connection) fn begin_turn(&mut self, waker: &Waker) -> bool {
-        let is_new = !self.task_waker.as_ref().is_some_and(|known| known.will_wake(waker));
-        if is_new {
-            self.task_waker = Some(waker.clone());
-        }
+    pub(in crate::ws::connection) fn begin_turn(&mut self) {
         self.has_task = true;
         self.is_in_turn = true;
         self.budget = MESSAGES_PER_TURN;
         if self.parked == Parked::InTask {
             self.parked = Parked::Nobody;
         }
-        is_new
+    }
+
+    /// The connection's task, or without one those who wait in a call, have to look at it.
+    pub(in crate::ws::connection) fn owe_look(&mut self) {
+        self.is_look_owed = true;
     }
 
     /// The handler has parked.
@@ -263,6 +284,11 @@ impl Core {
     /// Does `cx` belong to the connection's task?
     pub(in crate::ws::connection) fn is_in_task(&self, cx: &Context<'_>) -> bool {
         self.task_waker.as_ref().is_some_and(|task| task.will_wake(cx.waker()))
+    }
+
+    /// Whether the handler is polled at the moment, by the connection's task.
+    pub(in crate::ws::connection) fn is_in_turn(&self) -> bool {
+        self.is_in_turn
     }
 
     pub(in crate::ws::connection) fn role(&self) -> Role {

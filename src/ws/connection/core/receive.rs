@@ -233,6 +233,8 @@ impl Core {
     pub(in crate::ws::connection) fn take_batch(&mut self, run: &mut Run, inbox: &mut Inbox) {
         self.parked = Parked::Nobody;
         self.is_handed_over = true;
+        // Reading ahead goes on where it had stopped for want of room.
+        self.is_task_owed |= self.is_full();
         *run = self.run.take(self.budget);
         self.budget = self.budget.saturating_sub(run.len());
         if self.run.len() == 0 {
@@ -249,11 +251,20 @@ impl Core {
         }
     }
 
+    /// Whether the caller in `recv` has something to do: an item to take, or the end to take up.
+    pub(in crate::ws::connection) fn can_recv(&self) -> bool {
+        self.has_item() || self.deferred.is_some() || self.has_recv_end()
+    }
+
+    fn has_recv_end(&self) -> bool {
+        (self.has_task || self.is_gone()) && self.end.is_some()
+    }
+
     /// What `recv` returns when nothing is left to receive.
     ///
     /// A connection without a task is closed to its last step by whoever waits in `recv`.
     pub(in crate::ws::connection) fn recv_end(&self) -> Option<Result<()>> {
-        if self.has_task || self.is_gone() { self.end.clone() } else { None }
+        if self.has_recv_end() { self.end.clone() } else { None }
     }
 
     pub(super) fn can_read_ahead(&self) -> bool {

@@ -12,13 +12,17 @@ impl Core {
     /// Writes what is queued, as far as the stream takes it.
     pub(in crate::ws::connection) fn write(&mut self, cx: &mut Context<'_>) {
         self.is_write_scheduled = false;
-        self.queue_pong();
-        while self.refill() || !self.outbox.is_empty() {
+        loop {
+            // A pong that had no room has some once the stream has taken what was before it.
+            self.queue_pong();
+            if !self.refill() && self.outbox.is_empty() {
+                break;
+            }
             if !self.write_queued(cx) {
                 return;
             }
         }
-        self.pass_turn(cx);
+        self.pass_turn();
     }
 
     /// Writes what is in the outbox; false if the stream takes no more.
@@ -35,7 +39,8 @@ impl Core {
             Poll::Ready(Err(error)) => self.lose(error),
             Poll::Pending => {
                 if let Some(timeout) = self.settings.send_timeout {
-                    self.deadlines.start_send(timeout);
+                    // Only the task sets the timer of a clock that has begun to run.
+                    self.is_task_owed |= self.deadlines.start_send(timeout);
                 }
             }
         }
@@ -63,7 +68,9 @@ impl Core {
         }
     }
 
+    /// The queue for the next frame, which the connection's task has to write.
     fn current_outbox(&mut self) -> &mut Outbox {
+        self.is_task_owed |= !self.is_write_scheduled;
         if self.is_aside {
             self.aside.get_or_insert_with(|| Box::new(Outbox::new(self.role)))
         } else {

@@ -1,0 +1,242 @@
+//! What was put off is taken up by the event that makes it possible, not by the next byte of the peer or by
+//! an old timer.
+
+use std::time::Duration;
+
+use async_std::task;
+use futures::channel::oneshot;
+use futures::future::pending;
+use futures::{AsyncWriteExt, FutureExt};
+use tidewire::{Error, Message, Result, Role, WebSocket, WebSocketOptions};
+
+use super::frames::{CLOSE, PING, TEXT, masked, plain};
+use super::peer::{Peer, patience, serve, serve_over, within};
+use super::pipe::{Knobs, pipe};
+
+/// No timer comes to the rescue within a test.
+fn options() -> WebSocketOptions {
+    let minute = Duration::from_secs(60);
+    WebSocketOptions::default().close_timeout(minute).message_timeout(minute).send_timeout(minute)
+}
+
+/// Runs a connection with `receiver` in another task than the connection's, whose handler stays.
+fn apart<F, Fut>(options: &WebSocketOptions, receiver: F) -> Peer
+where
+    F: FnOnce(WebSocket) -> Fut + Send + 'static,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    serve(options, |ws| async move {
+        task::spawn(receiver(ws));
+        pending().await
+    })
+}
+
+#[test]
+fn the_last_of_many_pings_is_answered_once_there_is_room_section_5_5_3() {
+    const PINGS: usize = 2000;
+    let ping = |number: usize| masked(PING, format!("{number:0125}"));
+    within(async {
+        // The handler waits in `recv`, or for something else.
+        for receives in [true, false] {
+            let knobs = Knobs { in_flight: 1000, ..Knobs::default() };
+            let options = options().send_buffer_size(4000);
+            let mut peer = serve_over(knobs, &options, move |mut ws| async move {
+                if receives { ws.recv().await.map(drop) } else { pending().await }
+            });
+            peer.send((0..PINGS).flat_map(ping).collect::<Vec<u8>>()).await;
+            // All of them are read before the peer reads a pong.
+            while peer.end.unread() > 0 {
+                task::yield_now().await;
+            }
+            let mut last = peer.frame().await;
+            while last.payload != format!("{:0125}", PINGS - 1).into_bytes() {
+                last = peer.frame().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_close_frame_is_answered_at_once_when_another_task_takes_the_end_up() {
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let mut peer = apart(&options(), |mut ws| async move {
+            assert_eq!(ws.recv().await?, Some(Message::from("Hello")));
+            gone.await.unwrap();
+            assert_eq!(ws.recv().await?, None);
+            // It is kept: dropping it would end the connection as well.
+            pending().await
+        });
+        peer.send([masked(TEXT, "Hello"), masked(CLOSE, "")].concat()).await;
+        while peer.end.unread() > 0 {
+            task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        peer.expect_hex("88 00").await;
+    });
+}
+
+#[test]
+fn a_close_frame_behind_half_a_message_is_answered_while_another_task_receives() {
+    within(async {
+        let mut peer = apart(&options(), |mut ws| async move {
+            assert_eq!(ws.recv().await?, None);
+            pending().await
+        });
+        // The pong tells that the receiver is there, and that it has read the fragment.
+        peer.send([masked(0x01, "begun"), masked(PING, "p")].concat()).await;
+        peer.expect_hex("8a 01 70").await;
+        peer.send(masked(CLOSE, "")).await;
+        peer.expect_hex("88 00").await;
+    });
+}
+
+#[test]
+fn a_ping_before_a_message_is_answered_while_the_receiver_in_another_task_is_busy() {
+    within(async {
+        let mut peer = apart(&options(), |mut ws| async move {
+            ws.recv().await?;
+            pending().await
+        });
+        peer.send([masked(PING, "p"), masked(TEXT, "Hello")].concat()).await;
+        peer.expect_hex("8a 01 70").await;
+    });
+}
+
+#[test]
+fn reading_ahead_goes_on_once_another_task_has_taken_what_was_read() {
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let mut peer = apart(&options().read_ahead_size(100), |mut ws| async move {
+            gone.await.unwrap();
+            assert_eq!(ws.recv().await?.map(|message| message.len()), Some(500));
+            pending().await
+        });
+        peer.send(masked(TEXT, "x".repeat(500))).await;
+        while peer.end.unread() > 0 {
+            task::yield_now().await;
+        }
+        peer.send(masked(PING, "p")).await;
+        go.send(()).unwrap();
+        peer.expect_hex("8a 01 70").await;
+    });
+}
+
+#[test]
+fn a_connection_without_a_task_writes_its_pong_before_recv_returns() {
+    within(async {
+        let (stream, end) = pipe(Knobs::default());
+        let mut peer = Peer { end };
+        peer.send([masked(PING, "p"), masked(TEXT, "Hello")].concat()).await;
+        let mut ws = WebSocket::from_stream(stream, [].as_slice(), Role::Server, &options());
+        ws.recv().await.unwrap();
+        peer.expect_hex("8a 01 70").await;
+    });
+}
+
+/// A way to wait for a connection.
+#[derive(Clone, Copy, Debug)]
+enum Waiter {
+    Closed,
+    Flush,
+    Room,
+    Close,
+}
+
+impl Waiter {
+    const ALL: [Self; 4] = [Self::Closed, Self::Flush, Self::Room, Self::Close];
+
+    async fn wait(self, sender: tidewire::Sender) {
+        match self {
+            Self::Closed => _ = sender.closed().await,
+            Self::Flush => _ = sender.flush().await,
+            Self::Room => _ = sender.send("more").await,
+            Self::Close => _ = sender.close(1000, "").await,
+        }
+    }
+}
+
+#[test]
+fn those_who_wait_learn_of_the_end_when_a_receiver_meets_it() {
+    for (waiter, has_task) in Waiter::ALL.into_iter().flat_map(|it| [(it, false), (it, true)]) {
+        eprintln!("{waiter:?}, a task of its own: {has_task}");
+        within(async {
+            let knobs = Knobs { in_flight: 10, ..Knobs::default() };
+            let (stream, end) = pipe(knobs);
+            let mut peer = Peer { end };
+            // Nothing is read ahead, so the end is not met before both messages are taken.
+            let options = options().read_ahead_size(0).send_buffer_size(1);
+            peer.send([masked(TEXT, "one"), masked(TEXT, "two")].concat()).await;
+            // The peer reads nothing, and sends nothing more.
+            peer.end.close().await.unwrap();
+            let (tell, told) = oneshot::channel();
+            let mut ws = if has_task {
+                let handler = |ws| async move {
+                    let _ = tell.send(ws);
+                    pending::<Result<()>>().await
+                };
+                let run = WebSocket::run(stream, [].as_slice(), Role::Server, &options, handler);
+                task::spawn(run);
+                told.await.unwrap()
+            } else {
+                WebSocket::from_stream(stream, [].as_slice(), Role::Server, &options)
+            };
+            if !matches!(waiter, Waiter::Closed) {
+                // The stream takes ten bytes of it.
+                let sent = patience(1, ws.send("x".repeat(100))).await;
+                assert_eq!(sent.is_some(), has_task, "queued, or written");
+            }
+            let waiting = task::spawn(waiter.wait(ws.sender()));
+            let last = loop {
+                match ws.recv().await {
+                    Ok(Some(_)) => task::yield_now().await,
+                    last => break last,
+                }
+            };
+            assert!(matches!(last, Err(Error::Io(_)) | Ok(None)), "{last:?}");
+            waiting.await;
+            drop(ws);
+        });
+    }
+}
+
+#[test]
+fn a_task_whose_handler_has_returned_ends_when_another_task_meets_the_end_of_the_stream() {
+    within(async {
+        let (stream, end) = pipe(Knobs::default());
+        let mut peer = Peer { end };
+        let (tell, told) = oneshot::channel();
+        let handler = |ws| async move {
+            let _ = tell.send(ws);
+            Ok::<(), Error>(())
+        };
+        let options = options().read_ahead_size(0);
+        let run = WebSocket::run(stream, [].as_slice(), Role::Server, &options, handler);
+        let running = task::spawn(run);
+        let mut ws = told.await.unwrap();
+        peer.send(masked(TEXT, "one")).await;
+        assert_eq!(ws.recv().await.unwrap(), Some(Message::from("one")));
+        drop(peer);
+        assert!(ws.recv().await.is_err());
+        running.await;
+        drop(ws);
+    });
+}
+
+#[test]
+fn what_a_task_sends_during_the_turn_of_the_handler_is_written_after_it() {
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let mut peer = serve(&options(), |ws| async move {
+            let sender = ws.sender();
+            // Sent from another thread, while the handler does not come to an `await`.
+            let sending = std::thread::spawn(move || sender.send("meanwhile").now_or_never());
+            assert!(matches!(sending.join().unwrap(), Some(Ok(()))));
+            let _ = tell.send(());
+            let _ws = ws;
+            pending().await
+        });
+        told.await.unwrap();
+        peer.expect(plain(TEXT, "meanwhile")).await;
+    });
+}
