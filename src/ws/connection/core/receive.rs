@@ -157,12 +157,20 @@ impl Core {
         }
         let is_shown = match self.mode {
             Mode::Messages => false,
-            Mode::Undecided => self.inbox.controls() < CONTROLS_KEPT,
+            // A ping that is not answered here is kept in any case, and reading pauses.
+            Mode::Undecided => {
+                self.inbox.controls() < CONTROLS_KEPT || self.leaves_to_caller(&frame)
+            }
             Mode::Frames => true,
         };
         if is_shown {
             self.inbox.push(frame);
         }
+    }
+
+    /// Whether the caller has to answer this frame.
+    fn leaves_to_caller(&self, frame: &Frame) -> bool {
+        frame.opcode() == OpCode::Ping && !self.settings.auto_pong
     }
 
     /// Does the peer send faster than it may? What it sends to a connection that closes is not
@@ -287,6 +295,10 @@ impl Core {
 
     /// Is enough queued, when nobody waits for it?
     fn is_full(&self) -> bool {
+        let keeps_pings = self.mode == Mode::Undecided && !self.settings.auto_pong;
+        if keeps_pings && self.inbox.controls() >= CONTROLS_KEPT {
+            return true;
+        }
         let queued = [self.run.held(), self.inbox.bytes(), self.decoder.buffered()];
         queued.into_iter().fold(0, usize::saturating_add) > self.settings.read_ahead_size
     }

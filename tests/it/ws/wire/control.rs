@@ -1,5 +1,7 @@
 //! Pings and pongs (RFC 6455 §5.5.2, §5.5.3).
 
+use async_std::task;
+use futures::channel::oneshot;
 use tidewire::{Frame, OpCode, WebSocketOptions};
 
 use super::{each_is_answered, exchange};
@@ -146,5 +148,37 @@ pub(in crate::ws) fn a_frame_that_would_break_the_protocol_is_refused_and_not_se
         peer.expect_hex("01 02 e282 80 01 ac 81 01 61 88 02 03e8").await;
         peer.send(hex("88 82 00000000 03e8")).await;
         peer.expect_end().await;
+    });
+}
+
+#[test]
+fn without_auto_pong_no_ping_before_the_first_recv_frame_is_lost() {
+    const PINGS: u16 = 1000;
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let options = WebSocketOptions::default().auto_pong(false);
+        let mut peer = serve(&options, |mut ws| async move {
+            gone.await.unwrap();
+            for number in 0..PINGS {
+                let frame = ws.recv_frame().await?.unwrap();
+                assert_eq!(
+                    (frame.opcode(), frame.payload()),
+                    (OpCode::Ping, &number.to_be_bytes()[..])
+                );
+                ws.pong(frame.into_payload()).await?;
+            }
+            Ok(())
+        });
+        for number in 0..PINGS {
+            peer.send(masked(PING, number.to_be_bytes())).await;
+        }
+        // Some of them are read ahead; the pipe holds the rest.
+        while usize::from(PINGS) * 8 == peer.end.unread() {
+            task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        for number in 0..PINGS {
+            peer.expect(plain(PONG, number.to_be_bytes())).await;
+        }
     });
 }
