@@ -1,5 +1,6 @@
 //! The connection as a [`Stream`] and a [`Sink`] of messages.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -7,7 +8,7 @@ use futures::{Sink, Stream};
 
 use super::WebSocket;
 use super::backlog::Place;
-use super::queue::Stage;
+use super::queue::{Queue, Stage};
 use super::shared::{Listener, Shared};
 use crate::error::{Error, Result};
 use crate::ws::message::Message;
@@ -78,9 +79,65 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
     }
 }
 
+/// The future of a message that is sent directly.
+#[must_use = "without `.await` nothing waits for room, and errors are lost"]
+pub(super) enum Sending<'a> {
+    Direct(Queue<'a>),
+    /// The message waits for one of the `Sink`, which is compressed or has no room. Boxed, so that the rest
+    /// fits two registers.
+    Behind(Box<Behind<'a>>),
+}
+
+pub(super) struct Behind<'a> {
+    ws: &'a mut WebSocket,
+    /// `None` once it is on its way.
+    message: Option<Message>,
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<()>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match self.get_mut() {
+            Self::Direct(queue) => Pin::new(queue).poll(cx),
+            Self::Behind(behind) => behind.poll(cx),
+        }
+    }
+}
+
+impl Behind<'_> {
+    #[cold]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.ws.poll_begun(cx))?;
+        // From here on it is the message that was taken last, and whose place is kept if the future is
+        // dropped: it is sent whole, or not begun.
+        if let Some(message) = self.message.take() {
+            let (shared, feed) = self.ws.feed();
+            feed.begun = shared.start_send(message);
+        }
+        self.ws.poll_begun(cx)
+    }
+}
+
 impl WebSocket {
     fn feed(&mut self) -> (&Shared, &mut Feed) {
         (&self.shared, self.feed.get_or_insert_default())
+    }
+
+    /// Sends a message behind the one that the `Sink` took last.
+    #[inline]
+    pub(super) fn send_in_order(&mut self, message: Message) -> Sending<'_> {
+        let is_behind = self.feed.as_ref().is_some_and(|feed| feed.begun.is_some());
+        if is_behind {
+            return Sending::Behind(Box::new(Behind { ws: self, message: Some(message) }));
+        }
+        Sending::Direct(self.shared.send(message, false))
+    }
+
+    /// Waits until the message that the `Sink` took last is queued.
+    pub(super) async fn begun(&mut self) -> Result<()> {
+        std::future::poll_fn(|cx| self.poll_begun(cx)).await
     }
 
     /// Waits until the message that the `Sink` took last is queued: a long one is compressed first.

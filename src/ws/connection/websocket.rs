@@ -176,7 +176,7 @@ impl WebSocket {
     /// Safe: the whole message is queued, or nothing.
     #[inline]
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<()>> + Send {
-        self.shared.send(message.into(), false)
+        self.send_in_order(message.into())
     }
 
     /// Sends a text message, as [`send`](Self::send).
@@ -232,6 +232,7 @@ impl WebSocket {
     ///
     /// Safe: the whole frame is queued, or nothing.
     pub async fn send_frame(&mut self, frame: Frame) -> Result<()> {
+        self.begun().await?;
         self.shared.send_frame(frame).await
     }
 
@@ -282,6 +283,8 @@ impl WebSocket {
         code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
         reason: &str,
     ) -> Result<CloseInfo> {
+        // A message that the `Sink` took goes out first; if it cannot, the connection has ended.
+        let _ = self.begun().await;
         self.shared.close(code.try_into().map_err(Into::into), reason).await
     }
 
@@ -297,6 +300,7 @@ impl WebSocket {
     ///
     /// Safe.
     pub async fn flush(&mut self) -> Result<()> {
+        self.begun().await?;
         self.shared.flush().await
     }
 

@@ -229,3 +229,34 @@ fn stats_count_payloads_as_the_application_has_them_and_the_wire_as_it_is() {
         });
     }
 }
+
+#[test]
+fn what_is_sent_directly_does_not_overtake_a_long_message_of_the_sink() {
+    let long = noise(&mut Rng::new(6), LONG);
+    for (name, last) in [("send", BINARY), ("ping", PING), ("close", CLOSE), ("flush", 0)] {
+        for answer in [ALONE, TAKEOVER] {
+            eprintln!("{name}, {answer}");
+            let (stream, end) = pipe(Knobs::default());
+            let message = Message::binary(long.clone());
+            let handler = move |mut ws: WebSocket| async move {
+                ws.feed(message).await?;
+                match last {
+                    BINARY => ws.send(vec![7]).await?,
+                    PING => ws.ping(vec![7]).await?,
+                    CLOSE => drop(ws.close(1000, "").await?),
+                    // What was taken counts as sent.
+                    _ => ws.flush().await?,
+                }
+                std::future::pending().await
+            };
+            drive(Drive::Task, stream, Role::Server, &agreed(answer), handler);
+            let (mut peer, mut reader) = (Peer { end }, Reader::of_server(parameters(answer)));
+            within(async {
+                assert!(reader.next(&mut peer).await.payload == long, "the long one comes first");
+                if last != 0 {
+                    assert_eq!(peer.frame().await.head, last);
+                }
+            });
+        }
+    }
+}
