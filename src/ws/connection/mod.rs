@@ -21,6 +21,28 @@
 //! | `stats` | counters, and how it ended |
 //! | `connection_id` | what a connection is called |
 //! | `scratch`, `codecs`, `random` | buffers, codecs and random numbers that belong to a thread |
+//!
+//! # Locks
+//!
+//! A step takes `Shared::core`, does its work on the connection and lets the guard go. Under it these are
+//! taken, and each is let go before the next: `Deflation::{window, fragments, reservation}`, and
+//! `Signals::task`. A room takes its roster before the connection of a member; a connection never takes a
+//! lock of a room.
+//!
+//! Foreign code runs without any of them. A step only notes which wakers are to be called, which were replaced
+//! and what is to be logged; `CoreGuard` does all of that when it is dropped, after the lock, and catches what
+//! panics. Three things of the caller's are used under `Shared::core` all the same, because the connection is
+//! made of them: its stream, the clone of a waker, and the destructor of a payload
+//! (`bytes::Bytes::from_owner`). None of them may use the connection it belongs to.
+//!
+//! What is owed is noted where it comes up, and told by the guard:
+//!
+//! | noted by | is told | for |
+//! | --- | --- | --- |
+//! | `is_task_owed` | the connection's task, unless it is at work | frames to write, a phase that changed, a clock that began to run, room to read ahead |
+//! | `is_look_owed` | the task; without one, all who wait in a call | deadlines that moved, work that is left for the next turn |
+//! | `parked` with `can_recv` | the caller in `recv` | a message, the end |
+//! | `has_news` | senders that wait for room, `flush`, `close`, `closed` | bytes that were written, the end |
 
 mod agenda;
 mod alarm;
