@@ -375,11 +375,7 @@ async fn respond(
     let saying = async {
         stream.write_all(answer.as_bytes()).await?;
         stream.close().await?;
-        let mut rest = Vec::new();
-        while head::read_some(stream, &mut rest).await? {
-            rest.clear();
-        }
-        Ok(())
+        stream.drain().await
     };
     runtime::until(Some(runtime::after(LINGER)), saying).await.unwrap_or(Ok(()))
 }

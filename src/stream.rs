@@ -8,6 +8,8 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+#[cfg(feature = "accept")]
+use futures::io::AsyncReadExt;
 use futures::io::{AsyncRead, AsyncWrite};
 
 #[cfg(feature = "server")]
@@ -15,6 +17,8 @@ use crate::permits::Permit;
 use crate::runtime::TcpStream;
 #[cfg(unix)]
 use crate::runtime::UnixStream;
+#[cfg(feature = "accept")]
+use crate::runtime::yield_now;
 
 /// Any stream that is not one of ours: a pipe in a test, a tunnel, tide's upgraded connection.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -51,6 +55,30 @@ impl Stream {
     /// Wraps a stream of the caller.
     pub(crate) fn boxed(stream: impl Transport + 'static) -> Self {
         Self::Boxed(Box::new(stream))
+    }
+
+    /// Reads what the peer still sends, and drops it: until it ends its direction, or has sent 16 MiB
+    /// more. How long that may take is for the caller to say.
+    ///
+    /// Closed with bytes unread, a socket sends a reset, and the peer might never see our last answer. So
+    /// the limit is above what two kernels hold; a peer that does not stop by then gets the reset.
+    #[cfg(feature = "accept")]
+    pub(crate) async fn drain(&mut self) -> io::Result<()> {
+        const MOST: usize = 16 << 20;
+        const READS_PER_TURN: u32 = 16;
+
+        let (mut scratch, mut left) = (vec![0; 4 << 10], MOST);
+        loop {
+            for _ in 0..READS_PER_TURN {
+                let len = self.read(&mut scratch).await?;
+                left = left.saturating_sub(len);
+                if len == 0 || left == 0 {
+                    return Ok(());
+                }
+            }
+            // A peer that always has more would keep the thread, and the clock from being looked at.
+            yield_now().await;
+        }
     }
 
     /// What the TLS handshake has shown; `None` without TLS.
@@ -225,5 +253,63 @@ mod tests {
     #[test]
     fn a_plain_socket_does_not_grow_by_what_other_streams_need() {
         assert_eq!(size_of::<Stream>(), size_of::<TcpStream>());
+    }
+
+    #[cfg(feature = "accept")]
+    mod draining {
+        use std::pin::pin;
+        use std::sync::Arc;
+        use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+        use std::task::Waker;
+
+        use super::*;
+
+        /// A peer that never stops sending; counts the bytes that are read.
+        struct Endless(Arc<AtomicUsize>);
+
+        impl AsyncRead for Endless {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                buf: &mut [u8],
+            ) -> Poll<io::Result<usize>> {
+                self.0.fetch_add(buf.len(), Relaxed);
+                Poll::Ready(Ok(buf.len()))
+            }
+        }
+
+        impl AsyncWrite for Endless {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                _: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                Poll::Ready(Ok(buf.len()))
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+
+            fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(Ok(()))
+            }
+        }
+
+        #[test]
+        fn a_peer_that_sends_without_end_is_read_64_kib_a_turn_and_16_mib_in_all() {
+            let read = Arc::default();
+            let mut stream = Stream::boxed(Endless(Arc::clone(&read)));
+            let mut draining = pin!(stream.drain());
+            let mut cx = Context::from_waker(Waker::noop());
+            for turn in 1.. {
+                let polled = draining.as_mut().poll(&mut cx);
+                assert_eq!(read.load(Relaxed), turn * (64 << 10));
+                if polled.is_ready() {
+                    assert_eq!(turn, 256);
+                    break;
+                }
+            }
+        }
     }
 }

@@ -19,7 +19,6 @@ mod socket;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
-use std::io;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
@@ -33,7 +32,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::select;
-use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures::io::AsyncWriteExt;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
@@ -272,16 +271,14 @@ fn unanswered(error: &hyper::Error, read: &[u8], exchange: &Exchange) -> Option<
 
 /// Ends our direction after a last answer, and waits for the peer to end its own.
 ///
-/// Closed with bytes unread, the socket would send a reset, and the peer might never see the answer.
+/// That takes 2 s at most, however much the peer sends.
 pub(crate) async fn close(mut stream: Stream, last: Option<Refusal>) {
     let goodbye = async {
         if let Some(refusal) = last {
             stream.write_all(&refusal.encode()).await?;
         }
         stream.close().await?;
-        let mut scratch = vec![0; 4 * 1024];
-        while stream.read(&mut scratch).await? > 0 {}
-        Ok::<(), io::Error>(())
+        stream.drain().await
     };
     if let Some(deadline) = Instant::now().checked_add(LINGER) {
         select(pin!(goodbye), Timer::at(deadline)).await;

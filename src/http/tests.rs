@@ -1,6 +1,6 @@
 //! The seams of a connection: upgrades, what a request carries for them, and narrow sockets.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
 use std::pin::Pin;
 use std::task::Context;
@@ -8,7 +8,7 @@ use std::task::Context;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::future::Either;
-use futures::io::{AsyncRead, AsyncWrite};
+use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::*;
 use crate::context::{BodyLimits, RawHeaders};

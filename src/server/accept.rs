@@ -2,15 +2,13 @@
 //!
 //! It knows sockets only; what is done with them is `http/`.
 
-use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::listener::Listener;
 use crate::http::Addrs;
 use crate::permits::Permits;
-use crate::runtime::Timer;
+use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
 
 /// Connections accepted before the other listeners, which share the task, have their turn.
@@ -45,19 +43,6 @@ pub(super) async fn accept_from(
             }
         }
     }
-}
-
-/// Goes to the end of the queue of tasks.
-async fn yield_now() {
-    let mut has_yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut has_yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 async fn sleep(pause: Duration) {
