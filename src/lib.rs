@@ -208,7 +208,8 @@ pub use self::instance::Metrics;
 pub use self::runtime::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]
 pub use self::server::{
-    Bound, Listeners, LocalAddr, Server, ServerHandle, ShutdownOptions, ShutdownReport, metrics,
+    Bound, Listeners, LocalAddr, Route, Server, ServerHandle, ShutdownOptions, ShutdownReport,
+    metrics,
 };
 #[cfg(all(feature = "server", feature = "tls"))]
 pub use self::server::{ClientCertificates, TlsConfig};

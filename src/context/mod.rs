@@ -309,8 +309,14 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     }
 
     fn opening(&self) -> Opening<'_, Self> {
+        let is_get = match self.request.method() {
+            Method::Get => true,
+            // What asks for no upgrade is answered as the GET would be (RFC 9110 §9.3.2).
+            Method::Head => self.header_bytes("upgrade").is_none(),
+            _ => false,
+        };
         Opening {
-            is_get: self.request.method() == Method::Get,
+            is_get,
             // async-h1 accepts nothing older and does not always say.
             is_http_1_1: self.request.version().is_none_or(|version| version == Version::Http1_1),
             headers: self,

@@ -7,6 +7,7 @@
 //!
 //! [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
 
+mod app;
 mod body;
 mod convert;
 mod exchange;
@@ -38,6 +39,7 @@ use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 use smol_hyper::rt::FuturesIo;
 
+pub(crate) use self::app::{App, Routes};
 use self::body::ResponseBody;
 #[cfg(feature = "testing")]
 pub(crate) use self::body::io_error;
@@ -82,7 +84,7 @@ impl fmt::Display for Addrs {
 
 /// What every connection of a server shares: its routes and its limits.
 pub(crate) struct Front<State> {
-    app: tide::Server<State>,
+    app: App<State>,
     options: ServerOptions,
     builder: http1::Builder,
     instance: Arc<Instance>,
@@ -92,11 +94,7 @@ pub(crate) struct Front<State> {
 
 impl<State: Clone + Send + Sync + 'static> Front<State> {
     /// Serves `app` within the limits of `options`, as part of `instance`.
-    pub(crate) fn new(
-        app: tide::Server<State>,
-        options: ServerOptions,
-        instance: Arc<Instance>,
-    ) -> Self {
+    pub(crate) fn new(app: App<State>, options: ServerOptions, instance: Arc<Instance>) -> Self {
         let builder = builder(&options);
         Self { app, options, builder, instance, limits: None }
     }
@@ -183,6 +181,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         exchange: &Arc<Exchange>,
     ) -> Result<::http::Response<ResponseBody>, Refusal> {
         let to_head = request.method() == ::http::Method::HEAD;
+        let is_asterisk = request.uri().path() == "*";
         let may_upgrade = may_upgrade(&request);
         let mut request = convert::request(request, &self.options, addrs, exchange)?;
         request.ext_mut().insert(Arc::clone(&self.instance));
@@ -191,9 +190,8 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             request.ext_mut().insert(limits.clone());
         }
 
-        let respond = AssertUnwindSafe(self.app.respond(request)).catch_unwind();
+        let respond = AssertUnwindSafe(self.app.respond(request, is_asterisk)).catch_unwind();
         let response = respond.await.map_err(|_| Refusal::HandlerPanicked)?;
-        let response = response.unwrap_or_else(|error| tide::Response::from(error).into());
         convert::response(response, to_head, upgrade, exchange)
     }
 }
@@ -218,7 +216,9 @@ fn builder(options: &ServerOptions) -> http1::Builder {
 }
 
 fn may_upgrade(request: &::http::Request<Incoming>) -> bool {
+    // A HEAD may be routed as a GET.
     request.version() == ::http::Version::HTTP_11
+        && request.method() != ::http::Method::HEAD
         && request.headers().contains_key(::http::header::UPGRADE)
         && request.body().is_end_stream()
 }

@@ -15,7 +15,7 @@ use super::shutdown::Shutdown;
 #[cfg(feature = "tls")]
 use super::tls::{self, TlsConfig};
 use crate::Result;
-use crate::http::{Addrs, Front, ServerOptions};
+use crate::http::{Addrs, App, Front, ServerOptions};
 use crate::instance::Instance;
 #[cfg(feature = "testing")]
 use crate::permits::Permit;
@@ -38,7 +38,7 @@ pub struct Bound<State = ()> {
 
 impl<State: Clone + Send + Sync + 'static> Bound<State> {
     pub(super) fn new(
-        app: tide::Server<State>,
+        app: App<State>,
         options: ServerOptions,
         limits: Vec<ConnectionLimit>,
         listeners: Vec<Listener>,

@@ -2,8 +2,8 @@
 //!
 //! Routing, middleware and state are tide's. What is ours is where requests come from: `listeners`
 //! says on which sockets, `bind` makes them, `accept` takes connections from each `listener`, `tls`
-//! decrypts them, and `http/` turns them into requests. `bound` is a server that listens, `handle`
-//! what other tasks know of it, and `shutdown` its end.
+//! decrypts them, and `http/` turns them into requests. `route` is a path while it gets its endpoints, `bound`
+//! a server that listens, `handle` what other tasks know of it, and `shutdown` its end.
 
 mod accept;
 mod bind;
@@ -11,6 +11,7 @@ mod bound;
 mod handle;
 mod listener;
 mod listeners;
+mod route;
 mod shutdown;
 #[cfg(feature = "tls")]
 mod tls;
@@ -22,13 +23,14 @@ use crate::ConnectionLimit;
 use crate::Result;
 use crate::context::RequestContext;
 use crate::handler::{self, Handler};
-use crate::http::ServerOptions;
+use crate::http::{App, ServerOptions};
 use crate::runtime::ToSocketAddrs;
 
 pub use self::bound::Bound;
 pub use self::handle::ServerHandle;
 pub use self::listener::LocalAddr;
 pub use self::listeners::Listeners;
+pub use self::route::Route;
 pub use self::shutdown::{ShutdownOptions, ShutdownReport};
 #[cfg(feature = "tls")]
 pub use self::tls::{ClientCertificates, TlsConfig};
@@ -49,7 +51,7 @@ pub use self::tls::{ClientCertificates, TlsConfig};
 /// # }
 /// ```
 pub struct Server<State = ()> {
-    app: tide::Server<State>,
+    app: App<State>,
     options: ServerOptions,
     limits: Vec<ConnectionLimit>,
     #[cfg(feature = "tls")]
@@ -70,8 +72,12 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// Each request gets a clone, so anything large belongs in an [`Arc`](std::sync::Arc).
     #[must_use]
     pub fn with_state(state: State) -> Self {
+        Self::of(App::with_state(state))
+    }
+
+    fn of(app: App<State>) -> Self {
         Self {
-            app: tide::Server::with_state(state),
+            app,
             options: ServerOptions::default(),
             limits: Vec::new(),
             #[cfg(feature = "tls")]
@@ -81,42 +87,75 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
 
     /// Answers `GET path`, and `HEAD path` without the body.
     ///
-    /// The path may have parameters (`/users/:id`) and end with a wildcard (`/files/*path`).
+    /// The path may have parameters (`/users/:id`) and a wildcard (`/files/*path`). Other methods of it are
+    /// answered with 405 and `Allow` (RFC 9110 §15.5.6), and `OPTIONS` with 204 and `Allow` (§9.3.7),
+    /// unless they have handlers of their own.
+    ///
+    /// # Panics
+    ///
+    /// As [`at`](Self::at).
+    #[track_caller]
     pub fn get(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.app.at(path).get(handler::endpoint(handler));
+        self.at(path).get(handler::endpoint(handler));
         self
     }
 
     /// Answers `POST path`.
+    ///
+    /// # Panics
+    ///
+    /// As [`at`](Self::at).
+    #[track_caller]
     pub fn post(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.app.at(path).post(handler::endpoint(handler));
+        self.at(path).post(handler::endpoint(handler));
         self
     }
 
     /// Answers `PUT path`.
+    ///
+    /// # Panics
+    ///
+    /// As [`at`](Self::at).
+    #[track_caller]
     pub fn put(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.app.at(path).put(handler::endpoint(handler));
+        self.at(path).put(handler::endpoint(handler));
         self
     }
 
     /// Answers `PATCH path`.
+    ///
+    /// # Panics
+    ///
+    /// As [`at`](Self::at).
+    #[track_caller]
     pub fn patch(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.app.at(path).patch(handler::endpoint(handler));
+        self.at(path).patch(handler::endpoint(handler));
         self
     }
 
     /// Answers `DELETE path`.
+    ///
+    /// # Panics
+    ///
+    /// As [`at`](Self::at).
+    #[track_caller]
     pub fn delete(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.app.at(path).delete(handler::endpoint(handler));
+        self.at(path).delete(handler::endpoint(handler));
         self
     }
 
-    /// tide's view of a path, for everything else a route can have: static files, tide endpoints,
-    /// other methods, middleware of its own.
+    /// A path, for everything else a route can have: static files, tide endpoints, other methods,
+    /// middleware of its own.
     ///
     /// Handlers of this crate become tide endpoints through [`endpoint`](crate::endpoint).
-    pub fn at(&mut self, path: &str) -> tide::Route<'_, State> {
-        self.app.at(path)
+    ///
+    /// # Panics
+    ///
+    /// If the path has more than one wildcard, as in `/a/*b/*c`: a request with many slashes could then
+    /// keep the router busy for seconds. `serve_dir` and `nest` add a wildcard to their path.
+    #[track_caller]
+    pub fn at(&mut self, path: &str) -> Route<'_, State> {
+        Route::new(self.app.at(path))
     }
 
     /// Runs `middleware` around every request that comes after it has been added.
@@ -130,11 +169,16 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// Routes of this server that are for one method come before it: with `get("/*", …)` here, no `GET`
     /// gets there.
+    ///
+    /// # Panics
+    ///
+    /// If the path has a wildcard: nesting adds one, as [`at`](Self::at).
+    #[track_caller]
     pub fn nest<Inner>(&mut self, path: &str, server: Server<Inner>) -> &mut Self
     where
         Inner: Clone + Send + Sync + 'static,
     {
-        self.app.at(path).nest(server.app);
+        self.at(path).nest(server);
         self
     }
 
@@ -186,7 +230,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         &self,
         request: impl Into<tide::http::Request>,
     ) -> tide::Result<tide::http::Response> {
-        self.app.respond(request).await
+        Ok(self.app.respond(request.into(), false).await)
     }
 
     /// Starts to listen on `addr`: `"127.0.0.1:8080"`, `("localhost", 8080)`, a
@@ -272,6 +316,14 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
 impl Default for Server {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// A server of an app that tide has made. Which methods its paths have is not known: see
+/// [`Route::nest`].
+impl<State: Clone + Send + Sync + 'static> From<tide::Server<State>> for Server<State> {
+    fn from(app: tide::Server<State>) -> Self {
+        Self::of(app.into())
     }
 }
 

@@ -11,6 +11,7 @@ mod deadline;
 mod listen;
 mod malformed;
 mod message;
+mod methods;
 mod routing;
 
 use std::io::{Read, Write};

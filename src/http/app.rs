@@ -1,0 +1,224 @@
+//! The application: tide's router, and what it does not tell.
+//!
+//! tide answers a request for a method that a path does not have with a bare 405. Which methods the path
+//! does have is known to its router alone, so [`Routes`] notes every route that is added, in tables of the
+//! same kind. They are looked at when a 405 or a HEAD passes, and cost other requests nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use route_recognizer::{Params, Router};
+use tide::http::headers::{ALLOW, CONTENT_TYPE};
+use tide::http::{Method, Request, Response, StatusCode};
+
+/// Routes, middleware and state.
+pub(crate) struct App<State> {
+    tide: tide::Server<State>,
+    routes: Arc<Routes>,
+}
+
+impl<State: Clone + Send + Sync + 'static> App<State> {
+    /// An application without routes.
+    pub(crate) fn with_state(state: State) -> Self {
+        Self { tide: tide::Server::with_state(state), routes: Arc::default() }
+    }
+
+    /// Adds a route, of which the caller keeps the table.
+    pub(crate) fn at(&mut self, path: &str) -> (tide::Route<'_, State>, &mut Routes) {
+        (self.tide.at(path), Arc::make_mut(&mut self.routes))
+    }
+
+    /// Runs `middleware` around every request.
+    pub(crate) fn with(&mut self, middleware: impl tide::Middleware<State>) {
+        self.tide.with(middleware);
+    }
+
+    /// What the handlers share.
+    pub(crate) fn state(&self) -> &State {
+        self.tide.state()
+    }
+
+    /// tide's part, to be nested in another app, and the table of it.
+    pub(crate) fn into_parts(self) -> (tide::Server<State>, Arc<Routes>) {
+        (self.tide, self.routes)
+    }
+
+    /// Answers a request. It asks of the server as a whole if its target is `*` (RFC 9110 §9.3.7).
+    pub(crate) async fn respond(&self, mut request: Request, is_asterisk: bool) -> Response {
+        let (method, path) = (request.method(), request.url().path().to_owned());
+        if method == Method::Head && self.routes.leads_head_astray(&path) {
+            request.set_method(Method::Get);
+        }
+        let response: tide::Result<Response> = self.tide.respond(request).await;
+        let mut response = response.unwrap_or_else(|error| tide::Response::from(error).into());
+        self.routes.complete(&mut response, method, (!is_asterisk).then_some(&path));
+        response
+    }
+}
+
+/// An app that was made by tide: which methods its paths have is not known.
+impl<State> From<tide::Server<State>> for App<State> {
+    fn from(tide: tide::Server<State>) -> Self {
+        Self { tide, routes: Arc::new(Routes { is_foreign: true, ..Routes::default() }) }
+    }
+}
+
+impl<State: Clone> Clone for App<State> {
+    fn clone(&self) -> Self {
+        Self { tide: self.tide.clone(), routes: Arc::clone(&self.routes) }
+    }
+}
+
+/// The routes of an app, by method.
+#[derive(Clone, Default)]
+pub(crate) struct Routes {
+    of_method: HashMap<Method, Router<()>>,
+    /// Those that take all methods.
+    of_all: Router<Endpoint>,
+    nested: Vec<Arc<Self>>,
+    /// Whether there are routes that are not noted here.
+    is_foreign: bool,
+}
+
+/// Where a route for all methods leads.
+#[derive(Clone)]
+enum Endpoint {
+    Handler,
+    Nested(Arc<Routes>),
+}
+
+impl Routes {
+    /// Notes a route for one method.
+    pub(crate) fn add(&mut self, path: &str, method: Method) {
+        self.of_method.entry(method).or_default().add(path, ());
+    }
+
+    /// Notes a route for all methods.
+    pub(crate) fn add_all(&mut self, path: &str) {
+        self.of_all.add(path, Endpoint::Handler);
+    }
+
+    /// Notes that everything at and below `path` is for `nested`.
+    pub(crate) fn nest(&mut self, path: &str, nested: &Arc<Self>) {
+        self.nested.push(Arc::clone(nested));
+        self.of_all.add(path, Endpoint::Nested(Arc::clone(nested)));
+        let slash = if path.ends_with('/') { "" } else { "/" };
+        let below = format!("{path}{slash}*{REST}");
+        self.of_all.add(&below, Endpoint::Nested(Arc::clone(nested)));
+    }
+
+    /// Says in a 405 which methods there are instead (RFC 9110 §15.5.6), and answers `OPTIONS` where no
+    /// handler does (§9.3.7). Without a path, the request was for `*`.
+    fn complete(&self, response: &mut Response, method: Method, path: Option<&String>) {
+        let is_unmet = match response.status() {
+            StatusCode::MethodNotAllowed => response.header(ALLOW).is_none(),
+            StatusCode::NotFound => path.is_none() && method == Method::Options,
+            _ => false,
+        };
+        if !is_unmet {
+            return;
+        }
+        let found = self.methods_at(path.map_or("/*", String::as_str));
+        if found.are_all || (found.named.is_empty() && path.is_some()) {
+            // A handler for all methods has refused this one, or an app of which we know nothing, or
+            // middleware.
+            return;
+        }
+        let is_handled = found.named.contains(&method);
+        let named = if path.is_some() { found.named } else { self.methods() };
+        if method == Method::Options && !is_handled {
+            response.set_status(StatusCode::NoContent);
+            drop(response.take_body());
+            response.remove_header(CONTENT_TYPE);
+            response.insert_header(ALLOW, list(named, None));
+        } else {
+            response.insert_header(ALLOW, list(named, Some(method)));
+        }
+    }
+
+    /// Would tide give a HEAD to a handler that does not get the GET? It looks for a route for all methods
+    /// before one for GET.
+    fn leads_head_astray(&self, path: &str) -> bool {
+        let has = |method| self.of_method.get(&method).is_some_and(|of| of.recognize(path).is_ok());
+        if has(Method::Head) {
+            return false;
+        }
+        match self.of_all.recognize(path) {
+            Err(_) => false,
+            Ok(_) if has(Method::Get) => true,
+            Ok(found) => match found.handler {
+                Endpoint::Handler => false,
+                Endpoint::Nested(nested) => nested.leads_head_astray(rest(&found.params)),
+            },
+        }
+    }
+
+    /// The methods for which a path has a handler.
+    fn methods_at(&self, path: &str) -> Methods {
+        let of_method = self.of_method.iter().filter(|(_, of)| of.recognize(path).is_ok());
+        let mut found = Methods {
+            named: of_method.map(|(method, _)| *method).collect(),
+            are_all: self.is_foreign,
+        };
+        let below = self.of_all.recognize(path);
+        match below.as_ref().map(|below| (below.handler, rest(&below.params))) {
+            Ok((Endpoint::Handler, _)) => found.are_all = true,
+            Ok((Endpoint::Nested(nested), rest)) => {
+                let nested = nested.methods_at(rest);
+                found.named.extend(nested.named);
+                found.are_all |= nested.are_all;
+            }
+            Err(_) => {}
+        }
+        found
+    }
+
+    /// The methods for which any path has a handler.
+    fn methods(&self) -> Vec<Method> {
+        let nested = self.nested.iter().flat_map(|nested| nested.methods());
+        self.of_method.keys().copied().chain(nested).collect()
+    }
+}
+
+/// The methods for which a path has a handler.
+struct Methods {
+    named: Vec<Method>,
+    /// Whether one takes all methods.
+    are_all: bool,
+}
+
+/// The name that tide gives to the rest of a path, for what is nested there.
+const REST: &str = "--tide-path-rest";
+
+fn rest(params: &Params) -> &str {
+    params.find(REST).unwrap_or_default()
+}
+
+/// The value of `Allow`: these methods, those that come with them, and not the one that was refused.
+fn list(mut methods: Vec<Method>, refused: Option<Method>) -> String {
+    methods.push(Method::Options);
+    methods.retain(|method| Some(*method) != refused);
+    if methods.contains(&Method::Get) && refused != Some(Method::Head) {
+        methods.push(Method::Head);
+    }
+    let mut names: Vec<_> = methods.iter().map(Method::as_ref).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+impl<State> fmt::Debug for App<State> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("App").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Routes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Routes")
+            .field("of_method", &self.of_method.keys())
+            .field("is_foreign", &self.is_foreign)
+            .finish_non_exhaustive()
+    }
+}
