@@ -12,7 +12,7 @@ use futures::io::{AsyncBufRead, AsyncRead};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tide::http::Body;
 
-use super::exchange::{Answering, Exchange};
+use super::exchange::{Answering, Exchange, Receipt};
 use crate::runtime::Timer;
 
 /// Largest piece of a response read at once, in bytes.
@@ -28,7 +28,8 @@ pub(super) struct RequestBody {
     piece: Bytes,
     timeout: Option<Duration>,
     stall: Option<Timer>,
-    exchange: Arc<Exchange>,
+    /// Until it knows what has become of the body.
+    exchange: Option<Arc<Exchange>>,
 }
 
 impl RequestBody {
@@ -38,7 +39,7 @@ impl RequestBody {
         timeout: Option<Duration>,
         exchange: Arc<Exchange>,
     ) -> Self {
-        Self { incoming, piece: Bytes::new(), timeout, stall: None, exchange }
+        Self { incoming, piece: Bytes::new(), timeout, stall: None, exchange: Some(exchange) }
     }
 
     /// Waits until `piece` holds bytes, or the body has ended.
@@ -49,16 +50,36 @@ impl RequestBody {
             };
             self.stall = None;
             match frame {
-                // Trailers are left out: http_types has no place where they would be looked for.
-                Some(Ok(frame)) => self.piece = frame.into_data().unwrap_or_default(),
-                Some(Err(error)) => return Poll::Ready(Err(io_error(error))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => self.piece = piece,
+                    // Trailers. They are left out: http_types has no place where they would be looked
+                    // for. hyper takes them to end with CR LF CR LF. A proxy that takes a bare LF for
+                    // the end of a line, as it may (RFC 9112 §2.2), has seen another end, and requests
+                    // that hyper has skipped.
+                    Err(_) => self.settle(Receipt::Doubtful),
+                },
+                Some(Err(error)) => {
+                    self.settle(Receipt::Doubtful);
+                    return Poll::Ready(Err(io_error(error)));
+                }
                 None => {
-                    self.exchange.received();
+                    self.settle(Receipt::Complete);
                     break;
                 }
             }
         }
+        if self.incoming.is_end_stream() {
+            // All that was announced. Its reader need not ask for more.
+            self.settle(Receipt::Complete);
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Notes what has become of the body, once.
+    fn settle(&mut self, receipt: Receipt) {
+        if let Some(exchange) = self.exchange.take() {
+            exchange.set_receipt(receipt);
+        }
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -103,7 +124,9 @@ impl AsyncRead for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        self.exchange.received();
+        // Whether the rest of a chunked body has trailers is known to those who read it.
+        let is_sized = self.incoming.size_hint().exact().is_some();
+        self.settle(if is_sized { Receipt::Abandoned } else { Receipt::Doubtful });
     }
 }
 

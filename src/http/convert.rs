@@ -32,6 +32,10 @@ pub(super) fn request(
     exchange: &Arc<Exchange>,
 ) -> Result<Request, Refusal> {
     let (head, incoming) = request.into_parts();
+    let body = (!incoming.is_end_stream()).then(|| {
+        let len = incoming.size_hint().exact().and_then(|len| usize::try_from(len).ok());
+        (RequestBody::new(incoming, options.body_timeout, Arc::clone(exchange)), len)
+    });
     check_lengths(&head, options)?;
     check_coding(&head.headers)?;
 
@@ -52,9 +56,7 @@ pub(super) fn request(
             request.ext_mut().insert(ClientIp(client));
         }
     }
-    if !incoming.is_end_stream() {
-        let len = incoming.size_hint().exact().and_then(|len| usize::try_from(len).ok());
-        let body = RequestBody::new(incoming, options.body_timeout, Arc::clone(exchange));
+    if let Some((body, len)) = body {
         request.set_body(Body::from_reader(body, len));
         // Setting a body makes up a content type. The client's own is added below.
         request.remove_header(CONTENT_TYPE.as_str());

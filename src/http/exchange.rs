@@ -13,6 +13,20 @@ use hyper::body::{Body, Incoming};
 use super::Upgraded;
 use crate::stream::Security;
 
+/// What has become of the body of a request.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Receipt {
+    /// There was none, or it was read to its end: what follows is a request.
+    #[default]
+    Complete,
+    /// It is being read, or may be.
+    Underway,
+    /// The rest will not be read. hyper skips it if it is here already, or gives the connection up.
+    Abandoned,
+    /// It broke off, or where it ends is disputed: what follows may be no request.
+    Doubtful,
+}
+
 /// The state of one connection, shared by those who serve it.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
@@ -20,8 +34,8 @@ pub(super) struct Exchange {
     security: Option<Arc<Security>>,
     /// From the head of a request to the last byte of its response.
     answering: AtomicBool,
-    /// The body of the request is not read to its end.
-    receiving: AtomicBool,
+    /// What has become of the body of the request.
+    receipt: Mutex<Receipt>,
     /// The request asks for an upgrade, so its client has no reason to half-close.
     upgrading: AtomicBool,
     /// A response has ended since this was last asked.
@@ -45,14 +59,15 @@ impl Exchange {
     /// Begins the exchange that `request` opens; it ends when the returned value is dropped.
     pub(super) fn begin(self: &Arc<Self>, request: &::http::Request<Incoming>) -> Answering {
         self.answering.store(true, Relaxed);
-        self.receiving.store(!request.body().is_end_stream(), Relaxed);
+        let has_body = !request.body().is_end_stream();
+        self.set_receipt(if has_body { Receipt::Underway } else { Receipt::Complete });
         self.upgrading.store(request.headers().contains_key(::http::header::UPGRADE), Relaxed);
         Answering(Arc::clone(self))
     }
 
-    /// Notes that the body of the request is read, or nobody wants it any more.
-    pub(super) fn received(&self) {
-        self.receiving.store(false, Relaxed);
+    /// Notes what has become of the body of the request.
+    pub(super) fn set_receipt(&self, receipt: Receipt) {
+        *self.receipt.lock().unwrap_or_else(PoisonError::into_inner) = receipt;
     }
 
     /// Notes that a 101 goes out, after which `upgrade` is to have the stream.
@@ -95,6 +110,11 @@ impl Exchange {
         self.security.is_some()
     }
 
+    /// What has become of the body of the request.
+    pub(super) fn receipt(&self) -> Receipt {
+        *self.receipt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Is a request being handled, or its response being written?
     pub(super) fn is_answering(&self) -> bool {
         self.answering.load(Relaxed)
@@ -102,7 +122,8 @@ impl Exchange {
 
     /// Is all of a request here, and a response to come that a half-closed client can still read?
     pub(super) fn awaits_response(&self) -> bool {
-        self.is_answering() && !self.receiving.load(Relaxed) && !self.upgrading.load(Relaxed)
+        let is_here = self.receipt() != Receipt::Underway;
+        self.is_answering() && is_here && !self.upgrading.load(Relaxed)
     }
 
     /// Does the socket refuse more bytes at the moment?

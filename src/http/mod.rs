@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use ::http::HeaderValue;
 use ::http::header::CONNECTION;
+use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
@@ -43,12 +43,12 @@ pub(crate) use self::app::{App, Routes};
 use self::body::ResponseBody;
 #[cfg(feature = "testing")]
 pub(crate) use self::body::io_error;
-use self::exchange::{Answering, Exchange};
+use self::exchange::{Answering, Exchange, Receipt};
 pub use self::options::ServerOptions;
 pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::instance::{Instance, OpenHttp};
-use crate::runtime::Timer;
+use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
 use crate::ws::ConnectionLimit;
 use crate::ws::admission::ServerLimits;
@@ -161,9 +161,19 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         let is_http_1_0 = request.version() == ::http::Version::HTTP_10;
         let response = self.route(request, addrs, &exchange).await;
         let mut response = response.unwrap_or_else(|refusal| refusal.response(to_head));
-        if self.instance.is_shutting_down() && !response.status().is_informational() {
-            // hyper does not know of it yet, if it has begun during this poll.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        let is_last = match exchange.receipt() {
+            // hyper does not know yet of a shutdown that has begun during this poll.
+            Receipt::Complete => self.instance.is_shutting_down(),
+            Receipt::Underway | Receipt::Doubtful => true,
+            Receipt::Abandoned => {
+                // It has a look at what is left of the body before it asks for the response again. If it
+                // cannot go on behind it, it says so in the response.
+                yield_now().await;
+                self.instance.is_shutting_down()
+            }
+        };
+        if is_last && !response.status().is_informational() {
+            say_close(response.headers_mut());
         }
         let is_endless = response.body().size_hint().exact().is_none();
         if is_http_1_0 && (is_endless || response.headers().contains_key(CONNECTION)) {
@@ -213,6 +223,15 @@ fn builder(options: &ServerOptions) -> http1::Builder {
         builder.max_headers(options.max_headers);
     }
     builder
+}
+
+/// Says that the connection ends with this response (RFC 9112 §9.6).
+fn say_close(headers: &mut HeaderMap) {
+    let close = HeaderValue::from_static("close");
+    if !headers.get_all(CONNECTION).iter().any(|option| option == close) {
+        // A map that is full has more than a client would read.
+        let _ = headers.try_append(CONNECTION, close);
+    }
 }
 
 fn may_upgrade(request: &::http::Request<Incoming>) -> bool {

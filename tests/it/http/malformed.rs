@@ -1,6 +1,6 @@
 //! Requests that no handler may see: each is answered, and nothing behind it is taken for a request.
 
-use super::{Client, PONG, pong, serve};
+use super::{Client, PONG, header, pong, serve};
 use tidewire::{Server, ServerOptions};
 
 const BAD_REQUEST: &str = "HTTP/1.1 400 Bad Request";
@@ -65,7 +65,10 @@ fn each_malformed_request_is_answered_and_ends_the_connection() {
     let addr = serve(any_path());
     for (request, status) in cases {
         let mut client = Client::to(addr, request);
-        assert_eq!(client.status(), status, "{request:?}");
+        let response = client.response();
+        assert_eq!(response.lines().next(), Some(status), "{request:?}");
+        // RFC 9112 §9.6
+        assert_eq!(header(&response, "connection"), Some("close"), "{request:?}");
         assert_eq!(client.rest(), "", "{request:?}");
     }
 }
@@ -99,8 +102,32 @@ fn a_body_whose_end_is_disputed_hides_no_second_request() {
     for (framing, status) in cases {
         let mut client =
             Client::to(addr, format!("POST / HTTP/1.1\r\nHost: x\r\n{framing}{HIDDEN}"));
-        assert_eq!(client.status(), status, "{framing:?}");
+        let response = client.response();
+        assert_eq!(response.lines().next(), Some(status), "{framing:?}");
+        assert_eq!(header(&response, "connection"), Some("close"), "{framing:?}");
         assert_eq!(client.rest(), "", "{framing:?}");
+    }
+}
+
+#[test]
+fn a_body_that_ends_with_trailers_hides_no_second_request() {
+    // Others take the empty line after `A: b` for the end; hyper goes on to the next CR LF CR LF.
+    const BARE: &str = "1\r\na\r\n0\r\nA: b\n\nGET /hidden HTTP/1.1\r\nHost: x\r\n\r\n";
+    const ORDERLY: &str = "1\r\na\r\n0\r\nA: b\r\n\r\n";
+    const EMPTY: &str = "0\r\nA: b\n\nGET /hidden HTTP/1.1\r\nHost: x\r\n\r\n";
+    let mut server = any_path();
+    server.at("/read").post(|mut req: tide::Request<()>| async move { req.body_string().await });
+    let addr = serve(server);
+    for path in ["/read", "/unread"] {
+        for body in [BARE, ORDERLY, EMPTY] {
+            let head = "HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked";
+            let next = "GET /next HTTP/1.1\r\nHost: x\r\n\r\n";
+            let mut client = Client::to(addr, format!("POST {path} {head}\r\n\r\n{body}{next}"));
+            let response = client.response();
+            assert!(response.starts_with("HTTP/1.1 200 "), "{path} {body:?}: {response}");
+            assert_eq!(header(&response, "connection"), Some("close"), "{path} {body:?}");
+            assert_eq!(client.rest(), "", "{path} {body:?}");
+        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod accept;
 mod body;
 mod client;
+mod closing;
 mod connections;
 mod deadline;
 mod listen;
