@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::http::HeaderMap;
+use ::http::header::{CONNECTION, UPGRADE};
 use futures::channel::oneshot;
 use hyper::body::{Body, Incoming};
 
@@ -36,8 +38,10 @@ pub(super) struct Exchange {
     answering: AtomicBool,
     /// What has become of the body of the request.
     receipt: Mutex<Receipt>,
-    /// The request asks for an upgrade, so its client has no reason to half-close.
+    /// The request asks for a WebSocket, so its client has no reason to half-close.
     upgrading: AtomicBool,
+    /// hyper may hold bytes behind those of the request: the beginning of the next head.
+    ahead: AtomicBool,
     /// A response has ended since this was last asked.
     answered: AtomicBool,
     /// The socket takes no more bytes at the moment.
@@ -61,7 +65,8 @@ impl Exchange {
         self.answering.store(true, Relaxed);
         let has_body = !request.body().is_end_stream();
         self.set_receipt(if has_body { Receipt::Underway } else { Receipt::Complete });
-        self.upgrading.store(request.headers().contains_key(::http::header::UPGRADE), Relaxed);
+        self.upgrading.store(asks_for_websocket(request.headers()), Relaxed);
+        self.ahead.store(true, Relaxed);
         Answering(Arc::clone(self))
     }
 
@@ -78,6 +83,11 @@ impl Exchange {
     /// Who is to have the stream, if the connection ended with a 101.
     pub(super) fn take_granted(&self) -> Option<oneshot::Sender<Upgraded>> {
         self.granted.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Notes whether hyper holds bytes that it has not looked at.
+    pub(super) fn set_ahead(&self, ahead: bool) {
+        self.ahead.store(ahead, Relaxed);
     }
 
     /// Notes whether the socket takes bytes.
@@ -126,6 +136,11 @@ impl Exchange {
         self.is_answering() && is_here && !self.upgrading.load(Relaxed)
     }
 
+    /// May hyper hold the beginning of the next head, now that a response has ended?
+    pub(super) fn is_ahead(&self) -> bool {
+        self.ahead.load(Relaxed)
+    }
+
     /// Does the socket refuse more bytes at the moment?
     pub(super) fn is_stalled(&self) -> bool {
         self.stalled.load(Relaxed)
@@ -140,6 +155,15 @@ impl Exchange {
     pub(super) fn is_overdue(&self) -> bool {
         self.overdue.load(Relaxed)
     }
+}
+
+/// Does the head of a request ask for this upgrade (RFC 9110 §7.8)?
+fn asks_for_websocket(headers: &HeaderMap) -> bool {
+    let names = |name, token| {
+        let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+        lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+    };
+    names(UPGRADE, "websocket") && names(CONNECTION, "upgrade")
 }
 
 /// A request that is being answered. Dropped with the response, or with the handler.

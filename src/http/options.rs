@@ -46,7 +46,8 @@ impl ServerOptions {
 
     /// Longest time for the head of a request, from its first byte to its last. Default: 10 s.
     ///
-    /// On a new connection the time starts when it is accepted. A head that is late is answered
+    /// On a new connection the time starts when it is accepted. A head that begins while the request
+    /// before it is answered has its time from the end of that response. A head that is late is answered
     /// with 408; a connection on which nothing came is closed. `None` waits for ever.
     #[must_use]
     pub fn head_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {

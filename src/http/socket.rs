@@ -3,7 +3,8 @@
 //! hyper has one timer for the time between requests and the time a head may take, and none for a
 //! peer that takes no bytes. Here each has its own: a read fails when the head of a request is
 //! overdue, ends when the connection idled too long, and a write fails when the peer stopped reading.
-//! While a request is answered nothing is overdue: that is the handler's time.
+//! While a request is answered nothing is overdue: that is the handler's time. If the next head has begun
+//! by then, its time starts with the end of the response.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -98,7 +99,11 @@ impl Socket {
     /// Nothing came while no request was being answered.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.exchange.take_answered() {
-            self.wait_for(Awaiting::Request, self.idle_timeout);
+            if self.exchange.is_ahead() {
+                self.wait_for(Awaiting::Head, self.head_timeout);
+            } else {
+                self.wait_for(Awaiting::Request, self.idle_timeout);
+            }
         }
         if self.awaiting == Awaiting::Greeting && self.exchange.is_leaving() {
             // A browser connects ahead of what it may ask for. hyper would wait for that.
@@ -159,7 +164,13 @@ impl AsyncRead for Socket {
                 this.ended = true;
                 this.poll_ended(cx)
             }
-            read if this.exchange.is_answering() => read,
+            read if this.exchange.is_answering() => {
+                // hyper holds nothing now: while it answers, it reads only what it has no bytes of,
+                // which is the body, or the end of the stream behind it. What came with the request,
+                // and what comes here and is not asked after again, is the next head.
+                this.exchange.set_ahead(read.is_ready());
+                read
+            }
             Poll::Pending => this.poll_overdue(cx),
             Poll::Ready(_) => {
                 this.on_head_bytes();

@@ -31,6 +31,49 @@ fn a_head_that_is_not_complete_in_time_is_answered_with_408() {
 }
 
 #[test]
+fn a_head_that_begins_with_or_during_the_request_before_it_has_its_time_from_there() {
+    let (tell, told) = mpsc::channel();
+    let (go, gone) = async_std::channel::unbounded::<()>();
+    let mut server = pong();
+    server.at("/body").post(|mut req: Request<()>| async move { req.body_string().await });
+    server.at("/unread").post(|_| async { Ok("pong") });
+    server.at("/slow").get(move |_| {
+        let (tell, gone) = (tell.clone(), gone.clone());
+        async move {
+            tell.send(())?;
+            gone.recv().await?;
+            Ok("pong")
+        }
+    });
+    server.options(ServerOptions::default().head_timeout(SOON).idle_timeout(WITHIN * 10));
+    let addr = serve(server);
+
+    for request in [
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\nG",
+        "GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\nG",
+        "POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\npongG",
+        "POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npong\r\n0\r\n\r\nG",
+        "POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbodyG",
+    ] {
+        let mut client = Client::to(addr, request);
+        for _ in 0..request.matches("GET ").count().max(1) {
+            assert_eq!(client.response(), PONG, "{request:?}");
+        }
+        assert_eq!(client.status(), "HTTP/1.1 408 Request Timeout", "{request:?}");
+        assert_eq!(client.rest(), "");
+    }
+
+    let mut client = Client::to(addr, "GET /slow HTTP/1.1\r\nHost: x\r\n\r\n");
+    told.recv_timeout(WITHIN).unwrap();
+    client = client.send("G");
+    // By the time another connection has missed a whole deadline, the byte has been read.
+    assert_eq!(Client::connect(addr).rest(), "");
+    go.send_blocking(()).unwrap();
+    assert_eq!(client.response(), PONG);
+    assert_eq!(client.status(), "HTTP/1.1 408 Request Timeout");
+}
+
+#[test]
 fn a_connection_on_which_nothing_comes_is_closed_without_a_word() {
     let mut server = pong();
     server.options(ServerOptions::default().head_timeout(SOON));
@@ -58,6 +101,48 @@ fn the_deadline_for_a_head_does_not_end_an_idle_connection() {
     assert_eq!(Client::connect(addr).rest(), "");
     client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.response(), PONG);
+}
+
+#[test]
+fn what_came_before_a_response_was_no_head_unless_some_of_it_is_left() {
+    let mut server = pong();
+    server.at("/body").post(|mut req: Request<()>| async move { req.body_string().await });
+    server.at("/unread").post(|_| async { Ok("pong") });
+    server.options(ServerOptions::default().head_timeout(SOON));
+    let addr = serve(server);
+    let chunked = "Transfer-Encoding: chunked\r\n\r\n";
+    let cases = [
+        vec!["GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n\r\n".to_owned()],
+        vec!["POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\npong".to_owned()],
+        vec![
+            "POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n".to_owned(),
+            "po".to_owned(),
+            "ng".to_owned(),
+        ],
+        vec![format!("POST /body HTTP/1.1\r\nHost: x\r\n{chunked}4\r\npong\r\n0\r\n\r\n")],
+        vec![
+            format!("POST /body HTTP/1.1\r\nHost: x\r\n{chunked}4\r\npo"),
+            "ng\r\n0\r\n\r\n".to_owned(),
+        ],
+        vec!["POST /unread HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody".to_owned()],
+    ];
+    let mut clients = Vec::new();
+    for pieces in &cases {
+        let mut client = Client::connect(addr);
+        for piece in pieces {
+            client = client.send(piece);
+        }
+        for _ in 0..pieces[0].matches(" HTTP/1.1").count() {
+            assert_eq!(client.response(), PONG, "{pieces:?}");
+        }
+        clients.push((client, pieces));
+    }
+    // Another connection misses a whole deadline that began after these were idle.
+    assert_eq!(Client::connect(addr).rest(), "");
+    for (client, pieces) in clients {
+        let mut client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(), PONG, "{pieces:?}");
+    }
 }
 
 #[test]

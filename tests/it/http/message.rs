@@ -96,6 +96,27 @@ fn a_client_that_half_closes_is_answered() {
 }
 
 #[test]
+fn a_client_that_half_closes_is_answered_whatever_it_would_upgrade_to() {
+    let mut server = Server::new();
+    server.at("/").get(|_| async {
+        async_std::task::yield_now().await;
+        Ok("pong")
+    });
+    let addr = serve(server);
+    for lines in [
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n",
+        "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n",
+        // Without `Connection: Upgrade` it is not asked for (RFC 9110 §7.8).
+        "Upgrade: websocket\r\n",
+    ] {
+        let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
+        let mut client = Client::to(addr, request).half_close();
+        assert_eq!(client.response(), PONG, "{lines}");
+        assert_eq!(client.rest(), "");
+    }
+}
+
+#[test]
 fn head_has_the_headers_of_get_and_no_body() {
     let mut client = Client::to(serve(pong()), "HEAD / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.head(), PONG.strip_suffix("pong").unwrap());
