@@ -1,35 +1,101 @@
-//! The body of a request, collected: with a limit on its size, and on its time.
+//! The body of a request: how long it may be, and how it is collected, in a limited time.
 
+use std::error::Error;
+use std::fmt;
 use std::io;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::AsyncReadExt;
 use futures::future::{Either, select};
 use serde::de::DeserializeOwned;
 use tide::StatusCode;
+use tide::http::Request;
 
 use super::RequestContext;
 use crate::runtime::{self, Timer};
 
-/// What `ctx.body_bytes` and its siblings collect.
-#[derive(Clone, Copy, Debug)]
+/// What a request body may be.
+#[derive(Clone, Debug)]
 pub(crate) struct BodyLimits {
-    /// Longest body, in bytes.
-    pub(crate) max_size: usize,
-    /// Longest time from the call to the last byte.
-    pub(crate) deadline: Option<Duration>,
+    /// Longest body, in bytes. Shared with the body, whichever way it is read.
+    max_size: Arc<AtomicUsize>,
+    /// Longest time from the call to the last byte, where it is collected.
+    deadline: Option<Duration>,
 }
 
-/// Those that hold outside of our own server.
+impl BodyLimits {
+    pub(crate) fn new(max_size: usize, deadline: Option<Duration>) -> Self {
+        Self { max_size: Arc::new(AtomicUsize::new(max_size)), deadline }
+    }
+
+    pub(crate) fn max_size(&self) -> usize {
+        self.max_size.load(Relaxed)
+    }
+
+    /// Replaces the limit of one request; `None` lifts it.
+    pub(crate) fn replace(request: &mut Request, max_size: Option<usize>) {
+        if request.ext().get::<Self>().is_none() {
+            request.ext_mut().insert(Self::default());
+        }
+        if let Some(limits) = request.ext().get::<Self>() {
+            limits.max_size.store(max_size.unwrap_or(usize::MAX), Relaxed);
+        }
+    }
+}
+
+/// Those that hold outside of our own server, and there where the body is collected.
 impl Default for BodyLimits {
     fn default() -> Self {
-        Self { max_size: 1 << 20, deadline: Some(Duration::from_secs(60)) }
+        Self::new(1 << 20, Some(Duration::from_secs(60)))
+    }
+}
+
+/// A body is larger than it may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyTooLarge {
+    /// The limit, in bytes.
+    pub(crate) max: usize,
+}
+
+impl fmt::Display for BodyTooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the body exceeds {} bytes", self.max)
+    }
+}
+
+impl Error for BodyTooLarge {}
+
+impl From<BodyTooLarge> for io::Error {
+    fn from(error: BodyTooLarge) -> Self {
+        Self::new(io::ErrorKind::FileTooLarge, error)
     }
 }
 
 impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
-    /// Reads the whole body.
+    /// Replaces [`max_body_size`](crate::ServerOptions::max_body_size) for this request: in bytes, `None`
+    /// for no limit.
+    ///
+    /// To be called before the body is read, by whatever way. For the endpoints of a route there is
+    /// [`Route::max_body_size`](crate::Route::max_body_size).
+    ///
+    /// ```
+    /// # use tidewire::{RequestContext, Server};
+    /// # let mut server = Server::new();
+    /// server.post("/upload", |mut ctx: RequestContext| async move {
+    ///     ctx.set_max_body_size(1 << 30);
+    ///     let body = ctx.request_mut().take_body();
+    ///     let len = futures::io::copy(body, &mut futures::io::sink()).await?;
+    ///     Ok(format!("{len} bytes\n"))
+    /// });
+    /// ```
+    pub fn set_max_body_size(&mut self, max: impl Into<Option<usize>>) {
+        BodyLimits::replace((*self.request).as_mut(), max.into());
+    }
+
+    /// Reads the whole body. It takes as much memory as it has bytes.
     ///
     /// # Errors
     ///
@@ -38,10 +104,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// [`body_timeout`](crate::ServerOptions::body_timeout), or is not complete within
     /// [`body_deadline`](crate::ServerOptions::body_deadline), 60 s by default.
     pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
-        let limits = self.request.ext::<BodyLimits>().copied().unwrap_or_default();
-        let Some(deadline) = limits.deadline else { return self.collect_body(limits).await };
+        let limits = self.request.ext::<BodyLimits>().cloned().unwrap_or_default();
+        let max = limits.max_size();
+        let Some(deadline) = limits.deadline else { return self.collect_body(max).await };
         let deadline = Timer::at(runtime::after(deadline));
-        match select(pin!(self.collect_body(limits)), deadline).await {
+        match select(pin!(self.collect_body(max)), deadline).await {
             Either::Left((body, _)) => body,
             Either::Right(_) => Err(tide::Error::from_str(
                 StatusCode::RequestTimeout,
@@ -50,24 +117,42 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         }
     }
 
-    async fn collect_body(&mut self, limits: BodyLimits) -> tide::Result<Vec<u8>> {
-        let max = limits.max_size;
-        let too_large = || {
-            let text = format!("the body exceeds {max} bytes");
-            tide::Error::from_str(StatusCode::PayloadTooLarge, text)
-        };
-        if self.request.len().is_some_and(|len| len > max) {
-            return Err(too_large());
+    async fn collect_body(&mut self, max: usize) -> tide::Result<Vec<u8>> {
+        let announced = self.request.len();
+        if announced.is_some_and(|len| len > max) {
+            return Err(read_error(BodyTooLarge { max }.into()));
         }
-        let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-        let mut body = Vec::new();
-        self.request.take_body().take(limit).read_to_end(&mut body).await.map_err(|error| {
-            match error.kind() {
-                io::ErrorKind::TimedOut => tide::Error::new(StatusCode::RequestTimeout, error),
-                _ => tide::Error::new(StatusCode::BadRequest, error),
+        let most = announced.unwrap_or(max);
+        let mut stream = self.request.take_body();
+        let (mut body, mut len) = (Vec::new(), 0);
+        loop {
+            if len == body.len() {
+                if len == most {
+                    break;
+                }
+                // Twice as much as has come, and no more than will come: a length that is announced
+                // costs nothing.
+                let room = len.max(MIN_ROOM).min(most - len);
+                body.reserve_exact(room);
+                body.resize(len + room, 0);
             }
-        })?;
-        if body.len() > max { Err(too_large()) } else { Ok(body) }
+            match stream.read(body.get_mut(len..).unwrap_or_default()).await {
+                Ok(0) => break,
+                Ok(read) => len += read,
+                Err(error) => return Err(read_error(error)),
+            }
+        }
+        if announced.is_none() && len == most {
+            // Only the end may follow.
+            match stream.read(&mut [0]).await {
+                Ok(0) => {}
+                Ok(_) => return Err(read_error(BodyTooLarge { max }.into())),
+                Err(error) => return Err(read_error(error)),
+            }
+        }
+        body.truncate(len);
+        body.shrink_to_fit();
+        Ok(body)
     }
 
     /// Reads the whole body as text.
@@ -90,4 +175,17 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         serde_json::from_slice(&body)
             .map_err(|error| tide::Error::new(StatusCode::BadRequest, error))
     }
+}
+
+/// Room for a body of which nothing has come yet, in bytes.
+const MIN_ROOM: usize = 4 << 10;
+
+/// The answer to a request whose body cannot be read.
+fn read_error(error: io::Error) -> tide::Error {
+    let status = match error.kind() {
+        io::ErrorKind::TimedOut => StatusCode::RequestTimeout,
+        io::ErrorKind::FileTooLarge => StatusCode::PayloadTooLarge,
+        _ => StatusCode::BadRequest,
+    };
+    tide::Error::new(status, error)
 }

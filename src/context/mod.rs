@@ -1,4 +1,4 @@
-//! The request, as a handler sees it. How its body is collected is `body`; what of it tide's request
+//! The request, as a handler sees it. How its body is limited and collected is `body`; what of it tide's request
 //! cannot hold is `facts`.
 
 mod body;
@@ -16,7 +16,7 @@ use tide::http::headers::{HeaderName, HeaderValue, Headers};
 use tide::http::{Method, Version};
 use tide::{Request, Response, StatusCode};
 
-pub(crate) use self::body::BodyLimits;
+pub(crate) use self::body::{BodyLimits, BodyTooLarge};
 pub(crate) use self::facts::{ClientIp, RawHeaders};
 use crate::error::{Error, Result};
 use crate::instance::Metrics;

@@ -13,6 +13,7 @@ use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tide::http::Body;
 
 use super::exchange::{Answering, Exchange, Receipt};
+use crate::context::{BodyLimits, BodyTooLarge};
 use crate::runtime::Timer;
 
 /// Largest piece of a response read at once, in bytes.
@@ -28,30 +29,41 @@ pub(super) struct RequestBody {
     piece: Bytes,
     timeout: Option<Duration>,
     stall: Option<Timer>,
+    limits: BodyLimits,
+    /// Bytes that have come so far.
+    len: u64,
     /// Until it knows what has become of the body.
     exchange: Option<Arc<Exchange>>,
 }
 
 impl RequestBody {
-    /// Reads `incoming`; fails when no byte comes for `timeout`.
+    /// Reads `incoming`; fails when no byte comes for `timeout`, or if it is larger than `limits` allow.
     pub(super) fn new(
         incoming: Incoming,
         timeout: Option<Duration>,
+        limits: BodyLimits,
         exchange: Arc<Exchange>,
     ) -> Self {
-        Self { incoming, piece: Bytes::new(), timeout, stall: None, exchange: Some(exchange) }
+        let (piece, exchange) = (Bytes::new(), Some(exchange));
+        Self { incoming, piece, timeout, stall: None, limits, len: 0, exchange }
     }
 
     /// Waits until `piece` holds bytes, or the body has ended.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.piece.is_empty() {
+            // Before a byte of one that announces too many is asked for.
+            self.check_size()?;
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 return self.poll_stalled(cx);
             };
             self.stall = None;
             match frame {
                 Some(Ok(frame)) => match frame.into_data() {
-                    Ok(piece) => self.piece = piece,
+                    Ok(piece) => {
+                        self.len = self.len.saturating_add(size(piece.len()));
+                        self.check_size()?;
+                        self.piece = piece;
+                    }
                     // Trailers. They are left out: http_types has no place where they would be looked
                     // for. hyper takes them to end with CR LF CR LF. A proxy that takes a bare LF for
                     // the end of a line, as it may (RFC 9112 §2.2), has seen another end, and requests
@@ -73,6 +85,17 @@ impl RequestBody {
             self.settle(Receipt::Complete);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Fails if what has come, with what is announced, exceeds the limit.
+    fn check_size(&mut self) -> io::Result<()> {
+        let announced = self.incoming.size_hint().exact().unwrap_or_default();
+        let max = self.limits.max_size();
+        if self.len.saturating_add(announced) <= size(max) {
+            return Ok(());
+        }
+        self.settle(Receipt::TooLarge(max));
+        Err(BodyTooLarge { max }.into())
     }
 
     /// Notes what has become of the body, once.
@@ -130,6 +153,10 @@ impl Drop for RequestBody {
     }
 }
 
+fn size(len: usize) -> u64 {
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
 /// hyper's error with the kind that the connection gave it.
 pub(crate) fn io_error(error: hyper::Error) -> io::Error {
     let kind = match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
@@ -169,7 +196,7 @@ impl ResponseBody {
 
     /// A body of tide's, read while it is written.
     pub(super) fn streamed(body: Body) -> Self {
-        let left = body.len().map(|len| u64::try_from(len).unwrap_or(u64::MAX));
+        let left = body.len().map(size);
         let content = match left {
             Some(0) => Content::Empty,
             _ => Content::Streamed(Streamed { body, left, buf: BytesMut::new() }),
@@ -219,7 +246,7 @@ impl hyper::body::Body for ResponseBody {
     fn size_hint(&self) -> SizeHint {
         let left = match &self.content {
             Content::Empty => Some(0),
-            Content::Full(bytes) => u64::try_from(bytes.len()).ok(),
+            Content::Full(bytes) => Some(size(bytes.len())),
             Content::Streamed(streamed) => streamed.left,
             Content::Failed(_) => None,
         };
@@ -254,7 +281,7 @@ impl Streamed {
             if len == 0 && *left > 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            *left = left.saturating_sub(u64::try_from(len).unwrap_or(u64::MAX));
+            *left = left.saturating_sub(size(len));
         }
         self.buf.truncate(len);
         Poll::Ready(Ok((len > 0).then(|| self.buf.split().freeze())))

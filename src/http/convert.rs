@@ -32,9 +32,11 @@ pub(super) fn request(
     exchange: &Arc<Exchange>,
 ) -> Result<Request, Refusal> {
     let (head, incoming) = request.into_parts();
+    let limits = BodyLimits::new(options.max_body_size, options.body_deadline);
     let body = (!incoming.is_end_stream()).then(|| {
         let len = incoming.size_hint().exact().and_then(|len| usize::try_from(len).ok());
-        (RequestBody::new(incoming, options.body_timeout, Arc::clone(exchange)), len)
+        let (timeout, exchange) = (options.body_timeout, Arc::clone(exchange));
+        (RequestBody::new(incoming, timeout, limits.clone(), exchange), len)
     });
     check_lengths(&head, options)?;
     check_coding(&head.headers)?;
@@ -46,9 +48,7 @@ pub(super) fn request(
         request.ext_mut().insert(Arc::clone(security));
     }
     request.ext_mut().insert(PeerAddr(addrs.peer));
-    let body_limits =
-        BodyLimits { max_size: options.max_body_size, deadline: options.body_deadline };
-    request.ext_mut().insert(body_limits);
+    request.ext_mut().insert(limits);
     if !options.trusted_proxies.is_empty() {
         let client =
             options.trusted_proxies.client_ip(addrs.peer.map(|peer| peer.ip()), &head.headers);

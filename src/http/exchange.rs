@@ -27,6 +27,8 @@ pub(super) enum Receipt {
     Abandoned,
     /// It broke off, or where it ends is disputed: what follows may be no request.
     Doubtful,
+    /// It exceeds this many bytes, and is not read on.
+    TooLarge(usize),
 }
 
 /// The state of one connection, shared by those who serve it.

@@ -47,6 +47,7 @@ use self::exchange::{Answering, Exchange, Receipt};
 pub use self::options::ServerOptions;
 pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
+use crate::context::BodyTooLarge;
 use crate::instance::{Instance, OpenHttp};
 use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
@@ -164,7 +165,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         let is_last = match exchange.receipt() {
             // hyper does not know yet of a shutdown that has begun during this poll.
             Receipt::Complete => self.instance.is_shutting_down(),
-            Receipt::Underway | Receipt::Doubtful => true,
+            Receipt::Underway | Receipt::Doubtful | Receipt::TooLarge(_) => true,
             Receipt::Abandoned => {
                 // It has a look at what is left of the body before it asks for the response again. If it
                 // cannot go on behind it, it says so in the response.
@@ -201,7 +202,10 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         }
 
         let respond = AssertUnwindSafe(self.app.respond(request, is_asterisk)).catch_unwind();
-        let response = respond.await.map_err(|_| Refusal::HandlerPanicked)?;
+        let mut response = respond.await.map_err(|_| Refusal::HandlerPanicked)?;
+        if let Receipt::TooLarge(max) = exchange.receipt() {
+            name_excess(&mut response, max);
+        }
         convert::response(response, to_head, upgrade, exchange)
     }
 }
@@ -240,6 +244,17 @@ fn may_upgrade(request: &::http::Request<Incoming>) -> bool {
         && request.method() != ::http::Method::HEAD
         && request.headers().contains_key(::http::header::UPGRADE)
         && request.body().is_end_stream()
+}
+
+/// Makes the answer that an error of reading is by itself, as tide passes it on, into that to a body that
+/// is too large (RFC 9110 §15.5.14).
+fn name_excess(response: &mut tide::http::Response, max: usize) {
+    use tide::StatusCode::{InternalServerError, PayloadTooLarge, UnprocessableEntity};
+
+    if matches!(response.status(), UnprocessableEntity | InternalServerError) {
+        response.set_status(PayloadTooLarge);
+        response.set_body(format!("{}\n", BodyTooLarge { max }));
+    }
 }
 
 fn offer_upgrade(request: &mut tide::http::Request) -> oneshot::Sender<Upgraded> {

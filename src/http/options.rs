@@ -119,10 +119,16 @@ impl ServerOptions {
         self
     }
 
-    /// Largest request body that is collected for a handler, in bytes. Default: 1 MiB.
+    /// Largest request body, in bytes. Default: 1 MiB.
     ///
-    /// A larger one is answered with 413 (RFC 9110 §15.5.14). A handler that reads the body as a
-    /// stream sets its own limit.
+    /// It holds for every way to a body: [`body_bytes`](crate::RequestContext::body_bytes) and its
+    /// siblings, those of tide's request, endpoints of tide, and streams. Beyond it, reading fails with
+    /// [`io::ErrorKind::FileTooLarge`], at once if the length is announced. The error, passed on, is
+    /// a 413 (RFC 9110 §15.5.14).
+    ///
+    /// For uploads there are [`Route::max_body_size`](crate::Route::max_body_size) and
+    /// [`RequestContext::set_max_body_size`](crate::RequestContext::set_max_body_size), which replace it
+    /// for a route or a request. A body that no handler reads has no limit but the end of its connection.
     #[must_use]
     pub fn max_body_size(mut self, max: usize) -> Self {
         self.max_body_size = max;

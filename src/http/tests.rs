@@ -235,7 +235,7 @@ fn a_header_value_that_is_not_ascii_is_kept_aside_unaltered() {
     let mut app = tide::new();
     app.at("/").get(move |request: tide::Request<()>| {
         let raw = request.ext::<RawHeaders>().cloned();
-        let max = request.ext::<BodyLimits>().map(|limits| limits.max_size);
+        let max = request.ext::<BodyLimits>().map(BodyLimits::max_size);
         let name = request.header("x-name").map(ToString::to_string);
         sender.unbounded_send((raw, name, max, request.ext::<PeerAddr>().copied())).unwrap();
         async { Ok("") }

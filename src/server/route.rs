@@ -5,8 +5,10 @@ use std::io;
 use std::path::Path;
 
 use tide::http::Method;
+use tide::utils::async_trait;
 
 use super::Server;
+use crate::context::BodyLimits;
 use crate::http::Routes;
 
 /// A path of a [`Server`], to which endpoints of tide, middleware and files are added.
@@ -57,7 +59,21 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self
     }
 
-    /// Forgets the middleware for the endpoints that are added from here on.
+    /// Replaces [`ServerOptions::max_body_size`](crate::ServerOptions::max_body_size) for the endpoints that
+    /// are added from here on: in bytes, `None` for no limit.
+    ///
+    /// ```
+    /// # use tidewire::{Server, endpoint};
+    /// # async fn upload(_: tidewire::RequestContext) -> tide::Result<()> { Ok(()) }
+    /// # let mut server = Server::new();
+    /// server.at("/upload").max_body_size(1 << 30).post(endpoint(upload));
+    /// ```
+    pub fn max_body_size(&mut self, max: impl Into<Option<usize>>) -> &mut Self {
+        self.with(MaxBodySize(max.into()))
+    }
+
+    /// Forgets the middleware, and [`max_body_size`](Self::max_body_size), for the endpoints that are added
+    /// from here on.
     pub fn reset_middleware(&mut self) -> &mut Self {
         self.route.reset_middleware();
         self
@@ -167,6 +183,21 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self.route.serve_file(file)?;
         self.routes.add(self.route.path(), Method::Get);
         Ok(())
+    }
+}
+
+/// Replaces the limit of the requests that pass.
+struct MaxBodySize(Option<usize>);
+
+#[async_trait]
+impl<State: Clone + Send + Sync + 'static> tide::Middleware<State> for MaxBodySize {
+    async fn handle(
+        &self,
+        mut request: tide::Request<State>,
+        next: tide::Next<'_, State>,
+    ) -> tide::Result {
+        BodyLimits::replace(request.as_mut(), self.0);
+        Ok(next.run(request).await)
     }
 }
 

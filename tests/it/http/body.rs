@@ -135,6 +135,129 @@ fn a_collected_body_over_the_limit_is_413_whether_or_not_it_says_its_length() {
     assert_eq!(exceeds, "HTTP/1.1 413 Payload Too Large");
 }
 
+/// Reads the body in every way there is, as the path says.
+fn readers() -> Server {
+    let mut app = tide::new();
+    app.at("/app").post(|mut req: Request<()>| async move { req.body_string().await });
+    let mut server = Server::new();
+    server.post("/ours", |mut ctx: RequestContext| async move { ctx.body_string().await });
+    server.post("/bytes", |mut ctx: RequestContext| async move {
+        Ok(String::from_utf8(ctx.request_mut().body_bytes().await?)?)
+    });
+    server.post("/json", |mut ctx: RequestContext| async move {
+        let value: serde_json::Value = ctx.request_mut().body_json().await?;
+        Ok(value.to_string())
+    });
+    server.post("/taken", |mut ctx: RequestContext| async move {
+        let mut text = String::new();
+        ctx.request_mut().take_body().read_to_string(&mut text).await?;
+        Ok(text)
+    });
+    server.at("/string").post(|mut req: Request<()>| async move { req.body_string().await });
+    server.at("/tide").nest(app);
+    server
+}
+
+const READERS: [&str; 6] = ["/ours", "/bytes", "/json", "/taken", "/string", "/tide/app"];
+
+#[test]
+fn a_body_over_the_limit_is_413_by_whatever_way_it_is_read() {
+    let mut server = readers();
+    server.options(ServerOptions::default().max_body_size(5));
+    let addr = serve(server);
+    for path in READERS {
+        for (framing, status) in [
+            ("Content-Length: 5\r\n\r\n\"abc\"", "200 OK"),
+            ("Content-Length: 6\r\n\r\n\"abcd\"", "413 Payload Too Large"),
+            ("Content-Length: 6\r\nExpect: 100-continue\r\n\r\n", "413 Payload Too Large"),
+            ("Transfer-Encoding: chunked\r\n\r\n5\r\n\"abc\"\r\n0\r\n\r\n", "200 OK"),
+            (
+                "Transfer-Encoding: chunked\r\n\r\n6\r\n\"abcd\"\r\n0\r\n\r\n",
+                "413 Payload Too Large",
+            ),
+        ] {
+            let request = format!("POST {path} HTTP/1.1\r\nHost: x\r\n{framing}");
+            let response = Client::to(addr, request).response();
+            assert!(response.starts_with(&format!("HTTP/1.1 {status}\r\n")), "{path}: {response}");
+            let body = match (status, path) {
+                ("200 OK", _) => "\r\n\r\n\"abc\"",
+                // Of an error that a handler passes on, the client is told the status alone.
+                (_, "/ours") => "\r\n\r\n",
+                _ => "\r\n\r\nthe body exceeds 5 bytes\n",
+            };
+            assert!(response.ends_with(body), "{path}: {response}");
+        }
+    }
+}
+
+#[test]
+fn a_route_or_a_handler_takes_a_body_over_the_limit_if_it_says_so() {
+    let mut server = Server::new();
+    server.post("/request", |mut ctx: RequestContext| async move {
+        match ctx.header("x-max") {
+            Some("none") => ctx.set_max_body_size(None),
+            _ => ctx.set_max_body_size(6),
+        }
+        ctx.body_string().await
+    });
+    server.post("/before", |mut ctx: RequestContext| async move { ctx.body_string().await });
+    let read = |mut req: Request<()>| async move { req.body_string().await };
+    server.at("/route").post(read).max_body_size(6).put(read).max_body_size(None).patch(read);
+    server.options(ServerOptions::default().max_body_size(5));
+    let addr = serve(server);
+    for (line, len, status) in [
+        ("POST /before", 6, 413),
+        ("POST /request", 6, 200),
+        ("POST /request", 7, 413),
+        ("POST /route", 6, 413),
+        ("PUT /route", 6, 200),
+        ("PUT /route", 7, 413),
+        ("PATCH /route", 100_000, 200),
+    ] {
+        let body = "x".repeat(len);
+        for framing in [
+            format!("Content-Length: {len}\r\n\r\n{body}"),
+            format!("Transfer-Encoding: chunked\r\n\r\n{len:x}\r\n{body}\r\n0\r\n\r\n"),
+        ] {
+            let request = format!("{line} HTTP/1.1\r\nHost: x\r\n{framing}");
+            let status_line = Client::to(addr, request).status();
+            assert!(status_line.starts_with(&format!("HTTP/1.1 {status} ")), "{line} {len}");
+        }
+    }
+    let request = "POST /request HTTP/1.1\r\nHost: x\r\nX-Max: none\r\nContent-Length: 9\r\n\r\n";
+    assert_eq!(Client::to(addr, format!("{request}123456789")).status(), "HTTP/1.1 200 OK");
+}
+
+#[test]
+fn a_handler_that_bears_with_a_body_over_the_limit_has_the_word() {
+    let mut server = Server::new();
+    server.at("/").post(|mut req: Request<()>| async move {
+        let error = req.take_body().read_to_end(&mut Vec::new()).await.unwrap_err();
+        Ok(Response::builder(202).body(format!("{:?}", error.kind())).build())
+    });
+    server.options(ServerOptions::default().max_body_size(5));
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nhello!";
+    let response = Client::to(serve(server), request).response();
+    assert!(response.starts_with("HTTP/1.1 202 "), "{response}");
+    assert!(response.ends_with("FileTooLarge"), "{response}");
+}
+
+#[test]
+fn a_collected_body_costs_its_size() {
+    let mut server = Server::new();
+    server.post("/", |mut ctx: RequestContext| async move {
+        let body = ctx.body_bytes().await?;
+        Ok(format!("{} {}", body.len(), body.capacity()))
+    });
+    let addr = serve(server);
+    for len in [1, 5_000, 700_000, 1 << 20] {
+        let head = format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {len}\r\n\r\n");
+        let response = Client::to(addr, head + &"x".repeat(len)).response();
+        let costs = response.rsplit("\r\n").next().unwrap();
+        assert_eq!(costs, format!("{len} {len}"));
+    }
+}
+
 #[test]
 fn a_handler_reads_a_body_while_it_still_arrives() {
     let mut server = Server::new();
