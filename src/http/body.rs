@@ -12,6 +12,7 @@ use futures::io::{AsyncBufRead, AsyncRead};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tide::http::Body;
 
+use super::contained::Contained;
 use super::exchange::{Answering, Exchange, Receipt};
 use crate::context::{BodyLimits, BodyTooLarge};
 use crate::runtime::Timer;
@@ -153,6 +154,10 @@ impl Drop for RequestBody {
     }
 }
 
+fn panicked() -> io::Error {
+    io::Error::other("the body of the response panicked")
+}
+
 fn size(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
@@ -199,7 +204,11 @@ impl ResponseBody {
         let left = body.len().map(size);
         let content = match left {
             Some(0) => Content::Empty,
-            _ => Content::Streamed(Streamed { body, left, buf: BytesMut::new() }),
+            _ => Content::Streamed(Streamed {
+                body: Contained::new(body),
+                left,
+                buf: BytesMut::new(),
+            }),
         };
         Self { content, _answering: None }
     }
@@ -257,7 +266,7 @@ impl hyper::body::Body for ResponseBody {
 /// A body of tide's on its way.
 #[derive(Debug)]
 struct Streamed {
-    body: Body,
+    body: Contained<Body>,
     /// Bytes to come, if the body told.
     left: Option<u64>,
     buf: BytesMut,
@@ -271,7 +280,9 @@ impl Streamed {
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         // hyper has copied the last piece and dropped it, so that this finds its memory again.
         self.buf.resize(self.piece_len(), 0);
-        let Poll::Ready(read) = Pin::new(&mut self.body).poll_read(cx, &mut self.buf) else {
+        let buf = &mut self.buf;
+        let read = self.body.with(|body| Pin::new(body).poll_read(cx, buf));
+        let Poll::Ready(read) = read.unwrap_or_else(|| Poll::Ready(Err(panicked()))) else {
             // An event stream may be silent for hours.
             self.buf = BytesMut::new();
             return Poll::Pending;

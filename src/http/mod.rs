@@ -9,6 +9,7 @@
 
 mod app;
 mod body;
+mod contained;
 mod convert;
 mod exchange;
 mod forwarded;
@@ -43,6 +44,7 @@ pub(crate) use self::app::{App, Routes};
 use self::body::ResponseBody;
 #[cfg(feature = "testing")]
 pub(crate) use self::body::io_error;
+use self::contained::{Contained, discard};
 use self::exchange::{Answering, Exchange, Receipt};
 pub use self::options::ServerOptions;
 pub(crate) use self::refusal::Refusal;
@@ -107,7 +109,15 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
     }
 
     /// Serves one connection until it ends or is upgraded.
+    ///
+    /// The task that does it may be one of an executor that a panic would end: of a logger, or of an error
+    /// of the application that is dropped with the connection.
     pub(crate) async fn serve(self: Arc<Self>, stream: Stream, addrs: Addrs) {
+        let serving = AssertUnwindSafe(self.serve_or_panic(stream, addrs)).catch_unwind();
+        serving.await.unwrap_or_else(discard);
+    }
+
+    async fn serve_or_panic(self: Arc<Self>, stream: Stream, addrs: Addrs) {
         let open = OpenHttp::begin(Arc::clone(&self.instance));
         let exchange = Arc::new(Exchange::new(stream.security()));
         let socket = Socket::new(stream, Arc::clone(&exchange), &self.options);
@@ -116,7 +126,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             let answering = exchange.begin(&request);
             let answer = Arc::clone(&self).answer(request, addrs, Arc::clone(&exchange), answering);
             // Boxed, so that a connection between requests does not hold room for a handler.
-            Box::pin(answer)
+            Contained::new(Box::pin(answer))
         });
         let mut connection = self.builder.serve_connection(FuturesIo::new(socket), service);
         let outcome = drive(&mut connection, &exchange, &self.instance).await;
@@ -201,12 +211,17 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             request.ext_mut().insert(limits.clone());
         }
 
-        let respond = AssertUnwindSafe(self.app.respond(request, is_asterisk)).catch_unwind();
-        let mut response = respond.await.map_err(|_| Refusal::HandlerPanicked)?;
-        if let Receipt::TooLarge(max) = exchange.receipt() {
-            name_excess(&mut response, max);
-        }
-        convert::response(response, to_head, upgrade, exchange)
+        let respond = async {
+            let mut response = self.app.respond(request, is_asterisk).await;
+            if let Receipt::TooLarge(max) = exchange.receipt() {
+                name_excess(&mut response, max);
+            }
+            convert::response(response, to_head, upgrade, exchange)
+        };
+        AssertUnwindSafe(respond).catch_unwind().await.unwrap_or_else(|payload| {
+            discard(payload);
+            Err(Refusal::HandlerPanicked)
+        })
     }
 }
 

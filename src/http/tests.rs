@@ -8,7 +8,7 @@ use std::task::Context;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use futures::future::Either;
-use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use futures::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::*;
 use crate::context::{BodyLimits, RawHeaders};
@@ -200,6 +200,56 @@ fn who_names_no_host_may_have_connected_to_a_link_local_address() {
     let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
     assert!(written.ends_with("\r\n\r\nhttp://[fe80::1]:81/"), "{written}");
 }
+
+#[test]
+fn an_error_that_panics_when_it_is_dropped_does_not_reach_the_executor() {
+    let mut app = tide::new();
+    app.at("/").get(|_| async { Ok(tide::Body::from_reader(Failing, Some(4))) });
+    let written = Arc::default();
+    let input = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
+    let narrow = Narrow { input, written: Arc::clone(&written), ..Narrow::default() };
+    let front = Arc::new(Front::new(app.into(), ServerOptions::default(), Arc::default()));
+    within(front.serve(Stream::boxed(narrow), Addrs { peer: None, local: None }));
+    assert!(written.lock().unwrap().starts_with(b"H"), "a response had begun");
+}
+
+/// A body that cannot be read. Its error panics when it is dropped.
+struct Failing;
+
+impl AsyncRead for Failing {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        _: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::Error::other(Bomb)))
+    }
+}
+
+impl AsyncBufRead for Failing {
+    fn poll_fill_buf(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<&[u8]>> {
+        Poll::Ready(Err(io::Error::other(Bomb)))
+    }
+
+    fn consume(self: Pin<&mut Self>, _: usize) {}
+}
+
+#[derive(Debug)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "in a destructor");
+    }
+}
+
+impl fmt::Display for Bomb {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("bomb")
+    }
+}
+
+impl std::error::Error for Bomb {}
 
 #[test]
 fn a_connection_that_is_dropped_while_its_handler_waits_for_a_permit_leaves_the_queue() {

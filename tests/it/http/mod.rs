@@ -13,6 +13,7 @@ mod listen;
 mod malformed;
 mod message;
 mod methods;
+mod panics;
 mod routing;
 
 use std::io::{Read, Write};
