@@ -286,7 +286,43 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         &mut self.request
     }
 
+    /// Sets a header of the response to prepare, in place of any of that name.
+    ///
+    /// This is the way for a value that a peer had a say in: the target of a redirect, the name of a
+    /// file. `insert_header`, `append_header` and `Redirect` of tide panic over one that is not ASCII, which
+    /// is a 500; and one with a line break would be two headers, so the response is replaced by a 500.
+    ///
+    /// ```
+    /// # use tidewire::{RequestContext, Server};
+    /// # let mut server = Server::new();
+    /// server.get("/to/*path", |mut ctx: RequestContext| async move {
+    ///     // As it was sent, percent-encoding included.
+    ///     let target = format!("/{}", ctx.param("path").unwrap_or_default());
+    ///     ctx.set_response_header("location", &target)?;
+    ///     Ok(tide::StatusCode::Found)
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A 500 if HTTP does not allow the name, or the value is not visible ASCII, space and tab
+    /// (RFC 9110 §5.5). The response is as it was.
+    pub fn set_response_header(&mut self, name: &str, value: &str) -> tide::Result<()> {
+        let line = ::http::HeaderValue::from_str(value);
+        // `from_str` lets through what is beyond ASCII.
+        let is_allowed = line.is_ok_and(|value| value.to_str().is_ok());
+        if !is_allowed || ::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            let text = format!("HTTP does not allow this header: {name:?} with {value:?}");
+            return Err(tide::Error::from_str(StatusCode::InternalServerError, text));
+        }
+        self.response().insert_header(name, value);
+        Ok(())
+    }
+
     /// The response to prepare, for a handler that returns `Ok(())` or a body: 200 at first.
+    ///
+    /// Its `insert_header` panics over a value that is not ASCII. One that a peer had a say in is for
+    /// [`set_response_header`](Self::set_response_header).
     #[must_use]
     pub fn response(&mut self) -> &mut Response {
         self.response.get_or_insert_with(|| Box::new(Response::new(StatusCode::Ok)))

@@ -1,9 +1,11 @@
 //! Messages and connections: RFC 9112 §2, §6 and §9.
 
+use std::collections::HashMap;
+
 use super::{Client, PONG, header, pong, serve};
 use tide::http::Body;
 use tide::{Response, StatusCode};
-use tidewire::Server;
+use tidewire::{RequestContext, Server};
 
 #[test]
 fn a_response_has_a_length_a_type_and_a_date() {
@@ -197,6 +199,39 @@ fn a_response_that_is_not_http_becomes_a_500_and_injects_nothing() {
 
         client = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
         assert_eq!(client.response(), PONG, "after {path}");
+    }
+}
+
+#[test]
+fn a_header_that_a_peer_has_a_say_in_is_set_or_refused_without_a_panic() {
+    let mut server = pong();
+    server.get("/to", |mut ctx: RequestContext| async move {
+        let target = ctx.query::<HashMap<String, String>>()?.remove("path").unwrap_or_default();
+        let outcome = ctx.set_response_header("location", &target);
+        if let Err(error) = outcome {
+            // The handler goes on, with the response as it was.
+            assert_eq!(error.status(), StatusCode::InternalServerError);
+            ctx.set_response_header("x-refused", "1")?;
+        }
+        assert!(ctx.set_response_header("no name", "x").is_err());
+        Ok(StatusCode::Found)
+    });
+    let addr = serve(server);
+    for (query, location) in [
+        ("/a%20b", Some("/a b")),
+        ("/%09", Some("/\t")),
+        ("/%C3%A9", None),
+        ("/%0D%0Aset-cookie:%20a=b", None),
+        ("/%00", None),
+        ("/%7F", None),
+    ] {
+        let mut client =
+            Client::to(addr, format!("GET /to?path={query} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let head = client.head();
+        assert!(head.starts_with("HTTP/1.1 302 Found\r\n"), "{query}: {head}");
+        assert_eq!(header(&head, "location"), location, "{query}");
+        assert_eq!(header(&head, "x-refused").is_some(), location.is_none(), "{query}");
+        assert_eq!(header(&head, "set-cookie"), None);
     }
 }
 
