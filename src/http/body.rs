@@ -138,11 +138,11 @@ impl AsyncRead for RequestBody {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         ready!(this.poll_piece(cx))?;
-        let len = buf.len().min(this.piece.len());
-        for (to, from) in buf.iter_mut().zip(this.piece.split_to(len)) {
-            *to = from;
+        let piece = this.piece.split_to(buf.len().min(this.piece.len()));
+        if let Some(room) = buf.get_mut(..piece.len()) {
+            room.copy_from_slice(&piece);
         }
-        Poll::Ready(Ok(len))
+        Poll::Ready(Ok(piece.len()))
     }
 }
 
