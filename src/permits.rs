@@ -3,109 +3,173 @@
 //! What is limited, and what happens to those who must not wait, is `ws/admission/` for WebSocket
 //! connections and `server/accept.rs` for sockets.
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use async_lock::{Semaphore, SemaphoreGuardArc};
-use event_listener::{Event, EventListener, Listener};
-
-/// A permit; dropped, it is free again.
-pub(crate) type Permit = SemaphoreGuardArc;
+use std::task::{Context, Poll, Waker};
 
 /// A number of permits, and the line in front of them.
-///
-/// The semaphore counts. Of many who wait it wakes one, lets it race with newcomers, and sends it to
-/// the end if it loses; so only the first in line waits there.
 #[derive(Debug)]
 pub(crate) struct Permits {
-    free: Arc<Semaphore>,
-    /// How many are in line.
-    waiting: Mutex<usize>,
-    /// Tells the next in line that it is the first now. Wakes in the order of arrival.
-    moved_up: Event,
+    line: Arc<Line>,
+}
+
+/// The lock, under which no waker is cloned, called or dropped: that is code of the application's executor.
+struct Line(Mutex<State>);
+
+struct State {
+    free: usize,
+    /// Those in line in the order in which they came, and whom to wake; `None` for one that was not polled
+    /// since it was woken.
+    waiting: BTreeMap<u64, Option<Waker>>,
+    /// What is given to the next in line.
+    next: u64,
 }
 
 impl Permits {
     pub(crate) fn new(number: usize) -> Self {
-        let free = Arc::new(Semaphore::new(number));
-        Self { free, waiting: Mutex::new(0), moved_up: Event::new() }
+        let state = State { free: number, waiting: BTreeMap::new(), next: 0 };
+        Self { line: Arc::new(Line(Mutex::new(state))) }
     }
 
     /// Takes a permit, if one is free and nobody is in line.
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
-        let waiting = self.lock();
-        if *waiting == 0 { self.free.try_acquire_arc() } else { None }
+        let mut state = self.line.lock();
+        if !state.waiting.is_empty() {
+            return None;
+        }
+        state.free = state.free.checked_sub(1)?;
+        drop(state);
+        Some(Permit(Arc::clone(&self.line)))
     }
 
     /// Goes to the end of the line, unless it has `max` in it.
-    pub(crate) fn queue(&self, max: usize) -> Option<InLine<'_>> {
-        let waiting = self.lock();
-        (*waiting < max).then(|| self.join(waiting))
+    pub(crate) fn queue(&self, max: usize) -> Option<InLine> {
+        let state = self.line.lock();
+        (state.waiting.len() < max).then(|| self.join(state))
     }
 
-    fn join(&self, mut waiting: MutexGuard<'_, usize>) -> InLine<'_> {
-        let behind_others = (*waiting > 0).then(|| self.moved_up.listen());
-        *waiting = waiting.saturating_add(1);
-        InLine { permits: self, behind_others }
+    fn join(&self, mut state: MutexGuard<'_, State>) -> InLine {
+        let number = state.next;
+        state.next = number.wrapping_add(1);
+        state.waiting.insert(number, None);
+        InLine { line: Arc::clone(&self.line), number }
     }
 
     /// Waits in line for a permit. Dropped, the future leaves the line, and loses no permit.
     pub(crate) async fn acquire(&self) -> Permit {
         match self.try_acquire() {
             Some(permit) => permit,
-            None => self.join(self.lock()).permit().await,
+            None => self.join(self.line.lock()).permit().await,
         }
     }
 
     /// How many are free.
     pub(crate) fn available(&self) -> usize {
-        self.free.available_permits()
+        self.line.lock().free
     }
 
     /// How many are in line.
     pub(crate) fn waiting(&self) -> usize {
-        *self.lock()
+        self.line.lock().waiting.len()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+impl Line {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whom to wake: the first in line, if there is something for it.
+    fn first(&mut self) -> Option<Waker> {
+        if self.free == 0 {
+            return None;
+        }
+        self.waiting.first_entry()?.get_mut().take()
+    }
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.lock();
+        let (free, waiting) = (state.free, state.waiting.len());
+        drop(state);
+        f.debug_struct("Line").field("free", &free).field("waiting", &waiting).finish()
+    }
+}
+
+/// A permit; dropped, it is free again.
+#[derive(Debug)]
+pub(crate) struct Permit(Arc<Line>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        state.free = state.free.saturating_add(1);
+        let first = state.first();
+        drop(state);
+        wake(first);
     }
 }
 
 /// A place in line; dropped, it is left.
 #[derive(Debug)]
-pub(crate) struct InLine<'a> {
-    permits: &'a Permits,
-    /// `None` for the first.
-    behind_others: Option<EventListener>,
+pub(crate) struct InLine {
+    line: Arc<Line>,
+    number: u64,
 }
 
-impl InLine<'_> {
+impl InLine {
     /// Waits for a permit.
-    pub(crate) async fn permit(mut self) -> Permit {
-        if let Some(moved_up) = &mut self.behind_others {
-            moved_up.await;
+    pub(crate) async fn permit(self) -> Permit {
+        poll_fn(|cx| self.poll_permit(cx)).await
+    }
+
+    fn poll_permit(&self, cx: &Context<'_>) -> Poll<Permit> {
+        let waker = cx.waker().clone();
+        let mut state = self.line.lock();
+        let is_first = state.waiting.keys().next() == Some(&self.number);
+        if is_first && state.free > 0 {
+            state.free = state.free.saturating_sub(1);
+            let left = state.waiting.remove(&self.number);
+            let first = state.first();
+            drop(state);
+            drop(left);
+            wake(first);
+            return Poll::Ready(Permit(Arc::clone(&self.line)));
         }
-        self.behind_others = None;
-        self.permits.free.acquire_arc().await
+        let replaced = state.waiting.insert(self.number, Some(waker));
+        drop(state);
+        drop(replaced);
+        Poll::Pending
     }
 }
 
-impl Drop for InLine<'_> {
+impl Drop for InLine {
     fn drop(&mut self) {
-        let mut waiting = self.permits.lock();
-        *waiting = waiting.saturating_sub(1);
-        // It may have been told that it is the first, and not have looked.
-        if self.behind_others.take().is_none_or(EventListener::discard) {
-            self.permits.moved_up.notify(1);
-        }
+        let mut state = self.line.lock();
+        let left = state.waiting.remove(&self.number);
+        let first = state.first();
+        drop(state);
+        drop(left);
+        wake(first);
+    }
+}
+
+fn wake(waker: Option<Waker>) {
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
     use std::pin::{Pin, pin};
-    use std::task::{Context, Poll, Waker};
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::task::Wake;
     use std::time::Duration;
 
     use futures::StreamExt;
@@ -114,14 +178,14 @@ mod tests {
     use super::*;
     use crate::runtime::{self, Timer};
 
-    type Acquire<'a> = Pin<Box<dyn Future<Output = Permit> + 'a>>;
+    type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
     /// Goes in line at once.
-    fn acquire(permits: &Permits) -> Acquire<'_> {
+    fn acquire(permits: &Permits) -> Acquire {
         Box::pin(permits.queue(usize::MAX).unwrap().permit())
     }
 
-    fn poll(future: &mut Acquire<'_>) -> Option<Permit> {
+    fn poll(future: &mut Acquire) -> Option<Permit> {
         match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(permit) => Some(permit),
             Poll::Pending => None,
@@ -132,7 +196,7 @@ mod tests {
     fn whoever_came_first_is_first_however_they_are_polled() {
         let permits = Permits::new(1);
         let mut held = permits.try_acquire();
-        let mut line: Vec<Acquire<'_>> = (0..10).map(|_| acquire(&permits)).collect();
+        let mut line: Vec<Acquire> = (0..10).map(|_| acquire(&permits)).collect();
         // Half of them are polled for the first time when it is their turn.
         assert!(line.iter_mut().step_by(2).all(|waiting| poll(waiting).is_none()));
         for left in (0..10).rev() {
@@ -212,5 +276,38 @@ mod tests {
             assert_eq!((permits.waiting(), permits.available()), (0, 1));
             assert!(permits.try_acquire().is_some());
         }
+    }
+
+    /// An executor that drops a task where it is woken, or where its waker is dropped.
+    struct Gone(Arc<Permits>, Mutex<Option<Acquire>>, AtomicUsize);
+
+    impl Gone {
+        fn drop_task(&self) {
+            let task = self.1.lock().unwrap().take();
+            self.2.fetch_add(usize::from(task.is_some()), SeqCst);
+            drop(task);
+            assert_eq!(self.0.available() + self.0.waiting(), 1);
+        }
+    }
+
+    impl Wake for Gone {
+        fn wake(self: Arc<Self>) {
+            self.drop_task();
+        }
+    }
+
+    #[test]
+    fn a_task_may_be_dropped_where_it_is_woken() {
+        let permits = Arc::new(Permits::new(1));
+        let held = permits.try_acquire().unwrap();
+        let gone = Gone(Arc::clone(&permits), Mutex::default(), AtomicUsize::new(0));
+        let gone = Arc::new(gone);
+        let mut waiting = acquire(&permits);
+        let waker = Waker::from(Arc::clone(&gone));
+        assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        *gone.1.lock().unwrap() = Some(waiting);
+        drop(held);
+        assert_eq!(gone.2.load(SeqCst), 1);
+        assert_eq!((permits.available(), permits.waiting()), (1, 0));
     }
 }

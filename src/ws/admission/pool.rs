@@ -1,6 +1,7 @@
 //! The permits of a limit: for all clients together, or for each address.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,6 @@ pub(super) struct Pool {
     clients: Clients,
 }
 
-#[derive(Debug)]
 enum Clients {
     All(Arc<Permits>),
     /// Those that have a permit, or ask for one.
@@ -115,6 +115,19 @@ impl Pool {
     }
 }
 
+/// Without the clients themselves, which are looked at under a lock, and written elsewhere.
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All(permits) => f.debug_tuple("All").field(permits).finish(),
+            Self::Each(guests) => {
+                let addresses = lock(guests).len();
+                f.debug_struct("Each").field("addresses", &addresses).finish_non_exhaustive()
+            }
+        }
+    }
+}
+
 /// A client at the permits of a pool, with or without one. Its address is forgotten with its last
 /// place.
 #[derive(Debug)]
@@ -200,5 +213,26 @@ mod tests {
         drop((queued, permits));
         drop(places);
         assert_eq!((pool.available(), pool.in_use(), pool.waiting()), (2, 0, 0));
+    }
+
+    #[test]
+    fn whoever_writes_a_pool_down_may_look_at_it() {
+        struct Looking<'a>(&'a Arc<Pool>, usize);
+
+        impl fmt::Write for Looking<'_> {
+            fn write_str(&mut self, _: &str) -> fmt::Result {
+                self.1 += self.0.in_use();
+                drop(self.0.enter(Some(address("192.0.2.9"))));
+                Ok(())
+            }
+        }
+
+        for pool in [Pool::for_each_address(2), Pool::for_all(2)].map(Arc::new) {
+            let place = pool.enter(Some(address("192.0.2.1")));
+            let _permit = place.permits.try_acquire().unwrap();
+            let mut looking = Looking(&pool, 0);
+            fmt::write(&mut looking, format_args!("{pool:?}")).unwrap();
+            assert!(looking.1 > 0);
+        }
     }
 }
