@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, OnceLock};
 
 use futures_rustls::TlsConnector;
 use futures_rustls::pki_types::ServerName;
@@ -146,8 +146,13 @@ impl ClientTls {
 
     /// That of a client that says nothing. The system's certificates are read once.
     pub(super) fn shared() -> Result<Self, TlsError> {
-        static PLATFORM: LazyLock<Result<ClientTls, TlsError>> = LazyLock::new(ClientTls::platform);
-        PLATFORM.clone()
+        static PLATFORM: OnceLock<Result<ClientTls, TlsError>> = OnceLock::new();
+        if let Some(shared) = PLATFORM.get() {
+            return shared.clone();
+        }
+        // Not while the lock is being set: what is read is logged, and the logger may connect, too.
+        let platform = Self::platform();
+        PLATFORM.get_or_init(|| platform).clone()
     }
 
     /// Encrypts a stream to `host`.

@@ -79,7 +79,11 @@ impl Exchange {
 
     /// Notes that a 101 goes out, after which `upgrade` is to have the stream.
     pub(super) fn grant(&self, upgrade: oneshot::Sender<Upgraded>) {
-        *self.granted.lock().unwrap_or_else(PoisonError::into_inner) = Some(upgrade);
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let replaced = granted.replace(upgrade);
+        drop(granted);
+        // Without the lock: whoever waits at its other end is woken.
+        drop(replaced);
     }
 
     /// Who is to have the stream, if the connection ended with a 101.
@@ -176,5 +180,33 @@ impl Drop for Answering {
     fn drop(&mut self) {
         self.0.answering.store(false, Relaxed);
         self.0.answered.store(true, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::{Context, Wake, Waker};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn whoever_has_waited_for_another_101_may_ask_where_it_is_woken() {
+        struct Curious(Arc<Exchange>);
+
+        impl Wake for Curious {
+            fn wake(self: Arc<Self>) {
+                assert!(self.0.take_granted().is_some());
+            }
+        }
+
+        let exchange = Arc::new(Exchange::default());
+        let ((first, mut waiting), (second, _)) = (oneshot::channel(), oneshot::channel());
+        let waker = Waker::from(Arc::new(Curious(Arc::clone(&exchange))));
+        assert!(waiting.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+        exchange.grant(first);
+        exchange.grant(second);
+        assert!(exchange.take_granted().is_none());
     }
 }

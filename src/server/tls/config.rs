@@ -203,7 +203,11 @@ impl fmt::Debug for TlsConfig {
 
 impl Shared {
     fn set(&self, config: Arc<ServerConfig>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        let replaced = std::mem::replace(&mut *current, config);
+        drop(current);
+        // Without the lock: what an application has put into it is dropped, too.
+        drop(replaced);
     }
 }
 

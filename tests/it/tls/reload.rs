@@ -1,12 +1,19 @@
 //! A new certificate for a server that runs.
 
 use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread;
 
+use tidewire::rustls::ServerConfig;
+use tidewire::rustls::crypto::ring;
 use tidewire::rustls::pki_types::CertificateDer;
+use tidewire::rustls::server::{ClientHello, ResolvesServerCert};
+use tidewire::rustls::sign::CertifiedKey;
 use tidewire::{ClientCertificates, TlsConfig};
 
 use super::config::Folder;
 use super::{Authority, authority, body, client_config, connect_with, mirror, trusting};
+use crate::ws::peer::WITHIN;
 use crate::ws::tcp::bind;
 
 /// The certificate that the server shows now.
@@ -51,7 +58,6 @@ fn a_bad_certificate_is_an_error_and_the_old_one_stays() {
 
 #[test]
 fn a_session_of_before_cannot_be_resumed() {
-    use std::sync::Arc;
     use tidewire::rustls::HandshakeKind;
     let config = authority().issue("localhost").config();
     let addr = bind(mirror(config.clone()));
@@ -92,4 +98,37 @@ fn the_roots_of_clients_are_reloaded_as_well() {
     folder.write("roots.pem", &second.pem());
     config.reload().unwrap();
     answer().unwrap();
+}
+
+#[test]
+fn what_is_replaced_may_use_the_configuration_where_it_is_dropped() {
+    /// An application's own, in a configuration that it replaces once more in the end.
+    #[derive(Debug)]
+    struct Resolver(OnceLock<TlsConfig>, mpsc::Sender<()>);
+
+    impl ResolvesServerCert for Resolver {
+        fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+            None
+        }
+    }
+
+    impl Drop for Resolver {
+        fn drop(&mut self) {
+            self.0.get().unwrap().replace(&authority().issue("localhost").config());
+            self.1.send(()).unwrap();
+        }
+    }
+
+    let (tell, dropped) = mpsc::channel();
+    let resolver = Arc::new(Resolver(OnceLock::new(), tell));
+    let rustls = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&resolver) as Arc<dyn ResolvesServerCert>);
+    let config = TlsConfig::from_rustls(Arc::new(rustls));
+    resolver.0.set(config.clone()).unwrap();
+    drop(resolver);
+    thread::spawn(move || config.replace(&authority().issue("localhost").config()));
+    dropped.recv_timeout(WITHIN).unwrap();
 }
