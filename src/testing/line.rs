@@ -1,9 +1,9 @@
 //! What lies between a client and the server, and what can be wrong with it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
-use super::pipe::{End, Side, Wires};
+use super::pipe::{End, Side, Wires, with};
 
 /// The line that connections go over: how wide it is, and its faults.
 ///
@@ -52,7 +52,7 @@ impl Line {
     /// Each chunk arrives on its own: whoever reads on, or writes on, has to wait in between.
     #[must_use]
     pub fn chunk_size(self, bytes: usize) -> Self {
-        self.wires().chunk_size = Some(bytes.max(1));
+        self.with(|wires| wires.chunk_size = Some(bytes.max(1)));
         self
     }
 
@@ -60,7 +60,7 @@ impl Line {
     /// to read. Default 64 KiB.
     #[must_use]
     pub fn capacity(self, bytes: usize) -> Self {
-        self.wires().capacity = bytes.max(1);
+        self.with(|wires| wires.capacity = bytes.max(1));
         self
     }
 
@@ -69,22 +69,24 @@ impl Line {
     ///
     /// It is so for connections that are opened later, too, until [`release`](Self::release).
     pub fn stall(&self) {
-        let mut wires = self.wires();
-        wires.is_stalled = true;
-        wires.wake();
+        self.with(|wires| {
+            wires.is_stalled = true;
+            wires.wake();
+        });
     }
 
     /// Ends what [`stall`](Self::stall) has begun. Nothing was lost.
     pub fn release(&self) {
-        let mut wires = self.wires();
-        wires.is_stalled = false;
-        wires.wake();
+        self.with(|wires| {
+            wires.is_stalled = false;
+            wires.wake();
+        });
     }
 
     /// Resets the connections that are open: what is on its way is lost, and reads and writes of both
     /// sides fail with [`ConnectionReset`](std::io::ErrorKind::ConnectionReset).
     pub fn cut(&self) {
-        self.wires().reset();
+        self.with(Wires::reset);
     }
 
     /// Ends the client's direction of the connections that are open, as a FIN does: the server reads
@@ -92,28 +94,29 @@ impl Line {
     ///
     /// A connection of which the client is dropped ends in the same way, in both directions.
     pub fn end(&self) {
-        self.wires().end();
+        self.with(Wires::end);
     }
 
     /// A new connection: the end of the client, and that of the server.
     pub(super) fn connect(&self) -> (End, End) {
-        let key = self.wires().open();
+        let key = self.with(Wires::open);
         let end = |side| End::new(Arc::clone(&self.wires), key, side);
         (end(Side::Client), end(Side::Server))
     }
 
-    fn wires(&self) -> MutexGuard<'_, Wires> {
-        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
+    fn with<T>(&self, change: impl FnOnce(&mut Wires) -> T) -> T {
+        with(&self.wires, change)
     }
 }
 
 impl fmt::Debug for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wires = self.wires();
+        let (chunk_size, capacity, is_stalled) =
+            self.with(|wires| (wires.chunk_size, wires.capacity, wires.is_stalled));
         f.debug_struct("Line")
-            .field("chunk_size", &wires.chunk_size)
-            .field("capacity", &wires.capacity)
-            .field("is_stalled", &wires.is_stalled)
+            .field("chunk_size", &chunk_size)
+            .field("capacity", &capacity)
+            .field("is_stalled", &is_stalled)
             .finish_non_exhaustive()
     }
 }

@@ -4,8 +4,9 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
+use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures::io::{AsyncRead, AsyncWrite};
@@ -26,11 +27,19 @@ pub(super) struct Wires {
     /// Does nothing reach the client?
     pub(super) is_stalled: bool,
     open: Slab<Wire>,
+    /// Whom to wake when the lock is released.
+    woken: Vec<Waker>,
 }
 
 impl Default for Wires {
     fn default() -> Self {
-        Self { chunk_size: None, capacity: CAPACITY, is_stalled: false, open: Slab::new() }
+        Self {
+            chunk_size: None,
+            capacity: CAPACITY,
+            is_stalled: false,
+            open: Slab::new(),
+            woken: Vec::new(),
+        }
     }
 }
 
@@ -46,25 +55,36 @@ impl Wires {
     }
 
     pub(super) fn reset(&mut self) {
-        self.each(|half| {
+        self.each(|half, woken| {
             half.is_reset = true;
-            half.wake();
+            half.wake(woken);
         });
     }
 
     /// Ends the direction from client to server.
     pub(super) fn end(&mut self) {
         for (_, wire) in &mut self.open {
-            wire.to_server.end();
+            wire.to_server.end(&mut self.woken);
         }
     }
 
-    fn each(&mut self, change: impl Fn(&mut Half)) {
+    fn each(&mut self, change: impl Fn(&mut Half, &mut Vec<Waker>)) {
         for (_, wire) in &mut self.open {
-            change(&mut wire.to_server);
-            change(&mut wire.to_client);
+            change(&mut wire.to_server, &mut self.woken);
+            change(&mut wire.to_client, &mut self.woken);
         }
     }
+}
+
+/// Does something under the lock, and wakes afterwards: a waker is code of an executor, which may use the
+/// line on the spot.
+pub(super) fn with<T>(wires: &Mutex<Wires>, change: impl FnOnce(&mut Wires) -> T) -> T {
+    let mut wires = wires.lock().unwrap_or_else(PoisonError::into_inner);
+    let result = change(&mut wires);
+    let woken = mem::take(&mut wires.woken);
+    drop(wires);
+    woken.into_iter().for_each(Waker::wake);
+    result
 }
 
 /// One connection.
@@ -106,15 +126,13 @@ struct Half {
 }
 
 impl Half {
-    fn end(&mut self) {
+    fn end(&mut self, woken: &mut Vec<Waker>) {
         self.is_ended = true;
-        self.wake();
+        self.wake(woken);
     }
 
-    fn wake(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
-            waker.wake();
-        }
+    fn wake(&mut self, woken: &mut Vec<Waker>) {
+        woken.extend([self.reader.take(), self.writer.take()].into_iter().flatten());
     }
 
     fn check_reset(&self) -> io::Result<()> {
@@ -122,7 +140,7 @@ impl Half {
     }
 
     /// Takes bytes from the front; `None` if the reader has to wait.
-    fn read(&mut self, buf: &mut [u8]) -> Option<usize> {
+    fn read(&mut self, buf: &mut [u8], woken: &mut Vec<Waker>) -> Option<usize> {
         if self.bytes.is_empty() && !self.is_ended {
             return None;
         }
@@ -130,19 +148,15 @@ impl Half {
         for (slot, byte) in buf.iter_mut().zip(self.bytes.drain(..len)) {
             *slot = byte;
         }
-        if let Some(writer) = self.writer.take() {
-            writer.wake();
-        }
+        woken.extend(self.writer.take());
         Some(len)
     }
 
     /// Appends bytes, at most as many as there is room for.
-    fn write(&mut self, bufs: &[IoSlice<'_>], room: usize) -> usize {
+    fn write(&mut self, bufs: &[IoSlice<'_>], room: usize, woken: &mut Vec<Waker>) -> usize {
         let before = self.bytes.len();
         self.bytes.extend(bufs.iter().flat_map(|buf| buf.iter()).take(room));
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
+        woken.extend(self.reader.take());
         self.bytes.len().saturating_sub(before)
     }
 }
@@ -179,10 +193,6 @@ impl End {
         self.place = place;
         self
     }
-
-    fn wires(&self) -> MutexGuard<'_, Wires> {
-        self.wires.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The key of an end that is open is always there.
@@ -192,7 +202,7 @@ fn not_open() -> io::Error {
 
 /// Puts off whoever comes for the next chunk, once.
 fn puts_off(has_moved: &mut bool, cx: &Context<'_>) -> bool {
-    let puts_off = std::mem::take(has_moved);
+    let puts_off = mem::take(has_moved);
     if puts_off {
         cx.waker().wake_by_ref();
     }
@@ -209,20 +219,22 @@ impl AsyncRead for End {
             return Poll::Pending;
         }
         let (key, side) = (self.key, self.side);
-        let mut wires = self.wires();
-        let chunk_size = wires.chunk_size;
-        let is_stalled = wires.is_stalled && side == Side::Client;
-        let most = chunk_size.unwrap_or(usize::MAX).min(buf.len());
-        let half = wires.open.get_mut(key).ok_or_else(not_open)?.incoming(side);
-        half.check_reset()?;
-        let buf = buf.get_mut(..most).unwrap_or_default();
-        let read = if is_stalled { None } else { half.read(buf) };
-        let Some(len) = read else {
-            half.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        };
-        drop(wires);
-        self.has_read = chunk_size.is_some() && len > 0;
+        let mut waker = Some(cx.waker().clone());
+        let read = with(&self.wires, |wires| {
+            let Wires { chunk_size, is_stalled, open, woken, .. } = wires;
+            let most = chunk_size.unwrap_or(usize::MAX).min(buf.len());
+            let half = open.get_mut(key).ok_or_else(not_open)?.incoming(side);
+            half.check_reset()?;
+            let buf = buf.get_mut(..most).unwrap_or_default();
+            let is_stalled = *is_stalled && side == Side::Client;
+            let read = if is_stalled { None } else { half.read(buf, woken) };
+            if read.is_none() {
+                mem::swap(&mut half.reader, &mut waker);
+            }
+            Ok::<_, io::Error>(read.map(|len| (len, chunk_size.is_some())))
+        });
+        let Some((len, is_chunk)) = read? else { return Poll::Pending };
+        self.has_read = is_chunk && len > 0;
         Poll::Ready(Ok(len))
     }
 }
@@ -245,22 +257,25 @@ impl AsyncWrite for End {
             return Poll::Pending;
         }
         let (key, side) = (self.key, self.side);
-        let mut wires = self.wires();
-        let (chunk_size, capacity) = (wires.chunk_size, wires.capacity);
-        let is_stalled = wires.is_stalled && side == Side::Server;
-        let half = wires.open.get_mut(key).ok_or_else(not_open)?.outgoing(side);
-        half.check_reset()?;
-        if half.is_unread || half.is_ended {
-            return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
-        }
-        let room = if is_stalled { 0 } else { capacity.saturating_sub(half.bytes.len()) };
-        if room == 0 && bufs.iter().any(|buf| !buf.is_empty()) {
-            half.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let len = half.write(bufs, chunk_size.unwrap_or(usize::MAX).min(room));
-        drop(wires);
-        self.has_written = chunk_size.is_some() && len > 0;
+        let mut waker = Some(cx.waker().clone());
+        let written = with(&self.wires, |wires| {
+            let Wires { chunk_size, capacity, is_stalled, open, woken } = wires;
+            let half = open.get_mut(key).ok_or_else(not_open)?.outgoing(side);
+            half.check_reset()?;
+            if half.is_unread || half.is_ended {
+                return Err(ErrorKind::BrokenPipe.into());
+            }
+            let is_stalled = *is_stalled && side == Side::Server;
+            let room = if is_stalled { 0 } else { capacity.saturating_sub(half.bytes.len()) };
+            if room == 0 && bufs.iter().any(|buf| !buf.is_empty()) {
+                mem::swap(&mut half.writer, &mut waker);
+                return Ok(None);
+            }
+            let len = half.write(bufs, chunk_size.unwrap_or(usize::MAX).min(room), woken);
+            Ok::<_, io::Error>(Some((len, chunk_size.is_some())))
+        });
+        let Some((len, is_chunk)) = written? else { return Poll::Pending };
+        self.has_written = is_chunk && len > 0;
         Poll::Ready(Ok(len))
     }
 
@@ -269,33 +284,36 @@ impl AsyncWrite for End {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut wires = self.wires();
-        if let Some(wire) = wires.open.get_mut(self.key) {
-            wire.outgoing(self.side).end();
-        }
+        with(&self.wires, |Wires { open, woken, .. }| {
+            if let Some(wire) = open.get_mut(self.key) {
+                wire.outgoing(self.side).end(woken);
+            }
+        });
         Poll::Ready(Ok(()))
     }
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        let mut wires = self.wires();
-        let Some(wire) = wires.open.get_mut(self.key) else { return };
-        wire.outgoing(self.side).end();
-        let incoming = wire.incoming(self.side);
-        incoming.is_unread = true;
-        incoming.wake();
-        // The other end was dropped before.
-        if wire.outgoing(self.side).is_unread {
-            wires.open.try_remove(self.key);
-        }
-        drop(wires);
+        let forgotten = with(&self.wires, |Wires { open, woken, .. }| {
+            let wire = open.get_mut(self.key)?;
+            wire.outgoing(self.side).end(woken);
+            let incoming = wire.incoming(self.side);
+            incoming.is_unread = true;
+            incoming.wake(woken);
+            // The other end was dropped before.
+            if wire.outgoing(self.side).is_unread { open.try_remove(self.key) } else { None }
+        });
+        drop(forgotten);
         drop(self.place.take());
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
+
     use futures::FutureExt;
     use futures::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -370,5 +388,44 @@ mod tests {
             let (read, ()) = futures::join!(client.read(&mut buf), async { line.cut() });
             assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
         });
+    }
+
+    #[test]
+    fn whoever_is_woken_or_dropped_may_use_the_line() {
+        struct Curious(Line, Arc<AtomicUsize>);
+
+        impl Wake for Curious {
+            fn wake(self: Arc<Self>) {}
+        }
+
+        impl Drop for Curious {
+            fn drop(&mut self) {
+                assert!(format!("{:?}", self.0).contains("capacity: 1"));
+                self.1.fetch_add(1, Relaxed);
+            }
+        }
+
+        let (line, dropped) = (Line::new().capacity(1), Arc::new(AtomicUsize::new(0)));
+        let curious = || Waker::from(Arc::new(Curious(line.clone(), Arc::clone(&dropped))));
+        let (mut client, mut server) = line.connect();
+        let wait = |server: &mut End| {
+            let waker = curious();
+            let read = Pin::new(server).poll_read(&mut Context::from_waker(&waker), &mut [0]);
+            assert!(read.is_pending());
+        };
+        wait(&mut server);
+        wait(&mut server);
+        assert_eq!(dropped.load(Relaxed), 1, "one takes the place of the other");
+        assert_eq!(client.write(b"a").now_or_never().unwrap().unwrap(), 1);
+        assert_eq!(dropped.load(Relaxed), 2, "one is woken by what is written");
+        assert_eq!(server.read(&mut [0]).now_or_never().unwrap().unwrap(), 1);
+        wait(&mut server);
+        drop(client);
+        assert_eq!(dropped.load(Relaxed), 3, "one is woken by the end");
+        let (client, mut server) = line.connect();
+        wait(&mut server);
+        line.cut();
+        assert_eq!(dropped.load(Relaxed), 4, "one is woken by the line");
+        drop(client);
     }
 }
