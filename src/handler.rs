@@ -173,7 +173,10 @@ where
         match outcome.await {
             Some(Ok(reply)) => Ok(reply(slot.take_prepared())),
             Some(Err(error)) => Ok(error_response(error)),
-            None => upgrade::start(handler, Arc::clone(&slot), transport).await,
+            None => {
+                let answer = upgrade::start(handler, Arc::clone(&slot), transport).await;
+                Ok(answer.unwrap_or_else(error_response))
+            }
         }
     }
 }

@@ -137,6 +137,8 @@
 #![forbid(unsafe_code)]
 
 mod error;
+#[cfg(feature = "rooms")]
+mod foreign;
 mod runtime;
 mod stream;
 
@@ -145,6 +147,9 @@ mod head;
 
 #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
 mod tls;
+
+#[cfg(feature = "server")]
+mod changes;
 
 #[cfg(feature = "server")]
 mod permits;

@@ -14,17 +14,14 @@ mod metrics;
 mod sockets;
 mod tasks;
 
-use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
-use std::task::{Poll, ready};
-
-use event_listener::Event;
 
 pub(crate) use self::counters::{Counters, OpenHttp};
 pub use self::metrics::Metrics;
 pub(crate) use self::sockets::{Place, Sockets};
 pub(crate) use self::tasks::Tasks;
+use crate::changes::Changes;
 use crate::ws::CloseFrame;
 
 /// A running server, shared by all that serves its connections.
@@ -35,14 +32,14 @@ pub(crate) struct Instance {
     pub(crate) counters: Counters,
     /// Set when the server shuts down: what WebSocket connections are closed with.
     shutdown_frame: OnceLock<CloseFrame>,
-    shutting_down: Event,
+    shutting_down: Changes,
 }
 
 impl Instance {
     /// Tells everybody that the server shuts down, and closes WebSocket connections with `frame`.
     pub(crate) fn begin_shutdown(&self, frame: CloseFrame) {
         self.shutdown_frame.get_or_init(|| frame);
-        self.shutting_down.notify(usize::MAX);
+        self.shutting_down.tell();
     }
 
     /// What WebSocket connections are closed with, once the server shuts down.
@@ -57,20 +54,7 @@ impl Instance {
 
     /// Waits until the server shuts down.
     pub(crate) fn shutting_down(&self) -> impl Future<Output = ()> + Send + Unpin {
-        let mut listener = None;
-        poll_fn(move |cx| {
-            // Looked at by each poll, so that nobody who was woken by something else is behind.
-            while !self.is_shutting_down() {
-                match &mut listener {
-                    None => listener = Some(self.shutting_down.listen()),
-                    Some(listening) => {
-                        ready!(Pin::new(listening).poll(cx));
-                        listener = None;
-                    }
-                }
-            }
-            Poll::Ready(())
-        })
+        self.shutting_down.until(|| self.is_shutting_down().then_some(()))
     }
 
     /// What the server does at the moment, and has done.

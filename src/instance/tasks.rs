@@ -3,36 +3,71 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use event_listener::Event;
 use futures::FutureExt;
 use futures::future::join_all;
 use slab::Slab;
 
+use crate::changes::Changes;
 use crate::runtime::{self, Task};
 
 /// The running tasks of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
-    /// `None` for what is waited for, but cannot be cancelled.
-    running: Mutex<Slab<Option<Task>>>,
+    table: Mutex<Table>,
     /// The last task has ended; with the test kit, any.
-    ended: Event,
+    ended: Changes,
+}
+
+/// Under the lock nothing is spawned and no task is dropped: both are code of the application's executor,
+/// which may run or drop a task on the spot.
+#[derive(Debug, Default)]
+struct Table {
+    running: Slab<Entry>,
+    /// Entries that there ever were.
+    entries: u64,
+    /// Whether new tasks are cancelled, as those before them were.
+    is_cancelled: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// No other entry has it, before or after: a key is given again.
+    number: u64,
+    /// `None` for a task that is just being spawned, or that is waited for but cannot be cancelled.
+    task: Option<Task>,
 }
 
 impl Tasks {
-    /// Runs `future` in a task of its own.
-    pub(crate) fn spawn(self: &Arc<Self>, future: impl Future<Output = ()> + Send + 'static) {
-        // The lock is held until the handle is in its place: a task may end at once.
-        let mut running = self.running();
-        let entry = running.vacant_entry();
-        let place = Running { tasks: Arc::clone(self), key: entry.key() };
-        entry.insert(Some(runtime::spawn(future.map(move |()| drop(place)))));
+    /// Runs `future` in a task of its own; false if the executor of the application has dropped it at once.
+    pub(crate) fn spawn(
+        self: &Arc<Self>,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> bool {
+        let place = self.enter();
+        let (key, number) = (place.key, place.number);
+        let Some(task) = runtime::spawn(future.map(move |()| drop(place))) else { return false };
+        let mut table = self.table();
+        let is_cancelled = table.is_cancelled;
+        match table.running.get_mut(key).filter(|entry| entry.number == number) {
+            Some(entry) if !is_cancelled => entry.task = Some(task),
+            Some(_) => {
+                drop(table);
+                // Polled once, it is under way.
+                let _ = task.cancel().now_or_never();
+            }
+            // It has ended meanwhile.
+            None => drop(table),
+        }
+        true
     }
 
     /// Counts the caller among the tasks until the returned value is dropped.
     pub(crate) fn enter(self: &Arc<Self>) -> Running {
-        let key = self.running().insert(None);
-        Running { tasks: Arc::clone(self), key }
+        let mut table = self.table();
+        let number = table.entries;
+        table.entries = number.wrapping_add(1);
+        let key = table.running.insert(Entry { number, task: None });
+        Running { tasks: Arc::clone(self), key, number }
     }
 
     /// Waits until no task is left.
@@ -42,31 +77,33 @@ impl Tasks {
 
     /// Waits until no more than this many tasks are left; without the test kit, until none is.
     pub(crate) async fn down_to(&self, number: usize) {
-        loop {
-            let ended = self.ended.listen();
-            if self.len() <= number {
-                return;
-            }
-            ended.await;
-        }
+        self.ended.until(|| (self.len() <= number).then_some(())).await;
     }
 
-    /// Drops the futures of all tasks, waits until that is done, and returns how many there were.
+    /// Drops the futures of all tasks, also of those that are still to come, waits until that is done, and
+    /// returns how many there were.
     ///
     /// A task that does not come to an `await` goes on, and is waited for.
     pub(crate) async fn cancel(&self) -> usize {
-        let tasks: Vec<Task> =
-            self.running().iter_mut().filter_map(|(_, task)| task.take()).collect();
+        let tasks = self.table().cancel();
         let dropped = join_all(tasks.into_iter().map(Task::cancel)).await;
         dropped.into_iter().filter(|is_dropped| *is_dropped).count()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.running().len()
+        self.table().running.len()
     }
 
-    fn running(&self) -> MutexGuard<'_, Slab<Option<Task>>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// The tasks that are to be cancelled.
+    fn cancel(&mut self) -> Vec<Task> {
+        self.is_cancelled = true;
+        self.running.iter_mut().filter_map(|(_, entry)| entry.task.take()).collect()
     }
 }
 
@@ -75,18 +112,18 @@ impl Tasks {
 pub(crate) struct Running {
     tasks: Arc<Tasks>,
     key: usize,
+    number: u64,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let mut running = self.tasks.running();
-        let task = running.try_remove(self.key);
-        let is_last = running.is_empty();
-        drop(running);
-        // Outside of the lock: the handle's own destructor is not ours.
-        drop(task);
+        let mut table = self.tasks.table();
+        let entry = table.running.try_remove(self.key);
+        let is_last = table.running.is_empty();
+        drop(table);
+        drop(entry);
         if is_last || cfg!(feature = "testing") {
-            self.tasks.ended.notify(usize::MAX);
+            self.tasks.ended.tell();
         }
     }
 }
@@ -112,7 +149,7 @@ mod tests {
         assert!(tasks.finished().now_or_never().is_none());
         drop(entered);
         block_on(tasks.finished());
-        assert!(tasks.running().is_empty());
+        assert_eq!(tasks.len(), 0);
     }
 
     #[test]

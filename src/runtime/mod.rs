@@ -37,10 +37,10 @@ pub use self::manual_clock::ManualClock;
 pub(crate) use self::socket::TcpStream;
 #[cfg(unix)]
 pub(crate) use self::socket::UnixStream;
-#[cfg(feature = "server")]
-pub(crate) use self::task::Task;
 #[cfg(feature = "rooms")]
 pub use self::task::{SpawnerAlreadySet, set_spawner};
+#[cfg(feature = "server")]
+pub(crate) use self::task::{Task, spawn_apart};
 #[cfg(feature = "rooms")]
 pub(crate) use self::task::{has_executor, spawn};
 

@@ -4,14 +4,20 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 
+use crate::foreign;
+
 type Spawner = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 
 static SPAWNER: OnceLock<Box<Spawner>> = OnceLock::new();
+
+/// Whether the last task was refused: of several in a row the log tells of the first.
+static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 
 /// Runs what this crate does in the background on an executor of the application, for as long as the
 /// process lives: connections, handlers, backplanes, and the writing of what is broadcast in rooms.
@@ -22,12 +28,28 @@ static SPAWNER: OnceLock<Box<Spawner>> = OnceLock::new();
 /// without the feature `server`, each has a thread of its own. Timers and sockets have one thread for
 /// all, whatever the executor.
 ///
+/// The spawner may begin with the future before it returns, and hand the rest to another thread. It is never
+/// called under a lock of this crate, and neither is a waker.
+///
+/// # An executor that is gone
+///
+/// The spawner, or its executor later on, may drop a future instead of running it, as tokio does while a
+/// runtime shuts down; a spawner that panics has dropped it, too. What the task had is then given back: its
+/// connection is closed without a word, permits and memberships are free, and an upgrade whose handler has
+/// no task is refused with 503. The first refusal after a task that was taken is logged at level error.
+/// `Server::start` fails, and `Server::listen` goes on to accept connections, and to close them, until the
+/// server is shut down, which has a thread of its own then. A future that is kept and never polled keeps its
+/// connection until the server is shut down and its `grace` is over.
+///
 /// ```
 /// # fn main() -> Result<(), tidewire::SpawnerAlreadySet> {
 /// tidewire::set_spawner(|future| smol::spawn(future).detach())?;
 /// # Ok(())
 /// # }
 /// ```
+///
+/// On tokio it is `move |future| drop(runtime.spawn(future))` with a `tokio::runtime::Handle`, of a runtime
+/// that lasts as long as its servers do.
 ///
 /// # Errors
 ///
@@ -56,11 +78,27 @@ pub(crate) fn has_executor() -> bool {
     cfg!(feature = "server") || SPAWNER.get().is_some()
 }
 
-/// Runs `future` in the background. It goes on if the handle is dropped.
-pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Task {
+/// Runs `future` in the background. It goes on if the handle is dropped. `None` if the executor of the
+/// application has dropped it at once.
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
     match SPAWNER.get() {
-        Some(spawner) => Task::on(spawner, future),
-        None => Task::on_default(future),
+        Some(spawner) => Task::brought(spawner, future),
+        #[cfg(feature = "server")]
+        None => Some(Task(Handle::AsyncStd(async_std::task::spawn(future)))),
+        #[cfg(not(feature = "server"))]
+        None => {
+            let thread = |future| blocking::unblock(|| async_io::block_on(future)).detach();
+            Task::brought(&thread, future)
+        }
+    }
+}
+
+/// Runs `future` in the background, whatever has become of the executor of the application.
+#[cfg(feature = "server")]
+pub(crate) fn spawn_apart(future: impl Future<Output = ()> + Send + 'static) {
+    match SPAWNER.get() {
+        Some(_) => blocking::unblock(|| async_io::block_on(future)).detach(),
+        None => drop(async_std::task::spawn(future)),
     }
 }
 
@@ -79,30 +117,38 @@ enum Handle {
         /// Whether the future was dropped before its end, once it is gone.
         ended: oneshot::Receiver<bool>,
     },
+    /// It had come to its end when the spawner returned.
+    Ended,
 }
 
 impl Task {
-    fn on(spawner: &Spawner, future: impl Future<Output = ()> + Send + 'static) -> Self {
+    /// Runs `future` where the application says; `None` if it was dropped there.
+    fn brought(
+        spawner: &Spawner,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<Self> {
         let (abort, registration) = AbortHandle::new_pair();
-        let (tell, ended) = oneshot::channel();
+        let (tell, mut ended) = oneshot::channel();
         let running = async move {
             let was_aborted = Abortable::new(future, registration).await.is_err();
             // Few want to know.
             let _ = tell.send(was_aborted);
         };
-        spawner(running.boxed());
-        Self(Handle::Brought { abort, ended })
-    }
-
-    #[cfg(feature = "server")]
-    fn on_default(future: impl Future<Output = ()> + Send + 'static) -> Self {
-        Self(Handle::AsyncStd(async_std::task::spawn(future)))
-    }
-
-    #[cfg(not(feature = "server"))]
-    fn on_default(future: impl Future<Output = ()> + Send + 'static) -> Self {
-        let thread = |future| blocking::unblock(|| async_io::block_on(future)).detach();
-        Self::on(&thread, future)
+        let running = running.boxed();
+        let called = foreign::attempt(|| spawner(running));
+        let handle = match ended.try_recv() {
+            Ok(None) => Handle::Brought { abort, ended },
+            Ok(Some(_)) => Handle::Ended,
+            Err(oneshot::Canceled) => {
+                if !IS_REFUSED.swap(true, Relaxed) {
+                    let how = if called.is_ok() { "drops tasks" } else { "panics" };
+                    log::error!("the executor that `set_spawner` has brought {how}");
+                }
+                return None;
+            }
+        };
+        IS_REFUSED.store(false, Relaxed);
+        Some(Self(handle))
     }
 
     /// Drops the task's future where it stands, and waits until that is done; false if it had come to
@@ -116,6 +162,7 @@ impl Task {
                 // An executor that is gone has dropped the future, too.
                 ended.await.unwrap_or(true)
             }
+            Handle::Ended => false,
         }
     }
 }

@@ -1,9 +1,16 @@
 //! A server that listens.
 
 use std::fmt;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+#[cfg(feature = "testing")]
+use std::pin::Pin;
 use std::sync::Arc;
+#[cfg(feature = "testing")]
+use std::task::{Context, Poll, ready};
 
+#[cfg(feature = "testing")]
+use futures::channel::oneshot;
 #[cfg(feature = "testing")]
 use futures::future::Either;
 use futures::future::{select, select_all};
@@ -23,6 +30,9 @@ use crate::permits::Permits;
 use crate::runtime;
 use crate::stream::Stream;
 use crate::ws::ConnectionLimit;
+
+/// What is said where an executor that the application has brought refuses a task.
+pub(crate) const NO_EXECUTOR: &str = "the executor that `set_spawner` has brought runs no tasks";
 
 /// A server that listens and waits to be run.
 pub struct Bound<State = ()> {
@@ -101,10 +111,12 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     }
 
     /// Serves in the background, until the server is [shut down](ServerHandle::shutdown).
-    pub(super) fn start(self) -> ServerHandle {
+    pub(super) fn start(self) -> Result<ServerHandle> {
         let handle = self.handle();
-        runtime::spawn(async move { self.accept().await });
-        handle
+        match runtime::spawn(async move { self.accept().await }) {
+            Some(_) => Ok(handle),
+            None => Err(io::Error::other(NO_EXECUTOR).into()),
+        }
     }
 
     /// Accepts connections until the server shuts down.
@@ -121,15 +133,17 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         select(accepting, this.instance.shutting_down()).await;
     }
 
-    /// Serves a connection that no listener has accepted, once there is a place for it.
+    /// Serves a connection that no listener has accepted, once there is a place for it. `served` is told the
+    /// end; dropped before, it says that the task was, and the stream after it.
     #[cfg(feature = "testing")]
     pub(crate) fn take_unlisted(
         this: &Arc<Self>,
         stream: impl FnOnce(Option<Permit>) -> Stream + Send + 'static,
         addrs: Addrs,
+        served: oneshot::Sender<()>,
     ) {
         let bound = Arc::clone(this);
-        this.instance.tasks.spawn(async move {
+        let serving = Box::pin(async move {
             let place = async {
                 match &bound.places {
                     Some(places) => Some(places.acquire().await),
@@ -143,6 +157,7 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
                 Arc::clone(&bound.front).serve(stream(place), addrs).await;
             }
         });
+        this.instance.tasks.spawn(Unlisted { served: Some(served), serving });
     }
 
     /// Serves one connection, in a task of its own.
@@ -151,7 +166,8 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let serve = tls::serve(Arc::clone(tls), front, stream, addrs);
-            return self.instance.tasks.spawn(serve);
+            self.instance.tasks.spawn(serve);
+            return;
         }
         self.instance.tasks.spawn(front.serve(stream, addrs));
     }
@@ -160,5 +176,24 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
 impl<State> fmt::Debug for Bound<State> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Bound").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
+/// The task of a connection that no listener has accepted. Its fields are dropped in this order.
+#[cfg(feature = "testing")]
+struct Unlisted<F> {
+    served: Option<oneshot::Sender<()>>,
+    serving: Pin<Box<F>>,
+}
+
+#[cfg(feature = "testing")]
+impl<F: Future<Output = ()>> Future for Unlisted<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        ready!(self.serving.as_mut().poll(cx));
+        // The client may not wait for it any more.
+        let _ = self.served.take().map(|served| served.send(()));
+        Poll::Ready(())
     }
 }

@@ -27,6 +27,8 @@ use crate::http::{App, ServerOptions};
 use crate::runtime::ToSocketAddrs;
 
 pub use self::bound::Bound;
+#[cfg(feature = "testing")]
+pub(crate) use self::bound::NO_EXECUTOR;
 pub use self::handle::ServerHandle;
 pub use self::listener::LocalAddr;
 pub use self::listeners::Listeners;
@@ -307,9 +309,10 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// # Errors
     ///
-    /// Those of [`bind`](Self::bind).
+    /// Those of [`bind`](Self::bind); [`Error::Io`](crate::Error::Io) if an executor that
+    /// [`set_spawner`](crate::set_spawner) has brought does not run the server.
     pub async fn start(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<ServerHandle> {
-        Ok(self.bind(addr).await?.start())
+        self.bind(addr).await?.start()
     }
 }
 

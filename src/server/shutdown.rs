@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use event_listener::Event;
 use futures::future::{Either, select};
 
+use crate::changes::Changes;
 use crate::error::Result;
 use crate::instance::Instance;
 use crate::runtime::{self, Timer};
@@ -105,7 +105,7 @@ pub struct ShutdownReport {
 pub(super) struct Shutdown {
     instance: Arc<Instance>,
     progress: Mutex<Progress>,
-    changed: Event,
+    changed: Changes,
 }
 
 #[derive(Debug, Default)]
@@ -117,7 +117,7 @@ struct Progress {
 
 impl Shutdown {
     pub(super) fn new(instance: Arc<Instance>) -> Self {
-        Self { instance, progress: Mutex::default(), changed: Event::new() }
+        Self { instance, progress: Mutex::default(), changed: Changes::default() }
     }
 
     /// Begins the shutdown. If it has begun, it may come to its end earlier.
@@ -128,22 +128,17 @@ impl Shutdown {
         let earlier = progress.deadline;
         progress.deadline = Some(earlier.map_or(deadline, |earlier| earlier.min(deadline)));
         drop(progress);
-        this.changed.notify(usize::MAX);
+        this.changed.tell();
         if earlier.is_none() {
             let this = Arc::clone(this);
-            runtime::spawn(async move { this.run(options, begin).await });
+            // Apart: the end must come although the executor of the application is gone.
+            runtime::spawn_apart(async move { this.run(options, begin).await });
         }
     }
 
     /// Waits until the shutdown is over.
     pub(super) async fn finished(&self) -> ShutdownReport {
-        loop {
-            let changed = self.changed.listen();
-            if let Some(report) = self.progress().report.clone() {
-                return report;
-            }
-            changed.await;
-        }
+        self.changed.until(|| self.progress().report.clone()).await
     }
 
     async fn run(&self, options: ShutdownOptions, begin: Instant) {
@@ -170,7 +165,7 @@ impl Shutdown {
         let ShutdownReport { closed, lost, dropped, .. } = report;
         log::info!(closed, lost, dropped; "shut down: {closed} closed, {lost} lost, {dropped} dropped");
         self.progress().report = Some(report);
-        self.changed.notify(usize::MAX);
+        self.changed.tell();
     }
 
     /// Sends the close frames. Connections that come into being meanwhile close by themselves.
@@ -191,12 +186,17 @@ impl Shutdown {
     /// Waits until patience is over, which may be sooner than was said at first.
     async fn overdue(&self) {
         loop {
-            let changed = self.changed.listen();
-            let Some(deadline) = self.progress().deadline else { return changed.await };
-            if Instant::now() >= deadline {
+            let waits_for = self.progress().deadline;
+            let is_over = waits_for.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_over {
                 return;
             }
-            select(changed, Timer::at(deadline)).await;
+            let moved =
+                self.changed.until(|| (self.progress().deadline != waits_for).then_some(()));
+            match waits_for {
+                Some(deadline) => drop(select(moved, Timer::at(deadline)).await),
+                None => moved.await,
+            }
         }
     }
 
@@ -213,7 +213,10 @@ impl Shutdown {
             Either::Left((count, _)) => count,
             Either::Right(_) => {
                 let left = tasks.len();
-                log::warn!(left; "{left} handlers block their thread, and could not be dropped");
+                log::warn!(
+                    left;
+                    "{left} tasks could not be dropped: their handlers block a thread, or no executor runs them"
+                );
                 at_work
             }
         }

@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use futures::channel::oneshot;
+
 use super::line::Line;
 use super::patience::{Caller, Patience};
 use super::peer::Peer;
 use super::pipe::End;
 use super::request::TestRequest;
 use super::upgrade::TestUpgrade;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::http::Addrs;
 use crate::instance::Metrics;
-use crate::server::{Bound, Server, ServerHandle, ShutdownOptions, ShutdownReport};
+use crate::server::{Bound, NO_EXECUTOR, Server, ServerHandle, ShutdownOptions, ShutdownReport};
 use crate::stream::Stream;
 use crate::ws::WebSocket;
 
@@ -41,7 +43,7 @@ pub struct TestClient {
 
 /// A server, whatever its state.
 struct InMemory {
-    serve: Box<dyn Fn(End, Addrs) + Send + Sync>,
+    serve: Box<dyn Fn(End, Addrs, oneshot::Sender<()>) + Send + Sync>,
     handle: ServerHandle,
     /// How many ports were given to connections.
     ports: AtomicU16,
@@ -66,8 +68,8 @@ impl TestClient {
         let caller = Caller::here();
         let bound = server.unlisted().unwrap_or_else(|error| caller.fail(error));
         let (handle, bound) = (bound.handle(), Arc::new(bound));
-        let serve = Box::new(move |end: End, addrs| {
-            Bound::take_unlisted(&bound, |place| Stream::boxed(end.keep(place)), addrs);
+        let serve = Box::new(move |end: End, addrs, served| {
+            Bound::take_unlisted(&bound, |place| Stream::boxed(end.keep(place)), addrs, served);
         });
         Self {
             server: Arc::new(InMemory { serve, handle, ports: AtomicU16::new(0) }),
@@ -176,22 +178,39 @@ impl TestClient {
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io) of the kind [`ConnectionRefused`](ErrorKind::ConnectionRefused) if
-    /// the server has been shut down.
+    /// the server has been shut down, or if no executor runs it: that of
+    /// [`set_spawner`](crate::set_spawner) may have been the runtime of another test.
     pub fn open(&self) -> Result<Peer> {
-        let (end, line) = self.dial()?;
+        let (end, line, _) = self.dial()?;
         Ok(Peer::new(Stream::boxed(end), line, self.patience))
     }
 
-    /// A new connection, and what it goes over.
-    pub(super) fn dial(&self) -> Result<(End, Line)> {
+    /// A new connection, what it goes over, and what becomes of its task.
+    pub(super) fn dial(&self) -> Result<(End, Line, Fate)> {
         if self.server.handle.is_shutting_down() {
             let error = "the server has been shut down";
             return Err(io::Error::new(ErrorKind::ConnectionRefused, error).into());
         }
         let line = self.line.clone().unwrap_or_default();
         let (client, server) = line.connect();
-        (self.server.serve)(server, self.addrs());
-        Ok((client, line))
+        let (tell, told) = oneshot::channel();
+        (self.server.serve)(server, self.addrs(), tell);
+        let mut fate = Fate(told);
+        if fate.was_dropped() {
+            let error = format!("{NO_EXECUTOR}: was its runtime that of another test?");
+            return Err(io::Error::new(ErrorKind::ConnectionRefused, error).into());
+        }
+        Ok((client, line, fate))
+    }
+
+    /// Says so if an executor that is gone is the reason of an error.
+    pub(super) fn explain(&self, error: Error, mut fate: Fate) -> Error {
+        if self.server.handle.is_shutting_down() || !fate.was_dropped() {
+            return error;
+        }
+        let error =
+            format!("{NO_EXECUTOR} any more: was its runtime that of another test? ({error})");
+        io::Error::new(ErrorKind::ConnectionAborted, error).into()
     }
 
     fn addrs(&self) -> Addrs {
@@ -274,6 +293,16 @@ impl TestClient {
     /// As [`ServerHandle::shutdown`].
     pub async fn shutdown_with(&self, options: ShutdownOptions) -> ShutdownReport {
         self.server.handle.shutdown(options).await
+    }
+}
+
+/// What becomes of the server's task of a connection.
+pub(super) struct Fate(oneshot::Receiver<()>);
+
+impl Fate {
+    /// Was it dropped before its end?
+    fn was_dropped(&mut self) -> bool {
+        self.0.try_recv().is_err()
     }
 }
 

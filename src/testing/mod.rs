@@ -60,9 +60,26 @@
 //! }
 //! ```
 //!
-//! The server has its tasks on the executor of async-std, or where `set_spawner` says, which has to last as
-//! long as the tests do: the runtime of a `#[tokio::test]` does not. The client is polled by any. The examples
-//! below leave the function around such lines out.
+//! The server has its tasks on the executor of async-std, or where `set_spawner` says. The client is polled by
+//! any. The examples below leave the function around such lines out.
+//!
+//! An executor that was brought has to last as long as the tests do. The runtime of a `#[tokio::test]` ends with
+//! its test, and there is one spawner in a process: in the tests after it, requests and handshakes fail at once,
+//! with an error that says so. One runtime for all of them is right:
+//!
+//! ```text
+//! static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
+//!     let runtime = tokio::runtime::Runtime::new().unwrap();
+//!     let handle = runtime.handle().clone();
+//!     tidewire::set_spawner(move |task| drop(handle.spawn(task))).unwrap();
+//!     runtime
+//! });
+//!
+//! #[test]
+//! fn the_socket_echoes() {
+//!     RUNTIME.block_on(async { /* … */ });
+//! }
+//! ```
 //!
 //! # Testing a refusal
 //!

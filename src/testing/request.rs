@@ -58,7 +58,8 @@ impl TestRequest {
     /// # Errors
     ///
     /// [`Error::Io`] if the request is none that HTTP allows, or the connection ends before the response
-    /// does, or that takes longer than the [patience](TestClient::patience) of the client;
+    /// does, or that takes longer than the [patience](TestClient::patience) of the client, or no executor
+    /// runs the server, see [`TestClient::open`];
     /// [`Error::Json`] if the body cannot be written so.
     ///
     /// # Cancel safety
@@ -68,9 +69,10 @@ impl TestRequest {
         let named = format!("{} {}", self.method, self.path);
         let client = self.client.clone();
         let request = self.into_http()?;
-        let (end, _) = client.dial()?;
+        let (end, _, fate) = client.dial()?;
         let waiting = format!("no whole answer to {named}");
-        let (head, body) = client.patience.wait(waiting, Box::pin(exchange(end, request))).await?;
+        let answer = client.patience.wait(waiting, Box::pin(exchange(end, request))).await;
+        let (head, body) = answer.map_err(|error| client.explain(error, fate))?;
         Ok(TestResponse::new(named, &head, body))
     }
 

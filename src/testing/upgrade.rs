@@ -1,10 +1,10 @@
 //! An opening handshake with a server in memory: it is [`Client`]'s own.
 
+use super::TestClient;
 use super::patience::Caller;
 use super::peer::Peer;
 use super::request::check_path;
 use super::response::TestResponse;
-use super::{Line, TestClient};
 use crate::client::Client;
 use crate::error::{ConnectError, Error, Result};
 use crate::stream::Stream;
@@ -63,15 +63,17 @@ impl TestUpgrade {
     /// # Errors
     ///
     /// [`Error::Connect`], with the answer of a server that refuses; [`Error::Io`] if the server has
-    /// been shut down, or if the path does not begin with `/`.
+    /// been shut down, if no executor runs it (see [`TestClient::open`]), or if the path does not begin
+    /// with `/`.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the connection that is not open yet.
     pub async fn connect(self) -> Result<WebSocket> {
         check_path(&self.path)?;
-        let (end, _) = self.test.dial()?;
-        self.client.over(end).await
+        let (end, _, fate) = self.test.dial()?;
+        let opened = self.client.over(end).await;
+        opened.map_err(|error| self.test.explain(error, fate))
     }
 
     /// Does the opening handshake, and leaves the rest to the test.
@@ -85,8 +87,9 @@ impl TestUpgrade {
     /// As [`connect`](Self::connect).
     pub async fn peer(self) -> Result<Peer> {
         check_path(&self.path)?;
-        let (end, line): (_, Line) = self.test.dial()?;
-        let (stream, unread, response) = self.client.greet(Stream::boxed(end)).await?;
+        let (end, line, fate) = self.test.dial()?;
+        let greeted = self.client.greet(Stream::boxed(end)).await;
+        let (stream, unread, response) = greeted.map_err(|error| self.test.explain(error, fate))?;
         let response = TestResponse::of_handshake(format!("GET {}", self.path), &response);
         Ok(Peer::new(stream, line, self.test.patience).upgraded(&unread, response))
     }

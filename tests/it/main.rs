@@ -5,6 +5,9 @@
 #[cfg(test)]
 mod client;
 
+#[cfg(test)]
+mod executors;
+
 // It reads `/proc`.
 #[cfg(target_os = "linux")]
 #[cfg(test)]

@@ -64,7 +64,7 @@ pub enum HandshakeError {
     Abandoned,
     /// 500: the 101 could not be sent within the handshake timeout.
     TimedOut,
-    /// 503: the server shuts down.
+    /// 503: the server shuts down, or an executor that `set_spawner` has brought takes no more tasks.
     ShuttingDown,
 }
 

@@ -22,7 +22,7 @@ use tide::{Response, StatusCode};
 
 use self::slot::Wanted;
 pub(crate) use self::slot::{Abandon, Answer, Slot};
-use self::task::Source;
+use self::task::{Promise, Source};
 use super::HandshakeError;
 use super::connection::Opened;
 use crate::instance::Instance;
@@ -108,10 +108,16 @@ pub(crate) async fn start<T: 'static>(
     let Wanted { settings, subprotocol, deflation, admission, .. } = *wanted;
     let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation }));
     let instance = slot.instance().cloned();
-    let run = task::run(handler, slot, source, parts, admission, deadline);
-    match instance {
+    let promise = Promise(Arc::clone(&slot));
+    let run = task::run(handler, promise, source, parts, admission, deadline);
+    let is_taken = match &instance {
         Some(instance) => instance.tasks.spawn(run),
-        None => drop(runtime::spawn(run)),
+        None => runtime::spawn(run).is_some(),
+    };
+    if !is_taken {
+        let error = HandshakeError::ShuttingDown;
+        slot.count(error);
+        return Err(error.into());
     }
     Ok(response)
 }

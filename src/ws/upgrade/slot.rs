@@ -20,6 +20,9 @@ use crate::ws::proto::Role;
 use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
 
 /// What a handler and its endpoint tell each other.
+///
+/// What leaves the talk is dropped without its lock: a waker, a response and permits that others wait for
+/// are code of the application, or call it.
 #[derive(Debug)]
 pub(crate) struct Slot {
     can_upgrade: bool,
@@ -171,6 +174,7 @@ impl Slot {
     }
 
     fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<WebSocket, HandshakeError>> {
+        let mut waker = Some(cx.waker().clone());
         let mut talk = self.talk();
         match std::mem::replace(&mut talk.stage, Stage::Taken) {
             Stage::Open(ws) => Poll::Ready(Ok(ws)),
@@ -181,7 +185,7 @@ impl Slot {
             }
             stage => {
                 talk.stage = stage;
-                talk.waker = Some(cx.waker().clone());
+                std::mem::swap(&mut talk.waker, &mut waker);
                 Poll::Pending
             }
         }
@@ -193,10 +197,11 @@ impl Slot {
     }
 
     fn want(&self, wanted: Box<Wanted>) {
+        let mut wanted = Stage::Wanted(wanted);
         let mut talk = self.talk();
         // The request may have ended while this waited in another task.
         if matches!(talk.stage, Stage::Idle) {
-            talk.stage = Stage::Wanted(wanted);
+            std::mem::swap(&mut talk.stage, &mut wanted);
         }
     }
 
@@ -206,15 +211,14 @@ impl Slot {
 
     /// Keeps the response that a context prepared, when the context is dropped.
     pub(crate) fn prepare(&self, response: Box<Response>) {
-        self.talk().prepared = Some(response);
+        let replaced = self.talk().prepared.replace(response);
+        drop(replaced);
     }
 
     /// The response that the context prepared.
     pub(crate) fn take_prepared(&self) -> Response {
-        self.talk()
-            .prepared
-            .take()
-            .map_or_else(|| Response::new(StatusCode::Ok), |response| *response)
+        let prepared = self.talk().prepared.take();
+        prepared.map_or_else(|| Response::new(StatusCode::Ok), |response| *response)
     }
 
     pub(super) fn take_wanted(&self) -> Option<Box<Wanted>> {
@@ -229,12 +233,22 @@ impl Slot {
     }
 
     pub(super) fn settle(&self, result: Result<WebSocket, HandshakeError>) {
+        let stage = result.map_or_else(Stage::Failed, Stage::Open);
         let mut talk = self.talk();
-        talk.stage = result.map_or_else(Stage::Failed, Stage::Open);
+        let before = std::mem::replace(&mut talk.stage, stage);
         let waker = talk.waker.take();
         drop(talk);
+        drop(before);
         if let Some(waker) = waker {
             waker.wake();
+        }
+    }
+
+    /// Nobody will answer with the connection, if nobody has.
+    pub(super) fn abandon(&self) {
+        let is_answered = matches!(self.talk().stage, Stage::Answered);
+        if is_answered {
+            self.settle(Err(HandshakeError::Abandoned));
         }
     }
 
@@ -260,10 +274,11 @@ struct Withdraw<'a>(&'a Slot);
 impl Drop for Withdraw<'_> {
     fn drop(&mut self) {
         let mut talk = self.0.talk();
-        talk.waker = None;
-        if matches!(talk.stage, Stage::Wanted(_)) {
-            talk.stage = Stage::Idle;
-        }
+        let waker = talk.waker.take();
+        let is_wanted = matches!(talk.stage, Stage::Wanted(_));
+        let wanted = is_wanted.then(|| std::mem::replace(&mut talk.stage, Stage::Idle));
+        drop(talk);
+        drop((waker, wanted));
     }
 }
 
@@ -277,5 +292,54 @@ impl Drop for Abandon<'_> {
         if Arc::strong_count(self.0) > 1 && (self.0.is_idle() || self.0.is_wanted()) {
             self.0.settle(Err(HandshakeError::Abandoned));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
+
+    use super::*;
+
+    /// A waker that asks the slot whenever it is called or dropped.
+    struct Curious(Arc<Slot>, Arc<AtomicUsize>);
+
+    impl Curious {
+        fn ask(&self) {
+            assert!(!self.0.is_wanted());
+            self.1.fetch_add(1, Relaxed);
+        }
+    }
+
+    impl Wake for Curious {
+        fn wake(self: Arc<Self>) {
+            self.ask();
+        }
+    }
+
+    impl Drop for Curious {
+        fn drop(&mut self) {
+            self.ask();
+        }
+    }
+
+    #[test]
+    fn a_waker_may_ask_the_slot_where_it_is_called_and_dropped() {
+        let (slot, asked) = (Arc::new(Slot::new(&Transport::Tide)), Arc::new(AtomicUsize::new(0)));
+        let poll = || {
+            let waker = Waker::from(Arc::new(Curious(Arc::clone(&slot), Arc::clone(&asked))));
+            slot.poll_open(&mut Context::from_waker(&waker))
+        };
+        assert!(poll().is_pending());
+        assert_eq!(asked.load(Relaxed), 0);
+        assert!(poll().is_pending());
+        assert_eq!(asked.load(Relaxed), 1, "one waker takes the place of the other");
+        drop(Withdraw(&slot));
+        assert_eq!(asked.load(Relaxed), 2, "the handler gives up");
+        assert!(poll().is_pending());
+        slot.settle(Err(HandshakeError::TimedOut));
+        assert_eq!(asked.load(Relaxed), 4, "one is called, and then dropped");
+        assert!(poll().is_ready());
     }
 }

@@ -47,11 +47,27 @@ impl Source {
     }
 }
 
+/// The connection that a handler waits for, maybe in another task. Dropped, with a task that its executor
+/// has dropped, there will be none.
+pub(super) struct Promise(pub(super) Arc<Slot>);
+
+impl Promise {
+    fn settle(self, result: Result<WebSocket, HandshakeError>) {
+        self.0.settle(result);
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}
+
 /// The task of an upgraded handler, from the 101 on. The permits are those of the task: for as long
 /// as either handler or connection lives.
 pub(super) async fn run<T>(
     handler: HandlerFuture<T>,
-    slot: Arc<Slot>,
+    slot: Promise,
     source: Source,
     parts: Box<(Settings, Opened)>,
     admission: Admission,
@@ -62,15 +78,14 @@ pub(super) async fn run<T>(
         Ok((stream, unread)) => {
             let (settings, opened) = *parts;
             let shared = Shared::new(stream, unread, Role::Server, settings, opened);
-            let _place = slot.take_place(&shared);
+            let _place = slot.0.take_place(&shared);
             slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
-            drop(slot);
             ConnectionTask::new(handler, shared).await;
             drop(admission);
         }
         Err(error) => {
             log::debug!(reason = error.name(); "upgrade failed: {error}");
-            slot.count(error);
+            slot.0.count(error);
             // What is reserved for the connection is free again, whatever the handler goes on with.
             drop((parts, admission));
             slot.settle(Err(error));

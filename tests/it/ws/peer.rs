@@ -78,7 +78,7 @@ where
 }
 
 /// Sends back what it receives, to the end.
-pub(super) async fn echo(mut ws: WebSocket) -> Result<()> {
+pub(crate) async fn echo(mut ws: WebSocket) -> Result<()> {
     while let Some(message) = ws.recv().await? {
         ws.send(message).await?;
     }

@@ -1,0 +1,87 @@
+//! Executors that an application brings: good ones, strange ones, and such that are gone.
+//!
+//! There is one spawner in a process, so each has a process of its own: this test binary again, for one
+//! test.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `brought` | the executors |
+//! | `program` | what a program does with a server on each of them |
+
+mod brought;
+mod program;
+
+use std::process::Command;
+use std::time::Duration;
+use std::{env, process, thread};
+
+/// Names the executor of a process that is started for it.
+const EXECUTOR: &str = "TIDEWIRE_TEST_EXECUTOR";
+
+/// Longest life of such a process.
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// Is the program, in a process that was started for it. Does nothing when run as a test.
+#[test]
+fn a_program_with_an_executor_of_its_own() {
+    let Some(executor) = env::var_os(EXECUTOR) else { return };
+    // A thread that hangs cannot be told to end.
+    thread::spawn(|| {
+        thread::sleep(WITHIN);
+        eprintln!("the program hangs");
+        process::abort();
+    });
+    program::run(executor.to_str().unwrap());
+}
+
+/// Runs the program on the executor of this name.
+fn run_on(executor: &str) {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "executors::a_program_with_an_executor_of_its_own", "--nocapture"])
+        .env(EXECUTOR, executor)
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{executor}: {}\n{said}", output.status);
+}
+
+#[test]
+fn an_executor_with_a_thread_for_each_task_runs_a_server() {
+    run_on("threads");
+}
+
+#[test]
+fn an_executor_that_begins_with_a_task_before_it_returns_runs_a_server() {
+    run_on("eager");
+}
+
+#[test]
+fn an_executor_that_drops_tasks_ends_connections_and_hangs_nobody() {
+    run_on("drops");
+}
+
+#[test]
+fn an_executor_that_panics_ends_connections_and_hangs_nobody() {
+    run_on("panics");
+}
+
+#[test]
+fn an_executor_that_never_runs_what_it_keeps_hangs_nobody() {
+    run_on("keeps");
+}
+
+#[test]
+fn an_executor_that_is_gone_gives_back_what_its_connections_held() {
+    run_on("stops");
+}
+
+#[test]
+fn an_executor_that_drops_a_task_where_it_is_woken_gives_back_what_it_held() {
+    run_on("stops_when_woken");
+}
+
+#[test]
+fn an_executor_that_has_no_place_for_a_handler_refuses_its_upgrade() {
+    run_on("refuses_handlers");
+}
