@@ -322,8 +322,7 @@ impl Default for Server {
     }
 }
 
-/// A server of an app that tide has made. Which methods its paths have is not known: see
-/// [`Route::nest`].
+/// A server of an app that tide has made. Its routes are not known: see [`Route::nest`].
 impl<State: Clone + Send + Sync + 'static> From<tide::Server<State>> for Server<State> {
     fn from(app: tide::Server<State>) -> Self {
         Self::of(app.into())

@@ -138,8 +138,9 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     /// Serves everything at and below the path with the routes, middleware and state of `server`, as
     /// [`Server::nest`], around which the middleware of this route runs.
     ///
-    /// An app of tide's can be nested, too. Which methods its paths have is not known, so what it answers
-    /// to `OPTIONS` is not altered, and its 405 has no `Allow` but one of its own.
+    /// An app of tide's can be nested, too. Its routes are not known: what it answers to `OPTIONS` is not
+    /// altered, its 405 has no `Allow` but one of its own, and nothing refuses a route of it with two
+    /// wildcards.
     ///
     /// # Panics
     ///
