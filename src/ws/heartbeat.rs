@@ -1,7 +1,7 @@
 //! What a caller may set for a heartbeat: pings that the peer has to answer ([RFC 6455 §5.5.2]).
 //!
-//! This file knows when pings are due. How one is told from another, and what a missing answer
-//! means, is `connection/heartbeat.rs`.
+//! This file knows when pings are due. How one is told from another, and when the peer is given up, is
+//! `connection/heartbeat.rs`.
 //!
 //! [RFC 6455 §5.5.2]: https://www.rfc-editor.org/rfc/rfc6455#section-5.5.2
 
@@ -14,9 +14,17 @@ const SHORTEST: Duration = Duration::from_millis(10);
 /// several times as much.
 const MAX_GRID: Duration = Duration::from_millis(100);
 
-/// How often the peer is asked whether it is there, and how long it may take to answer.
+/// How often the peer is asked whether it is there, and how long it may show no sign of life then.
 ///
-/// A peer that is gone without a word is noticed after `interval` and `timeout`, at the latest.
+/// A peer is given up if, for [`timeout`](Self::timeout) after a ping, no byte was read from it and it took
+/// none of the bytes that waited for it. So one that is inside a long message, in either direction, is
+/// not. Bytes that find room in the kernel's buffer are no sign of life: they would for a peer that is
+/// gone, too. One that is gone without a word is noticed `timeout` and the longer of `interval` and
+/// `timeout` after its last byte, at the latest: 45 s by default.
+///
+/// What remains: a ping stands behind all that was sent before it. A peer that needs more than `timeout` to
+/// read what has left this machine (what is in its own buffers, or in those of a proxy), and that sends
+/// nothing meanwhile, is given up although it reads. For such peers, raise `timeout`.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,18 +39,12 @@ const MAX_GRID: Duration = Duration::from_millis(100);
 pub struct HeartbeatOptions {
     interval: Duration,
     timeout: Duration,
-    traffic_counts: bool,
     jitter: u8,
 }
 
 impl Default for HeartbeatOptions {
     fn default() -> Self {
-        Self {
-            interval: Duration::from_secs(25),
-            timeout: Duration::from_secs(20),
-            traffic_counts: false,
-            jitter: 10,
-        }
+        Self { interval: Duration::from_secs(25), timeout: Duration::from_secs(20), jitter: 10 }
     }
 }
 
@@ -50,30 +52,20 @@ impl HeartbeatOptions {
     /// Time from one ping to the next. Default 25 s; at least 10 ms.
     ///
     /// Proxies and routers forget connections that are silent for 30 to 60 s and more. A ping waits
-    /// for the answer to the one before, so at most one of them is under way.
+    /// for the answer to the one before, or for [`timeout`](Self::timeout).
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval.max(SHORTEST);
         self
     }
 
-    /// How long the peer may take to answer a ping. Default 20 s; at least 10 ms.
+    /// How long the peer may show no sign of life after a ping. Default 20 s; at least 10 ms.
     ///
     /// Time in which this side does not read, because its handler is busy and
     /// [`read_ahead_size`](crate::WebSocketOptions::read_ahead_size) is used up, does not count.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout.max(SHORTEST);
-        self
-    }
-
-    /// Does anything that the peer sends within [`timeout`](Self::timeout) stand for an answer?
-    /// Default `false`.
-    ///
-    /// For peers that do not answer pings, against the RFC.
-    #[must_use]
-    pub fn traffic_counts(mut self, counts: bool) -> Self {
-        self.traffic_counts = counts;
         self
     }
 
@@ -105,14 +97,9 @@ impl HeartbeatOptions {
         (self.interval / 64).min(MAX_GRID)
     }
 
-    /// How long the peer may take to answer.
+    /// How long the peer may show no sign of life.
     pub(crate) fn answer_timeout(&self) -> Duration {
         self.timeout
-    }
-
-    /// Does whatever the peer sends stand for an answer?
-    pub(crate) fn does_traffic_count(&self) -> bool {
-        self.traffic_counts
     }
 }
 

@@ -233,22 +233,26 @@ impl WebSocketOptions {
     }
 
     /// How long to wait for the peer's close frame after ours. Default 5 s.
+    ///
+    /// It begins anew whenever the peer makes room for bytes that wait before our close frame, or for that.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.parts.settings.close_timeout = timeout;
         self
     }
 
-    /// How long a message may take from its first byte to its last. Default 30 s; `None` for ever.
+    /// How long a message may take from its first byte to its last. Default 30 s; `None` for no limit.
     ///
-    /// Time in which this side does not read, because the handler is busy, does not count.
+    /// Time in which this side does not read, because the handler is busy, does not count. However much
+    /// arrives meanwhile, the message has no more time: for the largest one of 1 MiB a peer needs 35 kB/s.
+    /// Where links are slower, raise this, or lower [`max_message_size`](Self::max_message_size).
     #[must_use]
     pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.parts.settings.message_timeout = timeout.into();
         self
     }
 
-    /// How long the peer may take nothing of what is queued. Default 10 s; `None` for ever.
+    /// How long the peer may take nothing of what is queued. Default 10 s; `None` for no limit.
     #[must_use]
     pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.parts.settings.send_timeout = timeout.into();
@@ -265,9 +269,10 @@ impl WebSocketOptions {
         self
     }
 
-    /// How long no message may pass, in either direction. Default: for ever. At least 10 ms.
+    /// How long no message may pass, in either direction. Default: no limit. At least 10 ms.
     ///
-    /// The connection is then closed with 1001. Pings and pongs do not count, a heartbeat's
+    /// The connection is then closed with 1001. A long message passes for as long as bytes of it arrive, or
+    /// the peer makes room for more of it. Pings and pongs do not count, a heartbeat's
     /// included, and neither does time in which this side does not read.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {

@@ -45,8 +45,8 @@ pub(super) struct Passed {
     pub(super) frames: u64,
     /// Bytes of a frame that has not arrived as a whole.
     pub(super) partial: usize,
-    /// Bytes written, if others wait for the peer to take them.
-    pub(super) written: u64,
+    /// How often the peer has made room for bytes that waited.
+    pub(super) room_made: u64,
 }
 
 impl Agenda {
@@ -94,9 +94,9 @@ impl Agenda {
     }
 
     /// The connection parks: takes note of what has passed, and whether it reads.
-    pub(super) fn take_note(&mut self, passed: Passed, written: u64, is_reading: bool) {
+    pub(super) fn take_note(&mut self, passed: Passed, is_reading: bool) {
         if let Some(heartbeat) = &mut self.heartbeat {
-            heartbeat.take_note(is_reading, written);
+            heartbeat.take_note(is_reading);
         }
         if let Some(idle) = &mut self.idle {
             // What waits to be read is not known, and the peer may have sent anything.

@@ -1,14 +1,16 @@
-//! A heartbeat: pings, what counts as an answer, and when the peer is given up ([RFC 6455 §5.5.2],
-//! [§5.5.3]).
+//! A heartbeat: pings, and when the peer is given up ([RFC 6455 §5.5.2], [§5.5.3]).
+//!
+//! One rule: a peer is given up that, for `timeout` after a ping, has neither sent a byte nor made room
+//! for bytes that wait for it. A pong alone would ask too much: there is no place for one inside a long
+//! frame ([§5.4]), and a peer that reads slowly finds our ping behind all that was sent before.
 //!
 //! Instants and random numbers come in as arguments; what is sent, and what the end of the
 //! connection is, goes out to `core/watch`.
 //!
+//! [§5.4]: https://www.rfc-editor.org/rfc/rfc6455#section-5.4
 //! [RFC 6455 §5.5.2]: https://www.rfc-editor.org/rfc/rfc6455#section-5.5.2
 //! [§5.5.3]: https://www.rfc-editor.org/rfc/rfc6455#section-5.5.3
 
-use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hasher};
 use std::time::{Duration, Instant};
 
 use crate::runtime;
@@ -16,10 +18,6 @@ use crate::ws::heartbeat::HeartbeatOptions;
 
 /// A deadline that is noticed so much later was not watched, and the peer perhaps not read.
 const LATE: Duration = Duration::from_secs(1);
-
-/// Pings of the caller that are remembered while the heartbeat's own is not answered. A peer that
-/// answers some later one only does so within a round trip, and nobody sends more in one.
-const PINGS_KEPT: usize = 64;
 
 /// What only the pong of one ping has.
 pub(super) type Token = [u8; 8];
@@ -38,26 +36,22 @@ struct Asked {
     token: Token,
     at: Instant,
     until: Instant,
-    /// When to look whether it is answered.
-    look_at: Instant,
-    /// What had passed when it was queued, or when it was last looked at.
-    traffic: Traffic,
-    /// Was there a time since in which this side did not read?
+    /// The signs of life before it.
+    signs: Signs,
+    /// Whether this side has not read at some time since.
     is_excused: bool,
-    /// Was there a time since in which the ping waited for what was queued before it?
-    was_held: bool,
-    /// Was the deadline noticed too late once?
+    /// Whether the deadline was noticed too late once.
     was_late: bool,
-    /// Pings that the caller has sent since.
-    later: VecDeque<u64>,
 }
 
-/// Bytes that have passed over the connection.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Traffic {
+/// What only a peer that is there can have done. If it is the same as before, there is no sign of life.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Signs {
+    /// Bytes read from it.
     pub(super) read: u64,
-    pub(super) queued: u64,
-    pub(super) written: u64,
+    /// How often the stream has taken bytes that it had refused before: the peer has made room. A stream
+    /// that has room, as the kernel's buffer has, takes bytes for a peer that is gone, too.
+    pub(super) room_made: u64,
 }
 
 /// What a heartbeat wants done.
@@ -70,15 +64,6 @@ pub(super) enum Beat {
     Fail,
 }
 
-/// What the peer has answered.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Answer {
-    /// The ping that was sent at this time.
-    Heartbeat(Instant),
-    /// A ping of the caller, and with it those before (§5.5.3).
-    Later,
-}
-
 impl Heartbeat {
     pub(super) fn new(options: HeartbeatOptions, now: Instant, random: u16) -> Self {
         let due = aligned(&options, now, options.until_first(random));
@@ -86,103 +71,55 @@ impl Heartbeat {
     }
 
     /// It is time for what [`next`](Self::next) said; `token` and `random` are for a new ping.
-    pub(super) fn beat(
-        &mut self,
-        now: Instant,
-        traffic: Traffic,
-        token: Token,
-        random: u16,
-    ) -> Beat {
-        let timeout = self.options.answer_timeout();
-        let Some(asked) = &mut self.asked else {
-            if now < self.due {
+    pub(super) fn beat(&mut self, now: Instant, signs: Signs, token: Token, random: u16) -> Beat {
+        let until = runtime::later(now, self.options.answer_timeout());
+        if let Some(asked) = &mut self.asked {
+            if now < asked.until {
                 return Beat::Nothing;
             }
-            self.due = aligned(&self.options, now, self.options.until_next(random));
-            let until = runtime::later(now, timeout);
-            // At the time of the next ping nearly every peer has answered, and nobody has to look
-            // before.
-            let look_at = until.min(self.due);
-            self.asked = Some(Asked::new(token, now, until, look_at, traffic));
-            return Beat::Ping(token);
-        };
-        if now < asked.until {
-            asked.look_at = asked.until;
-            return Beat::Nothing;
-        }
-        if self.options.does_traffic_count() && traffic.read > asked.traffic.read {
+            if signs == asked.signs {
+                if !asked.may_go_on(now) {
+                    return Beat::Fail;
+                }
+                asked.until = until;
+                return Beat::Nothing;
+            }
+            // The pong may never come: a peer may answer the latest of several pings only (§5.5.3).
             self.asked = None;
+        }
+        if now < self.due {
             return Beat::Nothing;
         }
-        if !asked.may_go_on(now, traffic) {
-            return Beat::Fail;
-        }
-        asked.until = runtime::later(now, timeout);
-        asked.look_at = asked.until;
-        Beat::Nothing
+        self.due = aligned(&self.options, now, self.options.until_next(random));
+        let (is_excused, was_late) = (false, false);
+        self.asked = Some(Asked { token, at: now, until, signs, is_excused, was_late });
+        Beat::Ping(token)
     }
 
-    /// A pong has arrived; `None` unless it is the answer to the last ping.
-    ///
-    /// A pong of another ping does not count: it may have been on its way for long. But a peer may
-    /// answer only the latest of several pings, so those that the caller has sent since count too.
-    pub(super) fn answer(&mut self, payload: &[u8]) -> Option<Answer> {
-        let asked = self.asked.take_if(|asked| asked.is_answered_by(payload))?;
-        let is_own = payload == asked.token;
-        Some(if is_own { Answer::Heartbeat(asked.at) } else { Answer::Later })
+    /// A pong has arrived; when its ping was sent, if that was the last.
+    pub(super) fn answer(&mut self, payload: &[u8]) -> Option<Instant> {
+        self.asked.take_if(|asked| payload == asked.token).map(|asked| asked.at)
     }
 
-    /// The caller sends a ping of its own.
-    pub(super) fn note_ping(&mut self, payload: &[u8]) {
-        let Some(asked) = &mut self.asked else { return };
-        if asked.later.len() == PINGS_KEPT {
-            asked.later.pop_front();
-        }
-        asked.later.push_back(fingerprint(payload));
-    }
-
-    /// The connection parks: takes note of whether the ping has gone, and may be answered.
-    pub(super) fn take_note(&mut self, is_reading: bool, written: u64) {
+    /// The connection parks: takes note of whether the peer is read.
+    pub(super) fn take_note(&mut self, is_reading: bool) {
         if let Some(asked) = &mut self.asked {
             asked.is_excused |= !is_reading;
-            asked.was_held |= written <= asked.traffic.queued;
         }
     }
 
     /// When there is something to do.
     pub(super) fn next(&self) -> Instant {
-        self.asked.as_ref().map_or(self.due, |asked| asked.look_at)
+        self.asked.as_ref().map_or(self.due, |asked| asked.until)
     }
 }
 
 impl Asked {
-    fn new(token: Token, at: Instant, until: Instant, look_at: Instant, traffic: Traffic) -> Self {
-        Self {
-            token,
-            at,
-            until,
-            look_at,
-            traffic,
-            is_excused: false,
-            was_held: false,
-            was_late: false,
-            later: VecDeque::new(),
-        }
-    }
-
-    fn is_answered_by(&self, payload: &[u8]) -> bool {
-        payload == self.token || self.later.contains(&fingerprint(payload))
-    }
-
-    /// The time for an answer is over: does the peer get more of it?
-    fn may_go_on(&mut self, now: Instant, traffic: Traffic) -> bool {
+    /// The time for a sign of life is over: does the peer get more of it?
+    fn may_go_on(&mut self, now: Instant) -> bool {
         let is_late = now.saturating_duration_since(self.until) > LATE;
         let is_first_late = is_late && !std::mem::replace(&mut self.was_late, is_late);
-        // A peer that takes what is before the ping is there. One that takes nothing is not.
-        let has_taken = traffic.written > self.traffic.written;
-        self.traffic.written = traffic.written;
-        let was_held = std::mem::take(&mut self.was_held) && has_taken;
-        std::mem::take(&mut self.is_excused) || was_held || is_first_late
+        std::mem::take(&mut self.is_excused) || is_first_late
     }
 }
 
@@ -190,19 +127,12 @@ fn aligned(options: &HeartbeatOptions, now: Instant, wait: Duration) -> Instant 
     runtime::align(runtime::later(now, wait), options.grid())
 }
 
-/// Tells payloads apart, except for a peer that takes pains; such a one is alive.
-fn fingerprint(payload: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write(payload);
-    hasher.finish()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const TOKEN: Token = *b"<token1>";
-    const NOTHING: Traffic = Traffic { read: 0, queued: 0, written: 10 };
+    const NOTHING: Signs = Signs { read: 0, room_made: 10 };
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A heartbeat of one ping every ten seconds, and the first of them at `now`.
@@ -212,22 +142,22 @@ mod tests {
     }
 
     impl Pinged {
-        fn new(change: fn(HeartbeatOptions) -> HeartbeatOptions) -> Self {
-            Self::with(change, NOTHING)
+        fn new() -> Self {
+            Self::with(4 * SECOND)
         }
 
-        fn with(change: fn(HeartbeatOptions) -> HeartbeatOptions, traffic: Traffic) -> Self {
+        fn with(timeout: Duration) -> Self {
             let start = Instant::now();
-            let options = HeartbeatOptions::default().interval(10 * SECOND).timeout(4 * SECOND);
-            let mut heartbeat = Heartbeat::new(change(options.jitter(100)), start, 0);
+            let options = HeartbeatOptions::default().interval(10 * SECOND).timeout(timeout);
+            let mut heartbeat = Heartbeat::new(options.jitter(100), start, 0);
             assert!(heartbeat.next() <= start);
-            assert_eq!(heartbeat.beat(start, traffic, TOKEN, 0), Beat::Ping(TOKEN));
+            assert_eq!(heartbeat.beat(start, NOTHING, TOKEN, 0), Beat::Ping(TOKEN));
             Self { heartbeat, start }
         }
 
         /// What happens after so many seconds.
-        fn beat(&mut self, seconds: u32, traffic: Traffic) -> Beat {
-            self.heartbeat.beat(self.start + seconds * SECOND, traffic, *b"<token2>", 0)
+        fn beat(&mut self, seconds: u32, signs: Signs) -> Beat {
+            self.heartbeat.beat(self.start + seconds * SECOND, signs, *b"<token2>", 0)
         }
 
         /// When something is to happen, in seconds; pings may be early, to go out with others.
@@ -236,13 +166,9 @@ mod tests {
         }
     }
 
-    fn unchanged(options: HeartbeatOptions) -> HeartbeatOptions {
-        options
-    }
-
     #[test]
-    fn a_peer_that_does_not_answer_in_time_is_given_up() {
-        let mut pinged = Pinged::new(unchanged);
+    fn a_peer_without_a_sign_of_life_is_given_up_in_time() {
+        let mut pinged = Pinged::new();
         assert_eq!(pinged.next(), 4);
         assert_eq!(pinged.beat(3, NOTHING), Beat::Nothing);
         assert_eq!(pinged.next(), 4);
@@ -251,8 +177,8 @@ mod tests {
 
     #[test]
     fn a_peer_that_answers_is_asked_again_after_the_interval() {
-        let mut pinged = Pinged::new(unchanged);
-        assert_eq!(pinged.heartbeat.answer(&TOKEN), Some(Answer::Heartbeat(pinged.start)));
+        let mut pinged = Pinged::new();
+        assert_eq!(pinged.heartbeat.answer(&TOKEN), Some(pinged.start));
         assert_eq!(pinged.next(), 10);
         assert_eq!(pinged.beat(9, NOTHING), Beat::Nothing);
         assert_eq!(pinged.beat(10, NOTHING), Beat::Ping(*b"<token2>"));
@@ -260,18 +186,17 @@ mod tests {
 
     #[test]
     fn the_next_ping_waits_for_the_answer_to_the_last() {
-        let mut pinged = Pinged::new(|options| options.timeout(25 * SECOND));
-        assert_eq!(pinged.next(), 10);
-        assert_eq!(pinged.beat(10, NOTHING), Beat::Nothing);
+        let mut pinged = Pinged::with(25 * SECOND);
         assert_eq!(pinged.next(), 25);
+        assert_eq!(pinged.beat(10, NOTHING), Beat::Nothing);
         assert!(pinged.heartbeat.answer(&TOKEN).is_some());
         assert_eq!(pinged.next(), 10);
         assert_eq!(pinged.beat(12, NOTHING), Beat::Ping(*b"<token2>"));
     }
 
     #[test]
-    fn a_pong_of_another_ping_is_no_answer() {
-        let mut pinged = Pinged::new(unchanged);
+    fn only_the_pong_of_the_last_ping_is_its_answer() {
+        let mut pinged = Pinged::new();
         for payload in [&b""[..], b"<token0>", b"<token1>x", b"<token1"] {
             assert_eq!(pinged.heartbeat.answer(payload), None);
         }
@@ -279,65 +204,39 @@ mod tests {
         assert_eq!(pinged.heartbeat.answer(&TOKEN), None, "a second time");
         assert_eq!(pinged.beat(10, NOTHING), Beat::Ping(*b"<token2>"));
         assert_eq!(pinged.heartbeat.answer(&TOKEN), None, "too late");
-        assert_eq!(pinged.beat(14, NOTHING), Beat::Fail);
     }
 
     #[test]
-    fn the_answer_to_a_later_ping_of_the_caller_is_one() {
-        let mut pinged = Pinged::new(unchanged);
-        for number in 0..100_u8 {
-            pinged.heartbeat.note_ping(&[number]);
-            assert!(pinged.heartbeat.asked.as_ref().unwrap().later.len() <= PINGS_KEPT);
+    fn a_peer_that_sends_or_makes_room_is_asked_again_instead_of_given_up() {
+        for signs in [Signs { read: 1, ..NOTHING }, Signs { room_made: 11, ..NOTHING }] {
+            let mut pinged = Pinged::new();
+            assert_eq!(pinged.beat(4, signs), Beat::Nothing);
+            assert_eq!(pinged.next(), 10);
+            assert_eq!(pinged.beat(10, signs), Beat::Ping(*b"<token2>"));
+            assert_eq!(pinged.beat(14, signs), Beat::Fail, "no sign since");
+
+            let mut pinged = Pinged::with(15 * SECOND);
+            assert_eq!(pinged.beat(15, signs), Beat::Ping(*b"<token2>"), "it is due already");
+            assert_eq!(pinged.beat(30, signs), Beat::Fail, "no sign since");
         }
-        assert_eq!(pinged.heartbeat.answer(&[100]), None);
-        assert_eq!(pinged.heartbeat.answer(&[99]), Some(Answer::Later));
-        pinged.heartbeat.note_ping(b"before the next");
-        assert_eq!(pinged.beat(10, NOTHING), Beat::Ping(*b"<token2>"));
-        assert_eq!(pinged.heartbeat.answer(b"before the next"), None);
-    }
-
-    #[test]
-    fn what_the_peer_sends_counts_if_it_is_to() {
-        let traffic = Traffic { read: 1, ..NOTHING };
-        assert_eq!(Pinged::new(unchanged).beat(4, traffic), Beat::Fail);
-        let mut pinged = Pinged::new(|options| options.traffic_counts(true));
-        assert_eq!(pinged.beat(4, traffic), Beat::Nothing);
-        assert_eq!(pinged.beat(10, traffic), Beat::Ping(*b"<token2>"));
-        assert_eq!(pinged.beat(14, traffic), Beat::Fail, "nothing since");
     }
 
     #[test]
     fn time_in_which_this_side_does_not_read_does_not_count() {
-        let mut pinged = Pinged::new(unchanged);
+        let mut pinged = Pinged::new();
         for seconds in [4, 8, 12] {
-            pinged.heartbeat.take_note(false, NOTHING.written);
-            pinged.heartbeat.take_note(true, NOTHING.written);
+            pinged.heartbeat.take_note(false);
+            pinged.heartbeat.take_note(true);
             assert_eq!(pinged.beat(seconds, NOTHING), Beat::Nothing);
             assert_eq!(pinged.next(), u64::from(seconds) + 4);
         }
-        pinged.heartbeat.take_note(true, NOTHING.written);
+        pinged.heartbeat.take_note(true);
         assert_eq!(pinged.beat(16, NOTHING), Beat::Fail);
     }
 
     #[test]
-    fn a_peer_that_takes_what_is_before_the_ping_has_time() {
-        let traffic = |written| Traffic { read: 0, queued: 100, written };
-        let mut pinged = Pinged::with(unchanged, traffic(10));
-        pinged.heartbeat.take_note(true, 10);
-        assert_eq!(pinged.beat(4, traffic(50)), Beat::Nothing);
-        pinged.heartbeat.take_note(true, 100);
-        assert_eq!(pinged.beat(8, traffic(150)), Beat::Nothing, "it left before the deadline");
-        pinged.heartbeat.take_note(true, 150);
-        assert_eq!(pinged.beat(12, traffic(200)), Beat::Fail);
-
-        let mut pinged = Pinged::with(unchanged, traffic(10));
-        pinged.heartbeat.take_note(true, 10);
-        assert_eq!(pinged.beat(4, traffic(10)), Beat::Fail, "it takes nothing");
-    }
-
-    #[test]
     fn a_deadline_that_nobody_has_watched_is_given_once_more() {
-        let mut pinged = Pinged::new(unchanged);
+        let mut pinged = Pinged::new();
         assert_eq!(pinged.beat(60, NOTHING), Beat::Nothing);
         assert_eq!(pinged.next(), 64);
         assert_eq!(pinged.beat(120, NOTHING), Beat::Fail);

@@ -10,14 +10,15 @@ use crate::ws::heartbeat::HeartbeatOptions;
 use crate::ws::proto::{CloseCode, CloseFrame, ProtocolError};
 
 impl WebSocket {
-    /// Starts to ping the peer, which has to answer (RFC 6455 §5.5.2), or stops it with `None`.
+    /// Starts to ping the peer (RFC 6455 §5.5.2), or stops it with `None`.
     ///
     /// The pings go out from the connection's own task while the handler does whatever it does, and
     /// [`rtt`](Self::rtt) is measured by them; without a task
     /// ([`from_stream`](Self::from_stream)), while somebody waits in a call. A heartbeat replaces
     /// the one before.
     ///
-    /// A peer that does not answer in time fails the connection: [`recv`](Self::recv) returns
+    /// A peer that shows no sign of life for [`timeout`](HeartbeatOptions::timeout) after a ping fails the
+    /// connection: [`recv`](Self::recv) returns
     /// [`Error::Timeout`](crate::Error::Timeout) with [`Timeout::Pong`](crate::Timeout::Pong), and
     /// the stream is dropped at once. A close frame with 1008 goes ahead of that if nothing else
     /// waits to be written; nobody waits for an answer to it.

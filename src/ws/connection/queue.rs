@@ -90,9 +90,6 @@ impl Shared {
             Kind::Frame => {
                 if let Some(frame) = frame {
                     core.state.send_frame(frame)?;
-                    if frame.opcode() == OpCode::Ping {
-                        core.note_ping(frame.payload());
-                    }
                 }
             }
             Kind::Message { .. } => {}

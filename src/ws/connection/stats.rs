@@ -55,6 +55,8 @@ pub(super) struct Tally {
     pub(super) wire_bytes_out: u64,
     pub(super) pings_in: u64,
     pub(super) pongs_in: u64,
+    /// How often the stream has taken bytes that it had refused before.
+    pub(super) room_made: u64,
     pub(super) rtt: Option<Duration>,
     since: Instant,
 }
@@ -70,6 +72,7 @@ impl Tally {
             wire_bytes_out: 0,
             pings_in: 0,
             pongs_in: 0,
+            room_made: 0,
             rtt: None,
             since,
         }

@@ -33,10 +33,19 @@ pub(crate) enum Stutter {
     Random(u64),
 }
 
+impl Knobs {
+    /// A stream that takes everything.
+    pub(crate) const WIDE: Self = Self {
+        read: usize::MAX,
+        write: usize::MAX,
+        in_flight: usize::MAX,
+        stutter: Stutter::Never,
+    };
+}
+
 impl Default for Knobs {
     fn default() -> Self {
-        let whole = usize::MAX;
-        Self { read: whole, write: whole, in_flight: whole, stutter: Stutter::Never }
+        Self::WIDE
     }
 }
 

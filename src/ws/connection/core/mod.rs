@@ -150,6 +150,8 @@ pub(in crate::ws::connection) struct Core {
     pub(in crate::ws::connection) is_look_owed: bool,
     /// A failure that is not in the log yet: a logger is foreign code, and may use this connection.
     pub(in crate::ws::connection) unlogged: Option<Box<(Error, CloseCode)>>,
+    /// Whether the stream has refused bytes, and taken none since.
+    is_refused: bool,
     /// Is the `WebSocket` dropped?
     pub(in crate::ws::connection) is_abandoned: bool,
     /// Has something happened that senders, or those who wait for the end, wait for?
@@ -208,6 +210,7 @@ impl Core {
             is_task_owed: false,
             is_look_owed: false,
             unlogged: None,
+            is_refused: false,
             is_abandoned: false,
             has_news: false,
             has_listeners: false,

@@ -2,9 +2,10 @@
 
 use std::task::{Context, Poll};
 
-use super::{Core, as_u64};
+use super::{Core, Phase, as_u64};
 use crate::error::{Error, Result};
 use crate::ws::connection::backlog::Place;
+use crate::ws::connection::deadlines::Deadline;
 use crate::ws::connection::outbox::Outbox;
 use crate::ws::proto::Frame;
 
@@ -33,11 +34,15 @@ impl Core {
         if written > 0 || result.is_ready() {
             self.deadlines.stop_send();
             self.has_news = true;
+            if std::mem::take(&mut self.is_refused) {
+                self.note_room();
+            }
         }
         match result {
             Poll::Ready(Ok(())) => return true,
             Poll::Ready(Err(error)) => self.lose(error),
             Poll::Pending => {
+                self.is_refused = true;
                 if let Some(timeout) = self.settings.send_timeout {
                     // Only the task sets the timer of a clock that has begun to run.
                     self.is_task_owed |= self.deadlines.start_send(timeout);
@@ -45,6 +50,15 @@ impl Core {
             }
         }
         false
+    }
+
+    /// The peer has made room for bytes that waited: it is there.
+    fn note_room(&mut self) {
+        self.tally.room_made += 1;
+        if self.phase == Phase::Closing {
+            // It has time until it has come to our close frame, and then to answer that.
+            self.deadlines.start_close(Deadline::Close, self.settings.close_timeout);
+        }
     }
 
     /// Queues a frame that is sent directly.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::Core;
 use crate::error::{Error, Timeout};
 use crate::ws::connection::agenda::{Agenda, Passed};
-use crate::ws::connection::heartbeat::{Answer, Beat, Token, Traffic};
+use crate::ws::connection::heartbeat::{Beat, Signs, Token};
 use crate::ws::connection::random;
 use crate::ws::heartbeat::HeartbeatOptions;
 use crate::ws::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload};
@@ -52,10 +52,9 @@ impl Core {
         if self.deadlines.agenda.is_none() {
             return;
         }
-        let (passed, written, is_reading) =
-            (self.passed(), self.outbox.written(), self.is_reading());
+        let (passed, is_reading) = (self.passed(), self.is_reading());
         if let Some(agenda) = &mut self.deadlines.agenda {
-            agenda.take_note(passed, written, is_reading);
+            agenda.take_note(passed, is_reading);
         }
     }
 
@@ -66,7 +65,7 @@ impl Core {
         Passed {
             frames: frames_in + frames_out,
             partial: self.decoder.buffered(),
-            written: if self.is_all_written() { 0 } else { self.outbox.written() },
+            room_made: received.room_made,
         }
     }
 
@@ -82,16 +81,12 @@ impl Core {
         self.begin_close(frame);
     }
 
-    /// Sends a ping, or gives up a peer that has not answered the last.
+    /// Sends a ping, or gives up a peer that has not shown a sign of life since the last.
     pub(super) fn beat(&mut self, cx: &mut Context<'_>) {
-        let traffic = Traffic {
-            read: self.tally.wire_bytes_in,
-            queued: self.outbox.queued(),
-            written: self.outbox.written(),
-        };
+        let signs = Signs { read: self.tally.wire_bytes_in, room_made: self.tally.room_made };
         let now = self.settings.clock.now();
         let Some(heartbeat) = self.deadlines.heartbeat() else { return };
-        match heartbeat.beat(now, traffic, random::bytes(), random::number()) {
+        match heartbeat.beat(now, signs, random::bytes(), random::number()) {
             Beat::Nothing => {}
             Beat::Ping(token) => self.send_ping(token, cx),
             Beat::Fail => {
@@ -110,17 +105,8 @@ impl Core {
     /// A pong has arrived.
     pub(super) fn accept_pong(&mut self, payload: &[u8]) {
         let Some(heartbeat) = self.deadlines.heartbeat() else { return };
-        let Some(answer) = heartbeat.answer(payload) else { return };
-        if let Answer::Heartbeat(asked_at) = answer {
-            self.tally.rtt = Some(self.settings.clock.since(asked_at));
-        }
+        let Some(asked_at) = heartbeat.answer(payload) else { return };
+        self.tally.rtt = Some(self.settings.clock.since(asked_at));
         self.deadlines.postpone();
-    }
-
-    /// The caller has sent a ping.
-    pub(in crate::ws::connection) fn note_ping(&mut self, payload: &[u8]) {
-        if let Some(heartbeat) = self.deadlines.heartbeat() {
-            heartbeat.note_ping(payload);
-        }
     }
 }

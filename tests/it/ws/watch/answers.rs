@@ -1,14 +1,18 @@
-//! What counts as the answer to a heartbeat's ping, and what does not ([RFC 6455 §5.5.3]).
+//! What counts as a sign of life after a heartbeat's ping, and what does not ([RFC 6455 §5.5.3]).
 //!
 //! [RFC 6455 §5.5.3]: https://www.rfc-editor.org/rfc/rfc6455#section-5.5.3
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use futures::channel::oneshot;
-use tidewire::{OpCode, Role};
+use futures::StreamExt;
+use futures::channel::{mpsc, oneshot};
+use tidewire::{OpCode, Role, WebSocket};
 
-use super::{SOON, answer, expect_given_up, impatient, is_unanswered, often, token, with};
-use crate::ws::frames::{CLOSE, PING, PONG, Seen, TEXT, close, masked, plain};
+use super::{
+    INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, impatient, is_unanswered, often,
+    pass, settle, timed, token, turning, with,
+};
+use crate::ws::frames::{BINARY, CLOSE, PING, PONG, Seen, TEXT, close, masked, plain};
 use crate::ws::peer::{Drive, Peer, collect, drive, echo, serve, within};
 use crate::ws::pipe::{Knobs, pipe};
 
@@ -17,22 +21,23 @@ fn a_silent_peer_fails_the_connection() {
     for role in [Role::Server, Role::Client] {
         for by in Drive::BOTH {
             eprintln!("{role:?}, {by:?}");
-            within(async {
-                let (stream, end) = pipe(Knobs::default());
-                let (tell, told) = oneshot::channel();
-                let begin = Instant::now();
-                drive(by, stream, role, &with(impatient()), |mut ws| async move {
-                    let sender = ws.sender();
-                    let received = ws.recv().await;
-                    let _ = tell.send((received, sender.send("late").await, ws.closed().await));
-                    Ok(())
-                });
-                let mut peer = Peer { end };
+            let (tell, told) = oneshot::channel();
+            let handler = |mut ws: WebSocket| async move {
+                let sender = ws.sender();
+                let received = ws.recv().await;
+                let _ = tell.send((received, sender.send("late").await, ws.closed().await));
+                Ok(())
+            };
+            let sides = (by, role, Knobs::WIDE);
+            turning(sides, with(timed()), handler, async |mut peer, clock| {
+                pass(&clock, INTERVAL).await;
                 let ping = of(role, &mut peer).await;
                 assert_eq!((ping.head, ping.payload.len()), (PING, 8));
+                pass(&clock, TIMEOUT - Duration::from_millis(1)).await;
+                assert_eq!(peer.end.arrived(), 0);
+                pass(&clock, Duration::from_millis(1)).await;
                 assert_eq!(of(role, &mut peer).await.close_code(), Some(1008));
                 peer.expect_end().await;
-                assert!(begin.elapsed() >= SOON);
 
                 let (received, sent, info) = told.await.unwrap();
                 assert!(is_unanswered(&received), "{received:?}");
@@ -79,59 +84,118 @@ fn a_peer_that_answers_stays_and_is_asked_something_else_each_time() {
 }
 
 #[test]
-fn a_pong_with_another_payload_is_no_answer() {
-    within(async {
-        let mut peer = serve(&with(impatient()), echo);
-        let old = token(&mut peer).await;
-        peer.send(masked(PONG, &old)).await;
-        let latest = token(&mut peer).await;
-        let longer = [&*latest, b"x"].concat();
-        for payload in [&b""[..], b"unasked", &old, &latest[..7], &longer] {
-            peer.send(masked(PONG, payload)).await;
+fn a_byte_of_the_peer_is_a_sign_of_life_and_only_the_pong_measures() {
+    // The last is the first byte of a frame.
+    for sign in [masked(PONG, "unasked"), masked(PING, ""), masked(TEXT, "Hi"), vec![TEXT]] {
+        for by in Drive::BOTH {
+            let (tell, told) = oneshot::channel();
+            let handler = |mut ws: WebSocket| async move {
+                let end = collect(&mut ws).await.1;
+                let _ = tell.send((end, ws.rtt()));
+                Ok(())
+            };
+            let options = with(timed()).message_timeout(None);
+            let sides = (by, Role::Server, Knobs::WIDE);
+            turning(sides, options, handler, async |mut peer, clock| {
+                pass(&clock, INTERVAL).await;
+                let first = token(&mut peer).await;
+                peer.send(&sign).await;
+                pass(&clock, TIMEOUT).await;
+                // It is asked again after the interval, and not given up.
+                pass(&clock, INTERVAL - TIMEOUT).await;
+                if sign[0] == PING {
+                    peer.expect(plain(PONG, "")).await;
+                }
+                assert_ne!(token(&mut peer).await, first);
+                pass(&clock, TIMEOUT).await;
+                expect_given_up(&mut peer).await;
+                let (end, rtt) = told.await.unwrap();
+                assert!(is_unanswered(&end), "{end:?}");
+                assert_eq!(rtt, None);
+            });
         }
-        expect_given_up(&mut peer).await;
-    });
+    }
 }
 
 #[test]
 fn a_peer_that_answers_only_the_latest_of_several_pings_stays() {
-    within(async {
-        let mut peer = serve(&with(impatient()), |mut ws| async move {
-            while let Some(message) = ws.recv().await? {
-                ws.ping(message.into_bytes()).await?;
-            }
-            Ok(())
-        });
+    let handler = |mut ws: WebSocket| async move {
+        while let Some(message) = ws.recv().await? {
+            ws.ping(message.into_bytes()).await?;
+        }
+        Ok(())
+    };
+    turning(SERVER, with(timed()), handler, async |mut peer, clock| {
         for _ in 0..3 {
+            pass(&clock, INTERVAL).await;
             token(&mut peer).await;
             peer.send([masked(TEXT, "first"), masked(TEXT, "second")].concat()).await;
             peer.expect([plain(PING, "first"), plain(PING, "second")].concat()).await;
             peer.send(masked(PONG, "second")).await;
         }
-        // This one was answered before the heartbeat asked.
-        token(&mut peer).await;
-        peer.send(masked(PONG, "second")).await;
-        expect_given_up(&mut peer).await;
     });
 }
 
 #[test]
-fn what_a_peer_sends_counts_as_life_only_if_it_is_to() {
-    for traffic_counts in [false, true] {
-        within(async {
-            let mut peer = serve(&with(impatient().traffic_counts(traffic_counts)), echo);
-            let pings = if traffic_counts { 4 } else { 1 };
-            for _ in 0..pings {
-                token(&mut peer).await;
-                peer.send(masked(TEXT, "Hi")).await;
-                peer.expect(plain(TEXT, "Hi")).await;
+fn a_peer_inside_one_long_frame_is_not_given_up() {
+    // As much as comes in 27 s at 33 kB/s. There is no place for a pong before its end (RFC 6455 §5.4).
+    let frame = masked(BINARY, vec![7; 900_000]);
+    let options = with(timed().interval(Duration::from_secs(1)));
+    turning(SERVER, options, echo, async |mut peer, clock| {
+        for piece in frame.chunks(33_334) {
+            pass(&clock, Duration::from_secs(1)).await;
+            peer.send(piece).await;
+        }
+        settle().await;
+        let arrived = peer.read(peer.end.arrived()).await;
+        assert!(arrived.ends_with(&plain(BINARY, vec![7; 900_000])), "{} bytes", arrived.len());
+    });
+}
+
+#[test]
+fn a_peer_that_reads_slowly_what_stands_before_the_ping_is_not_given_up() {
+    for by in Drive::BOTH {
+        let narrow = Knobs { in_flight: 4 << 10, ..Knobs::WIDE };
+        let options = with(timed().interval(Duration::from_secs(1))).send_timeout(None);
+        let handler = |mut ws: WebSocket| async move {
+            ws.send(vec![7; 60 << 10]).await?;
+            collect(&mut ws).await.1
+        };
+        turning((by, Role::Server, narrow), options, handler, async |mut peer, clock| {
+            for _ in 0..150 {
+                pass(&clock, Duration::from_secs(1)).await;
+                peer.read(200).await;
             }
-            if traffic_counts {
-                token(&mut peer).await;
+            // Then it stops, and what it has room for is all that still comes.
+            for _ in 0..40 {
+                pass(&clock, Duration::from_secs(1)).await;
             }
-            expect_given_up(&mut peer).await;
+            assert_eq!(peer.rest().await.len(), 4 << 10);
         });
     }
+}
+
+#[test]
+fn bytes_for_which_there_is_room_are_no_sign_of_life() {
+    let (mut feed, mut fed) = mpsc::channel::<()>(1);
+    let handler = |mut ws: WebSocket| async move {
+        while fed.next().await.is_some() {
+            ws.send("tick").await?;
+        }
+        Ok(())
+    };
+    turning(SERVER, with(timed()), handler, async |mut peer, clock| {
+        for _ in 0..(INTERVAL + TIMEOUT).as_secs() {
+            // The kernel takes them for a peer that is gone, too.
+            feed.try_send(()).unwrap();
+            pass(&clock, Duration::from_secs(1)).await;
+        }
+        let ticks = |count| plain(TEXT, "tick").repeat(count);
+        peer.expect(ticks(25)).await;
+        token(&mut peer).await;
+        peer.expect(ticks(20)).await;
+        expect_given_up(&mut peer).await;
+    });
 }
 
 #[test]

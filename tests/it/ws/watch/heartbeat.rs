@@ -5,10 +5,11 @@ use std::time::Duration;
 use async_std::task;
 use futures::channel::oneshot;
 use futures::future::pending;
-use tidewire::{Frame, HeartbeatOptions, OpCode, Role, WebSocketOptions};
+use tidewire::{Frame, HeartbeatOptions, OpCode, Role, WebSocket, WebSocketOptions};
 
 use super::{
-    SOON, answer, expect_given_up, idle, impatient, is_unanswered, often, other_frame, token, with,
+    INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, impatient, is_unanswered, often,
+    other_frame, pass, timed, token, turning, with,
 };
 use crate::ws::frames::{CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain};
 use crate::ws::peer::{Drive, Peer, collect, drive, echo, patience, serve, serve_over, within};
@@ -51,27 +52,39 @@ fn the_connection_is_over_when_its_peer_is_given_up() {
 #[test]
 fn a_peer_whose_answer_this_side_does_not_read_is_not_given_up() {
     for by in Drive::BOTH {
-        within(async {
-            let (stream, end) = pipe(Knobs::default());
-            let (go, gone) = oneshot::channel::<()>();
-            let options = with(impatient()).read_ahead_size(1);
-            drive(by, stream, Role::Server, &options, |mut ws| async move {
-                // Whoever has no task of its own pings from here.
-                assert!(ws.recv().await?.is_some());
-                ws.send("busy").await?;
-                gone.await.unwrap();
-                collect(&mut ws).await.1
-            });
-            let mut peer = Peer { end };
-            let token = token(&mut peer).await;
+        let (go, gone) = oneshot::channel::<()>();
+        let options = with(timed()).read_ahead_size(1);
+        let handler = |mut ws: WebSocket| async move {
+            assert!(ws.recv().await?.is_some());
+            ws.send("busy").await?;
+            gone.await.unwrap();
+            collect(&mut ws).await.1
+        };
+        let sides = (by, Role::Server, Knobs::WIDE);
+        turning(sides, options, handler, async |mut peer, clock| {
+            // Without a task of its own the connection pings while somebody receives.
+            let mut pings = vec![];
+            if by == Drive::Caller {
+                pass(&clock, INTERVAL).await;
+                pings.push(token(&mut peer).await);
+            }
             peer.send(masked(TEXT, "work")).await;
             peer.expect(plain(TEXT, "busy")).await;
-            peer.send([masked(TEXT, "more"), masked(PONG, token)].concat()).await;
-            idle(5 * SOON).await;
+            peer.send(masked(TEXT, "more")).await;
+            if by == Drive::Task {
+                pass(&clock, INTERVAL).await;
+                pings.push(token(&mut peer).await);
+            }
+            peer.send(masked(PONG, &pings[0])).await;
+            for _ in 0..5 {
+                pass(&clock, TIMEOUT).await;
+            }
             assert_eq!(peer.end.arrived(), 0);
             go.send(()).unwrap();
-            answer(&mut peer).await;
-            answer(&mut peer).await;
+            for _ in 0..2 {
+                pass(&clock, INTERVAL).await;
+                answer(&mut peer).await;
+            }
         });
     }
 }
@@ -117,17 +130,20 @@ fn a_heartbeat_asks_between_the_fragments_of_a_message() {
 
 #[test]
 fn a_heartbeat_that_is_stopped_asks_no_more_and_gives_nobody_up() {
-    within(async {
-        let mut peer = serve(&with(impatient()), |mut ws| async move {
-            assert!(ws.recv().await?.is_some());
-            ws.heartbeat(None);
-            ws.send("stopped").await?;
-            echo(ws).await
-        });
+    let handler = |mut ws: WebSocket| async move {
+        assert!(ws.recv().await?.is_some());
+        ws.heartbeat(None);
+        ws.send("stopped").await?;
+        echo(ws).await
+    };
+    turning(SERVER, with(timed()), handler, async |mut peer, clock| {
+        pass(&clock, INTERVAL).await;
         token(&mut peer).await;
         peer.send(masked(TEXT, "stop")).await;
         peer.expect(plain(TEXT, "stopped")).await;
-        idle(3 * SOON).await;
+        for _ in 0..5 {
+            pass(&clock, TIMEOUT).await;
+        }
         peer.send(masked(TEXT, "Hi")).await;
         peer.expect(plain(TEXT, "Hi")).await;
     });
@@ -135,18 +151,21 @@ fn a_heartbeat_that_is_stopped_asks_no_more_and_gives_nobody_up() {
 
 #[test]
 fn a_closing_connection_has_no_heartbeat() {
-    within(async {
-        let mut peer = serve(&with(often()), |mut ws| async move {
-            assert!(ws.recv().await?.is_some());
-            assert!(patience(1, ws.close(1000_u16, "")).await.is_none());
-            ws.heartbeat(often());
-            collect(&mut ws).await.1
-        });
+    let options = with(timed()).close_timeout(Duration::from_secs(3600));
+    let handler = |mut ws: WebSocket| async move {
+        assert!(ws.recv().await?.is_some());
+        assert!(patience(1, ws.close(1000_u16, "")).await.is_none());
+        ws.heartbeat(timed());
+        collect(&mut ws).await.1
+    };
+    turning(SERVER, options, handler, async |mut peer, clock| {
+        pass(&clock, INTERVAL).await;
         answer(&mut peer).await;
         peer.send(masked(TEXT, "close")).await;
-        let closing = other_frame(&mut peer).await;
-        assert_eq!(closing.close_code(), Some(1000));
-        idle(SOON).await;
+        assert_eq!(peer.frame().await.close_code(), Some(1000));
+        for _ in 0..5 {
+            pass(&clock, TIMEOUT).await;
+        }
         peer.send(masked(CLOSE, close(1000, ""))).await;
         peer.expect_end().await;
     });

@@ -7,11 +7,13 @@ use futures::channel::oneshot;
 use futures::future::pending;
 use tidewire::{CloseInfo, Error, Initiator, Result, Role, WebSocket, WebSocketOptions};
 
-use super::{SOON, answer, idle, often, other_frame, with};
+use super::{SOON, answer, idle, often, other_frame, pass, turning, with};
 use crate::ws::frames::{BINARY, CLOSE, PING, Seen, TEXT, close, hex, masked, plain};
 use crate::ws::peer::{Drive, Peer, collect, drive, echo, serve, within};
 use crate::ws::pipe::{Knobs, pipe};
 use crate::ws::tcp::{Tcp, bind, echo_server};
+
+const MINUTE: Duration = Duration::from_secs(60);
 
 fn options() -> WebSocketOptions {
     WebSocketOptions::default()
@@ -128,6 +130,60 @@ fn a_long_frame_that_goes_on_arriving_keeps_a_connection_open() {
         peer.expect(plain(BINARY, [7; 60])).await;
         peer.expect_hex(IDLE).await;
     });
+}
+
+#[test]
+fn a_long_message_that_the_peer_goes_on_reading_keeps_a_connection_open() {
+    let narrow = Knobs { in_flight: 4 << 10, ..Knobs::WIDE };
+    let options = options().idle_timeout(MINUTE).send_timeout(None);
+    let handler = |mut ws: WebSocket| async move {
+        ws.send(vec![7; 60 << 10]).await?;
+        collect(&mut ws).await.1
+    };
+    let sides = (Drive::Task, Role::Server, narrow);
+    turning(sides, options, handler, async |mut peer, clock| {
+        for _ in 0..20 {
+            pass(&clock, MINUTE * 3 / 4).await;
+            peer.read(2 << 10).await;
+        }
+        peer.read((20 << 10) + 4).await;
+        assert_eq!(peer.end.arrived(), 0);
+        pass(&clock, MINUTE).await;
+        peer.expect_hex(IDLE).await;
+    });
+}
+
+#[test]
+fn a_peer_that_goes_on_reading_has_time_to_answer_our_close_frame() {
+    let narrow = Knobs { in_flight: 4 << 10, ..Knobs::WIDE };
+    let options = options().send_timeout(None);
+    for stops in [false, true] {
+        let (tell, told) = oneshot::channel();
+        let handler = |mut ws: WebSocket| async move {
+            ws.send(vec![7; 60 << 10]).await?;
+            let _ = tell.send(ws.close(1000_u16, "").await);
+            Ok(())
+        };
+        let sides = (Drive::Task, Role::Server, narrow);
+        turning(sides, options.clone(), handler, async |mut peer, clock| {
+            let almost = Duration::from_secs(5) - Duration::from_millis(1);
+            for _ in 0..15 {
+                pass(&clock, almost).await;
+                peer.read(2 << 10).await;
+            }
+            if stops {
+                pass(&clock, Duration::from_secs(5)).await;
+                assert_eq!(peer.rest().await.len(), 4 << 10);
+            } else {
+                peer.read((30 << 10) + 4).await;
+                peer.expect_hex("88 02 03e8").await;
+                pass(&clock, almost).await;
+                peer.send(masked(CLOSE, close(1000, ""))).await;
+                peer.expect_end().await;
+            }
+            assert_eq!(told.await.unwrap().unwrap().clean, !stops);
+        });
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! | file | shows |
 //! | --- | --- |
-//! | `answers` | what counts as the answer to a heartbeat's ping, and what does not |
+//! | `answers` | what counts as a sign of life after a heartbeat's ping, and what does not |
 //! | `heartbeat` | a heartbeat beside all else that a connection does |
 //! | `running` | a heartbeat as a future to spawn |
 //! | `lifetime` | idle connections, old ones, and those whose time is set |
@@ -17,13 +17,17 @@ mod rate_limit;
 mod running;
 mod stats;
 
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use futures::future::pending;
-use tidewire::{Error, HeartbeatOptions, Result, Timeout, WebSocketOptions};
+use futures::future::{FutureExt, pending};
+use tidewire::testing::ManualClock;
+use tidewire::{Error, HeartbeatOptions, Result, Role, Timeout, WebSocket, WebSocketOptions};
 
 use crate::ws::frames::{CLOSE, PING, PONG, Seen, masked};
-use crate::ws::peer::Peer;
+use crate::ws::peer::{Drive, Peer, within};
+use crate::ws::pipe::{Knobs, pipe};
 
 /// A limit that is meant to be exceeded.
 const SOON: Duration = Duration::from_millis(300);
@@ -40,6 +44,68 @@ fn impatient() -> HeartbeatOptions {
 
 fn with(heartbeat: HeartbeatOptions) -> WebSocketOptions {
     WebSocketOptions::default().heartbeat(heartbeat)
+}
+
+/// The interval of the heartbeats of [`timed`].
+const INTERVAL: Duration = Duration::from_secs(25);
+
+/// Their timeout.
+const TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A heartbeat whose pings go out at the end of each interval.
+fn timed() -> HeartbeatOptions {
+    HeartbeatOptions::default().interval(INTERVAL).timeout(TIMEOUT).jitter(0)
+}
+
+/// Runs `handler` on a connection and `test` as its peer, in one task. While the test waits the connection
+/// has its turn, and time passes when the test turns the clock.
+fn turning<F, Fut>(
+    (by, role, knobs): (Drive, Role, Knobs),
+    options: WebSocketOptions,
+    handler: F,
+    test: impl AsyncFnOnce(Peer, ManualClock),
+) where
+    F: FnOnce(WebSocket) -> Fut,
+    Fut: Future<Output = Result<()>> + Send + 'static,
+{
+    let clock = ManualClock::new();
+    let options = options.clock(&clock);
+    let (stream, end) = pipe(knobs);
+    let connection: Pin<Box<dyn Future<Output = ()> + Send>> = match by {
+        Drive::Task => WebSocket::run(stream, [].as_slice(), role, &options, handler),
+        Drive::Caller => {
+            let handler = handler(WebSocket::from_stream(stream, [].as_slice(), role, &options));
+            Box::pin(handler.map(drop))
+        }
+    };
+    within(async {
+        let mut connection = connection.fuse();
+        let mut test = pin!(test(Peer { end }, clock));
+        poll_fn(|cx| {
+            let _ = connection.poll_unpin(cx);
+            cx.waker().wake_by_ref();
+            test.as_mut().poll(cx)
+        })
+        .await;
+    });
+}
+
+/// A connection with a task at the server's side, over a stream that takes everything.
+const SERVER: (Drive, Role, Knobs) = (Drive::Task, Role::Server, Knobs::WIDE);
+
+/// Lets the connection do all that it can.
+async fn settle() {
+    for _ in 0..8 {
+        futures::pending!();
+    }
+}
+
+/// Lets time pass, and the connection do what is due then.
+async fn pass(clock: &ManualClock, time: Duration) {
+    // The timer is registered when the connection parks.
+    settle().await;
+    clock.advance(time);
+    settle().await;
 }
 
 /// Lets time pass in which nobody does anything.
