@@ -40,7 +40,7 @@ pub(super) async fn tcp(host: &str, port: u16) -> Result<Dialled, ConnectError> 
     let addrs = runtime::lookup(host, port).await.map_err(resolve)?;
     let none = resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
     let (socket, peer_addr) = race(alternate(addrs), none).await?;
-    if let Err(error) = socket.set_nodelay() {
+    if let Err(error) = socket.set_options() {
         return Err(failed(peer_addr, error));
     }
     Ok(Dialled { stream: Stream::Tcp(socket), peer_addr: Some(peer_addr) })

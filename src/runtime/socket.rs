@@ -13,6 +13,14 @@ use futures::io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "server")]
 use crate::permits::Permit;
 
+/// Bytes that the kernel takes although it cannot send them yet (`TCP_NOTSENT_LOWAT`).
+///
+/// Without it up to 4 MiB stand before a ping, and it is not seen whether the peer reads them. Echoes cost
+/// the same: 1.03 times the messages per CPU second with 1 MiB each, 0.97 with eight of 256 KiB at once, in 14
+/// interleaved rounds that differed by 0.2.
+#[cfg(all(target_os = "linux", any(feature = "server", feature = "client")))]
+const MOST_UNSENT: u32 = 128 << 10;
+
 /// A TCP connection.
 pub(crate) type TcpStream = Socket<std::net::TcpStream>;
 
@@ -66,10 +74,15 @@ impl TcpStream {
         Async::<std::net::TcpStream>::connect(addr).await.map(Self::new)
     }
 
-    /// Sends what is written at once, instead of collecting small segments (Nagle).
+    /// Sends what is written at once, instead of collecting small segments (Nagle), and has the kernel
+    /// take no more than it soon sends.
     #[cfg(any(feature = "server", feature = "client"))]
-    pub(crate) fn set_nodelay(&self) -> io::Result<()> {
-        self.io.get_ref().set_nodelay(true)
+    pub(crate) fn set_options(&self) -> io::Result<()> {
+        self.io.get_ref().set_nodelay(true)?;
+        // Kernels that stand in for Linux may not know it, and connections live without.
+        #[cfg(target_os = "linux")]
+        let _ = socket2::SockRef::from(self.io.get_ref()).set_tcp_notsent_lowat(MOST_UNSENT);
+        Ok(())
     }
 }
 

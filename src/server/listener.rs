@@ -127,7 +127,7 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => loop {
                 let (stream, peer) = listener.accept().await?;
-                match stream.set_nodelay() {
+                match stream.set_options() {
                     Ok(()) => {
                         let addrs = Addrs { peer: Some(peer), local: self.end_of(&stream) };
                         return Ok((Stream::Tcp(stream), addrs));

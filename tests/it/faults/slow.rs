@@ -51,6 +51,19 @@ fn a_gibibyte_waits_in_bounded_memory_for_a_peer_to_read_it_in_order() {
 }
 
 #[test]
+fn the_kernel_takes_little_of_what_a_peer_does_not_read() {
+    // What is in its buffer, a ping has to wait for, and no heartbeat sees whether the peer reads it. It
+    // was more than 2 MiB.
+    const LITTLE: usize = 1 << 20;
+    let apart = Apart::start();
+    let client = stuck(&apart);
+    let [taken] = apart.numbers(["tidewire_wire_bytes_total{direction=\"out\"}"]);
+    assert!(taken < LITTLE, "{taken} bytes");
+    drop(client);
+    apart.end();
+}
+
+#[test]
 fn a_peer_that_dies_with_a_gibibyte_ahead_of_it_leaves_nothing() {
     let apart = Apart::start();
     for dies in [drop, reset] {
