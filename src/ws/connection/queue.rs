@@ -89,7 +89,10 @@ impl Shared {
             }
             Kind::Frame => {
                 if let Some(frame) = frame {
+                    let was_inside = core.state.is_sending_fragments();
                     core.state.send_frame(frame)?;
+                    // Messages of other tasks wait for the last fragment.
+                    core.has_news |= was_inside && !core.state.is_sending_fragments();
                 }
             }
             Kind::Message { .. } => {}

@@ -321,9 +321,13 @@ impl Shared {
         }
         if !core.has_room(*place) {
             core.hold_place(place);
+            let before = core.outbox.written();
             core.write(&mut self.io_context());
-            // A peer that reads as fast as this can be written must not keep the thread.
-            core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / 4);
+            // A peer that reads as fast as this can be written must not keep the thread. One that reads
+            // nothing does not, and those who wait for it have to come to rest.
+            if core.outbox.written() > before {
+                core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / 4);
+            }
         }
         Ok(core.has_room(*place) && core.budget > 0)
     }

@@ -26,6 +26,8 @@ pub(crate) struct ConnectionTask<T, E> {
 
 impl<T, E: std::fmt::Display> ConnectionTask<T, E> {
     pub(crate) fn new(handler: Handler<T, E>, shared: Arc<Shared>) -> Self {
+        // From here on, and not from the first poll on: calls that come before rely on the task.
+        shared.lock().has_task = true;
         Self { handler: Some(handler), code: CloseCode::NORMAL, shared }
     }
 }

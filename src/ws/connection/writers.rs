@@ -123,6 +123,7 @@ mod tests {
             let stream = Stream::boxed(Stuck);
             let (settings, opened) = (Settings::default(), Opened::default());
             let shared = Shared::new(stream, Bytes::new(), Role::Server, settings, opened);
+            shared.lock().has_task = true;
             drop(shared.poll_turn(&mut Context::from_waker(waker), |_| {}));
             shared
         };

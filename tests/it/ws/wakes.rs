@@ -1,13 +1,16 @@
 //! What was put off is taken up by the event that makes it possible, not by the next byte of the peer or by
 //! an old timer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use async_std::task;
 use futures::channel::oneshot;
-use futures::future::pending;
+use futures::future::{join_all, pending};
 use futures::{AsyncWriteExt, FutureExt};
-use tidewire::{Error, Message, Result, Role, WebSocket, WebSocketOptions};
+use tidewire::{Error, Frame, Message, OpCode, Result, Role, WebSocket, WebSocketOptions};
 
 use super::frames::{CLOSE, PING, TEXT, masked, plain};
 use super::peer::{Peer, patience, serve, serve_over, within};
@@ -238,5 +241,89 @@ fn what_a_task_sends_during_the_turn_of_the_handler_is_written_after_it() {
         });
         told.await.unwrap();
         peer.expect(plain(TEXT, "meanwhile")).await;
+    });
+}
+
+#[test]
+fn many_sends_of_one_task_come_to_rest_while_the_peer_reads_nothing() {
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let knobs = Knobs { in_flight: 10, ..Knobs::default() };
+        let _peer = serve_over(knobs, &options().send_buffer_size(10), |ws| async move {
+            let _ = tell.send(ws.sender());
+            let _ws = ws;
+            pending().await
+        });
+        let sender = told.await.unwrap();
+        // What does not fit is written until the stream takes no more.
+        sender.send("x".repeat(100)).await.unwrap();
+        let mut waiting = Box::pin(join_all((0..20).map(|_| sender.send("more"))));
+        let mut polls = 0;
+        while polls < 1000 {
+            let woken = Arc::new(Flag::default());
+            let waker = Waker::from(Arc::clone(&woken));
+            assert!(waiting.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            polls += 1;
+            // The connection's own task has its turns meanwhile.
+            for _ in 0..100 {
+                task::yield_now().await;
+            }
+            if !woken.0.load(Ordering::SeqCst) {
+                break;
+            }
+        }
+        assert!(polls < 10, "polled {polls} times for nothing");
+    });
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_send_that_waits_for_the_fragments_of_another_task_is_woken_by_the_last_of_them() {
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let (go, gone) = oneshot::channel::<()>();
+        let knobs = Knobs { in_flight: 10, ..Knobs::default() };
+        let peer = serve_over(knobs, &options(), |mut ws| async move {
+            ws.send_frame(Frame::new(false, OpCode::Text, "x".repeat(100))).await?;
+            let _ = tell.send(ws.sender());
+            gone.await.unwrap();
+            ws.send_frame(Frame::new(true, OpCode::Continuation, "y")).await?;
+            pending().await
+        });
+        let sender = told.await.unwrap();
+        let mut sending = Box::pin(sender.send("behind"));
+        assert!(futures::poll!(&mut sending).is_pending());
+        go.send(()).unwrap();
+        // The peer reads nothing.
+        sending.await.unwrap();
+        drop(peer);
+    });
+}
+
+#[test]
+fn a_connection_that_is_run_has_its_task_before_that_is_polled() {
+    within(async {
+        let (stream, end) = pipe(Knobs { in_flight: 1, ..Knobs::default() });
+        let mut peer = Peer { end };
+        let (tell, told) = oneshot::channel();
+        let handler = |ws| {
+            let _ = tell.send(ws);
+            pending::<Result<()>>()
+        };
+        let run = WebSocket::run(stream, [].as_slice(), Role::Server, &options(), handler);
+        let mut ws = told.await.unwrap();
+        // It is queued for the task, and does not wait for the stream.
+        assert!(matches!(ws.send("Hello").now_or_never(), Some(Ok(()))));
+        task::spawn(run);
+        peer.expect(plain(TEXT, "Hello")).await;
+        drop(ws);
     });
 }

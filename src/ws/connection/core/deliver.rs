@@ -29,6 +29,10 @@ impl Core {
         if backlog.is_empty() {
             self.backlog = None;
         }
+        if matches!(delivery, Delivery::Waiting { replaced } if replaced > 0) {
+            // It may be the turn of a send that waited behind one of these.
+            self.has_news = true;
+        }
         if delivery == Delivery::Closed {
             // What waits is not sent: the peer would not take it in time.
             self.backlog = None;

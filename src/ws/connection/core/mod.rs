@@ -256,7 +256,6 @@ impl Core {
 
     /// The connection's task polls its handler.
     pub(in crate::ws::connection) fn begin_turn(&mut self) {
-        self.has_task = true;
         self.is_in_turn = true;
         self.budget = MESSAGES_PER_TURN;
         if self.parked == Parked::InTask {
