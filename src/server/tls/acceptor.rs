@@ -5,7 +5,6 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 
-use async_lock::Semaphore;
 use futures::AsyncReadExt;
 use futures::future::{Either, select};
 use futures_rustls::{LazyConfigAcceptor, rustls};
@@ -22,7 +21,6 @@ const HANDSHAKE: u8 = 22;
 #[derive(Debug)]
 pub(in crate::server) struct Acceptor {
     config: TlsConfig,
-    places: Semaphore,
 }
 
 /// Why a connection did not become an encrypted one.
@@ -62,21 +60,13 @@ impl Acceptor {
     ///
     /// # Errors
     ///
-    /// A limit with which no handshake could succeed.
+    /// A deadline that no handshake could meet.
     pub(in crate::server) fn new(config: TlsConfig) -> io::Result<Self> {
-        let limits = [
-            ("max_handshakes", config.max_handshakes == 0),
-            (
-                "handshake_timeout",
-                config.handshake_timeout.is_some_and(|timeout| timeout.is_zero()),
-            ),
-        ];
-        if let Some((name, _)) = limits.iter().find(|(_, is_zero)| *is_zero) {
-            let error = format!("{name} is 0, no client could connect");
+        if config.handshake_timeout.is_some_and(|timeout| timeout.is_zero()) {
+            let error = "handshake_timeout is 0, no client could connect";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
-        let places = Semaphore::new(config.max_handshakes);
-        Ok(Self { config, places })
+        Ok(Self { config })
     }
 
     async fn accept(&self, stream: Stream) -> Result<Stream, Failure> {
@@ -105,7 +95,6 @@ impl Acceptor {
             Replay::new(first, stream),
         );
         let hello = hello.await.map_err(Failure::Lost)?;
-        let _place = self.places.acquire().await;
         let rest = hello.into_stream(self.config.current()).into_fallible();
         let refused = |(error, replay): (_, Replay)| Failure::Refused(error, replay.into_stream());
         Ok(Stream::Tls(Box::new(rest.await.map_err(refused)?)))

@@ -32,7 +32,6 @@ use crate::tls::{Pem, TlsError};
 pub struct TlsConfig {
     shared: Arc<Shared>,
     pub(super) handshake_timeout: Option<Duration>,
-    pub(super) max_handshakes: usize,
 }
 
 struct Shared {
@@ -103,7 +102,6 @@ impl TlsConfig {
         Self {
             shared: Arc::new(Shared { current: RwLock::new(current), material }),
             handshake_timeout: Some(Duration::from_secs(10)),
-            max_handshakes: 256,
         }
     }
 
@@ -147,19 +145,12 @@ impl TlsConfig {
 
     /// Longest time from a new connection to the end of its handshake, after which it is dropped.
     /// Default: 10 s. `None` waits for ever.
+    ///
+    /// Any number of handshakes may be under way: the threads of the executor bound how many are computed at a
+    /// time, and a client that falls silent holds its socket and nothing else.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.handshake_timeout = timeout.into();
-        self
-    }
-
-    /// Most handshakes at a time. Default: 256. The others wait, within their
-    /// [`handshake_timeout`](Self::handshake_timeout).
-    ///
-    /// A connection counts from its whole `ClientHello` on: silence takes nobody's place.
-    #[must_use]
-    pub fn max_handshakes(mut self, max: usize) -> Self {
-        self.max_handshakes = max;
         self
     }
 
@@ -196,7 +187,6 @@ impl fmt::Debug for TlsConfig {
         f.debug_struct("TlsConfig")
             .field("material", &self.shared.material)
             .field("handshake_timeout", &self.handshake_timeout)
-            .field("max_handshakes", &self.max_handshakes)
             .finish_non_exhaustive()
     }
 }
