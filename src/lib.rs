@@ -233,7 +233,7 @@ pub use self::ws::{
 
 /// The crate whose `ServerConfig` a `TlsConfig` can be made from, and whose `ClientConfig` a `ClientTls`.
 #[cfg(feature = "tls")]
-pub use futures_rustls::rustls;
+pub use rustls;
 
 /// The crate that connections are handed over to and taken over from, and whose messages become ours.
 #[cfg(feature = "tungstenite")]

@@ -3,6 +3,9 @@
 //! Everything above reads and writes through [`Stream`], so that a socket keeps its fast path and
 //! any other `futures::io` stream works all the same.
 
+#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
+mod tls;
+
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -12,6 +15,8 @@ use std::task::{Context, Poll};
 use futures::io::AsyncReadExt;
 use futures::io::{AsyncRead, AsyncWrite};
 
+#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
+pub(crate) use self::tls::TlsStream;
 #[cfg(feature = "server")]
 use crate::permits::Permit;
 use crate::runtime::TcpStream;
@@ -40,16 +45,13 @@ pub(crate) enum Stream {
         expect(dead_code, reason = "listener and client make them")
     )]
     Unix(Box<UnixStream>),
-    /// Either of them, encrypted. Boxed, so that a plain one does not hold room for it.
-    #[cfg(all(feature = "server", feature = "tls"))]
+    /// Either of them, encrypted; for a client's way through a proxy, twice. Boxed, so that a plain one does
+    /// not hold room for it.
+    #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
     Tls(Box<TlsStream>),
     /// Whatever the caller brought.
     Boxed(Box<dyn Transport>),
 }
-
-/// The server's end of a TLS connection.
-#[cfg(all(feature = "server", feature = "tls"))]
-pub(crate) type TlsStream = futures_rustls::server::TlsStream<Replay>;
 
 impl Stream {
     /// Wraps a stream of the caller.
@@ -85,10 +87,10 @@ impl Stream {
     #[cfg(feature = "server")]
     pub(crate) fn security(&self) -> Option<Security> {
         match self {
-            #[cfg(all(feature = "server", feature = "tls"))]
+            #[cfg(feature = "tls")]
             Self::Tls(tls) => {
-                let shown = tls.get_ref().1.peer_certificates().unwrap_or_default();
-                Some(Security { peer_certificates: shown.iter().map(|der| der.to_vec()).collect() })
+                let peer_certificates = tls.peer_certificates().map(<[u8]>::to_vec).collect();
+                Some(Security { peer_certificates })
             }
             _ => None,
         }
@@ -110,7 +112,7 @@ macro_rules! each {
             Self::Tcp($stream) => $call,
             #[cfg(unix)]
             Self::Unix($stream) => $call,
-            #[cfg(all(feature = "server", feature = "tls"))]
+            #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
             Self::Tls($stream) => $call,
             Self::Boxed($stream) => $call,
         }
@@ -175,74 +177,10 @@ impl fmt::Debug for Stream {
             Self::Tcp(tcp) => tcp.fmt(f),
             #[cfg(unix)]
             Self::Unix(unix) => unix.fmt(f),
-            #[cfg(all(feature = "server", feature = "tls"))]
-            Self::Tls(_) => f.write_str("TlsStream"),
+            #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
+            Self::Tls(tls) => tls.fmt(f),
             Self::Boxed(_) => f.write_str("Stream"),
         }
-    }
-}
-
-/// A stream of which the first byte was read to see what it is.
-#[cfg(all(feature = "server", feature = "tls"))]
-#[derive(Debug)]
-pub(crate) struct Replay {
-    first: Option<u8>,
-    stream: Stream,
-}
-
-#[cfg(all(feature = "server", feature = "tls"))]
-impl Replay {
-    /// Puts `first` back in front of `stream`.
-    pub(crate) fn new(first: u8, stream: Stream) -> Self {
-        Self { first: Some(first), stream }
-    }
-
-    /// The stream, less what was read of it.
-    pub(crate) fn into_stream(self) -> Stream {
-        self.stream
-    }
-}
-
-#[cfg(all(feature = "server", feature = "tls"))]
-impl AsyncRead for Replay {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        if let (Some(first), Some(slot)) = (self.first, buf.first_mut()) {
-            *slot = first;
-            self.first = None;
-            return Poll::Ready(Ok(1));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buf)
-    }
-}
-
-#[cfg(all(feature = "server", feature = "tls"))]
-impl AsyncWrite for Replay {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_close(cx)
     }
 }
 

@@ -5,18 +5,15 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use futures_rustls::TlsConnector;
-use futures_rustls::pki_types::ServerName;
-use futures_rustls::rustls::client::danger::ServerCertVerifier;
-use futures_rustls::rustls::client::{
-    ClientConfig, VerifierBuilderError, WantsClientCert, WebPkiServerVerifier,
-};
-use futures_rustls::rustls::crypto::ring;
-use futures_rustls::rustls::{ConfigBuilder, Error};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ClientConfig, VerifierBuilderError, WantsClientCert, WebPkiServerVerifier};
+use rustls::crypto::ring;
+use rustls::pki_types::ServerName;
+use rustls::{ConfigBuilder, Error};
 
 use super::unverified::Unverified;
 use crate::error::ConnectError;
-use crate::stream::Stream;
+use crate::stream::{Stream, TlsStream};
 use crate::tls::{Pem, TlsError};
 
 /// What a [`Client`](crate::Client) makes of `wss`: versions 1.2 and 1.3, `http/1.1` in ALPN.
@@ -161,9 +158,10 @@ impl ClientTls {
             |error: io::Error| ConnectError::Tls { host: host.into(), error: error.into() };
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|error| failed(io::Error::other(error)))?;
-        let connector = TlsConnector::from(Arc::clone(&self.config));
-        let encrypted = connector.connect(name, stream).await.map_err(failed)?;
-        Ok(Stream::boxed(encrypted))
+        let tls = TlsStream::client(Arc::clone(&self.config), name, stream);
+        let mut tls = Box::new(tls.map_err(failed)?);
+        tls.handshake().await.map_err(failed)?;
+        Ok(Stream::Tls(tls))
     }
 }
 

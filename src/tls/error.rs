@@ -5,8 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::{error, fmt};
 
-use futures_rustls::rustls;
-
 use super::Pem;
 use crate::error::Error;
 

@@ -13,17 +13,19 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+# Another build of the examples than the release one, for who works on these scripts.
+EXAMPLES = Path(os.environ.get("EXAMPLES", TARGET / "release" / "examples")).resolve()
 
 
 class Example:
-    """A release build of `examples/NAME.rs`, serving on 127.0.0.1 at a port of its own choice."""
+    """A build of `examples/NAME.rs`, serving on 127.0.0.1 at a port of its own choice."""
 
     def __init__(self, name, *arguments, scheme="http", addr="127.0.0.1:0"):
         self.name, self.arguments, self.scheme, self.wanted = name, arguments, scheme, addr
         self.lines = []
 
     def __enter__(self):
-        binary = TARGET / "release" / "examples" / self.name
+        binary = EXAMPLES / self.name
         if not binary.exists():
             sys.exit(f"{binary} is missing: cargo build --release --examples")
         self.process = subprocess.Popen(

@@ -7,12 +7,11 @@ use std::sync::Arc;
 
 use futures::AsyncReadExt;
 use futures::future::{Either, select};
-use futures_rustls::{LazyConfigAcceptor, rustls};
 
 use super::TlsConfig;
 use crate::http::{self, Addrs, Front, Refusal};
 use crate::runtime::{self, Timer};
-use crate::stream::{Replay, Stream};
+use crate::stream::{Stream, TlsStream};
 
 /// First byte of a TLS record that belongs to a handshake (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;
@@ -25,7 +24,7 @@ pub(in crate::server) struct Acceptor {
 
 /// Why a connection did not become an encrypted one.
 enum Failure {
-    /// The client is gone, or said something that cannot be answered.
+    /// The stream is lost.
     Lost(io::Error),
     /// The client did not say anything for too long, or not all of it.
     TimedOut,
@@ -86,18 +85,18 @@ impl Acceptor {
     async fn handshake(&self, mut stream: Stream) -> Result<Stream, Failure> {
         let mut first = [0];
         stream.read_exact(&mut first).await.map_err(Failure::Lost)?;
-        let [first] = first;
-        if first != HANDSHAKE {
+        if first != [HANDSHAKE] {
             return Err(Failure::NotEncrypted(stream));
         }
-        let hello = LazyConfigAcceptor::new(
-            rustls::server::Acceptor::default(),
-            Replay::new(first, stream),
-        );
-        let hello = hello.await.map_err(Failure::Lost)?;
-        let rest = hello.into_stream(self.config.current()).into_fallible();
-        let refused = |(error, replay): (_, Replay)| Failure::Refused(error, replay.into_stream());
-        Ok(Stream::Tls(Box::new(rest.await.map_err(refused)?)))
+        let tls = TlsStream::server(self.config.current(), first, stream);
+        let mut tls = Box::new(tls.map_err(Failure::Lost)?);
+        match tls.handshake().await {
+            Ok(()) => Ok(Stream::Tls(tls)),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(Failure::Refused(error, Stream::Tls(tls)))
+            }
+            Err(error) => Err(Failure::Lost(error)),
+        }
     }
 }
 

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use futures_rustls::rustls::crypto::{CryptoProvider, ring};
-use futures_rustls::rustls::server::danger::ClientCertVerifier;
-use futures_rustls::rustls::server::{ServerConfig, WebPkiClientVerifier};
-use futures_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
-use futures_rustls::rustls::{Error, InconsistentKeys};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ServerConfig, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{Error, InconsistentKeys};
 
 use crate::tls::{Pem, TlsError};
 

@@ -29,7 +29,7 @@ impl Line for TcpStream {
 }
 
 #[cfg(feature = "tls")]
-impl Line for tidewire::rustls::StreamOwned<tidewire::rustls::ClientConnection, TcpStream> {
+impl Line for rustls::StreamOwned<rustls::ClientConnection, TcpStream> {
     fn tcp(&self) -> &TcpStream {
         &self.sock
     }

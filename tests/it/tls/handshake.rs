@@ -68,7 +68,7 @@ fn versions_1_2_and_1_3_are_spoken() {
     for (version, spoken) in
         [(&TLS12, ProtocolVersion::TLSv1_2), (&TLS13, ProtocolVersion::TLSv1_3)]
     {
-        let provider = Arc::new(tidewire::rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider);
         let builder = builder.with_protocol_versions(&[version]).unwrap();
         let config = builder.with_root_certificates(roots.clone()).with_no_client_auth();
@@ -200,7 +200,7 @@ fn a_ready_configuration_is_used_as_it_is() {
     use tidewire::rustls::pki_types::pem::PemObject;
     let identity = authority().issue("localhost");
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
-    let provider = Arc::new(tidewire::rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider);
     let builder = builder.with_protocol_versions(&[&TLS12]).unwrap().with_no_client_auth();
     let config = builder.with_single_cert(vec![identity.der()], key).unwrap();

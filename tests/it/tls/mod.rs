@@ -4,6 +4,7 @@
 //! What a peer of a WebSocket sees is in `ws/wire`, which runs through TLS as well.
 
 mod config;
+mod ends;
 mod handshake;
 mod mutual;
 mod reload;
@@ -82,7 +83,7 @@ pub(crate) fn server_config() -> TlsConfig {
 fn client_config(authority: &Authority, shows: Option<&Identity>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(authority.0.der().clone()).unwrap();
-    let provider = Arc::new(tidewire::rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().unwrap();
     let builder = builder.with_root_certificates(roots);

@@ -61,7 +61,7 @@ fn a_ready_configuration_keeps_its_own_verifier() {
     use std::sync::Arc;
     use tidewire::rustls::ServerConfig;
     use tidewire::rustls::server::ResolvesServerCertUsingSni;
-    let provider = Arc::new(tidewire::rustls::crypto::ring::default_provider());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
     let ready = builder.with_cert_resolver(Arc::new(ResolvesServerCertUsingSni::new()));
