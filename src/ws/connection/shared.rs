@@ -61,8 +61,7 @@ pub(super) struct CoreGuard<'a> {
 /// destructors of wakers are foreign code. Dropping it does all of that.
 struct Wakes<'a> {
     shared: &'a Shared,
-    task: bool,
-    driver: bool,
+    driver: Driver,
     recv: bool,
     waiters: bool,
     failure: Option<Box<(Error, CloseCode)>>,
@@ -70,12 +69,22 @@ struct Wakes<'a> {
     replaced: Option<Waker>,
 }
 
+/// The one that writes, reads ahead and closes, if it is to be woken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Driver {
+    Asleep,
+    /// The connection's task. Without one, those who wait in a call know themselves.
+    Task,
+    /// The task; without one, all who wait in a call.
+    TaskOrCallers,
+}
+
 impl Wakes<'_> {
     /// Takes over what the step owes to others.
     fn collect(&mut self, core: &mut Core) {
         if core.parked != Parked::Nobody && core.can_recv() {
             match std::mem::replace(&mut core.parked, Parked::Nobody) {
-                Parked::InTask => self.task = true,
+                Parked::InTask => self.driver = Driver::Task,
                 Parked::Elsewhere | Parked::Nobody => self.recv = true,
             }
         }
@@ -85,9 +94,11 @@ impl Wakes<'_> {
         if !core.is_in_turn() {
             if core.has_task && std::mem::take(&mut core.is_task_owed) {
                 core.is_write_scheduled = true;
-                self.task = true;
+                self.driver = Driver::Task;
             }
-            self.driver = std::mem::take(&mut core.is_look_owed);
+            if std::mem::take(&mut core.is_look_owed) {
+                self.driver = Driver::TaskOrCallers;
+            }
         }
         self.failure = core.unlogged.take();
     }
@@ -96,10 +107,10 @@ impl Wakes<'_> {
 impl Drop for Wakes<'_> {
     fn drop(&mut self) {
         let signals = &self.shared.signals;
-        if self.driver {
-            signals.wake_driver();
-        } else if self.task {
-            signals.wake_task();
+        match self.driver {
+            Driver::Asleep => {}
+            Driver::Task => _ = signals.wake_task(),
+            Driver::TaskOrCallers => signals.wake_driver(),
         }
         if self.recv {
             signals.wake_recv();
@@ -193,8 +204,7 @@ impl Shared {
         core.enter(is_turn);
         let wakes = Wakes {
             shared: self,
-            task: false,
-            driver: false,
+            driver: Driver::Asleep,
             recv: false,
             waiters: false,
             failure: None,

@@ -32,8 +32,8 @@ fn a_heartbeat_of_half_a_minute_and_an_idle_timeout_follow_the_clock_of_the_test
             peer.read_exact(&mut head).await.unwrap();
             peer.read_exact(&mut ping).await.unwrap();
             assert_eq!(head, [0x89, 8], "a ping of the heartbeat");
-            let pong = [&[0x8a, 0x88, 0, 0, 0, 0], &ping[..]].concat();
-            peer.write_all(&pong).await.unwrap();
+            let answer = [&[0x8a, 0x88, 0, 0, 0, 0], &ping[..]].concat();
+            peer.write_all(&answer).await.unwrap();
             // The pong is read before the clock goes on.
             futures::pending!();
         }
