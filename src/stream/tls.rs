@@ -261,6 +261,6 @@ impl Write for Blocking<'_, '_, '_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.poll(|stream, cx| stream.poll_flush(cx))
+        self.poll(AsyncWrite::poll_flush)
     }
 }
