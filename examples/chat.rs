@@ -39,8 +39,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use tide::{Body, http::mime};
 use tidewire::{
-    ConnectionLimit, DeflateOptions, Error, HeartbeatOptions, Hub, Membership, Message, RateLimit,
-    RequestContext, Room, RoomOptions, Sender, Server, SlowConsumer, WebSocketOptions,
+    ConnectionLimit, DeflateOptions, Error, Hub, Membership, Message, RateLimit, RequestContext,
+    Room, RoomOptions, Sender, Server, SlowConsumer, WebSocketOptions,
 };
 
 const LOBBY: &str = "lobby";
@@ -74,7 +74,6 @@ fn options() -> WebSocketOptions {
     WebSocketOptions::default()
         .max_message_size(32 << 10)
         .deflate(DeflateOptions::default())
-        .heartbeat(HeartbeatOptions::default())
         .rate_limit(RateLimit::default())
 }
 

@@ -1,4 +1,6 @@
-//! An echo whose clients have to be there: they are pinged, and given up when they do not answer.
+//! An echo that pings its clients in its own rhythm, and is told of those that are gone.
+//!
+//! A server pings without being asked to, each 25 s.
 //!
 //! ```text
 //! cargo run --release --example heartbeat -- 127.0.0.1:8080 30
@@ -21,7 +23,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-/// Pings as often as the second argument says; the answer may take as long, and 20 s at most.
+/// Pings as often as the second argument says; a client may be silent as long, and 20 s at most.
 fn heartbeat() -> HeartbeatOptions {
     let seconds = std::env::args().nth(2).and_then(|seconds| seconds.parse().ok());
     let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());

@@ -24,6 +24,7 @@ use crate::runtime;
 use crate::stream::Stream;
 use crate::ws::connection::{ConnectionTask, Deflation, Opened, Shared};
 use crate::ws::handshake::{HeaderLines, Opening, is_reserved};
+use crate::ws::options::Settings;
 use crate::ws::proto::{Role, extension};
 use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
 
@@ -177,7 +178,7 @@ impl OpeningRequest {
     ///
     /// Dropping the future drops the stream.
     pub async fn upgrade(self, options: &WebSocketOptions) -> Result<WebSocket> {
-        Ok(WebSocket::new(self.open(options).await?))
+        Ok(WebSocket::new(self.open(options, options.parts.settings.clone()).await?))
     }
 
     /// Answers 101 and runs `handler` on the connection, with a task of its own: the future that this
@@ -197,7 +198,8 @@ impl OpeningRequest {
         T: 'static,
         E: fmt::Display + 'static,
     {
-        let shared = Box::pin(self.open(options)).await?;
+        let settings = options.parts.settings.clone().with_task();
+        let shared = Box::pin(self.open(options, settings)).await?;
         let handler = handler(WebSocket::new(Arc::clone(&shared)));
         ConnectionTask::new(Box::pin(handler), shared).await;
         Ok(())
@@ -223,7 +225,7 @@ impl OpeningRequest {
         Ok(())
     }
 
-    async fn open(mut self, options: &WebSocketOptions) -> Result<Arc<Shared>> {
+    async fn open(mut self, options: &WebSocketOptions, settings: Settings) -> Result<Arc<Shared>> {
         let answer = match self.answer(options) {
             Ok(answer) => answer,
             Err(error) => {
@@ -241,7 +243,6 @@ impl OpeningRequest {
         sent?;
         let Answer { subprotocol, deflation, .. } = answer;
         let opened = Opened { peer_addr: self.peer_addr, subprotocol, deflation };
-        let settings = options.parts.settings.clone();
         Ok(Shared::new(self.stream, self.unread, Role::Server, settings, opened))
     }
 

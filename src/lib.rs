@@ -70,8 +70,8 @@
 //! idle connection costs less than 1 KiB more than a plain one. Do not compress secrets beside text that
 //! somebody else chooses: [`Message::uncompressed`].
 //!
-//! **Watching.** [`WebSocket::heartbeat`] pings the peer from the connection's own task and fails the
-//! connection when there is no answer. [`idle_timeout`](WebSocketOptions::idle_timeout),
+//! **Watching.** A server pings its clients from the connection's own task, and fails a connection whose
+//! peer shows no sign of life: [`HeartbeatOptions`]. [`idle_timeout`](WebSocketOptions::idle_timeout),
 //! [`max_lifetime`](WebSocketOptions::max_lifetime) and [`WebSocket::expire_at`] close connections in
 //! order. A connection has one timer for all of that, which is not touched while messages pass.
 //!

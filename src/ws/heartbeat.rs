@@ -16,6 +16,8 @@ const MAX_GRID: Duration = Duration::from_millis(100);
 
 /// How often the peer is asked whether it is there, and how long it may show no sign of life then.
 ///
+/// A server asks with the defaults: see [`WebSocketOptions::heartbeat`](crate::WebSocketOptions::heartbeat).
+///
 /// A peer is given up if, for [`timeout`](Self::timeout) after a ping, no byte was read from it and it took
 /// none of the bytes that waited for it. So one that is inside a long message, in either direction, is
 /// not. Bytes that find room in the kernel's buffer are no sign of life: they would for a peer that is
@@ -72,8 +74,8 @@ impl HeartbeatOptions {
     /// By how much a ping may be early, in percent of [`interval`](Self::interval), so that the
     /// pings of many connections spread out. Default 10; more than 100 counts as 100.
     ///
-    /// The first ping goes out at any point of the interval. With 0 it waits for the whole of it,
-    /// as all others do. Beyond that, pings that are due within a sixty-fourth of the interval, and
+    /// The first ping goes out at any point of the second half of the interval. With 0 it waits for the whole
+    /// of it, as all others do. Beyond that, pings that are due within a sixty-fourth of the interval, and
     /// within 100 ms, go out together, with the first of them.
     #[must_use]
     pub fn jitter(mut self, percent: u8) -> Self {
@@ -81,9 +83,10 @@ impl HeartbeatOptions {
         self
     }
 
-    /// Time until the first ping; `random` of 65 536 parts of the interval if there is jitter.
+    /// Time until the first ping; with jitter, less `random` of 65 536 parts of half the interval.
     pub(crate) fn until_first(&self, random: u16) -> Duration {
-        if self.jitter == 0 { self.interval } else { part(self.interval, random) }
+        let most = if self.jitter == 0 { Duration::ZERO } else { self.interval / 2 };
+        self.interval.saturating_sub(part(most, random)).max(SHORTEST)
     }
 
     /// Time from one ping to the next, less `random` of 65 536 parts of the jitter.
@@ -122,9 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn the_first_ping_goes_out_at_any_point_of_the_interval() {
+    fn the_first_ping_goes_out_at_any_point_of_the_second_half_of_the_interval() {
         let tenths = schedule(10, HeartbeatOptions::until_first);
-        assert_eq!(tenths, [0, 5, 11, 17, 23, 29, 35, 41, 47, 53, 59]);
+        assert_eq!(tenths, [60, 57, 54, 51, 48, 45, 42, 39, 36, 33, 30]);
     }
 
     #[test]

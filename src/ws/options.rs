@@ -74,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) close_timeout: Duration,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) send_timeout: Option<Duration>,
+    /// Whether the connection has a task of its own, by which a server pings without being asked to.
+    pub(crate) has_task: bool,
     pub(crate) watch: Option<Box<Watch>>,
     pub(crate) clock: Clock,
 }
@@ -81,10 +83,20 @@ pub(crate) struct Settings {
 /// What few connections are watched for: boxed, so that the others do not carry it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
-    pub(crate) heartbeat: Option<HeartbeatOptions>,
+    pub(crate) pings: Pings,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) max_lifetime: Option<Duration>,
     pub(crate) rate_limit: Option<RateLimit>,
+}
+
+/// Whether a connection pings its peer.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) enum Pings {
+    /// At the server's side, if it has a task that does.
+    #[default]
+    ByServers,
+    /// As the options say.
+    Set(Option<HeartbeatOptions>),
 }
 
 impl Default for Settings {
@@ -97,6 +109,7 @@ impl Default for Settings {
             close_timeout: Duration::from_secs(5),
             message_timeout: Some(Duration::from_secs(30)),
             send_timeout: Some(Duration::from_secs(10)),
+            has_task: false,
             watch: None,
             clock: Clock::default(),
         }
@@ -104,6 +117,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Those of a connection with a task of its own.
+    pub(crate) fn with_task(self) -> Self {
+        Self { has_task: true, ..self }
+    }
+
     fn watch(&mut self) -> &mut Watch {
         self.watch.get_or_insert_default()
     }
@@ -259,13 +277,21 @@ impl WebSocketOptions {
         self
     }
 
-    /// Pings that the peer has to answer, for as long as the connection is open. Default: none.
+    /// Pings by which a peer that is gone is noticed, for as long as the connection is open. `None` switches
+    /// them off.
     ///
-    /// They go out, and a peer that is gone is noticed, although the handler is busy elsewhere: see
-    /// [`WebSocket::heartbeat`](crate::WebSocket::heartbeat).
+    /// Default: [`HeartbeatOptions::default()`] at the server's side of a connection with a task of its own,
+    /// as a `Server` gives to every one, and `OpeningRequest::run` and
+    /// [`WebSocket::run`](crate::WebSocket::run) have. Else none: a client does not ping, and without a task
+    /// nobody may be there to read the pong. See [`WebSocket::heartbeat`](crate::WebSocket::heartbeat).
+    ///
+    /// ```
+    /// # use tidewire::WebSocketOptions;
+    /// let silent = WebSocketOptions::default().heartbeat(None);
+    /// ```
     #[must_use]
     pub fn heartbeat(mut self, options: impl Into<Option<HeartbeatOptions>>) -> Self {
-        self.parts.settings.watch().heartbeat = options.into();
+        self.parts.settings.watch().pings = Pings::Set(options.into());
         self
     }
 

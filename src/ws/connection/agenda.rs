@@ -1,6 +1,6 @@
 //! What an open connection does at points in time of its own: it pings, and it closes itself.
 //!
-//! Boxed, because few connections do. When the peer is given up is `heartbeat`; what each item comes
+//! Boxed, so that a connection which does nothing of it does not carry it. When the peer is given up is `heartbeat`; what each item comes
 //! to, `core/watch`.
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use super::heartbeat::Heartbeat;
 use super::random;
 use crate::runtime::Clock;
 use crate::ws::heartbeat::HeartbeatOptions;
-use crate::ws::options::Watch;
+use crate::ws::options::{Pings, Watch};
 use crate::ws::proto::CloseFrame;
 
 /// Shorter timeouts would close a connection before its handler has it.
@@ -21,11 +21,11 @@ const LIFETIME_JITTER: u32 = 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Agenda {
-    pub(super) heartbeat: Option<Box<Heartbeat>>,
+    pub(super) heartbeat: Option<Heartbeat>,
     idle: Option<Box<Idle>>,
     lifetime: Option<Instant>,
     expiry: Option<Box<(Instant, CloseFrame)>>,
-    /// Heartbeats ever started.
+    /// Heartbeats that were asked for: that of a server, to begin with, is none.
     heartbeats: u64,
     clock: Clock,
 }
@@ -50,15 +50,21 @@ pub(super) struct Passed {
 }
 
 impl Agenda {
-    /// What the options put on it; `None` if nothing.
-    pub(super) fn new(watch: &Watch, clock: &Clock) -> Option<Box<Self>> {
+    /// What the options put on it; `None` if nothing. `pings` if the connection does so without being asked.
+    pub(super) fn new(watch: &Watch, pings: bool, clock: &Clock) -> Option<Box<Self>> {
         let mut agenda = Self {
             idle: watch.idle_timeout.map(|timeout| Box::new(Idle::new(timeout, clock))),
             lifetime: watch.max_lifetime.map(|lifetime| end_of_lifetime(lifetime, clock)),
             ..Self::empty(clock)
         };
-        if let Some(options) = watch.heartbeat {
-            agenda.start_heartbeat(options);
+        match watch.pings {
+            Pings::Set(Some(options)) => {
+                agenda.start_heartbeat(options);
+            }
+            Pings::ByServers if pings => {
+                agenda.heartbeat = Some(agenda.beats(HeartbeatOptions::default()))
+            }
+            Pings::Set(None) | Pings::ByServers => {}
         }
         agenda.next().is_some().then(|| Box::new(agenda))
     }
@@ -70,10 +76,13 @@ impl Agenda {
 
     /// Starts a heartbeat, in place of the one before; its number.
     pub(super) fn start_heartbeat(&mut self, options: HeartbeatOptions) -> u64 {
-        let heartbeat = Heartbeat::new(options, self.clock.now(), random::number());
-        self.heartbeat = Some(Box::new(heartbeat));
+        self.heartbeat = Some(self.beats(options));
         self.heartbeats += 1;
         self.heartbeats
+    }
+
+    fn beats(&self, options: HeartbeatOptions) -> Heartbeat {
+        Heartbeat::new(options, self.clock.now(), random::number())
     }
 
     /// Ends the heartbeat, if `number` is still that of the latest, or given as `None`.
@@ -107,6 +116,13 @@ impl Agenda {
         }
     }
 
+    /// Whether anything on it was asked for.
+    #[cfg(feature = "tungstenite")]
+    pub(super) fn is_asked_for(&self) -> bool {
+        let has_heartbeat = self.heartbeat.is_some() && self.heartbeats > 0;
+        has_heartbeat || self.idle.is_some() || self.lifetime.is_some() || self.expiry.is_some()
+    }
+
     /// What comes next, and when.
     pub(super) fn next(&self) -> Option<(Deadline, Instant)> {
         let heartbeat = self.heartbeat.as_ref().map(|it| (Deadline::Heartbeat, it.next()));
@@ -136,6 +152,7 @@ fn shortened(lifetime: Duration, random: u16) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::alarm::Alarm;
     use super::*;
     use crate::ws::proto::CloseCode;
 
@@ -164,15 +181,25 @@ mod tests {
 
     #[test]
     fn an_agenda_without_items_is_none() {
-        assert!(Agenda::new(&Watch::default(), &Clock::default()).is_none());
-        let watch = Watch { max_lifetime: Some(Duration::MAX), ..Watch::default() };
-        assert!(Agenda::new(&watch, &Clock::default()).is_some());
+        let is_some = |watch, pings| Agenda::new(&watch, pings, &Clock::default()).is_some();
+        assert!(!is_some(Watch::default(), false));
+        let old = Watch { max_lifetime: Some(Duration::MAX), ..Watch::default() };
+        assert!(is_some(old, false));
+        let silent = Watch { pings: Pings::Set(None), ..Watch::default() };
+        assert!(is_some(Watch::default(), true) && !is_some(silent, true));
+    }
+
+    #[test]
+    fn the_heartbeat_of_an_idle_connection_costs_little() {
+        // One box with all of it; another has its timer.
+        assert!(size_of::<Agenda>() <= 192, "{}", size_of::<Agenda>());
+        assert!(size_of::<Alarm>() <= 112, "{}", size_of::<Alarm>());
     }
 
     #[test]
     fn what_comes_first_is_next() {
         let watch = Watch { idle_timeout: Some(MINUTE), ..Watch::default() };
-        let mut agenda = Agenda::new(&watch, &Clock::default()).unwrap();
+        let mut agenda = Agenda::new(&watch, false, &Clock::default()).unwrap();
         let next = |agenda: &Agenda| agenda.next().map(|(deadline, _)| deadline);
         assert_eq!(next(&agenda), Some(Deadline::Idle));
         agenda.start_heartbeat(HeartbeatOptions::default());

@@ -20,8 +20,6 @@ pub(super) struct Alarm {
     /// Does the timer run, with our waker?
     is_set: bool,
     bell: Arc<Bell>,
-    /// That of the bell.
-    waker: Waker,
 }
 
 #[derive(Debug)]
@@ -46,8 +44,7 @@ impl Alarm {
     pub(super) fn new(at: Instant, clock: &Clock, cx: &Context<'_>) -> Self {
         let bell =
             Arc::new(Bell { has_rung: AtomicBool::new(false), connection: cx.waker().clone() });
-        let waker = Waker::from(Arc::clone(&bell));
-        Self { timer: clock.timer(at), at, is_set: false, bell, waker }
+        Self { timer: clock.timer(at), at, is_set: false, bell }
     }
 
     /// Has it gone off? It will until `at`, if it has not.
@@ -59,7 +56,8 @@ impl Alarm {
             return false;
         }
         self.bell.has_rung.store(false, Ordering::Relaxed);
-        let cx = &mut Context::from_waker(&self.waker);
+        let waker = Waker::from(Arc::clone(&self.bell));
+        let cx = &mut Context::from_waker(&waker);
         self.is_set = Pin::new(&mut self.timer).poll(cx).is_pending();
         !self.is_set
     }

@@ -87,7 +87,7 @@ impl Deadlines {
     }
 
     pub(super) fn heartbeat(&mut self) -> Option<&mut Heartbeat> {
-        self.agenda.as_mut()?.heartbeat.as_deref_mut()
+        self.agenda.as_mut()?.heartbeat.as_mut()
     }
 
     /// What is too late; if nothing is, `cx` is woken when something may be.

@@ -24,7 +24,8 @@ pub enum HandOverError {
     ReceivingMessage,
     /// Something has passed that is no WebSocket frame.
     Unreadable,
-    /// It has a heartbeat, a rate limit or a time to end, which would be without effect.
+    /// It was given a heartbeat, a rate limit or a time to end, which would be without effect. The heartbeat that
+    /// a server has without being asked is none of them: it ends.
     Watched,
 }
 

@@ -12,6 +12,9 @@ use crate::ws::proto::{CloseCode, CloseFrame, ProtocolError};
 impl WebSocket {
     /// Starts to ping the peer (RFC 6455 §5.5.2), or stops it with `None`.
     ///
+    /// A server pings without being asked to: see
+    /// [`WebSocketOptions::heartbeat`](crate::WebSocketOptions::heartbeat).
+    ///
     /// The pings go out from the connection's own task while the handler does whatever it does, and
     /// [`rtt`](Self::rtt) is measured by them; without a task
     /// ([`from_stream`](Self::from_stream)), while somebody waits in a call. A heartbeat replaces
@@ -24,10 +27,11 @@ impl WebSocket {
     /// waits to be written; nobody waits for an answer to it.
     ///
     /// ```
+    /// use std::time::Duration;
     /// use tidewire::{HeartbeatOptions, Result, WebSocket};
     ///
     /// async fn echo(mut ws: WebSocket) -> Result<()> {
-    ///     ws.heartbeat(HeartbeatOptions::default());
+    ///     ws.heartbeat(HeartbeatOptions::default().interval(Duration::from_secs(5)));
     ///     while let Some(message) = ws.recv().await? {
     ///         ws.send(message).await?;
     ///     }

@@ -73,7 +73,8 @@ impl WebSocket {
     ///
     /// It runs `handler`, writes all that the handler sends whenever the handler waits, reads ahead
     /// and answers pings while it is busy elsewhere, and closes the connection when it has returned,
-    /// as the server does. It ends when the connection is closed.
+    /// as the server does. With [`Role::Server`] it pings its peer unless
+    /// [`heartbeat`](WebSocketOptions::heartbeat) says otherwise. It ends when the connection is closed.
     ///
     /// # Cancel safety
     ///
@@ -94,8 +95,8 @@ impl WebSocket {
     {
         let stream = Stream::boxed(stream);
         let opened = Opened { deflation: Deflation::agreed(options, role), ..Opened::default() };
-        let shared =
-            Shared::new(stream, unread.into(), role, options.parts.settings.clone(), opened);
+        let settings = options.parts.settings.clone().with_task();
+        let shared = Shared::new(stream, unread.into(), role, settings, opened);
         let handler = handler(Self::new(Arc::clone(&shared)));
         Box::pin(ConnectionTask::new(Box::pin(handler), shared))
     }
@@ -129,7 +130,8 @@ impl WebSocket {
     ///
     /// Pings are still answered, once, unless
     /// [`auto_pong`](WebSocketOptions::auto_pong) hands that to the caller; a close frame is
-    /// answered, and shown before the `None`. Control frames are shown from the first call on, or
+    /// answered, and shown before the `None`. Pongs that answer a [`heartbeat`](Self::heartbeat) are not
+    /// shown. Control frames are shown from the first call on, or
     /// from the start if [`recv`](Self::recv) was not called before.
     ///
     /// # Errors

@@ -77,7 +77,7 @@ pub(super) async fn run<T>(
     match Box::pin(source.open(deadline)).await {
         Ok((stream, unread)) => {
             let (settings, opened) = *parts;
-            let shared = Shared::new(stream, unread, Role::Server, settings, opened);
+            let shared = Shared::new(stream, unread, Role::Server, settings.with_task(), opened);
             let _place = slot.0.take_place(&shared);
             slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
             ConnectionTask::new(handler, shared).await;

@@ -24,8 +24,8 @@ impl Core {
         if self.deflation.is_some() {
             return Err(HandOverError::Deflate);
         }
-        let is_scheduled = self.deadlines.agenda.as_ref().is_some_and(|it| it.next().is_some());
-        if is_scheduled || self.limiter.is_some() {
+        let is_watched = self.deadlines.agenda.as_ref().is_some_and(|it| it.is_asked_for());
+        if is_watched || self.limiter.is_some() {
             return Err(HandOverError::Watched);
         }
         if self.state.is_sending_fragments() {

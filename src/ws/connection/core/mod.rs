@@ -31,6 +31,7 @@ use super::deflation::Deflation;
 use super::inbox::Inbox;
 use super::limiter::Limiter;
 use super::outbox::Outbox;
+use super::random;
 use super::stats::{Initiator, Stats, Tally};
 use crate::error::{Error, Result};
 use crate::stream::Stream;
@@ -130,6 +131,8 @@ pub(in crate::ws::connection) struct Core {
     initiator: Initiator,
     settings: Settings,
     deadlines: Deadlines,
+    /// What the pings of heartbeats begin with, so that their pongs are known.
+    ping_tag: [u8; 4],
     /// How fast the peer may send, if that is limited.
     limiter: Option<Box<Limiter>>,
     tally: Tally,
@@ -168,9 +171,10 @@ impl Core {
         mut settings: Settings,
         deflation: Option<Arc<Deflation>>,
     ) -> Self {
-        let watch = settings.watch.take().unwrap_or_default();
+        let watch = settings.watch.take().map(|watch| *watch).unwrap_or_default();
         let clock = &settings.clock;
-        let deadlines = Deadlines::new(Agenda::new(&watch, clock), clock.clone());
+        let pings = settings.has_task && role == Role::Server;
+        let deadlines = Deadlines::new(Agenda::new(&watch, pings, clock), clock.clone());
         let limiter = watch.rate_limit.map(|limit| Box::new(Limiter::new(limit, clock.now())));
         let tally = Tally::new(clock.now());
         Self {
@@ -198,6 +202,7 @@ impl Core {
             initiator: Initiator::Local,
             settings,
             deadlines,
+            ping_tag: random::bytes(),
             limiter,
             tally,
             role,

@@ -151,7 +151,9 @@ impl Core {
             }
             OpCode::Pong => {
                 self.tally.pongs_in += 1;
-                self.accept_pong(frame.payload());
+                if self.accept_pong(frame.payload()) {
+                    return;
+                }
             }
             OpCode::Close => self.accept_close(frame.payload()),
         }

@@ -85,8 +85,9 @@ impl Core {
     pub(super) fn beat(&mut self, cx: &mut Context<'_>) {
         let signs = Signs { read: self.tally.wire_bytes_in, room_made: self.tally.room_made };
         let now = self.settings.clock.now();
+        let ([a, b, c, d], [e, f, g, h]) = (self.ping_tag, random::bytes());
         let Some(heartbeat) = self.deadlines.heartbeat() else { return };
-        match heartbeat.beat(now, signs, random::bytes(), random::number()) {
+        match heartbeat.beat(now, signs, [a, b, c, d, e, f, g, h], random::number()) {
             Beat::Nothing => {}
             Beat::Ping(token) => self.send_ping(token, cx),
             Beat::Fail => {
@@ -102,11 +103,13 @@ impl Core {
         self.write(cx);
     }
 
-    /// A pong has arrived.
-    pub(super) fn accept_pong(&mut self, payload: &[u8]) {
-        let Some(heartbeat) = self.deadlines.heartbeat() else { return };
-        let Some(asked_at) = heartbeat.answer(payload) else { return };
-        self.tally.rtt = Some(self.settings.clock.since(asked_at));
-        self.deadlines.postpone();
+    /// A pong has arrived; true if it answers a ping of a heartbeat, be it an earlier one.
+    pub(super) fn accept_pong(&mut self, payload: &[u8]) -> bool {
+        let asked_at = self.deadlines.heartbeat().and_then(|heartbeat| heartbeat.answer(payload));
+        if let Some(asked_at) = asked_at {
+            self.tally.rtt = Some(self.settings.clock.since(asked_at));
+            self.deadlines.postpone();
+        }
+        payload.len() == size_of::<Token>() && payload.starts_with(&self.ping_tag)
     }
 }

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
-use tidewire::{OpCode, Role, WebSocket};
+use tidewire::{Role, WebSocket};
 
 use super::{
-    INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, impatient, is_unanswered, often,
-    pass, settle, timed, token, turning, with,
+    INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, is_unanswered, often, pass, settle,
+    timed, token, turning, with,
 };
 use crate::ws::frames::{BINARY, CLOSE, PING, PONG, Seen, TEXT, close, masked, plain};
 use crate::ws::peer::{Drive, Peer, collect, drive, echo, serve, within};
@@ -196,40 +196,6 @@ fn bytes_for_which_there_is_room_are_no_sign_of_life() {
         peer.expect(ticks(20)).await;
         expect_given_up(&mut peer).await;
     });
-}
-
-#[test]
-fn pongs_are_shown_to_who_reads_frames_and_count() {
-    for by in Drive::BOTH {
-        within(async {
-            let (stream, end) = pipe(Knobs::default());
-            let (tell, told) = oneshot::channel();
-            drive(by, stream, Role::Server, &with(impatient()), |mut ws| async move {
-                let mut pongs = vec![];
-                let end = loop {
-                    match ws.recv_frame().await {
-                        Ok(Some(frame)) if frame.opcode() == OpCode::Pong => {
-                            pongs.push(frame.into_payload().to_vec());
-                        }
-                        other => break other,
-                    }
-                };
-                let _ = tell.send((pongs, end));
-                Ok(())
-            });
-            let (mut peer, mut tokens) = (Peer { end }, vec![]);
-            for _ in 0..3 {
-                let token = token(&mut peer).await;
-                peer.send(masked(PONG, &token)).await;
-                tokens.push(token);
-            }
-            token(&mut peer).await;
-            expect_given_up(&mut peer).await;
-            let (pongs, end) = told.await.unwrap();
-            assert_eq!(pongs, tokens);
-            assert!(is_unanswered(&end), "{end:?}");
-        });
-    }
 }
 
 #[test]

@@ -135,7 +135,7 @@ fn a_long_frame_that_goes_on_arriving_keeps_a_connection_open() {
 #[test]
 fn a_long_message_that_the_peer_goes_on_reading_keeps_a_connection_open() {
     let narrow = Knobs { in_flight: 4 << 10, ..Knobs::WIDE };
-    let options = options().idle_timeout(MINUTE).send_timeout(None);
+    let options = options().idle_timeout(MINUTE).send_timeout(None).heartbeat(None);
     let handler = |mut ws: WebSocket| async move {
         ws.send(vec![7; 60 << 10]).await?;
         collect(&mut ws).await.1

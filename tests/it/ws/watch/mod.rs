@@ -4,6 +4,7 @@
 //! | file | shows |
 //! | --- | --- |
 //! | `answers` | what counts as a sign of life after a heartbeat's ping, and what does not |
+//! | `default` | the heartbeat that a server has without being asked to |
 //! | `heartbeat` | a heartbeat beside all else that a connection does |
 //! | `running` | a heartbeat as a future to spawn |
 //! | `lifetime` | idle connections, old ones, and those whose time is set |
@@ -11,6 +12,7 @@
 //! | `stats` | what is counted |
 
 mod answers;
+mod default;
 mod heartbeat;
 mod lifetime;
 mod rate_limit;
@@ -71,16 +73,20 @@ fn turning<F, Fut>(
     let clock = ManualClock::new();
     let options = options.clock(&clock);
     let (stream, end) = pipe(knobs);
-    let connection: Pin<Box<dyn Future<Output = ()> + Send>> = match by {
+    let connection: Pin<Box<dyn Future<Output = ()>>> = match by {
         Drive::Task => WebSocket::run(stream, [].as_slice(), role, &options, handler),
         Drive::Caller => {
             let handler = handler(WebSocket::from_stream(stream, [].as_slice(), role, &options));
             Box::pin(handler.map(drop))
         }
     };
+    in_one_task(connection, test(Peer { end }, clock));
+}
+
+/// Runs a connection and its test in turn, until the test is over.
+fn in_one_task(connection: Pin<Box<dyn Future<Output = ()> + '_>>, test: impl Future<Output = ()>) {
     within(async {
-        let mut connection = connection.fuse();
-        let mut test = pin!(test(Peer { end }, clock));
+        let (mut connection, mut test) = (connection.fuse(), pin!(test));
         poll_fn(|cx| {
             let _ = connection.poll_unpin(cx);
             cx.waker().wake_by_ref();
