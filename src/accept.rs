@@ -19,6 +19,7 @@ use futures::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use httparse::Status;
 
 use crate::error::Result;
+use crate::escaped::Escaped;
 use crate::head::{self, Fields, HeadError};
 use crate::runtime;
 use crate::stream::Stream;
@@ -86,6 +87,7 @@ async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRe
             return Err(turn_away(stream, false, HandshakeError::HeadTooLarge).await);
         }
         Some(Err(HeadError::Malformed(error))) => {
+            let error = Escaped(error);
             log::debug!(error:%; "the request is no HTTP: {error}");
             return Err(turn_away(stream, false, HandshakeError::HeadMalformed).await);
         }

@@ -12,6 +12,7 @@ use tide::{Body, Response, StatusCode};
 
 use crate::context::RequestContext;
 use crate::error::Error;
+use crate::escaped::Escaped;
 use crate::ws::HandshakeError;
 use crate::ws::upgrade::{self, Abandon, Slot, Transport};
 
@@ -201,7 +202,8 @@ fn error_response(error: tide::Error) -> Response {
     if error.status().is_server_error() {
         // The client is told the status alone.
         let status = u16::from(error.status());
-        log::debug!(status, error:%; "handler failed: {error}");
+        let told = Escaped(&error);
+        log::debug!(status, error:% = told; "handler failed: {told}");
     }
     error.into()
 }

@@ -137,6 +137,7 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod escaped;
 #[cfg(feature = "rooms")]
 mod foreign;
 mod runtime;

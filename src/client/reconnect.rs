@@ -13,6 +13,7 @@ use futures::stream::FusedStream;
 use super::Client;
 use super::backoff::Backoff;
 use crate::error::{ConnectError, Error, HandshakeResponse, Result};
+use crate::escaped::Escaped;
 use crate::runtime::{self, Timer};
 use crate::ws::connection::random_bytes;
 use crate::ws::{CloseInfo, Sender, WebSocket};
@@ -220,7 +221,8 @@ impl Reconnect {
             self.state = State::Ended;
             return Some(error);
         }
-        log::debug!(error:% = reason; "no connection yet: {reason}");
+        let told = Escaped(reason);
+        log::debug!(error:% = told; "no connection yet: {told}");
         self.pause(reason.response().and_then(HandshakeResponse::retry_after));
         None
     }

@@ -14,6 +14,7 @@ use async_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, R
 use super::Parts;
 use super::target::Target;
 use crate::error::ConnectError;
+use crate::escaped::Escaped;
 use crate::ws::proto::extension;
 
 /// An opening handshake, ready to be sent.
@@ -124,6 +125,7 @@ fn offered(names: &[String]) -> Result<Option<String>, ConnectError> {
 
 /// What generates the request wants text in the headers that it writes itself.
 fn invalid_header(error: &async_tungstenite::tungstenite::Error) -> ConnectError {
+    let error = Escaped(error);
     log::debug!(error:%; "the opening handshake cannot be written: {error}");
     ConnectError::InvalidHeader { name: "Host".to_owned() }
 }

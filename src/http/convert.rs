@@ -22,6 +22,7 @@ use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::{Addrs, ServerOptions};
 use crate::context::{BodyLimits, ClientIp, RawHeaders};
+use crate::escaped::Escaped;
 use crate::ws::upgrade::{PeerAddr, Upgraded};
 
 /// Makes a request for tide, or says why it must not have it.
@@ -291,6 +292,7 @@ fn frame(status: StatusCode, to_head: bool, headers: &mut HeaderMap, body: Body)
 }
 
 fn invalid(what: &str) -> Refusal {
-    log::error!(reason = what; "a handler's response cannot be sent: {what}");
+    let reason = Escaped(what);
+    log::error!(reason:%; "a handler's response cannot be sent: {reason}");
     Refusal::ResponseInvalid
 }

@@ -50,6 +50,7 @@ pub use self::options::ServerOptions;
 pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::context::BodyTooLarge;
+use crate::escaped::Escaped;
 use crate::instance::{Instance, OpenHttp};
 use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
@@ -146,7 +147,8 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             (Ok(()), None) if socket.has_ended() && !exchange.is_secure() => {}
             (Ok(()), None) => close(socket.into_stream(), None).await,
             (Err(error), granted) => {
-                log::debug!(peer:% = addrs, error:%; "connection from {addrs} failed: {error}");
+                let told = Escaped(&error);
+                log::debug!(peer:% = addrs, error:% = told; "connection from {addrs} failed: {told}");
                 // A handler that waits for the stream need not wait for the goodbye.
                 drop(granted);
                 let last = unanswered(&error, &parts.read_buf, &exchange);

@@ -17,6 +17,7 @@ use futures::{FutureExt, StreamExt};
 use super::backplane::Backplane;
 use super::lock;
 use super::room::Inner;
+use crate::escaped::Escaped;
 use crate::runtime::{self, Timer};
 use crate::ws::{Message, PreparedMessage};
 
@@ -93,7 +94,8 @@ impl Link {
         let falls_behind = outgoing.publish(topic, &message.message());
         drop(outgoing);
         if falls_behind {
-            log::warn!("the backplane is behind, messages for {topic} are not published");
+            let topic = Escaped(topic);
+            log::warn!(topic:?; "the backplane is behind, messages for {topic:?} are not published");
         }
         delivered
     }
@@ -142,10 +144,17 @@ async fn publish(
         let len = payload.len();
         let publishing = async { backplane.publish(Arc::clone(&topic), payload).await };
         // What panics has not left anything of ours half done.
-        match AssertUnwindSafe(publishing).catch_unwind().await {
+        let outcome = AssertUnwindSafe(publishing).catch_unwind().await;
+        let topic = Escaped(&topic);
+        match outcome {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => log::warn!("a message for {topic} is not published: {error}"),
-            Err(_) => log::error!("the backplane panicked, a message for {topic} is not published"),
+            Ok(Err(error)) => {
+                let error = Escaped(error);
+                log::warn!(topic:?, error:%; "a message for {topic:?} is not published: {error}");
+            }
+            Err(_) => {
+                log::error!(topic:?; "the backplane panicked, a message for {topic:?} is not published");
+            }
         }
         bytes.fetch_sub(len, Ordering::Relaxed);
     }
@@ -170,10 +179,14 @@ impl<U> Listener<U> {
                     Some((_, message)) => {
                         drop(room.deliver(&PreparedMessage::new(message), None));
                     }
-                    None => log::warn!("{} is no topic of rooms alone", self.topic),
+                    None => {
+                        let topic = Escaped(&self.topic);
+                        log::warn!(topic:?; "{topic:?} is no topic of rooms alone");
+                    }
                 }
             }
-            log::warn!("the subscription of {} has ended, next try in {PAUSE:?}", self.topic);
+            let topic = Escaped(&self.topic);
+            log::warn!(topic:?; "the subscription of {topic:?} has ended, next try in {PAUSE:?}");
             Timer::at(runtime::after(PAUSE)).await;
             stream = self.backplane.subscribe(Arc::clone(&self.topic));
         }

@@ -6,6 +6,7 @@ use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use super::listener::Listener;
+use crate::escaped::Escaped;
 use crate::http::Addrs;
 use crate::permits::Permits;
 use crate::runtime::{Timer, yield_now};
@@ -37,6 +38,7 @@ pub(super) async fn accept_from(
             }
             Err(error) => {
                 if let Some(pause) = backoff.after(&error) {
+                    let error = Escaped(error);
                     log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}");
                     sleep(pause).await;
                 }

@@ -15,6 +15,8 @@ use socket2::{Domain, Socket, Type};
 
 #[cfg(unix)]
 use super::listener::Listener;
+#[cfg(unix)]
+use crate::escaped::Escaped;
 
 /// Connections that may wait to be accepted. std asks for fewer, and a burst of clients that finds
 /// the queue full tries again a second later.
@@ -103,7 +105,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = identity(&self.path).is_ok_and(|identity| identity == self.identity);
         if let Some(error) = is_ours.then(|| fs::remove_file(&self.path).err()).flatten() {
-            let path = self.path.display();
+            let (path, error) = (Escaped(self.path.display()), Escaped(error));
             log::warn!(path:%, error:%; "cannot remove {path}: {error}");
         }
     }

@@ -10,6 +10,7 @@ use futures::FutureExt;
 
 #[cfg(unix)]
 use super::bind::SocketFile;
+use crate::escaped::Escaped;
 use crate::http::Addrs;
 use crate::permits::Permits;
 #[cfg(unix)]
@@ -133,6 +134,7 @@ impl Listener {
                         return Ok((Stream::Tcp(stream), addrs));
                     }
                     Err(error) => {
+                        let error = Escaped(error);
                         log::debug!(peer:%, error:%; "connection from {peer} is already gone: {error}");
                     }
                 }

@@ -9,6 +9,7 @@ use futures::AsyncReadExt;
 use futures::future::{Either, select};
 
 use super::TlsConfig;
+use crate::escaped::Escaped;
 use crate::http::{self, Addrs, Front, Refusal};
 use crate::runtime::{self, Timer};
 use crate::stream::{Stream, TlsStream};
@@ -104,6 +105,7 @@ impl Failure {
     async fn say_goodbye(self, addrs: Addrs) {
         match self {
             Self::Lost(error) => {
+                let error = Escaped(error);
                 log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}");
             }
             Self::TimedOut => {
@@ -114,6 +116,7 @@ impl Failure {
                 http::close(stream, Some(Refusal::NotEncrypted)).await;
             }
             Self::Refused(error, stream) => {
+                let error = Escaped(error);
                 log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}");
                 http::close(stream, None).await;
             }

@@ -6,6 +6,8 @@
 use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
+use crate::escaped::Escaped;
+
 /// Random bytes fetched at once: one system call for 256 masking keys.
 const POOL: usize = 1 << 10;
 
@@ -15,18 +17,30 @@ thread_local! {
 
 /// A few bytes, at most as many as are fetched at once.
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {
-    UNUSED.with_borrow_mut(|pool| {
+    let (bytes, error) = UNUSED.with_borrow_mut(|pool| {
+        let mut error = None;
         if pool.len() < N {
             pool.resize(POOL, 0);
-            if let Err(error) = getrandom::fill(pool) {
-                log::error!(error:%; "no random numbers from the operating system: {error}");
+            error = getrandom::fill(pool).err();
+            if error.is_some() {
                 fill_from_hashes(pool);
             }
         }
         let bytes = pool.last_chunk::<N>().copied().unwrap_or([0; N]);
         pool.truncate(pool.len().saturating_sub(N));
-        bytes
-    })
+        (bytes, error)
+    });
+    if let Some(error) = error {
+        tell(&error);
+    }
+    bytes
+}
+
+/// Not while the pool is borrowed: a logger may want random numbers as well.
+#[cold]
+fn tell(error: &getrandom::Error) {
+    let error = Escaped(error);
+    log::error!(error:%; "no random numbers from the operating system: {error}");
 }
 
 /// A number of 16 bits.

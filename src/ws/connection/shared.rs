@@ -19,6 +19,7 @@ use super::signals::{Signals, guarded};
 use super::stats::{CloseInfo, Stats};
 use super::turn;
 use crate::error::{Error, Result};
+use crate::escaped::Escaped;
 use crate::stream::Stream;
 use crate::ws::options::Settings;
 use crate::ws::proto::{CloseCode, Frame, Role};
@@ -120,6 +121,7 @@ impl Drop for Wakes<'_> {
         }
         if let Some(failure) = self.failure.take() {
             let (error, code) = *failure;
+            let error = Escaped(error);
             guarded(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
         }
         if let Some(replaced) = self.replaced.take() {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::shared::Shared;
+use crate::escaped::Escaped;
 use crate::ws::proto::{CloseCode, CloseFrame};
 
 /// What a handler ends with: whether it succeeded is all that matters here.
@@ -45,6 +46,7 @@ fn poll_handler<T, E: std::fmt::Display>(
         Ok(Poll::Pending) => return,
         Ok(Poll::Ready(Ok(_))) => {}
         Ok(Poll::Ready(Err(error))) => {
+            let error = Escaped(error);
             log::debug!(error:%; "WebSocket handler failed: {error}");
             *code = CloseCode::INTERNAL_ERROR;
         }

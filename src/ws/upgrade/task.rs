@@ -13,6 +13,7 @@ use tide::http::upgrade::Receiver;
 use super::slot::Slot;
 use super::{HandlerFuture, Upgraded};
 use crate::error::Result;
+use crate::escaped::Escaped;
 use crate::runtime::Timer;
 use crate::stream::Stream;
 use crate::ws::admission::Admission;
@@ -84,7 +85,8 @@ pub(super) async fn run<T>(
             drop(admission);
         }
         Err(error) => {
-            log::debug!(reason = error.name(); "upgrade failed: {error}");
+            let told = Escaped(error);
+            log::debug!(reason = error.name(); "upgrade failed: {told}");
             slot.0.count(error);
             // What is reserved for the connection is free again, whatever the handler goes on with.
             drop((parts, admission));
@@ -98,7 +100,10 @@ pub(super) async fn run<T>(
 async fn finish<T>(handler: HandlerFuture<T>) {
     match std::panic::AssertUnwindSafe(handler).catch_unwind().await {
         Ok(Ok(_)) => {}
-        Ok(Err(error)) => log::debug!(error:%; "WebSocket handler failed: {error}"),
+        Ok(Err(error)) => {
+            let error = Escaped(error);
+            log::debug!(error:%; "WebSocket handler failed: {error}");
+        }
         Err(_) => log::error!("WebSocket handler panicked"),
     }
 }

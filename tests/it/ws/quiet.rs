@@ -1,20 +1,41 @@
-//! What strangers do is told at level debug: they cannot fill a log that is kept.
+//! What strangers do is told at level debug: they cannot fill a log that is kept. Nor can they forge a
+//! record, for what they say is escaped.
 
-use std::io::Read;
+use std::collections::BTreeMap;
+use std::io::{self, Read};
 use std::net::Shutdown;
-use std::sync::Mutex;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt, StreamExt};
+use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
-use tidewire::{RequestContext, WebSocketOptions};
+use serde::{Deserialize, Serialize};
+use tidewire::{Backplane, Hub, RequestContext, Server, WebSocketOptions};
 
-use super::frames::{BINARY, CLOSE, TEXT, close, masked};
+use super::frames::{BINARY, CLOSE, TEXT, close, masked, plain};
 use super::process::{Process, serve};
 use super::tcp::{Tcp, echo_server};
 
-/// All that was logged.
-struct Records(Mutex<Vec<(log::Level, String)>>);
+/// All that was logged: level, text, and fields.
+struct Records(Mutex<Vec<(log::Level, String, Fields)>>);
+
+type Fields = BTreeMap<String, String>;
 
 static RECORDS: Records = Records(Mutex::new(Vec::new()));
+
+struct Visitor<'a>(&'a mut Fields);
+
+impl<'a> VisitSource<'a> for Visitor<'_> {
+    fn visit_pair(&mut self, key: Key<'a>, value: Value<'a>) -> Result<(), log::kv::Error> {
+        self.0.insert(key.to_string(), value.to_string());
+        Ok(())
+    }
+}
 
 impl Log for Records {
     fn enabled(&self, _: &Metadata<'_>) -> bool {
@@ -23,7 +44,9 @@ impl Log for Records {
 
     fn log(&self, record: &Record<'_>) {
         let text = format!("{}: {}", record.target(), record.args());
-        self.0.lock().unwrap().push((record.level(), text));
+        let mut fields = Fields::new();
+        record.key_values().visit(&mut Visitor(&mut fields)).unwrap();
+        self.0.lock().unwrap().push((record.level(), text, fields));
     }
 
     fn flush(&self) {}
@@ -38,10 +61,11 @@ fn a_server_that_keeps_its_log() {
         let mut server = echo_server(WebSocketOptions::default().max_message_size(100));
         server.get("/log", |_: RequestContext| async {
             let records = RECORDS.0.lock().unwrap();
-            let ours = records.iter().filter(|(_, text)| text.starts_with("tidewire"));
+            let ours = records.iter().filter(|(_, text, _)| text.starts_with("tidewire"));
             let loud: Vec<_> =
-                records.iter().filter(|(level, _)| *level < log::Level::Debug).collect();
-            let failed = records.iter().find(|(_, text)| text.contains("the reason"));
+                records.iter().filter(|(level, ..)| *level < log::Level::Debug).collect();
+            let failed = records.iter().find(|(_, text, _)| text.contains("the reason"));
+            let failed = failed.map(|(level, text, _)| (level, text));
             Ok(format!("{} of tidewire\n{failed:?}\n{loud:?}", ours.count()))
         });
         server.get("/fails", |_: RequestContext| async {
@@ -101,4 +125,161 @@ fn nothing_that_a_client_does_is_logged_above_debug() {
     // The client is told the status, and the log why.
     assert_eq!(failed, r#"Some((Debug, "tidewire::handler: handler failed: the reason"))"#);
     assert_eq!(loud, "[]");
+}
+
+/// A line that a stranger would like to see in the log.
+const FORGED: &str = "x\n[ERROR] forged\r\x1b[31m\u{85}\u{2028}";
+
+/// A broker that is down, and the next moment is not, and says what nobody understands.
+#[derive(Clone, Default)]
+struct Unsteady(Arc<AtomicBool>);
+
+impl Backplane for Unsteady {
+    fn publish(&self, _: Arc<str>, _: Bytes) -> BoxFuture<'static, io::Result<()>> {
+        let is_up = self.0.fetch_not(Ordering::SeqCst);
+        async move { if is_up { Ok(()) } else { Err(io::Error::other(FORGED)) } }.boxed()
+    }
+
+    fn subscribe(&self, _: Arc<str>) -> BoxStream<'static, Bytes> {
+        let payloads = [&b""[..], b"\x01\x01\0\0\0\0\0\0\0\0\0\xff", FORGED.as_bytes()];
+        stream::iter(payloads.map(Bytes::from_static)).boxed()
+    }
+}
+
+/// What a handler may expect from its peer.
+#[derive(Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Greeting {
+    Hello { name: String },
+}
+
+/// The first message is the name of a room, and the second JSON.
+async fn speak(mut ctx: RequestContext, hub: Hub) -> tide::Result<()> {
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    let name = ws.recv().await?.and_then(|message| message.into_text().ok());
+    let room = hub.room(&name.unwrap_or_default());
+    for _ in 0..200 {
+        room.broadcast("to those who are elsewhere");
+        async_std::task::yield_now().await;
+    }
+    ws.send("said").await?;
+    let Some(Greeting::Hello { name }) = ws.recv_json().await? else { return Ok(()) };
+    ws.send(name).await?;
+    Ok(())
+}
+
+/// The server of the test below.
+#[test]
+fn a_server_whose_peers_choose_what_is_logged() {
+    serve(|| {
+        log::set_logger(&RECORDS).unwrap();
+        log::set_max_level(LevelFilter::Trace);
+        let mut server = Server::new();
+        let hub = Hub::with_backplane(Unsteady::default());
+        server.get("/", move |ctx: RequestContext| speak(ctx, hub.clone()));
+        server.get("/fails", |_: RequestContext| async {
+            Err::<(), _>(tide::Error::from_str(503, FORGED))
+        });
+        server.get("/log", |_: RequestContext| async {
+            #[derive(Serialize)]
+            struct Told<'a>(&'a str, &'a str, &'a Fields);
+
+            let records = RECORDS.0.lock().unwrap();
+            let told =
+                records.iter().map(|(level, text, fields)| Told(level.as_str(), text, fields));
+            Ok(serde_json::to_string(&told.collect::<Vec<_>>())?)
+        });
+        server
+    });
+}
+
+#[test]
+fn nothing_that_a_client_or_a_broker_says_forges_a_record() {
+    let process = Process::start("ws::quiet::a_server_whose_peers_choose_what_is_logged");
+    let json = |kind: &str| serde_json::json!({ "type": kind, "name": FORGED }).to_string();
+    for (room, kind) in [(FORGED, FORGED), ("another", "hello"), ("a\tthird", "\0")] {
+        let mut client = Tcp::upgraded(process.addr);
+        client.send(masked(TEXT, room));
+        client.expect(plain(TEXT, "said"));
+        client.send(masked(TEXT, json(kind)));
+        client.socket.shutdown(Shutdown::Write).unwrap();
+        client.socket.read_to_end(&mut vec![]).unwrap();
+    }
+    for request in [
+        "GET /fails HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: x\r\n\x1b[31m: \u{85}\r\n\r\n",
+        "G\x1b[31mT \u{85} HTTP/1.1\r\n\r\n",
+    ] {
+        let mut client = Tcp::connect(process.addr);
+        client.send(request);
+        client.head();
+    }
+    let mut client = Tcp::connect(process.addr);
+    client.send("GET /log HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    client.head();
+    let mut log = String::new();
+    client.socket.read_to_string(&mut log).unwrap();
+    let records: Vec<(String, String, Fields)> = serde_json::from_str(&log).unwrap();
+
+    let is_raw = |text: &str| text.contains(|char: char| char.is_control() || char == '\u{2028}');
+    let mut forged = 0;
+    for (_, text, fields) in records.iter().filter(|(_, text, _)| text.starts_with("tidewire")) {
+        assert!(!is_raw(text), "{text:?}");
+        assert!(!fields.values().any(|value| is_raw(value)), "{text}: {fields:?}");
+        forged += usize::from(text.contains("[ERROR] forged\\r\\u{1b}[31m\\u{85}\\u{2028}"));
+    }
+    // The room and the broker's error, the JSON, the handler's error.
+    assert!(forged >= 3, "only {forged} in {records:?}");
+}
+
+/// What a record may show as it is: numbers, times, addresses, and names that are ours.
+const HARMLESS: [&str; 13] = [
+    "websockets",
+    "closed",
+    "lost",
+    "dropped",
+    "left",
+    "peer",
+    "addrs",
+    "code",
+    "pause",
+    "PAUSE",
+    "ended",
+    "skipped",
+    "unreadable",
+];
+
+#[test]
+fn every_record_of_the_crate_escapes_what_is_not_its_own() {
+    let mut records = 0;
+    for (path, source) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let lines: Vec<_> = source.lines().collect();
+        for (number, line) in lines.iter().enumerate() {
+            let levels = ["error!(", "warn!(", "info!(", "debug!(", "trace!("];
+            let Some((_, record)) = line.split_once("log::") else { continue };
+            if !levels.iter().any(|level| record.starts_with(level)) {
+                continue;
+            }
+            records += 1;
+            let shown = record.split('{').skip(1).filter_map(|rest| rest.split([':', '}']).next());
+            let is_harmless = shown.into_iter().all(|name| HARMLESS.contains(&name));
+            // Just before the record that tells it.
+            let before = &lines[number.saturating_sub(9)..number];
+            let is_escaped = before.iter().any(|line| line.contains(" = Escaped("))
+                || before.iter().any(|line| line.contains(" = (Escaped("));
+            assert!(is_harmless || is_escaped, "{path}:{}: {}", number + 1, line.trim());
+        }
+    }
+    assert!(records > 25, "only {records} were found");
+}
+
+fn sources(folder: &Path) -> Vec<(String, String)> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let found = entries.map(|path| {
+        if path.is_dir() {
+            return sources(&path);
+        }
+        vec![(path.display().to_string(), std::fs::read_to_string(&path).unwrap())]
+    });
+    found.flatten().collect()
 }

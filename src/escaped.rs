@@ -1,0 +1,88 @@
+//! Text of others in log records, escaped: a new line or an escape sequence in it would forge records
+//! (CWE-117).
+//!
+//! Every error, name and path that a record tells goes through here, in its text and in its fields:
+//! who chose a part of it is hard to say, and easy to change.
+
+use std::fmt::{self, Debug, Display, Write};
+
+/// Characters of one text that a record tells, at most. A peer may have chosen a mebibyte of them.
+const MOST: usize = 1024;
+
+/// A text that a peer may have chosen. With `{}` it is shown as it is, with `{:?}` in quotes; either way
+/// what is no printable character is written as Rust would write it, and the text ends with `…` after
+/// 1 024 characters.
+pub(crate) struct Escaped<T>(pub(crate) T);
+
+impl<T: Display> Display for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping { out: f, left: MOST, plain: &['"', '\''] }, "{}", self.0)
+    }
+}
+
+impl<T: Display> Debug for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        write!(Escaping { out: f, left: MOST, plain: &['\''] }, "{}", self.0)?;
+        f.write_char('"')
+    }
+}
+
+struct Escaping<'a, 'b> {
+    out: &'a mut fmt::Formatter<'b>,
+    /// Characters that still go into the record.
+    left: usize,
+    /// What Rust would escape, and the text around it does not need escaped.
+    plain: &'static [char],
+}
+
+impl Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for char in text.chars() {
+            let Some(left) = self.left.checked_sub(1) else { return Ok(()) };
+            self.left = left;
+            if left == 0 {
+                self.out.write_char('…')?;
+            } else if self.plain.contains(&char) {
+                self.out.write_char(char)?;
+            } else {
+                Display::fmt(&char.escape_debug(), self.out)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_forge_a_record_is_escaped_and_the_rest_is_shown() {
+        for (text, shown) in [
+            ("unknown variant `x`, it's \"y\"", "unknown variant `x`, it's \"y\""),
+            ("Grüße, 世界 🎉", "Grüße, 世界 🎉"),
+            ("a\r\n[ERROR] forged\tb", "a\\r\\n[ERROR] forged\\tb"),
+            ("\x1b[31mred\x7f\0", "\\u{1b}[31mred\\u{7f}\\0"),
+            // C1 controls, line and paragraph separators, and what turns the direction of text.
+            ("\u{85}\u{9b}\u{2028}\u{202e}", "\\u{85}\\u{9b}\\u{2028}\\u{202e}"),
+            // Not to be mistaken for a new line.
+            ("a\\nb", "a\\\\nb"),
+        ] {
+            assert_eq!(Escaped(text).to_string(), shown);
+            assert!(!shown.contains(char::is_control));
+            assert_eq!(
+                format!("{:?}", Escaped(text)),
+                format!("\"{}\"", shown.replace('"', "\\\""))
+            );
+        }
+    }
+
+    #[test]
+    fn a_text_of_any_length_takes_a_bounded_part_of_a_record() {
+        let long = "\n".repeat(1 << 20);
+        let shown = Escaped(&long).to_string();
+        assert_eq!(shown, "\\n".repeat(MOST - 1) + "…");
+        assert_eq!(Escaped("x".repeat(MOST - 1)).to_string().len(), MOST - 1);
+    }
+}
