@@ -1,14 +1,11 @@
-//! Between the rooms of a hub and its backplane: what travels, and who carries it.
-//!
-//! A payload is 8 bytes that tell the hub, so that it knows its own messages again, the opcode, and
-//! the message.
+//! Between the rooms of a hub and its backplane: who carries what. What travels is `payload`.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use futures::channel::{mpsc, oneshot};
 use futures::future::select;
 use futures::stream::BoxStream;
@@ -16,6 +13,7 @@ use futures::{FutureExt, StreamExt};
 
 use super::backplane::Backplane;
 use super::lock;
+use super::payload::{Payload, Unreadable, encode};
 use super::room::Inner;
 use crate::escaped::Escaped;
 use crate::runtime::{self, Timer};
@@ -29,9 +27,6 @@ const MAX_WAITING_BYTES: usize = 16 << 20;
 
 /// Pause before a subscription that ended is asked for again.
 const PAUSE: Duration = Duration::from_secs(1);
-
-const TEXT: u8 = 1;
-const BINARY: u8 = 2;
 
 /// The connection of a hub to its backplane.
 pub(super) struct Bridge {
@@ -123,7 +118,7 @@ impl Outgoing {
         if self.bytes.load(Ordering::Relaxed).saturating_add(message.len()) > MAX_WAITING_BYTES {
             return false;
         }
-        let payload = encode(self.hub, message);
+        let payload = encode(self.hub, None, message);
         let len = payload.len();
         // Counted first: it may be published at once.
         self.bytes.fetch_add(len, Ordering::Relaxed);
@@ -174,14 +169,12 @@ impl<U> Listener<U> {
             // A stream that panics has ended, too.
             while let Ok(Some(payload)) = AssertUnwindSafe(stream.next()).catch_unwind().await {
                 let Some(room) = self.room.upgrade() else { return };
-                match decode(&payload) {
-                    Some((hub, _)) if hub == self.hub => {}
-                    Some((_, message)) => {
-                        drop(room.deliver(&PreparedMessage::new(message), None));
-                    }
-                    None => {
+                match self.read(&payload) {
+                    Ok(Some(message)) => drop(room.deliver(&message, None)),
+                    Ok(None) => {}
+                    Err(unreadable) => {
                         let topic = Escaped(&self.topic);
-                        log::warn!(topic:?; "{topic:?} is no topic of rooms alone");
+                        log::warn!(topic:?; "a payload for {topic:?} is skipped: {unreadable}");
                     }
                 }
             }
@@ -191,46 +184,11 @@ impl<U> Listener<U> {
             stream = self.backplane.subscribe(Arc::clone(&self.topic));
         }
     }
-}
 
-fn encode(hub: u64, message: &Message) -> Bytes {
-    let mut payload = BytesMut::with_capacity(9 + message.len());
-    payload.put_u64(hub);
-    payload.put_u8(if message.is_text() { TEXT } else { BINARY });
-    payload.extend_from_slice(message.as_bytes());
-    payload.freeze()
-}
-
-/// The hub that published, and what; `None` if it was none.
-fn decode(payload: &Bytes) -> Option<(u64, Message)> {
-    let (hub, rest) = payload.split_first_chunk::<8>()?;
-    let (kind, message) = rest.split_first()?;
-    let message = match *kind {
-        TEXT => Message::text(std::str::from_utf8(message).ok()?),
-        BINARY => Message::binary(payload.slice_ref(message)),
-        _ => return None,
-    };
-    Some((u64::from_be_bytes(*hub), message))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_published_is_read_again() {
-        for message in [Message::from("Grüße"), Message::binary(vec![0, 255]), Message::from("")]
-        {
-            assert_eq!(decode(&encode(7, &message)), Some((7, message)));
-        }
-    }
-
-    #[test]
-    fn what_others_publish_is_not_taken_for_a_message() {
-        let hub = b"\0\0\0\0\0\0\0\x07";
-        for rest in [&b""[..], b"\x03x", b"\x01\xff"] {
-            assert_eq!(decode(&Bytes::from([hub, rest].concat())), None, "{rest:?}");
-        }
-        assert_eq!(decode(&Bytes::from_static(b"short")), None);
+    /// What another hub has said; `None` if this one has.
+    fn read(&self, payload: &Bytes) -> Result<Option<PreparedMessage>, Unreadable> {
+        let payload = Payload::decode(payload)?;
+        let is_echo = payload.origin == self.hub;
+        if is_echo { Ok(None) } else { Ok(Some(payload.into_message()?.into())) }
     }
 }

@@ -7,7 +7,8 @@
 //! | `membership` | the place of a connection in a room |
 //! | `presence` | who comes and goes, as a stream |
 //! | `options` | how much may wait for a slow member |
-//! | `backplane`, `bridge` | rooms that span processes: the seam, and what goes over it |
+//! | `backplane`, `bridge` | rooms that span processes: the seam, and who carries what over it |
+//! | `payload` | what goes over it, as bytes |
 //!
 //! A hub knows nothing of frames: what a member is sent goes to its connection, which has its own
 //! bounds. No lock is held across an `await`; that of a room is held while its members are handed a
@@ -17,6 +18,7 @@ mod backplane;
 mod bridge;
 mod membership;
 mod options;
+mod payload;
 mod presence;
 mod room;
 mod roster;

@@ -58,9 +58,21 @@ impl Message {
     }
 
     /// A text message, of bytes that are known to be text.
-    #[cfg(feature = "tungstenite")]
+    #[cfg(any(feature = "rooms", feature = "tungstenite"))]
     pub(crate) fn from_text_bytes(text: Bytes) -> Self {
         Self::new(OpCode::Text, Payload::from(text))
+    }
+
+    /// A text message; `None` if the bytes are not UTF-8.
+    #[cfg(feature = "rooms")]
+    pub(crate) fn from_utf8(text: Bytes) -> Option<Self> {
+        simdutf8::basic::from_utf8(&text).is_ok().then(|| Self::from_text_bytes(text))
+    }
+
+    /// Whether to compress, if the application has decided.
+    #[cfg(feature = "rooms")]
+    pub(crate) fn compression(&self) -> Option<bool> {
+        self.0.compression()
     }
 
     /// The message that is one frame; the caller has checked that it is.

@@ -11,12 +11,15 @@ use futures::channel::{mpsc, oneshot};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use tidewire::{Backplane, Hub, LocalBackplane, Room};
+use tidewire::{Backplane, Hub, LocalBackplane, Message, Room};
 
 use super::{enter, options};
-use crate::ws::frames::{BINARY, TEXT, plain};
+use crate::ws::deflate::codec::read_frame;
+use crate::ws::deflate::{ALONE, agreed, words};
+use crate::ws::frames::{BINARY, TEXT, hex, plain};
 use crate::ws::peer::within;
 use crate::ws::pipe::Knobs;
+use crate::ws::rng::Rng;
 
 /// Two hubs that share a backplane, and the room of each.
 fn rooms(backplane: &LocalBackplane) -> [Room; 2] {
@@ -37,6 +40,36 @@ fn what_is_broadcast_on_one_hub_is_heard_on_the_other_and_not_twice_on_its_own()
         here.broadcast("the end");
         for peer in [&mut near, &mut far] {
             peer.expect(plain(TEXT, "the end")).await;
+        }
+    });
+}
+
+#[test]
+fn what_is_never_to_be_compressed_is_not_compressed_in_any_process() {
+    within(async {
+        let [here, there] = rooms(&LocalBackplane::new());
+        let mut peers = vec![];
+        for room in [&here, &there] {
+            peers.push(enter(room, Knobs::default(), &agreed(ALONE)).await.0);
+        }
+        let long = words(&mut Rng::new(1), 1_000);
+        for (message, head) in [
+            (Message::from(&*long), 0xc1),
+            (Message::from(&*long).uncompressed(), 0x81),
+            (Message::binary(long.clone()).uncompressed(), 0x82),
+            (Message::from("xxxxxxxx"), 0x81),
+            (Message::from("xxxxxxxx").compressed(), 0xc1),
+            (Message::binary("xxxxxxxx").compressed(), 0xc2),
+        ] {
+            here.broadcast(message.clone());
+            for (place, peer) in ["here", "there"].iter().zip(&mut peers) {
+                let seen = read_frame(peer, false).await;
+                assert_eq!(
+                    format!("{:02x}", seen.head),
+                    format!("{head:02x}"),
+                    "{message:?} {place}"
+                );
+            }
         }
     });
 }
@@ -148,9 +181,14 @@ impl Manual {
         self.0.lock().unwrap()
     }
 
-    fn say(&self, payload: &'static [u8]) {
-        let state = self.state();
-        state.subscribers["room"].unbounded_send(Bytes::from_static(payload)).unwrap();
+    fn say(&self, payload: impl Into<Bytes>) {
+        self.state().subscribers["room"].unbounded_send(payload.into()).unwrap();
+    }
+
+    /// Says what another hub has published: version, kind, flags, origin, message.
+    fn say_of_another(&self, kind: u8, message: &'static str) {
+        let head = [&[1, kind, 0][..], &[0; 8]].concat();
+        self.say([&head, message.as_bytes()].concat());
     }
 }
 
@@ -183,7 +221,7 @@ fn a_subscription_that_ends_is_asked_for_again() {
         let manual = Manual::default();
         let room: Room = Hub::with_backplane(manual.clone()).room("room");
         let (mut peer, _) = enter(&room, Knobs::default(), &options()).await;
-        manual.say(b"\0\0\0\0\0\0\0\0\x01before");
+        manual.say_of_another(1, "before");
         peer.expect(plain(TEXT, "before")).await;
 
         let (tell, subscribed) = oneshot::channel();
@@ -194,12 +232,33 @@ fn a_subscription_that_ends_is_asked_for_again() {
         };
         drop(ended);
         subscribed.await.unwrap();
-        manual.say(b"\0\0\0\0\0\0\0\0\x02after");
+        manual.say_of_another(2, "after");
         peer.expect(plain(BINARY, "after")).await;
-        // What no hub has said is left out.
-        manual.say(b"\0\0\0");
-        manual.say(b"\0\0\0\0\0\0\0\0\x01\xff");
-        manual.say(b"\0\0\0\0\0\0\0\0\x01last");
+    });
+}
+
+#[test]
+fn what_no_hub_of_this_version_would_say_is_left_out_and_what_follows_is_heard() {
+    within(async {
+        let manual = Manual::default();
+        let room: Room = Hub::with_backplane(manual.clone()).room("room");
+        let (mut peer, _) = enter(&room, Knobs::default(), &options()).await;
+        for payload in [
+            "",
+            "01 01 00",
+            "02 01 00 0000000000000000 6e65772076657273696f6e",
+            "01 03 00 0000000000000000 6e6577206b696e64",
+            "01 01 08 0000000000000000 6e657720666c6167",
+            "01 01 00 0000000000000000 ff",
+            "01 01 04 0000000000000000 6e6f20706f736974696f6e",
+            "7b226d657373616765223a2248656c6c6f227d",
+        ] {
+            manual.say(hex(payload));
+        }
+        // A message that has a position in the history of its room.
+        manual.say(hex("01 01 05 0000000000000000 0000000000000001 0000000000000002 48656c6c6f"));
+        peer.expect_hex("81 05 48656c6c6f").await;
+        manual.say_of_another(1, "last");
         peer.expect(plain(TEXT, "last")).await;
     });
 }
@@ -219,13 +278,13 @@ fn a_broker_that_panics_is_asked_again() {
         while manual.state().published.is_empty() {
             task::yield_now().await;
         }
-        assert!(manual.state().published[0].ends_with(b"\x01published"));
+        assert!(manual.state().published[0].ends_with(b"published"));
 
         let (tell, subscribed) = oneshot::channel();
         manual.state().subscribed = Some(tell);
-        manual.say(b"panic");
+        manual.say("panic");
         subscribed.await.unwrap();
-        manual.say(b"\0\0\0\0\0\0\0\0\x01heard");
+        manual.say_of_another(1, "heard");
         peer.expect(plain(TEXT, "heard")).await;
     });
 }
@@ -246,14 +305,15 @@ fn who_is_here_is_sent_what_the_broker_refuses_and_all_of_it_is_offered() {
             task::yield_now().await;
         }
         let published = published();
-        let texts: Vec<_> = published.iter().map(|payload| &payload[8..]).collect();
-        assert_eq!(texts, [b"\x010", b"\x011", b"\x012"]);
+        let texts: Vec<_> = published.iter().map(|payload| &payload[11..]).collect();
+        assert_eq!(texts, [b"0", b"1", b"2"]);
         // The same hub, which knows its own again.
-        let hub = published[0].slice(..8);
-        assert!(published.iter().all(|payload| payload.starts_with(&hub)));
+        let head = published[0].slice(..11);
+        assert!(head.starts_with(&hex("01 01 00")));
+        assert!(published.iter().all(|payload| payload.starts_with(&head)));
         let echo = published[0].clone();
         manual.state().subscribers["room"].unbounded_send(echo).unwrap();
-        manual.say(b"\0\0\0\0\0\0\0\0\x01other");
+        manual.say_of_another(1, "other");
         peer.expect(plain(TEXT, "other")).await;
     });
 }
