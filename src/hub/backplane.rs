@@ -5,15 +5,15 @@ use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use async_broadcast::{InactiveReceiver, Receiver, Sender, broadcast};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 
 use super::lock;
+use super::tail::{Read, Reader, Tail};
 
 /// Messages on a topic of a [`LocalBackplane`] that a slow subscriber may be behind.
 const KEPT: usize = 1024;
@@ -108,9 +108,7 @@ pub trait Backplane: Send + Sync + 'static {
 /// let other: Hub = Hub::with_backplane(backplane);
 /// ```
 #[derive(Clone, Default)]
-pub struct LocalBackplane(Arc<Mutex<HashMap<Arc<str>, Topic>>>);
-
-type Topic = (Sender<Bytes>, InactiveReceiver<Bytes>);
+pub struct LocalBackplane(Arc<Mutex<HashMap<Arc<str>, Arc<Tail<Bytes>>>>>);
 
 impl LocalBackplane {
     /// A backplane on which nothing is published yet.
@@ -122,38 +120,41 @@ impl LocalBackplane {
 
 impl Backplane for LocalBackplane {
     fn publish(&self, topic: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>> {
-        if let Some((sender, _)) = lock(&self.0).get(&topic) {
-            // What a slow subscriber misses comes back. There is one, or there would be no topic.
-            drop(sender.try_broadcast(payload));
+        let subscribers = lock(&self.0).get(&topic).cloned();
+        if let Some(subscribers) = subscribers {
+            // What a slow subscriber misses comes back, and is dropped without the lock.
+            drop(subscribers.tell(payload));
         }
         async { Ok(()) }.boxed()
     }
 
     fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes> {
         let mut topics = lock(&self.0);
-        let (_, receiver) = topics.entry(Arc::clone(&topic)).or_insert_with(|| {
-            let (mut sender, receiver) = broadcast(KEPT);
-            sender.set_overflow(true);
-            sender.set_await_active(false);
-            (sender, receiver.deactivate())
-        });
-        let receiver = receiver.activate_cloned();
-        Subscription { receiver, _leave: Leave { backplane: self.clone(), topic } }.boxed()
+        let subscribers = topics.entry(Arc::clone(&topic));
+        let reader = subscribers.or_insert_with(|| Arc::new(Tail::new(KEPT))).reader();
+        drop(topics);
+        Subscription { reader, _leave: Leave { backplane: self.clone(), topic } }.boxed()
     }
 }
 
 /// One who listens to a topic.
 struct Subscription {
-    receiver: Receiver<Bytes>,
-    /// Behind the receiver, which is gone first.
+    reader: Reader<Bytes>,
+    /// Behind the reader, which is gone first.
     _leave: Leave,
 }
 
 impl Stream for Subscription {
     type Item = Bytes;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        self.receiver.poll_next_unpin(cx)
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        loop {
+            match ready!(self.reader.poll_read(cx)) {
+                Some(Read::Next(payload)) => return Poll::Ready(Some(payload)),
+                Some(Read::Missed(_)) => {}
+                None => return Poll::Ready(None),
+            }
+        }
     }
 }
 
@@ -166,9 +167,10 @@ struct Leave {
 impl Drop for Leave {
     fn drop(&mut self) {
         let mut topics = lock(&self.backplane.0);
-        if topics.get(&self.topic).is_some_and(|(_, topic)| topic.receiver_count() == 0) {
-            topics.remove(&self.topic);
-        }
+        let is_last = topics.get(&self.topic).is_some_and(|topic| topic.readers() == 0);
+        let topic = if is_last { topics.remove(&self.topic) } else { None };
+        drop(topics);
+        drop(topic);
     }
 }
 

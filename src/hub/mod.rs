@@ -9,6 +9,7 @@
 //! | `options` | how much may wait for a slow member |
 //! | `backplane`, `bridge` | rooms that span processes: the seam, and who carries what over it |
 //! | `payload` | what goes over it, as bytes |
+//! | `tail` | the latest of what is told, for readers of whom some may be slow |
 //!
 //! A hub knows nothing of frames: what a member is sent goes to its connection, which has its own
 //! bounds. No lock is held across an `await`; that of a room is held while its members are handed a
@@ -22,6 +23,7 @@ mod payload;
 mod presence;
 mod room;
 mod roster;
+mod tail;
 
 use std::collections::HashMap;
 use std::fmt;

@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use super::bridge::Link;
 use super::membership::Membership;
 use super::options::RoomOptions;
-use super::presence::{Presence, PresenceEvents, Watchers};
+use super::presence::{KEPT, Presence, PresenceEvents};
 use super::roster::{RoomStats, Roster};
+use super::tail::Tail;
 use super::{Shelf, lock};
 use crate::ws::connection::{Delivery, Writers};
 use crate::ws::{ConnectionId, PreparedMessage, Sender};
@@ -41,7 +42,7 @@ pub(super) struct Inner<U> {
     source: u64,
     options: RoomOptions,
     roster: Mutex<Roster<U>>,
-    watchers: Watchers<U>,
+    events: Tail<Presence<U>>,
     shelf: Weak<Shelf<U>>,
     /// To the same room in other processes, if the hub has a backplane.
     pub(super) link: Option<Link>,
@@ -86,7 +87,7 @@ impl<U> Inner<U> {
             source: SOURCES.fetch_add(1, Ordering::Relaxed),
             options,
             roster: Mutex::default(),
-            watchers: Watchers::default(),
+            events: Tail::new(KEPT),
             shelf,
             link,
         }
@@ -134,11 +135,11 @@ impl<U> Inner<U> {
         let (id, shared) = (sender.id(), Arc::clone(sender.shared()));
         let mut roster = self.roster();
         let (generation, before) = roster.enter(shared, Arc::clone(user), options.bounds());
-        let left = before.as_ref().map(|member| self.watchers.tell(member.left(id)));
-        let joined = self.watchers.tell(Presence::Joined(id, Arc::clone(user)));
+        let left = before.as_ref().map(|member| self.events.tell(member.left(id)));
+        let joined = self.events.tell(Presence::Joined(id, Arc::clone(user)));
         drop(roster);
-        // Without the lock: what users are dropped with is the application's.
-        drop((before, left, joined));
+        // Without the lock: what users are dropped with, and who watches, is the application's.
+        drop((left, joined, before));
         generation
     }
 
@@ -146,9 +147,9 @@ impl<U> Inner<U> {
         let mut roster = self.roster();
         let member = roster.leave(id, generation);
         // Under the lock, so that who watches sees comings and goings in their order.
-        let left = member.as_ref().map(|member| self.watchers.tell(member.left(id)));
+        let left = member.as_ref().map(|member| self.events.tell(member.left(id)));
         drop(roster);
-        drop((member, left));
+        drop((left, member));
     }
 
     pub(super) fn member_stats(
@@ -282,7 +283,7 @@ impl<U> Room<U> {
     /// Who is in the room, in the order in which their connections were opened.
     #[must_use]
     pub fn members(&self) -> Vec<(ConnectionId, Arc<U>)> {
-        self.0.roster().iter().map(|(id, member)| (id, Arc::clone(&member.user))).collect()
+        self.0.roster().users()
     }
 
     /// How many are in the room.
@@ -303,10 +304,40 @@ impl<U> Room<U> {
         self.0.roster().stats()
     }
 
-    /// Who comes and goes, from now on.
+    /// Who is in the room, as [`members`](Self::members) tells, and the events that follow on that: nobody
+    /// who comes or goes meanwhile is missed, or told twice.
     ///
-    /// To begin with those who are here, ask for the events first and for [`members`](Self::members)
-    /// then: who comes in between is told twice, and nobody is missed.
+    /// One who has missed events ([`Presence::Lagged`]) begins anew with it.
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use tidewire::{Presence, Room};
+    ///
+    /// # async fn watch(room: Room<String>) {
+    /// let (members, mut events) = room.watch();
+    /// let mut here: Vec<_> = members.into_iter().map(|(id, _)| id).collect();
+    /// while let Some(event) = events.next().await {
+    ///     match event {
+    ///         Presence::Joined(id, _) => here.push(id),
+    ///         Presence::Left(id, _) => here.retain(|one| *one != id),
+    ///         Presence::Lagged(_) => {
+    ///             let (members, later) = room.watch();
+    ///             here = members.into_iter().map(|(id, _)| id).collect();
+    ///             events = later;
+    ///         }
+    ///         _ => {}
+    ///     }
+    ///     println!("{} are here", here.len());
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn watch(&self) -> (Vec<(ConnectionId, Arc<U>)>, PresenceEvents<U>) {
+        let roster = self.0.roster();
+        (roster.users(), self.events())
+    }
+
+    /// Who comes and goes, from now on. [`watch`](Self::watch) tells who is here as well.
     ///
     /// ```
     /// # use futures::StreamExt;
@@ -318,6 +349,7 @@ impl<U> Room<U> {
     ///     match event {
     ///         Presence::Joined(_, name) => println!("{name} comes"),
     ///         Presence::Left(_, name) => println!("{name} goes"),
+    ///         Presence::Lagged(missed) => println!("{missed} came or went"),
     ///         _ => {}
     ///     }
     /// }
@@ -325,7 +357,7 @@ impl<U> Room<U> {
     /// ```
     #[must_use]
     pub fn events(&self) -> PresenceEvents<U> {
-        self.0.watchers.watch()
+        PresenceEvents::new(self.0.events.reader())
     }
 }
 

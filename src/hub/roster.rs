@@ -127,8 +127,9 @@ impl<U> Roster<U> {
         self.members.get_mut(&id)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (ConnectionId, &Member<U>)> {
-        self.members.iter().map(|(id, member)| (*id, member))
+    /// Who is here, in the order in which their connections were opened.
+    pub(super) fn users(&self) -> Vec<(ConnectionId, Arc<U>)> {
+        self.members.iter().map(|(id, member)| (*id, Arc::clone(&member.user))).collect()
     }
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnectionId, &mut Member<U>)> {

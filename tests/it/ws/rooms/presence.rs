@@ -1,8 +1,14 @@
 //! Who comes and goes, as a stream.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use async_std::task;
 use futures::{FutureExt, StreamExt};
-use tidewire::{Hub, Membership, Presence, Role, Room, Sender, WebSocket};
+use tidewire::{
+    ConnectionId, Hub, Membership, Presence, PresenceEvents, Role, Room, Sender, WebSocket,
+};
 
 use super::options;
 use crate::ws::peer::within;
@@ -19,6 +25,7 @@ fn shown(event: &Presence<String>) -> String {
     match event {
         Presence::Joined(_, name) => format!("+{name}"),
         Presence::Left(_, name) => format!("-{name}"),
+        Presence::Lagged(missed) => format!("{missed} missed"),
         _ => unreachable!(),
     }
 }
@@ -57,23 +64,102 @@ fn an_event_tells_the_connection() {
 }
 
 #[test]
-fn who_watches_and_does_not_look_is_told_the_latest_and_holds_nobody_up() {
+fn who_watches_and_does_not_look_is_told_how_much_it_misses_and_holds_nobody_up() {
     within(async {
         let room: Room<String> = Hub::new().room("room");
         let (ws, _end) = connection();
-        let mut slow = room.events();
+        let (mut slow, mut other) = (room.events(), room.events());
         for number in 0..1000 {
             drop(room.join_with(&ws, number.to_string()));
         }
-        let mut seen = vec![];
-        while let Some(Some(event)) = slow.next().now_or_never() {
-            seen.push(shown(&event));
-        }
-        assert_eq!(seen.len(), 256);
-        assert_eq!((&*seen[0], &*seen[255]), ("+872", "-999"));
+        let seen = all_there_is(&mut slow);
+        assert_eq!(seen.len(), 1 + 256);
+        assert_eq!([&*seen[0], &*seen[1], &*seen[256]], ["1744 missed", "+872", "-999"]);
+        // A fast one misses nothing, and each its own.
         drop(room.join_with(&ws, "next".into()));
         assert_eq!(shown(&slow.next().await.unwrap()), "+next");
+        assert_eq!(shown(&other.next().await.unwrap()), "1746 missed");
+        assert_eq!(all_there_is(&mut other).len(), 256);
+        // As often as it happens.
+        for _ in 0..150 {
+            drop(room.join_with(&ws, "again".into()));
+        }
+        assert_eq!(shown(&slow.next().await.unwrap()), "45 missed");
     });
+}
+
+/// What is told now.
+fn all_there_is(events: &mut PresenceEvents<String>) -> Vec<String> {
+    let told = std::iter::from_fn(|| events.next().now_or_never().flatten());
+    told.map(|event| shown(&event)).collect()
+}
+
+#[test]
+fn who_watches_begins_with_those_who_are_here_and_goes_on_from_there() {
+    within(async {
+        let room: Room<String> = Hub::new().room("room");
+        let [(one, _one), (other, _other)] = [(); 2].map(|()| connection());
+        let early = room.join_with(&one, "early".into());
+        drop(room.join_with(&other, "gone".into()));
+        let (members, mut events) = room.watch();
+        assert_eq!(members, [(one.id(), Arc::new("early".to_owned()))]);
+        drop(early);
+        let _late = room.join_with(&other, "late".into());
+        assert_eq!(all_there_is(&mut events), ["-early", "+late"]);
+    });
+}
+
+#[test]
+fn who_watches_while_others_come_and_go_misses_nobody_and_is_told_of_nobody_twice() {
+    const COMING: usize = 4;
+    const ROUNDS: usize = 300;
+    let room: Room<String> = Hub::new().room("room");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let coming: Vec<_> = (0..COMING)
+            .map(|number| {
+                let (room, is_over) = (&room, &is_over);
+                scope.spawn(move || {
+                    let (ws, _end) = connection();
+                    let mut members = vec![];
+                    for round in 0.. {
+                        if is_over.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        // Leaves, comes, and comes again in place of itself.
+                        members.push(room.join_with(&ws, format!("{number} {round}")));
+                        if round % 3 == 0 {
+                            members.clear();
+                        }
+                    }
+                    drop(members);
+                })
+            })
+            .collect();
+        for _ in 0..ROUNDS {
+            let (members, mut events) = room.watch();
+            let mut here: BTreeMap<ConnectionId, Arc<String>> = members.into_iter().collect();
+            std::thread::yield_now();
+            let (after, _events) = room.watch();
+            let after: BTreeMap<_, _> = after.into_iter().collect();
+            // Each event fits what was known before, until all of them lead to what is known after.
+            while here != after {
+                match events.next().now_or_never() {
+                    Some(Some(Presence::Joined(id, user))) => {
+                        assert_eq!(here.insert(id, user), None, "is told twice");
+                    }
+                    Some(Some(Presence::Left(id, user))) => {
+                        assert_eq!(here.remove(&id), Some(user), "was not told before");
+                    }
+                    Some(Some(Presence::Lagged(_))) => break,
+                    event => panic!("{event:?} although {here:?} is not {after:?}"),
+                }
+            }
+        }
+        is_over.store(true, Ordering::Relaxed);
+        coming.into_iter().for_each(|coming| coming.join().unwrap());
+    });
+    assert!(room.is_empty());
 }
 
 #[test]
