@@ -24,19 +24,32 @@ const KEPT: usize = 1024;
 ///
 /// Each room is one topic, of the same name. Payloads are opaque. The hub publishes the broadcasts of
 /// a process one after another and waits for each [`publish`](Self::publish) before the next; up to
-/// 1 024 messages and 16 MiB wait, and what comes then is left out and logged. A hub knows its own
-/// messages again, so it does not matter whether the broker returns them. Members in this process never
-/// wait for the broker, and no lock of the hub is held while one of these methods runs.
+/// 1 024 messages and 16 MiB wait, and what comes then is left out. A hub knows its own messages again, so
+/// it does not matter whether the broker returns them. Members in this process never wait for the broker,
+/// and no lock of the hub is held while one of these methods runs: they may use the hub.
 ///
-/// Broadcasts travel, to everybody who is elsewhere in the room. What is sent to one member does not,
-/// and who is a member is known to its own hub only.
+/// Broadcasts travel, to everybody who is elsewhere in the room, and with them whether they are
+/// [to be compressed](crate::Message::uncompressed). What is sent to one member does not, and who is a
+/// member is known to its own hub only.
+///
+/// # Order
+///
+/// Members in this process are sent a broadcast at once, and the broker gets it after that. So each
+/// process has one order for all its members, and what one process broadcasts in a room has the same
+/// order everywhere; but two processes that broadcast at the same time may each have its own message first.
 ///
 /// # What an implementation promises
 ///
 /// Messages of one publisher on one topic arrive in the order in which they were published, each at
 /// most once; some may be lost. It reconnects by itself: a stream of
-/// [`subscribe`](Self::subscribe) that ends is asked for again after a second, and what is published
-/// meanwhile is missed.
+/// [`subscribe`](Self::subscribe) that ends, or panics, is asked for again after a second, and what is
+/// published meanwhile is missed.
+///
+/// # What is logged
+///
+/// A backplane that takes no messages, is behind or ends its subscriptions, and payloads that cannot be
+/// read, are told once at level warn when it begins, and once at level info when it has been over for
+/// ten seconds, with the number of messages that it cost. Names of rooms are escaped there.
 ///
 /// All who can publish on a topic can speak in its room: payloads are taken as they come, apart from
 /// their form.

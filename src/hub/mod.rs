@@ -10,13 +10,35 @@
 //! | `backplane`, `bridge` | rooms that span processes: the seam, and who carries what over it |
 //! | `payload` | what goes over it, as bytes |
 //! | `tail` | the latest of what is told, for readers of whom some may be slow |
+//! | `condition` | whether something goes well, told when that changes |
 //!
 //! A hub knows nothing of frames: what a member is sent goes to its connection, which has its own
-//! bounds. No lock is held across an `await`; that of a room is held while its members are handed a
-//! message, so that all see the same order.
+//! bounds.
+//!
+//! # Locks
+//!
+//! None is held across an `await`, and none while anything of the application runs: what members are
+//! known by (`U`, whose destructor may do anything), wakers, backplanes and their streams, loggers, the
+//! spawner. So each of these may use the hub. What is under a lock is taken out and let go after it.
+//!
+//! | lock | holds | taken under it |
+//! | --- | --- | --- |
+//! | a shard of `Shelf` | names of rooms | none |
+//! | `Inner::roster` | members of a room | those of a member's connection, `Line::waiting`, a `Tail` of events |
+//! | `Line::waiting` | what is to be published | none |
+//! | `Link::unheard` | whether the room is still to subscribe | none |
+//! | `Condition` | since when something fails | none |
+//! | topics of a `LocalBackplane` | who subscribes to what | a `Tail` of payloads |
+//! | a `Tail` | what was told, and who reads it | none |
+//!
+//! The roster's is held while the members are handed a message, so that all see the same order, and the
+//! backplane, too. Nobody is woken and nothing is written meanwhile: `Writers` do that afterwards. A
+//! connection's own lock is held while its stream is polled, so a stream must not use rooms, nor its
+//! connection.
 
 mod backplane;
 mod bridge;
+mod condition;
 mod membership;
 mod options;
 mod payload;

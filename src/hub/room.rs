@@ -20,9 +20,13 @@ use crate::ws::{ConnectionId, PreparedMessage, Sender};
 ///
 /// # Order
 ///
-/// All members see the messages of a room in one order. What a task broadcasts and what it sends to a
-/// member directly arrives there in the order of its calls. Nothing is promised about the order of
-/// messages of different rooms at different members.
+/// All members in this process see the messages of a room in one order. What a task broadcasts and what
+/// it sends to a member directly arrives there in the order of its calls. Nothing is promised about the
+/// order of messages of different rooms at different members.
+///
+/// With a [`Backplane`](crate::Backplane) each process has such an order, and they need not be the same:
+/// of two messages that are broadcast at the same time in two processes, each process may have its own
+/// first. Those of one process are in one order everywhere.
 ///
 /// # Slow members
 ///
@@ -101,15 +105,39 @@ impl<U> Inner<U> {
         &self.name
     }
 
-    /// Hands the message to everybody in the room but one. Those who write it begin when they are
-    /// dropped, without a lock: where tasks run is for the application to say.
-    pub(super) fn deliver(
+    /// Hands a message of this process to everybody in the room but one, here and elsewhere.
+    fn broadcast(&self, message: &PreparedMessage, except: Option<ConnectionId>) -> Broadcast {
+        let mut outgoing = self.link.as_ref().map(|link| link.prepare(&self.name, message));
+        let mut roster = self.roster();
+        let (broadcast, writers) = self.hand_out(&mut roster, message, except);
+        if let Some(outgoing) = &mut outgoing {
+            outgoing.queue();
+        }
+        drop(roster);
+        if let Some(outgoing) = outgoing {
+            outgoing.announce();
+        }
+        drop(writers);
+        broadcast
+    }
+
+    /// Hands a message from elsewhere to everybody in the room.
+    pub(super) fn deliver(&self, message: &PreparedMessage) {
+        let mut roster = self.roster();
+        let (_, writers) = self.hand_out(&mut roster, message, None);
+        drop(roster);
+        drop(writers);
+    }
+
+    /// Hands the message to those in the room. The writers begin when they are dropped, which is not to
+    /// happen under the lock: they wake, and where tasks run is for the application to say.
+    fn hand_out(
         &self,
+        roster: &mut Roster<U>,
         message: &PreparedMessage,
         except: Option<ConnectionId>,
     ) -> (Broadcast, Writers) {
         let mut broadcast = Broadcast::default();
-        let mut roster = self.roster();
         let mut writers = Writers::among(roster.len());
         roster.stats.messages += 1;
         for (id, member) in roster.iter_mut() {
@@ -123,6 +151,7 @@ impl<U> Inner<U> {
 
     /// Hands the message to one member; `None` if it is not in the room.
     fn deliver_to(&self, id: ConnectionId, message: &PreparedMessage) -> Option<Delivery> {
+        // Before the roster, so that they begin after its lock is released.
         let mut writers = Writers::among(1);
         let mut roster = self.roster();
         let delivery = roster.get_mut(id)?.deliver(self.source, message, &mut writers);
@@ -246,7 +275,7 @@ impl<U> Room<U> {
     /// assert_eq!(room.stats().messages, 1);
     /// ```
     pub fn broadcast(&self, message: impl Into<PreparedMessage>) -> Broadcast {
-        self.broadcast_prepared(&message.into(), None)
+        self.0.broadcast(&message.into(), None)
     }
 
     /// Sends a message to everybody in the room but one; else as [`broadcast`](Self::broadcast).
@@ -255,20 +284,7 @@ impl<U> Room<U> {
         except: ConnectionId,
         message: impl Into<PreparedMessage>,
     ) -> Broadcast {
-        self.broadcast_prepared(&message.into(), Some(except))
-    }
-
-    fn broadcast_prepared(
-        &self,
-        message: &PreparedMessage,
-        except: Option<ConnectionId>,
-    ) -> Broadcast {
-        let deliver = || self.0.deliver(message, except);
-        let (broadcast, _writers) = match &self.0.link {
-            Some(link) => link.publish(&self.0.name, message, deliver),
-            None => deliver(),
-        };
-        broadcast
+        self.0.broadcast(&message.into(), Some(except))
     }
 
     /// Sends a message to one member; false if it is not in the room, too slow, or gone.

@@ -12,7 +12,8 @@ use super::writers::Writers;
 use crate::error::Result;
 
 impl Shared {
-    /// Queues a broadcast from `source`, whoever is slow; who writes it is left to `writers`.
+    /// Queues a broadcast from `source`, whoever is slow; who writes it, and who is woken for it, is left
+    /// to `writers`: the caller may hold the lock of a room.
     #[cfg(feature = "rooms")]
     pub(crate) fn deliver(
         self: &Arc<Self>,
@@ -31,7 +32,16 @@ impl Shared {
             // A task writes it, or what is in the way, and then goes on with it.
             _ => {}
         }
+        if core.postpone_wakes() {
+            writers.add_waker(self);
+        }
         delivery
+    }
+
+    /// Wakes those for whom a broadcast has changed something. No lock is held.
+    #[cfg(feature = "rooms")]
+    pub(super) fn wake_for_broadcast(&self) {
+        drop(self.lock());
     }
 
     /// Writes what broadcasts have queued, in place of the connection's task.

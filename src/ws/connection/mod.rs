@@ -79,7 +79,7 @@ mod writers;
 
 #[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) use self::deflation::Deflation;
-#[cfg(feature = "client")]
+#[cfg(any(feature = "client", feature = "rooms"))]
 pub(crate) use self::random::bytes as random_bytes;
 #[cfg(any(feature = "accept", feature = "client", feature = "tungstenite"))]
 pub(crate) use self::shared::Opened;

@@ -66,6 +66,8 @@ struct Wakes<'a> {
     recv: bool,
     waiters: bool,
     failure: Option<Box<(Error, CloseCode)>>,
+    /// Whether what is owed is left for the next who takes the lock.
+    is_postponed: bool,
     /// A waker that another has replaced.
     replaced: Option<Waker>,
 }
@@ -141,6 +143,18 @@ impl CoreGuard<'_> {
         is_claimed
     }
 
+    /// Wakes nobody when this is dropped, for the caller holds another lock. If this returns true somebody
+    /// is owed it: to take this lock once more, when the other is released, is enough.
+    #[cfg(feature = "rooms")]
+    pub(super) fn postpone_wakes(&mut self) -> bool {
+        self.wakes.is_postponed = true;
+        self.has_news &= self.has_listeners;
+        let is_recv_owed = self.parked != Parked::Nobody && self.can_recv();
+        let is_driver_owed = (self.has_task && self.is_task_owed) || self.is_look_owed;
+        let is_told = is_recv_owed || self.has_news || self.unlogged.is_some();
+        is_told || (is_driver_owed && !self.is_in_turn())
+    }
+
     /// Registers the caller in `recv`, who is not in the connection's task.
     pub(super) fn register_recv(&mut self, waker: &Waker) {
         let recv = &self.wakes.shared.signals.recv;
@@ -174,7 +188,9 @@ impl Drop for CoreGuard<'_> {
         if shared.is_shut.load(Ordering::Relaxed) != is_shut {
             shared.is_shut.store(is_shut, Ordering::Release);
         }
-        self.wakes.collect(&mut self.core);
+        if !self.wakes.is_postponed {
+            self.wakes.collect(&mut self.core);
+        }
     }
 }
 
@@ -210,6 +226,7 @@ impl Shared {
             recv: false,
             waiters: false,
             failure: None,
+            is_postponed: false,
             replaced: None,
         };
         CoreGuard { core, wakes, is_turn }

@@ -6,35 +6,46 @@ use std::vec::IntoIter;
 use super::shared::Shared;
 use crate::runtime;
 
-/// So many connections are written for without a pause.
+/// So many connections are written for by one task.
 const GROUP: usize = 64;
 
 /// Fewer are woken: that costs less than a task.
 const FEWEST: usize = 3;
 
-/// Connections that have something to write. Dropped, it sees to it that they do.
-pub(crate) struct Writers(Vec<Arc<Shared>>);
+/// Connections that have something to write. Dropped, it sees to it that they do; where no lock is held,
+/// for wakers and the spawner are the application's.
+pub(crate) struct Writers {
+    connections: Vec<Arc<Shared>>,
+    /// Those that have no task to write for, or have to be told something else.
+    wakers: Vec<Arc<Shared>>,
+}
 
 impl Writers {
     /// For a message to so many connections, at most.
     pub(crate) fn among(connections: usize) -> Self {
-        Self(Vec::with_capacity(connections))
+        Self { connections: Vec::with_capacity(connections), wakers: Vec::new() }
     }
 
     /// Adds a connection, whose task does not know yet.
     pub(super) fn add(&mut self, shared: &Arc<Shared>) {
-        self.0.push(Arc::clone(shared));
+        self.connections.push(Arc::clone(shared));
+    }
+
+    /// Adds a connection of which somebody is to be woken.
+    pub(super) fn add_waker(&mut self, shared: &Arc<Shared>) {
+        self.wakers.push(Arc::clone(shared));
     }
 }
 
 impl Drop for Writers {
     fn drop(&mut self) {
-        let mut left = std::mem::take(&mut self.0).into_iter();
-        if left.len() < FEWEST || !runtime::has_executor() {
-            return drop(Group(left));
+        let mut left = Group(std::mem::take(&mut self.connections).into_iter());
+        self.wakers.drain(..).for_each(|shared| shared.wake_for_broadcast());
+        if left.0.len() < FEWEST || !runtime::has_executor() {
+            return;
         }
-        while left.len() > 0 {
-            let group = Group(left.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
+        while left.0.len() > 0 {
+            let group = Group(left.0.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
             runtime::spawn(async { group.write() });
         }
     }
@@ -138,7 +149,9 @@ mod tests {
         drop(Group(connections.clone().into_iter()));
         assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST);
         // For one there is no task.
-        drop(Writers(connections.into_iter().take(1).collect()));
+        let mut writers = Writers::among(1);
+        writers.add(&connections[0]);
+        drop(writers);
         assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST + 1);
     }
 
@@ -154,7 +167,7 @@ mod tests {
             connections[0].deliver(0, &message, &bounds, &mut writers);
             meanwhile(&connections[0]);
             let group = || Group(connections.clone().into_iter());
-            assert_eq!(std::mem::take(&mut writers.0).len(), 1);
+            assert_eq!(std::mem::take(&mut writers.connections).len(), 1);
             group().write();
             let first = woken.0.load(Ordering::Relaxed);
             connections[0].lock().is_write_scheduled = true;
@@ -164,8 +177,8 @@ mod tests {
         // A clock begins to run, whoever wrote; once.
         assert_eq!(woken(|_| {}), (1, 1));
         assert_eq!(woken(|shared| shared.lock().write(&mut shared.io_context())), (1, 1));
-        // A closing handshake goes on.
-        assert_eq!(woken(|shared| shared.lock().begin_close(None)), (1, 2));
+        // A closing handshake goes on: whoever begins it wakes the task, too.
+        assert_eq!(woken(|shared| shared.lock().begin_close(None)), (2, 3));
         // Its turn has come anyhow.
         assert_eq!(woken(|shared| shared.lock().begin_turn()), (0, 0));
     }

@@ -194,7 +194,7 @@ fn a_server_whose_peers_choose_what_is_logged() {
 }
 
 #[test]
-fn nothing_that_a_client_or_a_broker_says_forges_a_record() {
+fn nothing_that_a_client_or_a_broker_says_forges_a_record_or_is_told_each_time() {
     let process = Process::start("ws::quiet::a_server_whose_peers_choose_what_is_logged");
     let json = |kind: &str| serde_json::json!({ "type": kind, "name": FORGED }).to_string();
     for (room, kind) in [(FORGED, FORGED), ("another", "hello"), ("a\tthird", "\0")] {
@@ -230,6 +230,16 @@ fn nothing_that_a_client_or_a_broker_says_forges_a_record() {
     }
     // The room and the broker's error, the JSON, the handler's error.
     assert!(forged >= 3, "only {forged} in {records:?}");
+
+    // A hundred failures to publish, three subscriptions that ended, nine payloads: one record each.
+    let loud = records.iter().filter(|(level, text, _)| {
+        matches!(&**level, "WARN" | "INFO") && text.starts_with("tidewire::hub")
+    });
+    let loud: Vec<_> = loud.map(|(_, text, _)| text).collect();
+    assert_eq!(loud.len(), 3, "{loud:?}");
+    for told in ["takes no messages", "subscriptions", "payloads"] {
+        assert_eq!(loud.iter().filter(|text| text.contains(told)).count(), 1, "{told}: {loud:?}");
+    }
 }
 
 /// What a record may show as it is: numbers, times, addresses, and names that are ours.

@@ -10,6 +10,7 @@
 //! | `presence` | who comes and goes, as a stream |
 //! | `backplane` | rooms that span hubs |
 //! | `writing` | who writes, and what becomes of members that cannot be written to |
+//! | `reentry` | users, wakers and backplanes that use the hub while it uses them |
 //! | `servers` | a hub behind real servers, and clients that do not read |
 
 mod apart;
@@ -18,6 +19,7 @@ mod deflate;
 mod joining;
 mod order;
 mod presence;
+mod reentry;
 mod servers;
 mod slow;
 mod writing;

@@ -1,0 +1,81 @@
+//! Whether something goes well: told in the log when that changes, not each time.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::lock;
+use crate::runtime::Clock;
+
+/// Time without a failure after which it is said to go well again. What fails now and then, perhaps
+/// because a peer wants it to, is told once.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// Something that goes well or fails.
+#[derive(Default)]
+pub(super) struct Condition {
+    clock: Clock,
+    /// Whether `failures` is not `None`, for a look that takes no lock.
+    is_failing: AtomicBool,
+    failures: Mutex<Option<Failures>>,
+}
+
+struct Failures {
+    count: u64,
+    latest: Instant,
+}
+
+impl Condition {
+    /// It has failed; true if that is news, to be told.
+    pub(super) fn fails(&self) -> bool {
+        self.fails_at(self.clock.now())
+    }
+
+    /// It has gone well; how often it had failed before, if that is over now.
+    pub(super) fn goes_well(&self) -> Option<u64> {
+        // Nearly always.
+        if !self.is_failing.load(Ordering::Relaxed) {
+            return None;
+        }
+        self.goes_well_at(self.clock.now())
+    }
+
+    fn fails_at(&self, now: Instant) -> bool {
+        let mut failures = lock(&self.failures);
+        let is_news = failures.is_none();
+        let known = failures.get_or_insert(Failures { count: 0, latest: now });
+        known.count = known.count.saturating_add(1);
+        known.latest = now;
+        self.is_failing.store(true, Ordering::Relaxed);
+        is_news
+    }
+
+    fn goes_well_at(&self, now: Instant) -> Option<u64> {
+        let mut failures = lock(&self.failures);
+        let is_over = |it: &mut Failures| now.saturating_duration_since(it.latest) >= SETTLED;
+        let count = failures.take_if(is_over)?.count;
+        self.is_failing.store(false, Ordering::Relaxed);
+        Some(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_fails_now_and_then_is_told_once_until_it_has_settled() {
+        let (condition, start) = (Condition::default(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        assert_eq!(condition.goes_well(), None);
+        for second in 0..100 {
+            assert_eq!(condition.fails_at(at(second)), second == 0);
+            assert_eq!(condition.goes_well_at(at(second + 9)), None);
+        }
+        assert_eq!(condition.goes_well(), None, "it has failed just now");
+        assert_eq!(condition.goes_well_at(at(109)), Some(100));
+        assert_eq!(condition.goes_well(), None);
+        assert!(condition.fails_at(at(110)));
+        assert_eq!(condition.goes_well_at(at(120)), Some(1));
+    }
+}
