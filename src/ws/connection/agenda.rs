@@ -62,7 +62,7 @@ impl Agenda {
                 agenda.start_heartbeat(options);
             }
             Pings::ByServers if pings => {
-                agenda.heartbeat = Some(agenda.beats(HeartbeatOptions::default()))
+                agenda.heartbeat = Some(agenda.beats(HeartbeatOptions::default()));
             }
             Pings::Set(None) | Pings::ByServers => {}
         }

@@ -147,9 +147,10 @@ mod tests {
         }
 
         fn with(timeout: Duration) -> Self {
-            let start = Instant::now();
+            let before = Instant::now();
+            let start = before + 10 * SECOND;
             let options = HeartbeatOptions::default().interval(10 * SECOND).timeout(timeout);
-            let mut heartbeat = Heartbeat::new(options.jitter(100), start - 10 * SECOND, 0);
+            let mut heartbeat = Heartbeat::new(options.jitter(100), before, 0);
             assert!(heartbeat.next() <= start);
             assert_eq!(heartbeat.beat(start, NOTHING, TOKEN, 0), Beat::Ping(TOKEN));
             Self { heartbeat, start }

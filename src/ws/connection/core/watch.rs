@@ -85,9 +85,13 @@ impl Core {
     pub(super) fn beat(&mut self, cx: &mut Context<'_>) {
         let signs = Signs { read: self.tally.wire_bytes_in, room_made: self.tally.room_made };
         let now = self.settings.clock.now();
-        let ([a, b, c, d], [e, f, g, h]) = (self.ping_tag, random::bytes());
+        let mut token = Token::default();
+        let fresh = random::bytes::<4>();
+        for (slot, byte) in token.iter_mut().zip(self.ping_tag.into_iter().chain(fresh)) {
+            *slot = byte;
+        }
         let Some(heartbeat) = self.deadlines.heartbeat() else { return };
-        match heartbeat.beat(now, signs, [a, b, c, d, e, f, g, h], random::number()) {
+        match heartbeat.beat(now, signs, token, random::number()) {
             Beat::Nothing => {}
             Beat::Ping(token) => self.send_ping(token, cx),
             Beat::Fail => {
