@@ -9,7 +9,7 @@ mod tls;
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 #[cfg(feature = "accept")]
 use futures::io::AsyncReadExt;
@@ -80,6 +80,16 @@ impl Stream {
             }
             // A peer that always has more would keep the thread, and the clock from being looked at.
             yield_now().await;
+        }
+    }
+
+    /// Ends the stream without waiting, before it is dropped.
+    ///
+    /// A socket is ended by being dropped, and our TLS says `close_notify` then; a stream of the caller has
+    /// [`poll_close`](AsyncWrite::poll_close) for what it has to say, of which it does as much as it can at once.
+    pub(crate) fn end(&mut self) {
+        if let Self::Boxed(stream) = self {
+            let _ = Pin::new(stream).poll_close(&mut Context::from_waker(Waker::noop()));
         }
     }
 

@@ -16,6 +16,7 @@
 //! | `pressure` | peers that do not read, or stop in the middle |
 //! | `rooms` | what is broadcast, and to whom |
 //! | `endless` | peers that never stop |
+//! | `ends` | the end of a stream that the caller has brought |
 //! | `abuse` | hostile clients of a real server |
 //! | `quiet` | what is logged of clients, and how loud |
 //! | `lifecycle` | a server from its first connection to its last |
@@ -50,6 +51,7 @@ mod operations;
 
 mod busy;
 mod endless;
+mod ends;
 mod pressure;
 mod senders;
 

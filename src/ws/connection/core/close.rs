@@ -89,12 +89,14 @@ impl Core {
     }
 
     /// Ends the connection where it is; `error` unless it has ended already.
+    ///
+    /// Whatever ended it, the stream is ended in order, as far as it takes that at once.
     pub(super) fn drop_stream(&mut self, error: Error) {
         self.end(Err(error));
+        let is_ended = self.phase == (Phase::Lingering { has_ended: true });
         self.phase = Phase::Gone;
         self.deferred = None;
         self.is_task_owed = true;
-        self.stream = None;
         self.unread = Bytes::new();
         self.pong = None;
         self.outbox.clear();
@@ -105,6 +107,9 @@ impl Core {
         }
         self.limiter = None;
         self.deadlines.clear();
+        if let Some(mut stream) = self.stream.take().filter(|_| !is_ended) {
+            stream.end();
+        }
     }
 
     /// Sets what the connection ends with, unless it has ended; those who wait for that are told.
@@ -238,7 +243,7 @@ impl Core {
     pub(in crate::ws::connection) fn abandon(&mut self, cx: &mut Context<'_>, code: CloseCode) {
         self.begin_close(Some(CloseFrame::lossy(code, "")));
         self.write(cx);
-        self.leave(cx, Error::Closed);
+        self.drop_stream(Error::Closed);
     }
 
     /// Fails the connection without waiting for anything: the peer is told why if the stream takes
@@ -247,14 +252,6 @@ impl Core {
         if self.is_all_written() {
             self.fail(error.clone(), code);
             self.write(cx);
-        }
-        self.leave(cx, error);
-    }
-
-    fn leave(&mut self, cx: &mut Context<'_>, error: Error) {
-        if let Some(stream) = &mut self.stream {
-            // Whether it succeeds or not, the stream is dropped now.
-            let _ = Pin::new(stream).poll_close(cx);
         }
         self.drop_stream(error);
     }
