@@ -9,6 +9,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use futures::channel::oneshot;
+use futures::future::{Either, select};
 use tidewire::rustls::pki_types::PrivateKeyDer;
 use tidewire::rustls::pki_types::pem::PemObject;
 use tidewire::rustls::{
@@ -61,7 +63,7 @@ const ENDS: [End; 18] = [
             answer_close(peer);
         },
     },
-    End { name: "we close, and the server never answers", client: closes, server: open },
+    End { name: "we close, and the server never answers", client: loses_patience, server: open },
     End {
         name: "the server closes",
         client: receives,
@@ -160,7 +162,7 @@ const ENDS: [End; 18] = [
     },
     End {
         name: "no answer",
-        client: fails,
+        client: gives_up,
         server: |peer| {
             peer.head();
         },
@@ -172,6 +174,10 @@ fn closes(client: Client) -> Pin<Box<dyn Future<Output = ()>>> {
         let mut ws = client.connect().await.unwrap();
         let _ = ws.close(1000, "").await;
     })
+}
+
+fn loses_patience(client: Client) -> Pin<Box<dyn Future<Output = ()>>> {
+    closes(client.options(WebSocketOptions::default().close_timeout(SHORT)))
 }
 
 fn receives(client: Client) -> Pin<Box<dyn Future<Output = ()>>> {
@@ -195,6 +201,10 @@ fn fails(client: Client) -> Pin<Box<dyn Future<Output = ()>>> {
     Box::pin(async move {
         client.connect().await.unwrap_err();
     })
+}
+
+fn gives_up(client: Client) -> Pin<Box<dyn Future<Output = ()>>> {
+    fails(client.handshake_timeout(SHORT))
 }
 
 fn follows(client: Client) -> Pin<Box<dyn Future<Output = ()>>> {
@@ -252,9 +262,7 @@ fn serve<T: Send + 'static>(
 }
 
 fn client(url: &str) -> Client {
-    let options = WebSocketOptions::default().close_timeout(SHORT);
-    let tls = ClientTls::with_roots(authority().pem()).unwrap();
-    Client::new(url).tls(tls).options(options).handshake_timeout(SHORT * 10)
+    Client::new(url).tls(ClientTls::with_roots(authority().pem()).unwrap())
 }
 
 #[test]
@@ -271,55 +279,73 @@ fn a_client_says_close_notify_at_every_end() {
     }
 }
 
+/// Connects, until `reached` is told of; then the attempt is dropped.
+async fn connect_until(client: &Client, reached: oneshot::Receiver<()>) {
+    let Either::Right(_) = select(Box::pin(client.connect()), reached).await else {
+        panic!("the attempt ended before it was dropped")
+    };
+}
+
 #[test]
-fn a_client_that_is_given_up_says_close_notify() {
+fn a_client_that_drops_its_attempt_says_close_notify() {
+    let (reach, reached) = oneshot::channel();
     let (url, serving) = serve(VERSIONS[1].1, |mut peer| {
         peer.head();
+        reach.send(()).unwrap();
         ends_with_close_notify(&mut peer.socket)
     });
-    let client = client(&url);
-    within(async { async_std::future::timeout(SHORT, client.connect()).await.unwrap_err() });
+    within(connect_until(&client(&url), reached));
     serving.join().unwrap().unwrap();
 }
 
 #[test]
-fn a_clean_close_waits_for_nothing_but_the_end_of_the_server() {
-    // The server ends TLS, leaves TCP open, and reads on only when the client has closed.
-    let (closed, has_closed) = std::sync::mpsc::channel();
-    let (url, serving) = serve(VERSIONS[1].1, move |mut peer| {
-        open(&mut peer);
-        answer_close(&mut peer);
-        end_tls(&mut peer);
-        has_closed.recv().unwrap();
-        ends_with_close_notify(&mut peer.socket)
-    });
-    within(async {
-        let mut ws = client(&url).connect().await.unwrap();
-        let begin = Instant::now();
-        assert!(ws.close(1000, "").await.unwrap().clean);
-        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
-        closed.send(()).unwrap();
-        // It is not the destructor of the `WebSocket` that ends TLS.
-        async_std::task::spawn_blocking(move || serving.join().unwrap()).await.unwrap();
-        drop(ws);
-    });
-}
-
-#[test]
-fn a_handshake_that_is_given_up_is_ended_with_close_notify() {
+fn a_handshake_that_is_dropped_is_ended_with_close_notify() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("wss://localhost:{}/", listener.local_addr().unwrap().port());
+    let (reach, reached) = oneshot::channel();
     let serving = thread::spawn(move || {
         let mut socket = listener.accept().unwrap().0;
         socket.set_read_timeout(Some(WITHIN)).unwrap();
-        let mut sent = Vec::new();
+        let mut sent = vec![0];
+        socket.read_exact(&mut sent).unwrap();
+        reach.send(()).unwrap();
         socket.read_to_end(&mut sent).unwrap();
         sent
     });
-    within(client(&url).connect_timeout(SHORT).connect()).unwrap_err();
+    within(connect_until(&client(&url), reached));
     let sent = serving.join().unwrap();
     assert!(sent.starts_with(b"\x16\x03"), "{sent:02x?}");
     assert!(sent.ends_with(PLAIN_CLOSE_NOTIFY), "{sent:02x?}");
+}
+
+#[test]
+fn a_clean_close_waits_for_nothing_but_the_end_of_the_server() {
+    // What the client would wait for a server that does not end.
+    const LINGER: Duration = Duration::from_secs(1);
+    let closes_at_once = || {
+        // The server ends TLS, leaves TCP open, and reads on only when the client has closed.
+        let (closed, has_closed) = std::sync::mpsc::channel();
+        let (url, serving) = serve(VERSIONS[1].1, move |mut peer| {
+            open(&mut peer);
+            answer_close(&mut peer);
+            end_tls(&mut peer);
+            has_closed.recv().unwrap();
+            ends_with_close_notify(&mut peer.socket)
+        });
+        within(async {
+            let mut ws = client(&url).connect().await.unwrap();
+            let begin = Instant::now();
+            assert!(ws.close(1000, "").await.unwrap().clean);
+            let time = begin.elapsed();
+            closed.send(()).unwrap();
+            // It is not the destructor of the `WebSocket` that ends TLS.
+            async_std::task::spawn_blocking(move || serving.join().unwrap()).await.unwrap();
+            drop(ws);
+            time < LINGER
+        })
+    };
+    // A machine that is busy may take as long for other reasons, but not always.
+    assert!((0..3).any(|_| closes_at_once()));
 }
 
 #[test]

@@ -11,7 +11,7 @@ mod client;
 mod server;
 
 use std::fmt::Display;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -65,7 +65,11 @@ where
     S: SideData,
 {
     peer.read_to_end(&mut Vec::new()).map_err(|error| error.to_string())?;
-    peer.sock.read_to_end(&mut Vec::new()).map_err(|error| error.to_string())?;
+    match peer.sock.read_to_end(&mut Vec::new()) {
+        // It was dropped with bytes that it had not read, such as a session ticket.
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        end => drop(end.map_err(|error| error.to_string())?),
+    }
     let (kind, len) = last_record(&peer.sock.copy);
     let is_alert = match peer.conn.protocol_version() {
         Some(version) if version == TLS12.version => kind == 0x15,

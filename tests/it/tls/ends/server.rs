@@ -26,14 +26,14 @@ type Client = Tcp<StreamOwned<ClientConnection, Tap>>;
 /// A way to an end: what a client does to bring it about.
 type Way = fn(&mut Client);
 
-/// All ends of a server that serves on.
-const ENDS: [(&str, Way); 22] = [
+/// The ends of a server that serves on, but for those of the HTTP side's deadlines.
+const ENDS: [(&str, Way); 19] = [
     ("the client closes", |client| {
         client.upgrade("/echo");
         client.send(masked(CLOSE, close(1000, "")));
     }),
     ("the client answers our close frame", |client| {
-        client.upgrade("/returns");
+        client.upgrade("/waits");
         client.expect_hex("88 02 03e8");
         client.send(masked(CLOSE, close(1000, "")));
     }),
@@ -77,9 +77,6 @@ const ENDS: [(&str, Way); 22] = [
         client.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
     }),
     ("HTTP: a malformed request", |client| client.send("GET  / HTTP/1.1\r\n\r\n")),
-    ("HTTP: no request", |_| {}),
-    ("HTTP: a head that is late", |client| client.send("GET /")),
-    ("HTTP: no further request", |client| request(client)),
     ("HTTP: TLS ends between requests", |client| {
         request(client);
         end_tls(client);
@@ -112,12 +109,25 @@ fn end_tcp(client: &mut Client) {
     client.socket.sock.socket.shutdown(Shutdown::Write).unwrap();
 }
 
-/// A server whose connections come to their end soon.
-fn hasty() -> Server {
-    let options = WebSocketOptions::default().close_timeout(SHORT);
+/// The ends of a server that is not patient.
+const DEADLINES: [(&str, Way, fn() -> ServerOptions); 3] = [
+    ("no request", |_| {}, || ServerOptions::default().head_timeout(SHORT)),
+    // It may be late before it begins.
+    (
+        "a head that is late",
+        |client| drop(client.socket.write_all(b"GET /")),
+        || ServerOptions::default().head_timeout(SHORT),
+    ),
+    ("no further request", request, || ServerOptions::default().idle_timeout(SHORT)),
+];
+
+/// A server with a route for each way that a connection may end.
+fn routes() -> Server {
+    let patient = WebSocketOptions::default();
+    // The client of these never answers a close frame.
+    let options = patient.clone().close_timeout(SHORT);
     let heartbeat = HeartbeatOptions::default().interval(SHORT).timeout(SHORT);
     let mut server = Server::new();
-    server.options(ServerOptions::default().head_timeout(SHORT).idle_timeout(SHORT));
     server.at("/").get(|_| async { Ok("pong") });
     for (path, options) in [
         ("/echo", options.clone()),
@@ -128,11 +138,12 @@ fn hasty() -> Server {
     ] {
         receiving(&mut server, path, options);
     }
-    let returning = options.clone();
-    server.get("/returns", move |mut ctx: RequestContext| {
-        let options = returning.clone();
-        async move { ctx.upgrade_to_websocket(options).await.map(drop).map_err(Into::into) }
-    });
+    for (path, options) in [("/returns", options.clone()), ("/waits", patient)] {
+        server.get(path, move |mut ctx: RequestContext| {
+            let options = options.clone();
+            async move { ctx.upgrade_to_websocket(options).await.map(drop).map_err(Into::into) }
+        });
+    }
     let closing = options.clone();
     server.get("/closes", move |mut ctx: RequestContext| {
         let options = closing.clone();
@@ -170,7 +181,7 @@ fn receiving(server: &mut Server, path: &str, options: WebSocketOptions) {
 
 /// Serves, until it is told not to.
 fn start(mut server: Server) -> (SocketAddr, ServerHandle) {
-    server.tls(server_config().handshake_timeout(SHORT));
+    server.tls(server_config());
     let handle = async_std::task::block_on(server.start("127.0.0.1:0")).unwrap();
     (handle.local_addr(), handle)
 }
@@ -200,13 +211,28 @@ fn connect(addr: SocketAddr, version: &'static SupportedProtocolVersion) -> Clie
 
 #[test]
 fn a_server_says_close_notify_at_every_end() {
-    let (addr, _handle) = start(hasty());
+    let (addr, _handle) = start(routes());
     for (name, version) in VERSIONS {
         expect_all(ENDS.map(|(end, way)| {
             let mut client = connect(addr, version);
             way(&mut client);
             (format!("{end}, TLS {name}"), ends_with_close_notify(&mut client.socket))
         }));
+    }
+}
+
+#[test]
+fn a_server_says_close_notify_at_the_deadlines_of_http() {
+    for (end, way, options) in DEADLINES {
+        let mut server = routes();
+        server.options(options());
+        let (addr, _handle) = start(server);
+        for (name, version) in VERSIONS {
+            let mut client = connect(addr, version);
+            way(&mut client);
+            let outcome = ends_with_close_notify(&mut client.socket);
+            expect_all([(format!("{end}, TLS {name}"), outcome)]);
+        }
     }
 }
 
@@ -260,7 +286,10 @@ fn stops(addr: SocketAddr, hello: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_handshake_that_takes_too_long_is_ended_with_close_notify() {
-    let (addr, _handle) = start(hasty());
+    let mut server = Server::new();
+    server.tls(server_config().handshake_timeout(SHORT));
+    let handle = async_std::task::block_on(server.start("127.0.0.1:0")).unwrap();
+    let addr = handle.local_addr();
     for (name, version) in VERSIONS {
         let mut session = session(version);
         let mut hello = Vec::new();
@@ -283,7 +312,7 @@ fn a_handshake_that_takes_too_long_is_ended_with_close_notify() {
 
 #[test]
 fn a_handshake_is_ended_with_close_notify_when_the_server_shuts_down() {
-    let mut server = hasty();
+    let mut server = routes();
     server.tls(server_config().handshake_timeout(None));
     let handle = async_std::task::block_on(server.start("127.0.0.1:0")).unwrap();
     let mut hello = Vec::new();
