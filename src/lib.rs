@@ -150,6 +150,9 @@ mod head;
 mod tls;
 
 #[cfg(feature = "server")]
+mod addresses;
+
+#[cfg(feature = "server")]
 mod changes;
 
 #[cfg(feature = "server")]

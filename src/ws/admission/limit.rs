@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pool::Pool;
+use crate::addresses::Ipv6Prefix;
 
 /// How many WebSocket connections may be open at once; clones share the permits.
 ///
@@ -67,12 +68,26 @@ impl ConnectionLimit {
     /// where the limit is used.
     ///
     /// The address is [`RequestContext::client_ip`](crate::RequestContext::client_ip). An IPv6
-    /// network of 64 bits counts as one address, for that is what one customer gets; an IPv4
-    /// address is the same when it is written as IPv6. All clients whose address is unknown share
+    /// network of [64 bits](Self::ipv6_prefix) counts as one address, for that is what one customer gets;
+    /// an IPv4 address is the same when it is written as IPv6. All clients whose address is unknown share
     /// one. Addresses take memory only while they have connections or wait.
     #[must_use]
     pub fn per_address(number: usize) -> Self {
-        Self::of(Pool::for_each_address(number))
+        Self::of(Pool::for_each_address(number, Ipv6Prefix::default()))
+    }
+
+    /// How many bits of an IPv6 address tell clients apart, of a limit [for each
+    /// address](Self::per_address). Default: 64, the smallest network that a customer gets; many get 56 or 48,
+    /// and are as many clients then. 128 is the whole address, and so is more.
+    ///
+    /// The result is a limit of its own: it shares no permits with clones that were made before.
+    #[must_use]
+    pub fn ipv6_prefix(mut self, bits: u8) -> Self {
+        if self.pool.is_for_each_address() {
+            let pool = Pool::for_each_address(self.pool.number, Ipv6Prefix::new(bits));
+            self.pool = Arc::new(pool);
+        }
+        self
     }
 
     fn of(pool: Pool) -> Self {

@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::addresses::Ipv6Prefix;
 use crate::permits::Permits;
 
 /// All permits that a limit has to give.
@@ -21,7 +22,7 @@ pub(super) struct Pool {
 enum Clients {
     All(Arc<Permits>),
     /// Those that have a permit, or ask for one.
-    Each(Mutex<HashMap<Address, Guests>>),
+    Each(Ipv6Prefix, Mutex<HashMap<Address, Guests>>),
 }
 
 /// An address as limits count it; `None` if it is not known.
@@ -39,8 +40,13 @@ impl Pool {
         Self::of(number, Clients::All(Arc::new(Permits::new(number))))
     }
 
-    pub(super) fn for_each_address(number: usize) -> Self {
-        Self::of(number, Clients::Each(Mutex::default()))
+    pub(super) fn for_each_address(number: usize, prefix: Ipv6Prefix) -> Self {
+        Self::of(number, Clients::Each(prefix, Mutex::default()))
+    }
+
+    /// Does each address have permits of its own?
+    pub(super) fn is_for_each_address(&self) -> bool {
+        matches!(self.clients, Clients::Each(..))
     }
 
     fn of(number: usize, clients: Clients) -> Self {
@@ -51,15 +57,15 @@ impl Pool {
     /// The place of this pool among others, of which no two are equal: who needs permits of several
     /// takes them in this order.
     pub(super) fn rank(&self) -> (bool, u64) {
-        (matches!(self.clients, Clients::All(_)), self.age)
+        (!self.is_for_each_address(), self.age)
     }
 
     /// Where a client asks for a permit, and keeps it.
     pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Place {
         let (permits, address) = match &self.clients {
             Clients::All(permits) => (Arc::clone(permits), None),
-            Clients::Each(guests) => {
-                let address = client.map(counted_as);
+            Clients::Each(prefix, guests) => {
+                let address = client.map(|client| prefix.client(client));
                 let mut guests = lock(guests);
                 let new = || Guests { permits: Arc::new(Permits::new(self.number)), places: 0 };
                 let guests = guests.entry(address).or_insert_with(new);
@@ -71,7 +77,7 @@ impl Pool {
     }
 
     fn leave(&self, address: Address) {
-        let Clients::Each(guests) = &self.clients else { return };
+        let Clients::Each(_, guests) = &self.clients else { return };
         let mut guests = lock(guests);
         let Some(those) = guests.get_mut(&address) else { return };
         those.places = those.places.saturating_sub(1);
@@ -88,9 +94,9 @@ impl Pool {
     pub(super) fn available_to(&self, address: IpAddr) -> usize {
         match &self.clients {
             Clients::All(permits) => permits.available(),
-            Clients::Each(guests) => {
+            Clients::Each(prefix, guests) => {
                 let guests = lock(guests);
-                let those = guests.get(&Some(counted_as(address)));
+                let those = guests.get(&Some(prefix.client(address)));
                 those.map_or(self.number, |those| those.permits.available())
             }
         }
@@ -108,7 +114,7 @@ impl Pool {
     fn count_each(&self, count: impl Fn(&Permits) -> usize) -> Vec<usize> {
         match &self.clients {
             Clients::All(permits) => vec![count(permits)],
-            Clients::Each(guests) => {
+            Clients::Each(_, guests) => {
                 lock(guests).values().map(|those| count(&those.permits)).collect()
             }
         }
@@ -120,9 +126,10 @@ impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::All(permits) => f.debug_tuple("All").field(permits).finish(),
-            Self::Each(guests) => {
+            Self::Each(prefix, guests) => {
                 let addresses = lock(guests).len();
-                f.debug_struct("Each").field("addresses", &addresses).finish_non_exhaustive()
+                let mut each = f.debug_struct("Each");
+                each.field("prefix", prefix).field("addresses", &addresses).finish_non_exhaustive()
             }
         }
     }
@@ -143,17 +150,6 @@ impl Drop for Place {
     }
 }
 
-/// The address that stands for all that one client may have.
-fn counted_as(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => {
-            const NETWORK: u128 = !(u64::MAX as u128);
-            IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & NETWORK))
-        }
-    }
-}
-
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -167,23 +163,9 @@ mod tests {
     }
 
     #[test]
-    fn a_network_of_64_bits_is_one_address_and_mapped_ipv4_is_ipv4() {
-        for (one, other, same) in [
-            ("2001:db8::1", "2001:db8::ffff:ffff:ffff:ffff", true),
-            ("2001:db8::1", "2001:db8:0:1::1", false),
-            ("192.0.2.1", "::ffff:192.0.2.1", true),
-            ("::ffff:192.0.2.1", "::ffff:192.0.2.2", false),
-            ("192.0.2.1", "192.0.2.2", false),
-        ] {
-            let is_same = counted_as(address(one)) == counted_as(address(other));
-            assert_eq!(is_same, same, "{one} {other}");
-        }
-    }
-
-    #[test]
     fn an_address_is_forgotten_with_its_last_place() {
-        let pool = Arc::new(Pool::for_each_address(2));
-        let Clients::Each(guests) = &pool.clients else { panic!("{pool:?}") };
+        let pool = Arc::new(Pool::for_each_address(2, Ipv6Prefix::default()));
+        let Clients::Each(_, guests) = &pool.clients else { panic!("{pool:?}") };
         let places: Vec<Place> = ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
             .map(|client| pool.enter(Some(address(client))))
             .into_iter()
@@ -199,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_is_counted_is_that_of_all_addresses_but_room_is_that_of_the_busiest() {
-        let pool = Arc::new(Pool::for_each_address(2));
+        let pool = Arc::new(Pool::for_each_address(2, Ipv6Prefix::default()));
         assert_eq!((pool.available(), pool.in_use(), pool.waiting()), (2, 0, 0));
         let places =
             ["192.0.2.1", "192.0.2.1", "192.0.2.2"].map(|client| pool.enter(Some(address(client))));
@@ -227,7 +209,9 @@ mod tests {
             }
         }
 
-        for pool in [Pool::for_each_address(2), Pool::for_all(2)].map(Arc::new) {
+        for pool in
+            [Pool::for_each_address(2, Ipv6Prefix::default()), Pool::for_all(2)].map(Arc::new)
+        {
             let place = pool.enter(Some(address("192.0.2.1")));
             let _permit = place.permits.try_acquire().unwrap();
             let mut looking = Looking(&pool, 0);

@@ -52,6 +52,30 @@ fn a_limit_per_address_counts_clients_behind_a_trusted_proxy_one_by_one() {
 }
 
 #[test]
+fn a_client_has_as_much_of_an_ipv6_address_as_the_limit_says() {
+    for (limit, statuses) in [
+        (ConnectionLimit::per_address(1), [101, 503, 101, 101]),
+        (ConnectionLimit::per_address(1).ipv6_prefix(48), [101, 503, 503, 101]),
+        (ConnectionLimit::per_address(1).ipv6_prefix(128), [101, 101, 101, 101]),
+    ] {
+        let addr = behind_a_proxy(&limit);
+        let clients = ["2001:db8:0:1::1", "2001:db8:0:1::2", "2001:db8:0:2::1", "2001:db8:1::1"];
+        let mut inside = Vec::new();
+        for (client, status) in clients.into_iter().zip(statuses) {
+            let mut proxy = Tcp::connect(addr);
+            proxy.send(opening_for(client));
+            let head = proxy.head();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{client}: {head}");
+            inside.push(proxy);
+        }
+        assert_eq!(
+            limit.available_to("2001:db8:0:1::9".parse().unwrap()),
+            usize::from(statuses[1] == 101)
+        );
+    }
+}
+
+#[test]
 fn an_address_that_waits_does_not_hold_up_the_others() {
     let limit = ConnectionLimit::per_address(1).wait(LONG, 1);
     let addr = behind_a_proxy(&limit);
