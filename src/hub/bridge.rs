@@ -26,13 +26,16 @@ use crate::escaped::Escaped;
 use crate::foreign::{self, Panicked};
 use crate::runtime::{self, Timer};
 use crate::ws::PreparedMessage;
-use crate::ws::connection::random_bytes;
+use crate::ws::connection::{Share, random_bytes};
 
 /// Messages that may wait to be published.
 const MAX_WAITING: usize = 1024;
 
 /// Bytes that may wait to be published.
 const MAX_WAITING_BYTES: usize = 16 << 20;
+
+/// Messages that are published before others have a turn, however fast the backplane is.
+const PER_TURN: usize = 64;
 
 /// Pause before a subscription that ended is asked for again.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -274,12 +277,17 @@ impl Drop for Publisher {
 }
 
 async fn publish(backplane: Arc<dyn Backplane>, publisher: Publisher) {
+    let mut published = 0_usize;
     while let Some(Parcel { topic, payload }) = publisher.next().await {
         let len = payload.len();
         let outcome = outcome(|| backplane.publish(Arc::clone(&topic), payload)).await;
         // The error is the application's as well.
         tell(|| publisher.note(&topic, outcome));
         publisher.is_done_with(len);
+        published = published.wrapping_add(1);
+        if published % PER_TURN == 0 {
+            runtime::yield_now().await;
+        }
     }
 }
 
@@ -319,6 +327,7 @@ impl<U> Listener<U> {
 
     /// Passes on what is published, until the subscription or the room ends.
     async fn hear(&self, mut subscription: Subscription) {
+        let mut share = Share::WHOLE;
         while let Some(payload) = subscription.next().await {
             let Some(room) = self.room.upgrade() else { return };
             if let Some(ended) = self.line.hearing.goes_well() {
@@ -326,8 +335,9 @@ impl<U> Listener<U> {
                     log::info!(ended; "subscriptions of the backplane hear messages again, {ended} had ended");
                 });
             }
+            let mut reached = 0;
             match self.read(&payload) {
-                Ok(Some(message)) => room.deliver(&message),
+                Ok(Some(message)) => reached = room.deliver(&message),
                 Ok(None) => {}
                 Err(unreadable) if self.line.reading.fails() => {
                     let topic = Escaped(&*self.topic);
@@ -336,6 +346,12 @@ impl<U> Listener<U> {
                     });
                 }
                 Err(_) => {}
+            }
+            drop(room);
+            share.take(1 + reached, payload.len());
+            if share.is_spent() {
+                share = Share::WHOLE;
+                runtime::yield_now().await;
             }
         }
     }

@@ -11,7 +11,7 @@ use super::presence::{KEPT, Presence, PresenceEvents};
 use super::roster::{RoomStats, Roster};
 use super::tail::Tail;
 use super::{Shelf, lock};
-use crate::ws::connection::{Delivery, Writers};
+use crate::ws::connection::{Delivery, Writers, charge_turn};
 use crate::ws::{ConnectionId, PreparedMessage, Sender};
 
 /// A room of a [`Hub`](super::Hub): whoever has joined is sent what is broadcast.
@@ -38,6 +38,16 @@ use crate::ws::{ConnectionId, PreparedMessage, Sender};
 ///
 /// A close frame follows what was broadcast before it, except where a member is closed for being too
 /// slow. When the stream of a member fails, what waits for it is freed at once.
+///
+/// # Members who never stop
+///
+/// A message that one peer sends is work for every member: a thousand members make 1 MB a second a
+/// gigabyte. What is broadcast counts against the turn of the handler that does it: after 32 768
+/// deliveries, where each KiB of a message counts as one more, [`recv`](crate::WebSocket::recv) lets others
+/// have their turn. That keeps others from waiting, and costs no less. How much a peer may say at all is
+/// for [`rate_limit`](crate::WebSocketOptions::rate_limit) to bound, and
+/// [`max_message_size`](crate::WebSocketOptions::max_message_size): set both where strangers speak to a
+/// room.
 pub struct Room<U = ()>(Arc<Inner<U>>);
 
 pub(super) struct Inner<U> {
@@ -75,6 +85,11 @@ impl Broadcast {
             Delivery::Closed => &mut self.closed,
             Delivery::Gone => &mut self.gone,
         } += 1;
+    }
+
+    /// Members that it was work for.
+    fn reached(&self) -> usize {
+        self.queued.saturating_add(self.dropped).saturating_add(self.closed)
     }
 }
 
@@ -118,15 +133,17 @@ impl<U> Inner<U> {
             outgoing.announce();
         }
         drop(writers);
+        charge_turn(broadcast.reached(), message.len());
         broadcast
     }
 
-    /// Hands a message from elsewhere to everybody in the room.
-    pub(super) fn deliver(&self, message: &PreparedMessage) {
+    /// Hands a message from elsewhere to everybody in the room; how many that are.
+    pub(super) fn deliver(&self, message: &PreparedMessage) -> usize {
         let mut roster = self.roster();
-        let (_, writers) = self.hand_out(&mut roster, message, None);
+        let (broadcast, writers) = self.hand_out(&mut roster, message, None);
         drop(roster);
         drop(writers);
+        broadcast.reached()
     }
 
     /// Hands the message to those in the room. The writers begin when they are dropped, which is not to
@@ -157,6 +174,8 @@ impl<U> Inner<U> {
         let delivery = roster.get_mut(id)?.deliver(self.source, message, &mut writers);
         roster.stats.messages += 1;
         roster.stats.closed += u64::from(delivery == Delivery::Closed);
+        drop(roster);
+        charge_turn(1, message.len());
         Some(delivery)
     }
 

@@ -51,7 +51,7 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 /// Goes to the end of the queue of tasks.
-#[cfg(feature = "accept")]
+#[cfg(any(feature = "accept", feature = "rooms"))]
 pub(crate) async fn yield_now() {
     let mut has_yielded = false;
     std::future::poll_fn(|cx| {

@@ -320,6 +320,8 @@ impl WebSocketOptions {
     /// How fast the peer may send. Default: as fast as it is read.
     ///
     /// Beyond it the connection fails with 1008, after the messages before have been received.
+    ///
+    /// Set it where strangers speak in a `Room`: each of their messages is work for every member.
     #[must_use]
     pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
         self.parts.settings.watch().rate_limit = limit.into();

@@ -8,6 +8,7 @@ use super::core::{MESSAGES_PER_TURN, Mode, Parked};
 use super::inbox::Inbox;
 use super::inflation::Inflation;
 use super::scratch;
+use super::turn;
 use crate::error::{Error, Result};
 use crate::ws::message::Message;
 use crate::ws::proto::{Frame, Run};
@@ -52,6 +53,10 @@ impl Batch {
 impl WebSocket {
     #[inline]
     pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
+        if turn::is_spent() {
+            turn::yield_to_others(cx);
+            return Poll::Pending;
+        }
         loop {
             if let Some(frame) = self.batch.run.next() {
                 return Poll::Ready(Ok(Some(Message::from_frame(frame))));
@@ -91,6 +96,10 @@ impl WebSocket {
     }
 
     pub(super) fn poll_recv_frame(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>>> {
+        if turn::is_spent() {
+            turn::yield_to_others(cx);
+            return Poll::Pending;
+        }
         loop {
             if let Some(frame) = self.batch.run.next() {
                 return Poll::Ready(Ok(Some(frame)));

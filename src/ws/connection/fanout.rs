@@ -44,10 +44,13 @@ impl Shared {
         drop(self.lock());
     }
 
-    /// Writes what broadcasts have queued, in place of the connection's task.
+    /// Writes what broadcasts have queued, in place of the connection's task; how many bytes that were.
     #[cfg(feature = "rooms")]
-    pub(super) fn write_for_task(&self) {
-        self.lock().write_for_task(&mut self.io_context());
+    pub(super) fn write_for_task(&self) -> u64 {
+        let mut core = self.lock();
+        let before = core.bytes_written();
+        core.write_for_task(&mut self.io_context());
+        core.bytes_written().saturating_sub(before)
     }
 
     /// Compresses a message before the lock is taken, which others wait for.

@@ -90,6 +90,8 @@ pub(crate) use self::task::ConnectionTask;
 #[cfg(feature = "rooms")]
 pub(crate) use self::backlog::{Bounds, Delivery};
 #[cfg(feature = "rooms")]
+pub(crate) use self::turn::{Share, charge_turn};
+#[cfg(feature = "rooms")]
 pub(crate) use self::writers::Writers;
 
 pub use self::backlog::SlowConsumer;

@@ -54,6 +54,12 @@ impl Core {
         }
     }
 
+    /// Bytes that the stream has taken so far.
+    #[cfg(feature = "rooms")]
+    pub(in crate::ws::connection) fn bytes_written(&self) -> u64 {
+        self.tally.wire_bytes_out
+    }
+
     /// Does a broadcast go to the outbox at once? Not ahead of others, and not between fragments.
     fn is_free_for(&self, policy: SlowConsumer) -> bool {
         let is_replaceable = policy == SlowConsumer::Conflate;
