@@ -121,7 +121,10 @@ pub trait Backplane: Send + Sync + 'static {
 /// let other: Hub = Hub::with_backplane(backplane);
 /// ```
 #[derive(Clone, Default)]
-pub struct LocalBackplane(Arc<Mutex<HashMap<Arc<str>, Arc<Tail<Bytes>>>>>);
+pub struct LocalBackplane(Arc<Mutex<Topics>>);
+
+/// What was published of late, by topic.
+type Topics = HashMap<Arc<str>, Arc<Tail<Bytes>>>;
 
 impl LocalBackplane {
     /// A backplane on which nothing is published yet.

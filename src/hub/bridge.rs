@@ -277,15 +277,15 @@ impl Drop for Publisher {
 }
 
 async fn publish(backplane: Arc<dyn Backplane>, publisher: Publisher) {
-    let mut published = 0_usize;
+    let mut count = 0_usize;
     while let Some(Parcel { topic, payload }) = publisher.next().await {
         let len = payload.len();
         let outcome = outcome(|| backplane.publish(Arc::clone(&topic), payload)).await;
         // The error is the application's as well.
         tell(|| publisher.note(&topic, outcome));
         publisher.is_done_with(len);
-        published = published.wrapping_add(1);
-        if published % PER_TURN == 0 {
+        count = count.wrapping_add(1);
+        if count % PER_TURN == 0 {
             runtime::yield_now().await;
         }
     }
@@ -338,14 +338,13 @@ impl<U> Listener<U> {
             let mut reached = 0;
             match self.read(&payload) {
                 Ok(Some(message)) => reached = room.deliver(&message),
-                Ok(None) => {}
                 Err(unreadable) if self.line.reading.fails() => {
                     let topic = Escaped(&*self.topic);
                     tell(|| {
                         log::warn!(topic:?; "payloads of the backplane are skipped, first for {topic:?}: {unreadable}");
                     });
                 }
-                Err(_) => {}
+                Ok(None) | Err(_) => {}
             }
             drop(room);
             share.take(1 + reached, payload.len());

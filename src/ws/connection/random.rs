@@ -31,14 +31,14 @@ pub(crate) fn bytes<const N: usize>() -> [u8; N] {
         (bytes, error)
     });
     if let Some(error) = error {
-        tell(&error);
+        tell(error);
     }
     bytes
 }
 
 /// Not while the pool is borrowed: a logger may want random numbers as well.
 #[cold]
-fn tell(error: &getrandom::Error) {
+fn tell(error: getrandom::Error) {
     let error = Escaped(error);
     log::error!(error:%; "no random numbers from the operating system: {error}");
 }
