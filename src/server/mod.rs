@@ -52,6 +52,10 @@ pub use self::tls::{ClientCertificates, TlsConfig};
 /// server.listen("127.0.0.1:8080").await
 /// # }
 /// ```
+///
+/// `serve_dir` is tide's, and loud: each request is a log record at level info, and each
+/// file that is not there one at level warn, for everybody who asks. Where strangers do, keep tide's
+/// target `tide::fs` out of the log, or let a proxy serve the files.
 pub struct Server<State = ()> {
     app: App<State>,
     options: ServerOptions,
