@@ -1,12 +1,12 @@
 //! Text of others in log records, escaped: a new line or an escape sequence in it would forge records
 //! (CWE-117).
 //!
-//! Every error, name and path that a record tells goes through here, in its text and in its fields:
-//! who chose a part of it is hard to say, and easy to change.
+//! Every error, name and path in a record goes through here, in its text and in its fields. All of them, for
+//! it is hard to tell which of them a peer has a say in.
 
 use std::fmt::{self, Debug, Display, Write};
 
-/// Characters of one text that a record tells, at most. A peer may have chosen a mebibyte of them.
+/// Most characters of one text in a record. A peer may have chosen a mebibyte of them.
 const MOST: usize = 1024;
 
 /// A text that a peer may have chosen. With `{}` it is shown as it is, with `{:?}` in quotes; either way

@@ -153,7 +153,7 @@ impl Backplane for LocalBackplane {
     }
 }
 
-/// One who listens to a topic.
+/// A subscription of one topic.
 struct Subscription {
     reader: Reader<Bytes>,
     /// Behind the reader, which is gone first.

@@ -1,5 +1,5 @@
-//! Between the rooms of a hub and its backplane: who carries what, in which order. What travels is
-//! `payload`.
+//! The tasks between the rooms of a hub and its backplane, and the queue before them. `payload` is what
+//! they carry.
 //!
 //! One task publishes the broadcasts of all rooms, and each room has one that listens to its topic.
 
@@ -81,7 +81,7 @@ impl Bridge {
 /// Between one room and the same room elsewhere.
 pub(super) struct Link {
     outlet: Arc<Outlet>,
-    /// What tells that the room is gone; taken by whoever subscribes for it.
+    /// Completes when the room is gone. The caller that subscribes takes it.
     unheard: Mutex<Option<oneshot::Receiver<()>>>,
     /// Dropped with the room, which ends its subscription.
     _alive: oneshot::Sender<()>,
@@ -117,7 +117,7 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Tells who publishes it. Without a lock: wakers and loggers are the application's.
+    /// Wakes the publisher. Call it without a lock: wakers and loggers are the application's.
     pub(super) fn announce(self) {
         if self.is_queued {
             self.line.wake_publisher();
@@ -170,7 +170,7 @@ struct Waiting {
     parcels: VecDeque<Parcel>,
     /// Bytes of those that wait, and of the one that is being published.
     bytes: usize,
-    /// Whether nobody is left who says anything, or nobody who publishes it.
+    /// Whether one end of the line is gone: all rooms, or the publisher.
     is_over: bool,
 }
 
@@ -291,7 +291,7 @@ async fn publish(backplane: Arc<dyn Backplane>, publisher: Publisher) {
     }
 }
 
-/// Who hears for a room what is said in other processes.
+/// Hears for a room what is broadcast in other processes.
 struct Listener<U> {
     backplane: Arc<dyn Backplane>,
     line: Arc<Line>,

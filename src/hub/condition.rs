@@ -1,4 +1,4 @@
-//! Whether something goes well: told in the log when that changes, not each time.
+//! Whether something goes well: logged when that changes, not each time.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::lock;
 use crate::runtime::Clock;
 
-/// Time without a failure after which it is said to go well again. What fails now and then, perhaps
-/// because a peer wants it to, is told once.
+/// Time without a failure after which it goes well again. What fails now and then, perhaps because a peer
+/// wants it to, is logged once.
 const SETTLED: Duration = Duration::from_secs(10);
 
 /// Something that goes well or fails.

@@ -7,19 +7,19 @@
 //! | `membership` | the place of a connection in a room |
 //! | `presence` | who comes and goes, as a stream |
 //! | `options` | how much may wait for a slow member |
-//! | `backplane`, `bridge` | rooms that span processes: the seam, and who carries what over it |
-//! | `payload` | what goes over it, as bytes |
-//! | `tail` | the latest of what is told, for readers of whom some may be slow |
-//! | `condition` | whether something goes well, told when that changes |
+//! | `backplane`, `bridge` | rooms that span processes: the seam, and the tasks that serve it |
+//! | `payload` | what goes over the seam, as bytes |
+//! | `tail` | a channel that keeps the latest items for slow readers |
+//! | `condition` | whether something goes well; logged when that changes |
 //!
 //! A hub knows nothing of frames: what a member is sent goes to its connection, which has its own
 //! bounds.
 //!
 //! # Locks
 //!
-//! None is held across an `await`, and none while anything of the application runs: what members are
-//! known by (`U`, whose destructor may do anything), wakers, backplanes and their streams, loggers, the
-//! spawner. So each of these may use the hub. What is under a lock is taken out and let go after it.
+//! No lock is held across an `await`, and none while code of the application runs: destructors of users
+//! (`U`), wakers, backplanes and their streams, loggers, the spawner. So each of these may use the hub. A
+//! value of the application is moved out under the lock, and dropped or called after it.
 //!
 //! | lock | holds | taken under it |
 //! | --- | --- | --- |
@@ -31,9 +31,9 @@
 //! | topics of a `LocalBackplane` | who subscribes to what | a `Tail` of payloads |
 //! | a `Tail` | what was told, and who reads it | none |
 //!
-//! The roster's is held while the members are handed a message, so that all see the same order, and the
-//! backplane, too. Nobody is woken and nothing is written meanwhile: `Writers` do that afterwards. A
-//! connection's own lock is held while its stream is polled, so a stream must not use rooms, nor its
+//! The lock of the roster is held while all members and the backplane's queue are handed a message, so that
+//! all have the same order. No task is woken and nothing is written meanwhile: `Writers` do that afterwards.
+//! A connection's own lock is held while its stream is polled, so a stream must not use rooms, nor its
 //! connection.
 
 mod backplane;

@@ -9,15 +9,14 @@
 //! | 11 to 26 | with flag 4, the position: epoch and offset, 8 bytes each |
 //! | the rest | the message |
 //!
-//! Numbers are big-endian. A payload whose version, kind or flags are unknown here comes from a later
-//! version of this crate, or from somebody else. It is skipped, for nobody knows what it asks for: a flag
-//! that was ignored could be the one that keeps a secret from being compressed. So what is added later
-//! takes a new kind or flag where members of this version may miss it, and a new version where the layout
-//! changes. A position stands at a place that does not depend on anything, so that a broker which
-//! numbers messages can fill it in.
+//! Numbers are big-endian. A payload with an unknown version, kind or flag comes from a later version of
+//! this crate, or from another program. It is skipped: an ignored flag could be the one that keeps a secret
+//! from being compressed. An addition therefore takes a new kind or flag if processes of this version may
+//! miss such payloads, and a new version if the layout changes. The position stands at a fixed place, so
+//! that a broker that numbers messages can fill it in.
 //!
-//! Nothing here is trusted: no length is announced, nothing is allocated, and a text is looked through
-//! before it is one.
+//! Payloads are not trusted. None announces a length, so none makes a reader allocate, and a text is checked
+//! before it becomes one.
 
 use std::fmt;
 
@@ -40,7 +39,7 @@ const HEAD: usize = 11;
 /// Where a message stands in the history of its room.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Position {
-    /// Another one whenever the history has begun anew.
+    /// A new one whenever the history begins anew.
     pub(super) epoch: u64,
     /// One more with each message.
     pub(super) offset: u64,
@@ -215,7 +214,7 @@ mod tests {
             ("01 00 00 0102030405060708 4869", Unreadable::Kind(0)),
             ("01 03 00 0102030405060708 4869", Unreadable::Kind(3)),
             ("01 ff 00 0102030405060708 4869", Unreadable::Kind(0xff)),
-            // Both at once is a wish that nobody can fulfil.
+            // Both at once contradict each other.
             ("01 01 03 0102030405060708 4869", Unreadable::Flags(3)),
             ("01 01 08 0102030405060708 4869", Unreadable::Flags(8)),
             ("01 01 80 0102030405060708 4869", Unreadable::Flags(0x80)),

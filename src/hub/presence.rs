@@ -10,7 +10,7 @@ use futures::Stream;
 use super::tail::{Read, Reader};
 use crate::ws::ConnectionId;
 
-/// Events kept for one who watches and is slow.
+/// Events kept for a slow reader.
 pub(super) const KEPT: usize = 256;
 
 /// Somebody came or went.
@@ -21,8 +21,8 @@ pub enum Presence<U = ()> {
     Joined(ConnectionId, Arc<U>),
     /// The connection has left the room, in whichever way.
     Left(ConnectionId, Arc<U>),
-    /// The reader was too slow: so many events come before the next one, and are lost to it. Who is in
-    /// the room now is told by [`Room::watch`](crate::Room::watch), with the events that follow.
+    /// The reader was too slow, and has missed this number of events, which come before the next one.
+    /// [`Room::watch`](crate::Room::watch) returns the members as they are now, and the events from there on.
     Lagged(u64),
 }
 
@@ -39,8 +39,8 @@ impl<U> Clone for Presence<U> {
 /// Comings and goings of a room, as [`Room::watch`](crate::Room::watch) and
 /// [`Room::events`](crate::Room::events) return them.
 ///
-/// Of a stream that is not read the latest 256 events are kept; of the others it tells how many there
-/// were ([`Presence::Lagged`]). It ends with the room: one who only watches does not keep it.
+/// The latest 256 events are kept for a slow reader. [`Presence::Lagged`] tells the number of those that it
+/// has missed. The stream ends with the room, which it does not keep alive.
 ///
 /// # Cancel safety
 ///

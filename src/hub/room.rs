@@ -39,15 +39,13 @@ use crate::ws::{ConnectionId, PreparedMessage, Sender};
 /// A close frame follows what was broadcast before it, except where a member is closed for being too
 /// slow. When the stream of a member fails, what waits for it is freed at once.
 ///
-/// # Members who never stop
+/// # Members who never stop speaking
 ///
-/// A message that one peer sends is work for every member: a thousand members make 1 MB a second a
-/// gigabyte. What is broadcast counts against the turn of the handler that does it: after 32 768
-/// deliveries, where each KiB of a message counts as one more, [`recv`](crate::WebSocket::recv) lets others
-/// have their turn. That keeps others from waiting, and costs no less. How much a peer may say at all is
-/// for [`rate_limit`](crate::WebSocketOptions::rate_limit) to bound, and
-/// [`max_message_size`](crate::WebSocketOptions::max_message_size): set both where strangers speak to a
-/// room.
+/// One message of a peer is work for every member: with a thousand members 1 MB a second becomes a
+/// gigabyte. A broadcast counts against the turn of its handler: after 32 768 deliveries, where each KiB of a
+/// message counts as one more, [`recv`](crate::WebSocket::recv) lets other tasks of the thread go on. That
+/// shares the thread, but saves no work. Set [`rate_limit`](crate::WebSocketOptions::rate_limit) and
+/// [`max_message_size`](crate::WebSocketOptions::max_message_size) on routes where strangers speak to a room.
 pub struct Room<U = ()>(Arc<Inner<U>>);
 
 pub(super) struct Inner<U> {
@@ -87,7 +85,7 @@ impl Broadcast {
         } += 1;
     }
 
-    /// Members that it was work for.
+    /// The number of members that it was work for.
     fn reached(&self) -> usize {
         self.queued.saturating_add(self.dropped).saturating_add(self.closed)
     }
@@ -120,7 +118,7 @@ impl<U> Inner<U> {
         &self.name
     }
 
-    /// Hands a message of this process to everybody in the room but one, here and elsewhere.
+    /// Hands a message of this process to all members but one, and to the backplane.
     fn broadcast(&self, message: &PreparedMessage, except: Option<ConnectionId>) -> Broadcast {
         let mut outgoing = self.link.as_ref().map(|link| link.prepare(&self.name, message));
         let mut roster = self.roster();
@@ -137,7 +135,7 @@ impl<U> Inner<U> {
         broadcast
     }
 
-    /// Hands a message from elsewhere to everybody in the room; how many that are.
+    /// Hands a message of another process to all members; the number of those it was work for.
     pub(super) fn deliver(&self, message: &PreparedMessage) -> usize {
         let mut roster = self.roster();
         let (broadcast, writers) = self.hand_out(&mut roster, message, None);
@@ -146,8 +144,8 @@ impl<U> Inner<U> {
         broadcast.reached()
     }
 
-    /// Hands the message to those in the room. The writers begin when they are dropped, which is not to
-    /// happen under the lock: they wake, and where tasks run is for the application to say.
+    /// Hands the message to all members but one. Drop the writers without the lock: they wake tasks, and
+    /// spawn some.
     fn hand_out(
         &self,
         roster: &mut Roster<U>,
@@ -186,7 +184,7 @@ impl<U> Inner<U> {
         let left = before.as_ref().map(|member| self.events.tell(member.left(id)));
         let joined = self.events.tell(Presence::Joined(id, Arc::clone(user)));
         drop(roster);
-        // Without the lock: what users are dropped with, and who watches, is the application's.
+        // Without the lock: destructors of users and wakers of watchers are the application's.
         drop((left, joined, before));
         generation
     }
@@ -339,10 +337,10 @@ impl<U> Room<U> {
         self.0.roster().stats()
     }
 
-    /// Who is in the room, as [`members`](Self::members) tells, and the events that follow on that: nobody
-    /// who comes or goes meanwhile is missed, or told twice.
+    /// The members, as [`members`](Self::members) returns them, and all comings and goings from exactly then
+    /// on: none is missed and none is told twice.
     ///
-    /// One who has missed events ([`Presence::Lagged`]) begins anew with it.
+    /// Call it again after [`Presence::Lagged`].
     ///
     /// ```
     /// use futures::StreamExt;
@@ -372,7 +370,7 @@ impl<U> Room<U> {
         (roster.users(), self.events())
     }
 
-    /// Who comes and goes, from now on. [`watch`](Self::watch) tells who is here as well.
+    /// Who comes and goes, from now on. [`watch`](Self::watch) returns the members as well.
     ///
     /// ```
     /// # use futures::StreamExt;

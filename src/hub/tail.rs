@@ -1,5 +1,5 @@
-//! The latest of what is told, for any number of readers: none holds the others up, and one that is
-//! slow learns how much it has missed.
+//! A channel that keeps the latest items for any number of readers: none holds the others up, and a slow
+//! one learns how many items it has missed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -10,17 +10,17 @@ use futures::task::AtomicWaker;
 use super::lock;
 use crate::foreign;
 
-/// The end of those who tell; dropped, it is the end for those who read.
+/// The end that tells. Readers come to their end when it is dropped.
 pub(super) struct Tail<T>(Arc<Mutex<Log<T>>>);
 
-/// One who reads all that was told since it began.
+/// A reader of all that is told from its beginning on.
 pub(super) struct Reader<T> {
     log: Arc<Mutex<Log<T>>>,
     key: u64,
     waker: Arc<AtomicWaker>,
 }
 
-/// What a reader finds.
+/// The next thing for a reader.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Read<T> {
     Next(T),
@@ -29,8 +29,8 @@ pub(super) enum Read<T> {
 }
 
 struct Log<T> {
-    /// Each with the number of those who have not read it. Whoever has to read one has to read those
-    /// behind it, too, so what everybody has read is at the front.
+    /// Each item with the number of readers that have not read it. A reader of one has to read those behind
+    /// it, too, so the items that all have read are at the front.
     kept: VecDeque<(T, usize)>,
     /// How many may be kept.
     most: usize,
@@ -48,8 +48,8 @@ struct Cursor {
     waker: Arc<AtomicWaker>,
 }
 
-/// Who is to be woken, and what nobody will read: the application's, both. Dropped where no lock is
-/// held, it wakes the former and drops the latter.
+/// The readers to wake, and an item that is read no more: both belong to the application. Drop it where no
+/// lock is held; that wakes the readers and drops the item.
 #[must_use = "dropped under a lock, it runs what is the application's there"]
 pub(super) struct Told<T> {
     /// Woken before anything is dropped, which may panic.
@@ -69,7 +69,7 @@ impl Drop for Wakers {
 }
 
 impl<T> Tail<T> {
-    /// Of all that is told so much is kept, at most, for readers that are slow.
+    /// Keeps at most so many items for slow readers.
     pub(super) fn new(most: usize) -> Self {
         Self(Arc::new(Mutex::new(Log {
             kept: VecDeque::new(),
@@ -81,7 +81,7 @@ impl<T> Tail<T> {
         })))
     }
 
-    /// Tells those who read.
+    /// Tells all readers.
     pub(super) fn tell(&self, item: T) -> Told<T> {
         let mut log = lock(&self.0);
         let readers = log.readers.len();
@@ -98,7 +98,7 @@ impl<T> Tail<T> {
         Told { _readers: log.waiting(), _unread: unread }
     }
 
-    /// One who reads from here on.
+    /// A reader of what is told from now on.
     pub(super) fn reader(&self) -> Reader<T> {
         let waker = Arc::new(AtomicWaker::new());
         let mut log = lock(&self.0);
@@ -108,7 +108,7 @@ impl<T> Tail<T> {
         Reader { log: Arc::clone(&self.0), key, waker }
     }
 
-    /// How many read.
+    /// The number of readers.
     pub(super) fn readers(&self) -> usize {
         lock(&self.0).readers.len()
     }
@@ -185,7 +185,7 @@ impl<T> Drop for Reader<T> {
             }
         }
         drop(log);
-        // Without the lock: what was told is the application's.
+        // Without the lock: the items are the application's.
         drop(unread);
     }
 }
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_will_read_is_not_kept() {
+    fn an_item_is_kept_until_its_last_reader_has_read_it() {
         let tail = Tail::new(3);
         let (one, other) = (tail.reader(), tail.reader());
         (0..3).for_each(|number| drop(tail.tell(number)));
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_woken_when_what_was_told_is_let_go() {
+    fn readers_that_wait_are_woken_when_told_is_dropped() {
         struct Count(AtomicUsize);
 
         impl Wake for Count {
@@ -265,7 +265,7 @@ mod tests {
         assert_eq!(woken.0.load(Ordering::Relaxed), 0);
         drop(told);
         assert_eq!(woken.0.load(Ordering::Relaxed), 2);
-        // Nobody waits any more.
+        // No reader waits any more.
         drop(tail.tell(2));
         assert_eq!(woken.0.load(Ordering::Relaxed), 2);
         while next(&one).is_ready() {}

@@ -12,8 +12,8 @@ use super::writers::Writers;
 use crate::error::Result;
 
 impl Shared {
-    /// Queues a broadcast from `source`, whoever is slow; who writes it, and who is woken for it, is left
-    /// to `writers`: the caller may hold the lock of a room.
+    /// Queues a broadcast from `source`. Writing and waking is left to `writers`, for the caller holds the
+    /// lock of a room.
     #[cfg(feature = "rooms")]
     pub(crate) fn deliver(
         self: &Arc<Self>,
@@ -38,7 +38,7 @@ impl Shared {
         delivery
     }
 
-    /// Wakes those for whom a broadcast has changed something. No lock is held.
+    /// Wakes the tasks for which a broadcast has changed something. Call it without a lock.
     #[cfg(feature = "rooms")]
     pub(super) fn wake_for_broadcast(&self) {
         drop(self.lock());

@@ -4,8 +4,8 @@
 //! by the thread, and a send takes no lock. Whoever takes the lock from the same thread brings it
 //! along first, so that it keeps its place before a close frame.
 //!
-//! A turn also has a share of what may be handed to the members of rooms: one message may be work for
-//! thousands of connections, and others that share the thread wait meanwhile.
+//! A turn also has a share of deliveries to members of rooms: one message may be work for thousands of
+//! connections, and the other tasks of the thread wait meanwhile.
 
 use std::cell::{Cell, RefCell};
 use std::task::Context;
@@ -35,8 +35,8 @@ impl Turn {
     }
 }
 
-/// How much may still be handed to the members of rooms before others have their turn: deliveries, of
-/// which each KiB counts as one more.
+/// The deliveries to members of rooms that are left before other tasks go on. Each KiB of a message counts
+/// as one more.
 ///
 /// 32 Ki of them take some 2 ms, and are 32 messages for 1 000 members: a burst of so many is still
 /// written at once, which is a twentieth of the work.
@@ -60,7 +60,7 @@ impl Share {
 thread_local! {
     // In place: it is entered and left more often than anything else is done.
     static TURN: RefCell<Turn> = const { RefCell::new(Turn::nobody()) };
-    // Beside it, for it is looked at with every message that is received.
+    // Beside it: each call of `recv` reads it.
     static SHARE: Cell<Share> = const { Cell::new(Share::WHOLE) };
 }
 
@@ -99,16 +99,16 @@ pub(crate) fn charge_turn(deliveries: usize, len: usize) {
     SHARE.set(share);
 }
 
-/// Is the share of this turn used up? Whoever receives then lets others have theirs.
+/// Whether the share of this turn is used up. A call of `recv` then lets other tasks go on.
 #[inline]
 pub(super) fn is_spent() -> bool {
     SHARE.get().is_spent()
 }
 
-/// Lets others have their turn; the caller returns pending.
+/// Lets other tasks go on; the caller returns pending.
 #[cold]
 pub(super) fn yield_to_others(cx: &Context<'_>) {
-    // A caller that is polled again at once, or outside of any turn, gets a new share with that.
+    // A caller that is polled again at once, or outside of any turn, has a new share.
     SHARE.set(Share::WHOLE);
     cx.waker().wake_by_ref();
 }

@@ -12,15 +12,15 @@ const GROUP: usize = 64;
 /// Fewer are woken: that costs less than a task.
 const FEWEST: usize = 3;
 
-/// Bytes that such a task writes without a pause, and what one connection has to write beyond that:
-/// copying so many takes the kernel some 0.3 ms, and others wait meanwhile.
+/// Bytes after which such a task lets others go on, once the connection at hand is written: some 0.3 ms of
+/// copying for the kernel.
 const BYTES_PER_TURN: u64 = 1 << 20;
 
-/// Connections that have something to write. Dropped, it sees to it that they do; where no lock is held,
+/// Connections that have something to write. Dropping it has them written; drop it where no lock is held,
 /// for wakers and the spawner are the application's.
 pub(crate) struct Writers {
     connections: Vec<Arc<Shared>>,
-    /// Those that have no task to write for, or have to be told something else.
+    /// Connections that owe a wake-up.
     wakers: Vec<Arc<Shared>>,
 }
 
@@ -35,7 +35,7 @@ impl Writers {
         self.connections.push(Arc::clone(shared));
     }
 
-    /// Adds a connection of which somebody is to be woken.
+    /// Adds a connection that owes a wake-up.
     pub(super) fn add_waker(&mut self, shared: &Arc<Shared>) {
         self.wakers.push(Arc::clone(shared));
     }
@@ -247,7 +247,7 @@ mod tests {
         // A clock begins to run, whoever wrote; once.
         assert_eq!(woken(|_| {}), (1, 1));
         assert_eq!(woken(|shared| shared.lock().write(&mut shared.io_context())), (1, 1));
-        // A closing handshake goes on: whoever begins it wakes the task, too.
+        // A closing handshake goes on, and beginning it wakes the task, too.
         assert_eq!(woken(|shared| shared.lock().begin_close(None)), (2, 3));
         // Its turn has come anyhow.
         assert_eq!(woken(|shared| shared.lock().begin_turn()), (0, 0));

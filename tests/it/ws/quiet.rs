@@ -130,7 +130,7 @@ fn nothing_that_a_client_does_is_logged_above_debug() {
 /// A line that a stranger would like to see in the log.
 const FORGED: &str = "x\n[ERROR] forged\r\x1b[31m\u{85}\u{2028}";
 
-/// A broker that is down, and the next moment is not, and says what nobody understands.
+/// A broker that is down every other time, and whose payloads cannot be read.
 #[derive(Clone, Default)]
 struct Unsteady(Arc<AtomicBool>);
 

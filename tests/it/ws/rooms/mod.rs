@@ -10,7 +10,7 @@
 //! | `presence` | who comes and goes, as a stream |
 //! | `backplane` | rooms that span hubs |
 //! | `writing` | who writes, and what becomes of members that cannot be written to |
-//! | `turns` | those who speak without pause, and whoever else has a turn |
+//! | `turns` | members that never stop speaking, and the others on their thread |
 //! | `reentry` | users, wakers and backplanes that use the hub while it uses them |
 //! | `servers` | a hub behind real servers, and clients that do not read |
 

@@ -64,7 +64,7 @@ fn an_event_tells_the_connection() {
 }
 
 #[test]
-fn who_watches_and_does_not_look_is_told_how_much_it_misses_and_holds_nobody_up() {
+fn a_reader_that_does_not_read_is_told_how_much_it_has_missed_and_holds_no_other_up() {
     within(async {
         let room: Room<String> = Hub::new().room("room");
         let (ws, _end) = connection();
@@ -95,7 +95,7 @@ fn all_there_is(events: &mut PresenceEvents<String>) -> Vec<String> {
 }
 
 #[test]
-fn who_watches_begins_with_those_who_are_here_and_goes_on_from_there() {
+fn the_events_of_watch_go_on_from_the_members_that_it_returns() {
     within(async {
         let room: Room<String> = Hub::new().room("room");
         let [(one, _one), (other, _other)] = [(); 2].map(|()| connection());
@@ -110,7 +110,7 @@ fn who_watches_begins_with_those_who_are_here_and_goes_on_from_there() {
 }
 
 #[test]
-fn who_watches_while_others_come_and_go_misses_nobody_and_is_told_of_nobody_twice() {
+fn a_reader_that_begins_while_others_come_and_go_misses_no_event_and_sees_none_twice() {
     const COMING: usize = 4;
     const ROUNDS: usize = 300;
     let room: Room<String> = Hub::new().room("room");

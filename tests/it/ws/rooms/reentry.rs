@@ -1,5 +1,5 @@
-//! What an application brings may use the hub while the hub uses it: users that are dropped, wakers
-//! and backplanes. No lock is held then, so nobody stops for ever.
+//! Users that are dropped, wakers and backplanes may use the hub that runs them: it holds no lock then, and
+//! so none of them stops there.
 
 use std::io;
 use std::process::{Command, Stdio};
@@ -32,7 +32,7 @@ fn ends<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static)
     told.recv_timeout(WITHIN).unwrap_or_else(|_| panic!("{what} ends"))
 }
 
-/// A connection that nobody serves.
+/// A connection without a task.
 fn connection() -> (WebSocket, End) {
     connection_over(Knobs::default())
 }
@@ -115,7 +115,7 @@ const WAYS: [(&str, Way); 7] = [
 ];
 
 #[test]
-fn users_may_use_the_hub_when_they_are_dropped_in_whichever_way() {
+fn users_may_use_the_hub_when_they_are_dropped() {
     for (what, way) in WAYS {
         let (acted, has_acted) = channel();
         ends(what, move || {
@@ -191,7 +191,7 @@ fn poll_events(events: &Mutex<PresenceEvents>, waker: &Waker) {
 }
 
 #[test]
-fn a_waker_that_nobody_needs_any_more_may_use_the_hub_when_it_is_dropped() {
+fn a_waker_that_is_replaced_or_left_may_use_the_hub_when_it_is_dropped() {
     /// Forgotten rather than woken.
     struct Forgotten(Mutex<Option<Act>>);
 

@@ -1,4 +1,4 @@
-//! Turns of those who speak: a message for many costs its speaker more of a turn than one for few.
+//! The turn of a handler that broadcasts: a message for many members uses up more of it than one for few.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -67,8 +67,8 @@ fn speaker(drive: Drive, room: &Room) -> Connection {
     })
 }
 
-/// What one poll of the speaker hands out, at most, when its peer has said so much at once; and that
-/// nothing is lost over it.
+/// The most messages that one poll of the speaker broadcasts when its peer has sent many at once. Checks that
+/// none of them is lost.
 fn most_in_one_turn(drive: Drive, members: usize, frame: &[u8], messages: u64) -> u64 {
     let room = room();
     let members: Vec<_> = (0..members).map(|_| member(&room)).collect();
@@ -80,7 +80,7 @@ fn most_in_one_turn(drive: Drive, members: usize, frame: &[u8], messages: u64) -
         let now = room.stats().messages;
         most = most.max(now - said);
         said = now;
-        // Whoever shares the thread has its turn in between.
+        // The other connection of this thread goes on in between.
         turns += 1;
         other.say(&masked(TEXT, [b'0' + turns % 10]));
         other.poll();
@@ -92,7 +92,7 @@ fn most_in_one_turn(drive: Drive, members: usize, frame: &[u8], messages: u64) -
 }
 
 #[test]
-fn who_speaks_without_pause_to_many_has_others_polled_after_a_bounded_number_of_deliveries() {
+fn others_are_polled_after_a_bounded_number_of_deliveries_of_a_member_that_never_stops() {
     // A turn is 64 messages, and 32 Ki deliveries.
     let frame = masked(TEXT, "Hello");
     for drive in Drive::BOTH {
