@@ -1,6 +1,8 @@
-//! Addresses of clients, as limits count them.
+//! Addresses of clients, and how many connections each has.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How many bits of an IPv6 address tell clients apart. Default: 64, the network that one customer gets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -34,6 +36,56 @@ impl Default for Ipv6Prefix {
     }
 }
 
+/// How many connections each address has, none more than it may.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    max: usize,
+    prefix: Ipv6Prefix,
+    /// Those that have one.
+    counts: Mutex<HashMap<IpAddr, usize>>,
+}
+
+impl Addresses {
+    /// Counts up to `max` connections for each address.
+    pub(crate) fn new(max: usize, prefix: Ipv6Prefix) -> Self {
+        Self { max, prefix, counts: Mutex::default() }
+    }
+
+    /// Counts a connection until the returned value is dropped; `None` if its address has `max` already.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Visitor> {
+        let address = self.prefix.client(address);
+        let mut counts = self.counts();
+        let count = counts.entry(address).or_default();
+        if *count >= self.max {
+            return None;
+        }
+        *count = count.saturating_add(1);
+        Some(Visitor { address, addresses: Arc::clone(self) })
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the connections of an address, which is forgotten with its last.
+#[derive(Debug)]
+pub(crate) struct Visitor {
+    address: IpAddr,
+    addresses: Arc<Addresses>,
+}
+
+impl Drop for Visitor {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.counts();
+        let Some(count) = counts.get_mut(&self.address) else { return };
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(&self.address);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -60,5 +112,19 @@ mod tests {
             let [one_client, other_client] = [one, other].map(|text| prefix.client(address(text)));
             assert_eq!(one_client == other_client, is_same, "{one} {other} /{bits}");
         }
+    }
+
+    #[test]
+    fn an_address_has_so_many_connections_and_is_forgotten_with_the_last() {
+        let addresses = Arc::new(Addresses::new(2, Ipv6Prefix::default()));
+        let mut visitors: Vec<_> =
+            ["2001:db8::1", "2001:db8::2"].map(|it| addresses.admit(address(it)).unwrap()).into();
+        assert!(addresses.admit(address("2001:db8::3")).is_none());
+        assert!(addresses.admit(address("2001:db8:0:1::1")).is_some());
+        visitors.pop();
+        visitors.push(addresses.admit(address("2001:db8::3")).unwrap());
+        assert!(addresses.admit(address("2001:db8::1")).is_none());
+        drop(visitors);
+        assert!(addresses.counts().is_empty());
     }
 }

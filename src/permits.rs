@@ -9,6 +9,8 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::addresses::Visitor;
+
 /// A number of permits, and the line in front of them.
 #[derive(Debug)]
 pub(crate) struct Permits {
@@ -113,6 +115,15 @@ impl Drop for Permit {
         drop(state);
         wake(first);
     }
+}
+
+/// What an open socket holds of the capacity of its server; dropped, it is free again.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// `None` if sockets are not counted.
+    pub(crate) place: Option<Permit>,
+    /// `None` if those of its address are not.
+    pub(crate) visitor: Option<Visitor>,
 }
 
 /// A place in line; dropped, it is left.

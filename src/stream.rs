@@ -18,7 +18,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
 pub(crate) use self::tls::TlsStream;
 #[cfg(feature = "server")]
-use crate::permits::Permit;
+use crate::permits::Held;
 use crate::runtime::TcpStream;
 #[cfg(unix)]
 use crate::runtime::UnixStream;
@@ -131,14 +131,14 @@ macro_rules! each {
 
 #[cfg(feature = "server")]
 impl Stream {
-    /// Keeps `permit` for as long as the socket is open.
-    pub(crate) fn keep(&mut self, permit: Permit) {
+    /// Keeps `held` for as long as the socket is open.
+    pub(crate) fn keep(&mut self, held: Held) {
         match self {
-            Self::Tcp(socket) => socket.keep(permit),
+            Self::Tcp(socket) => socket.keep(held),
             #[cfg(unix)]
-            Self::Unix(socket) => socket.keep(permit),
+            Self::Unix(socket) => socket.keep(held),
             // Only a socket of a listener is counted, and before anything is made of it.
-            _ => drop(permit),
+            _ => drop(held),
         }
     }
 }

@@ -47,6 +47,7 @@ pub(crate) use self::body::io_error;
 use self::contained::{Contained, discard};
 use self::exchange::{Answering, Exchange, Receipt};
 pub use self::options::ServerOptions;
+pub(crate) use self::proxies::TrustedProxies;
 pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::context::BodyTooLarge;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::proxies::TrustedProxies;
+use crate::addresses::Ipv6Prefix;
 
 /// Limits of the HTTP side of a server.
 ///
@@ -32,6 +33,8 @@ pub struct ServerOptions {
     pub(crate) max_uri_len: usize,
     pub(crate) max_body_size: usize,
     pub(crate) max_connections: Option<usize>,
+    pub(crate) max_connections_per_address: Option<usize>,
+    pub(crate) ipv6_prefix: Ipv6Prefix,
     pub(crate) trusted_proxies: Arc<TrustedProxies>,
     /// What is wrong with the list of trusted proxies.
     invalid_proxy: Option<String>,
@@ -147,6 +150,33 @@ impl ServerOptions {
         self
     }
 
+    /// Most TCP connections of one address at once. Default: no limit.
+    ///
+    /// One beyond the limit is reset as soon as it is accepted, and counted as
+    /// [`Metrics::turned_away`](crate::Metrics::turned_away). A connection counts until its socket is
+    /// closed, whether it idles, speaks HTTP or was upgraded. An IPv6 network of [64
+    /// bits](Self::ipv6_prefix) is one address.
+    ///
+    /// Connections of [`trusted_proxies`](Self::trusted_proxies) are not counted, for they bring many
+    /// clients; nor are those through a Unix socket. That is why no limit is the default: a proxy that is
+    /// not named there has one address as well, and so have the clients of a company or a mobile network
+    /// that shares one of IPv4. Where clients come by themselves, 100 is many. For clients behind a
+    /// proxy there is [`ConnectionLimit::per_address`](crate::ConnectionLimit::per_address).
+    #[must_use]
+    pub fn max_connections_per_address(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.max_connections_per_address = max.into();
+        self
+    }
+
+    /// How many bits of an IPv6 address tell clients apart, for
+    /// [`max_connections_per_address`](Self::max_connections_per_address). Default: 64, the smallest network
+    /// that a customer gets; many get 56 or 48, and are as many clients then. 128 is the whole address, and so is more.
+    #[must_use]
+    pub fn ipv6_prefix(mut self, bits: u8) -> Self {
+        self.ipv6_prefix = Ipv6Prefix::new(bits);
+        self
+    }
+
     /// Proxies that are trusted to tell where a client is: addresses as `192.0.2.1` or `::1`,
     /// networks as `10.0.0.0/8`, and `unix:` for whoever connects through a Unix socket. Default:
     /// none.
@@ -178,8 +208,12 @@ impl ServerOptions {
                 return Err(invalid(format!("{name} is {value}, it must be 1 to {highest}")));
             }
         }
-        if self.max_connections == Some(0) {
-            return Err(invalid("max_connections is 0, which serves nobody"));
+        let limits = [
+            ("max_connections", self.max_connections),
+            ("max_connections_per_address", self.max_connections_per_address),
+        ];
+        if let Some((name, _)) = limits.iter().find(|(_, max)| *max == Some(0)) {
+            return Err(invalid(format!("{name} is 0, which serves nobody")));
         }
         match &self.invalid_proxy {
             Some(reason) => Err(invalid(format!("trusted_proxies: {reason}"))),
@@ -205,6 +239,8 @@ impl Default for ServerOptions {
             max_uri_len: 8 * 1024,
             max_body_size: 1024 * 1024,
             max_connections: None,
+            max_connections_per_address: None,
+            ipv6_prefix: Ipv6Prefix::default(),
             trusted_proxies: Arc::default(),
             invalid_proxy: None,
         }
@@ -222,6 +258,8 @@ mod tests {
         assert_eq!(options.idle_timeout, Some(Duration::from_secs(75)));
         assert_eq!(options.body_deadline, Some(Duration::from_secs(60)));
         assert!(options.max_connections.is_none() && options.trusted_proxies.is_empty());
+        assert!(options.max_connections_per_address.is_none());
+        assert_eq!(options.ipv6_prefix, Ipv6Prefix::new(64));
         assert_eq!((options.max_head_size, options.max_headers), (16_384, 100));
         assert_eq!((options.max_uri_len, options.max_body_size), (8_192, 1_048_576));
         assert!(options.check().is_ok());
@@ -234,6 +272,10 @@ mod tests {
             (ServerOptions::default().max_headers(usize::MAX), "max_headers is"),
             (ServerOptions::default().max_uri_len(0), "max_uri_len is 0"),
             (ServerOptions::default().max_connections(0), "max_connections is 0"),
+            (
+                ServerOptions::default().max_connections_per_address(0),
+                "max_connections_per_address is 0",
+            ),
             (
                 ServerOptions::default().trusted_proxies(["10.0.0.1", "10.0.0.0/33"]),
                 "trusted_proxies: `10.0.0.0/33` is neither",

@@ -12,12 +12,18 @@ pub(crate) struct Counters {
     /// Connections that speak HTTP.
     open_http: AtomicUsize,
     accepted: AtomicU64,
+    turned_away: AtomicU64,
     /// By the first digit of the status, from 1 on.
     responses: [AtomicU64; 5],
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Counters {
+    /// A connection is closed as soon as it is accepted.
+    pub(crate) fn count_turned_away(&self) {
+        self.turned_away.fetch_add(1, Relaxed);
+    }
+
     /// A response goes out.
     pub(crate) fn count_response(&self, status: u16) {
         let class = usize::from(status / 100).saturating_sub(1);
@@ -38,6 +44,10 @@ impl Counters {
 
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted.load(Relaxed)
+    }
+
+    pub(crate) fn turned_away(&self) -> u64 {
+        self.turned_away.load(Relaxed)
     }
 
     pub(crate) fn responses(&self) -> [u64; 5] {

@@ -14,8 +14,11 @@ use super::Instance;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Connections accepted from the kernel.
+    /// Connections accepted from the kernel, without those that were turned away.
     pub accepted: u64,
+    /// Connections that were closed as soon as they were accepted: their address had as many as
+    /// [`max_connections_per_address`](crate::ServerOptions::max_connections_per_address) allows.
+    pub turned_away: u64,
     /// Open connections that speak HTTP.
     pub open_http: usize,
     /// Open WebSocket connections.
@@ -48,6 +51,7 @@ impl Metrics {
         let (sockets, open_websockets) = instance.sockets.totals();
         Self {
             accepted: instance.counters.accepted(),
+            turned_away: instance.counters.turned_away(),
             open_http: instance.counters.open_http(),
             open_websockets,
             upgraded: sockets.connections,
@@ -83,6 +87,8 @@ impl Metrics {
 
         counter(text, "accepted", "Connections accepted.")?;
         sample(text, "accepted_total", self.accepted)?;
+        counter(text, "turned_away", "Connections closed when accepted: too many of an address.")?;
+        sample(text, "turned_away_total", self.turned_away)?;
         gauge(text, "connections", "Open connections, by protocol.")?;
         samples(text, "connections", "protocol", open)?;
         counter(text, "responses", "HTTP responses, by class of status.")?;

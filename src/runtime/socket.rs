@@ -6,12 +6,14 @@ use std::net::Shutdown;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+#[cfg(feature = "server")]
+use std::time::Duration;
 
 use async_io::Async;
 use futures::io::{AsyncRead, AsyncWrite};
 
 #[cfg(feature = "server")]
-use crate::permits::Permit;
+use crate::permits::Held;
 
 /// Bytes that the kernel takes although it cannot send them yet (`TCP_NOTSENT_LOWAT`).
 ///
@@ -39,7 +41,7 @@ pub(crate) struct Socket<S> {
     second_look: SecondLook,
     /// Free again once the socket, above, is closed. Boxed: few servers count.
     #[cfg(feature = "server")]
-    permit: Option<Box<Permit>>,
+    held: Option<Box<Held>>,
 }
 
 impl<S: Ends> Socket<S> {
@@ -50,14 +52,14 @@ impl<S: Ends> Socket<S> {
             drained: false,
             second_look: SecondLook::new(),
             #[cfg(feature = "server")]
-            permit: None,
+            held: None,
         }
     }
 
-    /// Keeps `permit` for as long as the socket is open.
+    /// Keeps `held` for as long as the socket is open.
     #[cfg(feature = "server")]
-    pub(crate) fn keep(&mut self, permit: Permit) {
-        self.permit = Some(Box::new(permit));
+    pub(crate) fn keep(&mut self, held: Held) {
+        self.held = Some(Box::new(held));
     }
 }
 
@@ -66,6 +68,13 @@ impl TcpStream {
     #[cfg(feature = "server")]
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
+    }
+
+    /// Ends the connection with a reset, which costs least: nothing is kept of it.
+    #[cfg(feature = "server")]
+    pub(crate) fn reset(self) {
+        // Without it the peer is sent a FIN.
+        let _ = socket2::SockRef::from(self.io.get_ref()).set_linger(Some(Duration::ZERO));
     }
 
     /// Connects to an address.

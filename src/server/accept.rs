@@ -5,32 +5,34 @@
 use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
+use super::capacity::Capacity;
 use super::listener::Listener;
 use crate::escaped::Escaped;
 use crate::http::Addrs;
-use crate::permits::Permits;
 use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
 
 /// Connections accepted before the other listeners, which share the task, have their turn.
 const CONNECTIONS_PER_TURN: u32 = 32;
 
-/// Accepts connections for ever, at most as many at once as there are `places`, and gives each to
-/// `serve`, which must not block.
+/// Accepts connections for ever, at most as many at once as the server has capacity for, and gives each
+/// to `serve`, which must not block.
 ///
 /// An error delays this listener only.
 pub(super) async fn accept_from(
     listener: &Listener,
-    places: Option<&Permits>,
+    capacity: &Capacity,
     serve: impl Fn(Stream, Addrs),
 ) -> ! {
     let mut backoff = Backoff::default();
     let mut accepted: u32 = 0;
     loop {
-        match listener.accept_within(places).await {
-            Ok((stream, addrs)) => {
+        match listener.accept_within(capacity).await {
+            Ok(outcome) => {
                 backoff = Backoff::default();
-                serve(stream, addrs);
+                if let Ok((stream, addrs)) = outcome {
+                    serve(stream, addrs);
+                }
                 accepted = accepted.wrapping_add(1);
                 if accepted % CONNECTIONS_PER_TURN == 0 {
                     yield_now().await;
@@ -103,9 +105,11 @@ mod tests {
     use std::cell::Cell;
     use std::net::TcpStream;
     use std::pin::pin;
+    use std::sync::Arc;
     use std::task::{Context, Waker};
 
     use super::*;
+    use crate::http::ServerOptions;
     use crate::server::bind::{self, TcpOptions};
 
     #[test]
@@ -115,9 +119,10 @@ mod tests {
         let addr = listener.local_addr().as_tcp().unwrap();
         let crowd: Vec<_> = (0..40).map(|_| TcpStream::connect(addr).unwrap()).collect();
 
+        let capacity = Capacity::new(&ServerOptions::default(), Arc::default());
         let accepted = Cell::new(0);
         let mut accepting =
-            pin!(accept_from(&listener, None, |_, _| accepted.set(accepted.get() + 1)));
+            pin!(accept_from(&listener, &capacity, |_, _| accepted.set(accepted.get() + 1)));
         let mut cx = Context::from_waker(Waker::noop());
         for so_far in [32, 40] {
             assert!(accepting.as_mut().poll(&mut cx).is_pending());

@@ -16,6 +16,7 @@ use futures::future::Either;
 use futures::future::{select, select_all};
 
 use super::accept;
+use super::capacity::Capacity;
 use super::handle::ServerHandle;
 use super::listener::{Listener, LocalAddr};
 use super::shutdown::Shutdown;
@@ -25,8 +26,7 @@ use crate::Result;
 use crate::http::{Addrs, App, Front, ServerOptions};
 use crate::instance::Instance;
 #[cfg(feature = "testing")]
-use crate::permits::Permit;
-use crate::permits::Permits;
+use crate::permits::Held;
 use crate::runtime;
 use crate::stream::Stream;
 use crate::ws::ConnectionLimit;
@@ -37,8 +37,7 @@ pub(crate) const NO_EXECUTOR: &str = "the executor that `set_spawner` has brough
 /// A server that listens and waits to be run.
 pub struct Bound<State = ()> {
     listeners: Vec<Listener>,
-    /// For connections; `None` if they are not counted.
-    places: Option<Permits>,
+    capacity: Capacity,
     front: Arc<Front<State>>,
     instance: Arc<Instance>,
     shutdown: Arc<Shutdown>,
@@ -55,11 +54,11 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     ) -> Self {
         let instance = Arc::new(Instance::default());
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
-        let places = options.max_connections.map(Permits::new);
+        let capacity = Capacity::new(&options, Arc::clone(&instance));
         let front = Front::new(app, options, Arc::clone(&instance)).limited(limits);
         Self {
             listeners,
-            places,
+            capacity,
             front: Arc::new(front),
             instance,
             shutdown,
@@ -125,9 +124,8 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         let _running = self.instance.tasks.enter();
         let this = self;
         let accept = |listener| {
-            let places = this.places.as_ref();
             let take = |stream, addrs| this.take(stream, addrs);
-            Box::pin(accept::accept_from(listener, places, take))
+            Box::pin(accept::accept_from(listener, &this.capacity, take))
         };
         let accepting = select_all(this.listeners.iter().map(accept));
         select(accepting, this.instance.shutting_down()).await;
@@ -138,23 +136,21 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     #[cfg(feature = "testing")]
     pub(crate) fn take_unlisted(
         this: &Arc<Self>,
-        stream: impl FnOnce(Option<Permit>) -> Stream + Send + 'static,
+        stream: impl FnOnce(Held) -> Stream + Send + 'static,
         addrs: Addrs,
         served: oneshot::Sender<()>,
     ) {
         let bound = Arc::clone(this);
         let serving = Box::pin(async move {
-            let place = async {
-                match &bound.places {
-                    Some(places) => Some(places.acquire().await),
-                    None => None,
-                }
-            };
+            let place = Box::pin(bound.capacity.place());
             // Who is in the queue when the listeners go is not served any more.
-            if let Either::Left((place, _)) =
-                select(Box::pin(place), bound.instance.shutting_down()).await
-            {
-                Arc::clone(&bound.front).serve(stream(place), addrs).await;
+            let Either::Left((place, _)) = select(place, bound.instance.shutting_down()).await
+            else {
+                return;
+            };
+            if let Ok(visitor) = addrs.peer.map_or(Ok(None), |peer| bound.capacity.admit(peer)) {
+                let stream = stream(Held { place, visitor });
+                Arc::clone(&bound.front).serve(stream, addrs).await;
             }
         });
         this.instance.tasks.spawn(Unlisted { served: Some(served), serving });

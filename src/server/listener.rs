@@ -10,9 +10,10 @@ use futures::FutureExt;
 
 #[cfg(unix)]
 use super::bind::SocketFile;
+use super::capacity::{Capacity, Refused};
 use crate::escaped::Escaped;
 use crate::http::Addrs;
-use crate::permits::Permits;
+use crate::permits::Held;
 #[cfg(unix)]
 use crate::runtime::UnixListener;
 use crate::runtime::{TcpListener, TcpStream};
@@ -98,18 +99,18 @@ impl Listener {
     /// queue.
     pub(super) async fn accept_within(
         &self,
-        places: Option<&Permits>,
-    ) -> io::Result<(Stream, Addrs)> {
-        let Some(places) = places else { return self.accept().await };
+        capacity: &Capacity,
+    ) -> io::Result<Result<(Stream, Addrs), Refused>> {
+        if !capacity.is_limited() {
+            return Ok(take_in(self.accept().await?, capacity, Held::default()));
+        }
         loop {
             // First the client, then the place: a listener without clients takes none from others.
             self.readable().await?;
-            let place = places.acquire().await;
+            let held = Held { place: capacity.place().await, visitor: None };
             // The client may have left the queue.
             if let Some(accepted) = self.accept().now_or_never() {
-                let (mut stream, addrs) = accepted?;
-                stream.keep(place);
-                return Ok((stream, addrs));
+                return Ok(take_in(accepted?, capacity, held));
             }
         }
     }
@@ -152,4 +153,25 @@ impl Listener {
         let bound = self.local_addr.as_tcp().filter(|addr| !addr.ip().is_unspecified());
         bound.or_else(|| stream.local_addr().ok()).or_else(|| self.local_addr.as_tcp())
     }
+}
+
+/// Counts a connection for its address, or ends it.
+fn take_in(
+    (mut stream, addrs): (Stream, Addrs),
+    capacity: &Capacity,
+    mut held: Held,
+) -> Result<(Stream, Addrs), Refused> {
+    match addrs.peer.map_or(Ok(None), |peer| capacity.admit(peer)) {
+        Ok(visitor) => held.visitor = visitor,
+        Err(refused) => {
+            if let Stream::Tcp(socket) = stream {
+                socket.reset();
+            }
+            return Err(refused);
+        }
+    }
+    if held.place.is_some() || held.visitor.is_some() {
+        stream.keep(held);
+    }
+    Ok((stream, addrs))
 }

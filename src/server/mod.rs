@@ -8,6 +8,7 @@
 mod accept;
 mod bind;
 mod bound;
+mod capacity;
 mod handle;
 mod listener;
 mod listeners;

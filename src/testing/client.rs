@@ -69,7 +69,7 @@ impl TestClient {
         let bound = server.unlisted().unwrap_or_else(|error| caller.fail(error));
         let (handle, bound) = (bound.handle(), Arc::new(bound));
         let serve = Box::new(move |end: End, addrs, served| {
-            Bound::take_unlisted(&bound, |place| Stream::boxed(end.keep(place)), addrs, served);
+            Bound::take_unlisted(&bound, |held| Stream::boxed(end.keep(held)), addrs, served);
         });
         Self {
             server: Arc::new(InMemory { serve, handle, ports: AtomicU16::new(0) }),

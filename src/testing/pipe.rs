@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use futures::io::{AsyncRead, AsyncWrite};
 use slab::Slab;
 
-use crate::permits::Permit;
+use crate::permits::Held;
 
 /// What a connection holds in each direction, in bytes, unless a test says otherwise.
 const CAPACITY: usize = 64 << 10;
@@ -179,18 +179,18 @@ pub(super) struct End {
     /// A chunk was written: there is no room for the next yet.
     has_written: bool,
     /// Among the connections that a server may have.
-    place: Option<Permit>,
+    held: Held,
 }
 
 impl End {
     /// An end of the connection `key`, of which there has to be one on each side.
     pub(super) fn new(wires: Arc<Mutex<Wires>>, key: usize, side: Side) -> Self {
-        Self { wires, key, side, has_read: false, has_written: false, place: None }
+        Self { wires, key, side, has_read: false, has_written: false, held: Held::default() }
     }
 
-    /// Keeps `place` for as long as this end is open.
-    pub(super) fn keep(mut self, place: Option<Permit>) -> Self {
-        self.place = place;
+    /// Keeps `held` for as long as this end is open.
+    pub(super) fn keep(mut self, held: Held) -> Self {
+        self.held = held;
         self
     }
 }
@@ -305,7 +305,7 @@ impl Drop for End {
             if wire.outgoing(self.side).is_unread { open.try_remove(self.key) } else { None }
         });
         drop(forgotten);
-        drop(self.place.take());
+        drop(mem::take(&mut self.held));
     }
 }
 

@@ -52,7 +52,10 @@ struct Client {
 
 impl Client {
     fn connect(addr: SocketAddr) -> Self {
-        let socket = TcpStream::connect_timeout(&addr, WITHIN).unwrap();
+        Self::of(TcpStream::connect_timeout(&addr, WITHIN).unwrap())
+    }
+
+    fn of(socket: TcpStream) -> Self {
         socket.set_read_timeout(Some(WITHIN)).unwrap();
         socket.set_write_timeout(Some(WITHIN)).unwrap();
         socket.set_nodelay(true).unwrap();
