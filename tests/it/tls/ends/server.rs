@@ -109,8 +109,10 @@ fn end_tcp(client: &mut Client) {
     client.socket.sock.socket.shutdown(Shutdown::Write).unwrap();
 }
 
+type Options = fn() -> ServerOptions;
+
 /// The ends of a server that is not patient.
-const DEADLINES: [(&str, Way, fn() -> ServerOptions); 3] = [
+const DEADLINES: [(&str, Way, Options); 3] = [
     ("no request", |_| {}, || ServerOptions::default().head_timeout(SHORT)),
     // It may be late before it begins.
     (

@@ -157,7 +157,9 @@ fn a_reader_that_begins_while_others_come_and_go_misses_no_event_and_sees_none_t
             }
         }
         is_over.store(true, Ordering::Relaxed);
-        coming.into_iter().for_each(|coming| coming.join().unwrap());
+        for coming in coming {
+            coming.join().unwrap();
+        }
     });
     assert!(room.is_empty());
 }

@@ -169,7 +169,7 @@ fn who_watches_may_use_the_hub_when_it_is_woken() {
             let (hub, (ws, _ws)) = (Hub::<()>::new(), connection());
             let room = hub.room("watched");
             let events = Arc::new(Mutex::new(room.events()));
-            let (again, seen, (other, _end)) = (hub.clone(), Arc::clone(&events), connection());
+            let (again, seen, (other, _end)) = (hub, Arc::clone(&events), connection());
             let waker = Busy::new(move || {
                 use_all(&again, &other);
                 // As an executor does that polls where it wakes.
@@ -232,7 +232,8 @@ fn a_waker_that_is_replaced_or_left_may_use_the_hub_when_it_is_dropped() {
 
 #[test]
 fn members_may_use_the_hub_when_a_broadcast_wakes_them() {
-    const EVENTS: [(&str, fn(&Room, ConnectionId)); 3] = [
+    type Event = fn(&Room, ConnectionId);
+    const EVENTS: [(&str, Event); 3] = [
         ("a broadcast", |room, _| _ = room.broadcast("to all")),
         ("a message for one", |room, id| _ = room.send_to(id, "to one")),
         ("a broadcast to others", |room, _| {
@@ -246,7 +247,7 @@ fn members_may_use_the_hub_when_a_broadcast_wakes_them() {
                 let hub: Hub<()> =
                     if is_linked { Hub::with_backplane(LocalBackplane::new()) } else { Hub::new() };
                 let (room, (mut ws, _ws)) = (hub.room("room"), connection());
-                let (again, (other, _end)) = (hub.clone(), connection());
+                let (again, (other, _end)) = (hub, connection());
                 let waker = Busy::new(move || use_all(&again, &other));
                 let _member = room.join(&ws);
                 let sender = ws.sender();
@@ -269,7 +270,7 @@ fn members_may_use_the_hub_when_they_are_closed_for_being_too_slow() {
         let room = hub.room("room");
         let (stream, _end) = pipe(narrow(1));
         let small = super::options().send_buffer_size(1);
-        let (again, (other, _other)) = (hub.clone(), connection());
+        let (again, (other, _other)) = (hub, connection());
         let joining = room.clone();
         let mut task =
             WebSocket::run(stream, [].as_slice(), Role::Server, &small, |ws| async move {
@@ -316,7 +317,7 @@ fn who_waits_to_send_may_use_the_hub_when_a_broadcast_lets_it_go_on() {
         room.broadcast("is being sent");
         assert!(poll());
         room.broadcast("waits");
-        let (again, (other, _other)) = (hub.clone(), connection());
+        let (again, (other, _other)) = (hub, connection());
         let waker = Busy::new(move || use_all(&again, &other));
         let mut sending = Box::pin(sender.send("waits behind it"));
         let sending_waker = Waker::from(Arc::clone(&waker));

@@ -33,7 +33,7 @@ fn a_silent_peer_fails_the_connection() {
                 pass(&clock, INTERVAL).await;
                 let ping = of(role, &mut peer).await;
                 assert_eq!((ping.head, ping.payload.len()), (PING, 8));
-                pass(&clock, TIMEOUT - Duration::from_millis(1)).await;
+                pass(&clock, TIMEOUT.saturating_sub(Duration::from_millis(1))).await;
                 assert_eq!(peer.end.arrived(), 0);
                 pass(&clock, Duration::from_millis(1)).await;
                 assert_eq!(of(role, &mut peer).await.close_code(), Some(1008));
@@ -102,7 +102,7 @@ fn a_byte_of_the_peer_is_a_sign_of_life_and_only_the_pong_measures() {
                 peer.send(&sign).await;
                 pass(&clock, TIMEOUT).await;
                 // It is asked again after the interval, and not given up.
-                pass(&clock, INTERVAL - TIMEOUT).await;
+                pass(&clock, INTERVAL.saturating_sub(TIMEOUT)).await;
                 if sign[0] == PING {
                     peer.expect(plain(PONG, "")).await;
                 }
@@ -177,9 +177,9 @@ fn a_peer_that_reads_slowly_what_stands_before_the_ping_is_not_given_up() {
 
 #[test]
 fn bytes_for_which_there_is_room_are_no_sign_of_life() {
-    let (mut feed, mut fed) = mpsc::channel::<()>(1);
+    let (mut feed, mut ticks) = mpsc::channel::<()>(1);
     let handler = |mut ws: WebSocket| async move {
-        while fed.next().await.is_some() {
+        while ticks.next().await.is_some() {
             ws.send("tick").await?;
         }
         Ok(())

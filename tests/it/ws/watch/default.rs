@@ -94,7 +94,7 @@ fn a_server_with_a_task_for_its_connection_pings_unless_it_is_told_not_to() {
                     }
                 }
                 // The first ping waits for half of the interval, at least.
-                pass(&clock, INTERVAL / 2 - Duration::from_millis(200)).await;
+                pass(&clock, (INTERVAL / 2).saturating_sub(Duration::from_millis(200))).await;
                 assert_eq!(peer.end.arrived(), 0);
                 pass(&clock, INTERVAL / 2 + Duration::from_millis(200)).await;
                 if pings && !is_switched_off {
@@ -155,7 +155,7 @@ fn pongs_of_a_heartbeat_are_not_shown_to_who_reads_frames_and_others_are() {
         // A sign of life is no pong: the connection asks again, and both may be answered.
         peer.send(masked(TEXT, "Hi")).await;
         pass(&clock, TIMEOUT).await;
-        pass(&clock, INTERVAL - TIMEOUT).await;
+        pass(&clock, INTERVAL.saturating_sub(TIMEOUT)).await;
         let second = token(&mut peer).await;
         let longer = [&*second, b"x"].concat();
         for payload in [&*first, &second, &longer, b"unasked", b""] {
