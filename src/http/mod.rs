@@ -52,7 +52,7 @@ pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::context::BodyTooLarge;
 use crate::escaped::Escaped;
-use crate::instance::{Instance, OpenHttp};
+use crate::instance::{Instance, Lease, OpenHttp};
 use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
 use crate::ws::ConnectionLimit;
@@ -122,7 +122,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
     async fn serve_or_panic(self: Arc<Self>, stream: Stream, addrs: Addrs) {
         let open = OpenHttp::begin(Arc::clone(&self.instance));
         let exchange = Arc::new(Exchange::new(stream.security()));
-        let socket = Socket::new(stream, Arc::clone(&exchange), &self.options);
+        let socket = Socket::new(stream, Arc::clone(&exchange), self.lease(), &self.options);
         let service = service_fn(|request| {
             // Begun here: hyper reads on, maybe to the end of the stream, before it polls the answer.
             let answering = exchange.begin(&request);
@@ -144,6 +144,8 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
                 // A handler that no longer waits for the stream wants it closed.
                 drop(upgrade.send(Upgraded { stream, read_ahead }));
             }
+            // Its place is wanted at once, and nothing of it is under way.
+            _ if socket.makes_room() => {}
             // Whoever reads to the end of a TLS stream waits for more than a FIN.
             (Ok(()), None) if socket.has_ended() && !exchange.is_secure() => {}
             (Ok(()), None) => close(socket.into_stream(), None).await,
@@ -156,6 +158,11 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
                 close(socket.into_stream(), last).await;
             }
         }
+    }
+
+    /// A connection that makes room for another when it is idle.
+    pub(crate) fn lease(&self) -> Lease {
+        Lease::new(Arc::clone(&self.instance))
     }
 
     /// Waits until the server shuts down.

@@ -141,9 +141,13 @@ impl ServerOptions {
     /// Most TCP connections at once. Default: no limit but that of the system.
     ///
     /// A connection counts until its socket is closed, whether it idles, speaks HTTP or was
-    /// upgraded. Those beyond the limit are not accepted until another one ends: they wait in the
-    /// queue of the kernel. So the limit is for what the machine can bear; a
-    /// [`ConnectionLimit`](crate::ConnectionLimit) gives clients an answer.
+    /// upgraded. Where there is one beyond the limit, the connection that has been idle for the longest
+    /// time is closed to make room for it, as if its [`idle_timeout`](Self::idle_timeout) were over: one
+    /// that waits for its first request, for another one, or in the TLS handshake. If none is idle, the
+    /// newcomer is not accepted until one is, or ends: it waits in the queue of the kernel. So the limit is
+    /// for what the machine can bear; a [`ConnectionLimit`](crate::ConnectionLimit) gives clients an answer.
+    ///
+    /// Idle connections also make room where the system has no descriptor for another one.
     #[must_use]
     pub fn max_connections(mut self, max: impl Into<Option<usize>>) -> Self {
         self.max_connections = max.into();

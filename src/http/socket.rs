@@ -17,6 +17,7 @@ use hyper::rt::Sleep;
 
 use super::ServerOptions;
 use super::exchange::Exchange;
+use crate::instance::Lease;
 use crate::runtime::Timer;
 use crate::stream::Stream;
 
@@ -30,6 +31,7 @@ const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Socket {
     stream: Stream,
     exchange: Arc<Exchange>,
+    lease: Lease,
     head_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -54,12 +56,18 @@ enum Awaiting {
 
 impl Socket {
     /// Serves HTTP on `stream`; the time for the first head starts now.
-    pub(super) fn new(stream: Stream, exchange: Arc<Exchange>, options: &ServerOptions) -> Self {
+    pub(super) fn new(
+        stream: Stream,
+        exchange: Arc<Exchange>,
+        lease: Lease,
+        options: &ServerOptions,
+    ) -> Self {
         let mut reading = Alarm::default();
         reading.set(options.head_timeout);
         Self {
             stream,
             exchange,
+            lease,
             head_timeout: options.head_timeout,
             idle_timeout: options.idle_timeout,
             write_timeout: options.write_timeout,
@@ -75,6 +83,11 @@ impl Socket {
         self.ended
     }
 
+    /// Was the connection idle, and is to close because another needs its place?
+    pub(super) fn makes_room(&self) -> bool {
+        self.lease.has_ended()
+    }
+
     /// Gives the stream back, for another protocol or to be closed.
     pub(super) fn into_stream(self) -> Stream {
         self.stream
@@ -87,6 +100,7 @@ impl Socket {
 
     /// Bytes came while no request was being answered: they begin a head, or go on with one.
     fn on_head_bytes(&mut self) {
+        self.lease.set_busy();
         if self.awaiting == Awaiting::Greeting {
             // The time for the first head has begun with the connection.
             self.awaiting = Awaiting::Head;
@@ -109,7 +123,10 @@ impl Socket {
             // A browser connects ahead of what it may ask for. hyper would wait for that.
             return Poll::Ready(Ok(0));
         }
-        ready!(self.reading.poll(cx));
+        let is_idle = self.awaiting != Awaiting::Head && !self.exchange.is_stalled();
+        if !is_idle || self.lease.poll_ended(cx).is_pending() {
+            ready!(self.reading.poll(cx));
+        }
         if self.awaiting == Awaiting::Head {
             self.exchange.set_overdue();
         }

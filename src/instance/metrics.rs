@@ -19,6 +19,9 @@ pub struct Metrics {
     /// Connections that were closed as soon as they were accepted: their address had as many as
     /// [`max_connections_per_address`](crate::ServerOptions::max_connections_per_address) allows.
     pub turned_away: u64,
+    /// HTTP connections that were closed between requests, or before their first, to make room for others
+    /// ([`max_connections`](crate::ServerOptions::max_connections)).
+    pub made_room: u64,
     /// Open connections that speak HTTP.
     pub open_http: usize,
     /// Open WebSocket connections.
@@ -52,6 +55,7 @@ impl Metrics {
         Self {
             accepted: instance.counters.accepted(),
             turned_away: instance.counters.turned_away(),
+            made_room: instance.idle.closed(),
             open_http: instance.counters.open_http(),
             open_websockets,
             upgraded: sockets.connections,
@@ -89,6 +93,8 @@ impl Metrics {
         sample(text, "accepted_total", self.accepted)?;
         counter(text, "turned_away", "Connections closed when accepted: too many of an address.")?;
         sample(text, "turned_away_total", self.turned_away)?;
+        counter(text, "made_room", "Idle HTTP connections closed to make room for others.")?;
+        sample(text, "made_room_total", self.made_room)?;
         gauge(text, "connections", "Open connections, by protocol.")?;
         samples(text, "connections", "protocol", open)?;
         counter(text, "responses", "HTTP responses, by class of status.")?;

@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | `tasks` | the tasks that serve its connections |
 //! | `sockets` | its open WebSocket connections |
+//! | `idle` | its HTTP connections that wait for a request |
 //! | `counters` | what has passed since it was bound |
-//! | `metrics` | a snapshot of all three |
+//! | `metrics` | a snapshot of all of them |
 //!
 //! It is made by `server/`, which also shuts it down, and reaches handlers with each request.
 
 mod counters;
+mod idle;
 mod metrics;
 mod sockets;
 mod tasks;
@@ -18,6 +20,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 
 pub(crate) use self::counters::{Counters, OpenHttp};
+pub(crate) use self::idle::{IdleConnections, Lease};
 pub use self::metrics::Metrics;
 pub(crate) use self::sockets::{Place, Sockets};
 pub(crate) use self::tasks::Tasks;
@@ -29,6 +32,7 @@ use crate::ws::CloseFrame;
 pub(crate) struct Instance {
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) sockets: Sockets,
+    pub(crate) idle: IdleConnections,
     pub(crate) counters: Counters,
     /// Set when the server shuts down: what WebSocket connections are closed with.
     shutdown_frame: OnceLock<CloseFrame>,

@@ -42,6 +42,7 @@ pub(super) async fn accept_from(
                 if let Some(pause) = backoff.after(&error) {
                     let error = Escaped(error);
                     log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}");
+                    capacity.make_room();
                     sleep(pause).await;
                 }
             }

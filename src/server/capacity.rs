@@ -35,9 +35,20 @@ impl Capacity {
         self.places.is_some()
     }
 
-    /// Waits for a place; `None` if sockets are not counted.
+    /// Waits for a place, for which the longest idle connection makes room; `None` if sockets are not
+    /// counted.
     pub(super) async fn place(&self) -> Option<Permit> {
-        Some(self.places.as_ref()?.acquire().await)
+        let places = self.places.as_ref()?;
+        if let Some(place) = places.try_acquire() {
+            return Some(place);
+        }
+        let _wanted = self.instance.idle.make_room();
+        Some(places.acquire().await)
+    }
+
+    /// The system lacks something that an idle connection may hold.
+    pub(super) fn make_room(&self) {
+        self.instance.idle.close_longest();
     }
 
     /// Counts a connection for its address, unless that is a proxy's, which brings many clients, or not

@@ -43,12 +43,16 @@ pub(in crate::server) async fn serve<State: Clone + Send + Sync + 'static>(
     addrs: Addrs,
 ) {
     // Boxed, so that the room it takes is free while the connection lives.
+    let lease = Box::new(front.lease());
     let accepting = Box::pin(acceptor.accept(stream));
-    let outcome = match select(accepting, front.shutting_down()).await {
+    let ended = select(front.shutting_down(), Box::pin(lease.ended()));
+    let outcome = match select(accepting, ended).await {
         Either::Left((outcome, _)) => outcome,
-        // Nobody new.
+        // Nobody new, or somebody else.
         Either::Right(_) => return,
     };
+    lease.set_busy();
+    drop(lease);
     match outcome {
         Ok(stream) => front.serve(stream, addrs).await,
         Err(failure) => failure.say_goodbye(addrs).await,

@@ -74,12 +74,12 @@ fn two_hundred_half_open_requests_leave_room_for_others() {
     drop(half_open);
 }
 
-/// Set for the process that runs as the server of the test below.
+/// Set for the process that runs as the server of the tests below.
 const SHORT_OF_FILES: &str = "TIDEWIRE_TEST_SHORT_OF_FILES";
 
+/// A server that may have 32 descriptors; its address, and what it prints.
 #[cfg(target_os = "linux")]
-#[test]
-fn a_server_out_of_file_descriptors_waits_without_spinning_and_recovers() {
+fn short_of_files() -> (SocketAddr, mpsc::Receiver<String>, KillOnDrop) {
     let exe = env::current_exe().unwrap();
     let mut child = Command::new("sh")
         .args(["-c", "ulimit -n 32 && exec \"$0\" --exact \"$1\" --nocapture"])
@@ -90,25 +90,45 @@ fn a_server_out_of_file_descriptors_waits_without_spinning_and_recovers() {
         .spawn()
         .unwrap();
     let lines = lines_of(&mut child);
-    let server = KillOnDrop(child);
-    let next = |prefix: &str| {
-        std::iter::from_fn(|| lines.recv_timeout(WITHIN).ok())
-            .find_map(|line| line.strip_prefix(prefix).map(str::to_owned))
-            .unwrap()
-    };
-    let addr = next("listening on ").parse().unwrap();
+    let addr = next(&lines, "listening on ").parse().unwrap();
+    (addr, lines, KillOnDrop(child))
+}
 
-    let crowd: Vec<_> = (0..64).map(|_| Client::connect(addr)).collect();
+/// What comes after `prefix` in the next line that begins with it.
+fn next(lines: &mpsc::Receiver<String>, prefix: &str) -> String {
+    std::iter::from_fn(|| lines.recv_timeout(WITHIN).ok())
+        .find_map(|line| line.strip_prefix(prefix).map(str::to_owned))
+        .unwrap_or_else(|| panic!("no line that begins with {prefix:?}"))
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_out_of_file_descriptors_waits_without_spinning_and_recovers() {
+    let (addr, lines, server) = short_of_files();
+    // None of them is idle.
+    let crowd: Vec<_> = (0..64).map(|_| Client::to(addr, "GET /")).collect();
     for pause in ["5ms", "10ms", "20ms", "40ms", "80ms"] {
-        let warning = next("WARN cannot accept, next try in ");
-        assert!(warning.starts_with(&format!("{pause}: Too many open files")), "{warning}");
+        next(&lines, &format!("WARN cannot accept, next try in {pause}: Too many open files"));
     }
     drop(crowd);
     assert_eq!(Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").response(), PONG);
     drop(server);
 }
 
-/// The server of the test above, in a process of its own. Does nothing when run as a test.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_out_of_file_descriptors_closes_idle_connections_for_those_that_come() {
+    let (addr, _lines, server) = short_of_files();
+    let mut crowd = Vec::new();
+    for _ in 0..64 {
+        let mut client = Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(client.response(), PONG);
+        crowd.push(client);
+    }
+    drop(server);
+}
+
+/// The server of the tests above, in a process of its own. Does nothing when run as a test.
 #[test]
 fn server_short_of_files() {
     if env::var_os(SHORT_OF_FILES).is_none() {

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use socket2::{Domain, Socket, Type};
@@ -26,31 +26,83 @@ fn waits(client: &Client) -> bool {
     peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }
 
+/// A server that answers `/` and, once the body is there, `/body`.
+fn with_body(options: ServerOptions) -> Server {
+    let mut server = pong();
+    server.at("/body").post(|mut req: tide::Request<()>| async move { req.body_string().await });
+    server.options(options);
+    server
+}
+
+/// A client whose request is under way: its body is not there yet.
+fn busy(addr: SocketAddr) -> Client {
+    let head =
+        "POST /body HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    let mut client = Client::to(addr, head);
+    // The handler reads.
+    assert!(client.head().starts_with("HTTP/1.1 100 "));
+    client
+}
+
 #[test]
 fn a_connection_beyond_the_limit_is_served_when_another_ends() {
+    let addr = serve(with_body(two()));
+    let [mut first, second] = [(); 2].map(|()| busy(addr));
+    let mut third = Client::to(addr, PING);
+    // A request that is under way is answered, and its connection is closed when it is.
+    first = first.send("done");
+    assert!(first.response().ends_with("done"));
+    assert_eq!(third.response(), PONG);
+    assert_eq!(first.rest(), "");
+    assert!(waits(&second));
+    assert!(second.send("done").response().ends_with("done"));
+}
+
+#[test]
+fn idle_connections_of_a_server_that_is_full_make_room_the_longest_idle_first() {
+    let mut server = pong();
+    server.options(ServerOptions::default().max_connections(50));
+    let handle = async_std::task::block_on(server.start("127.0.0.1:0")).unwrap();
+    let addr = handle.local_addr();
+    let crowd = (0..50).map(|_| {
+        let mut client = Client::to(addr, PING);
+        assert_eq!(client.response(), PONG);
+        client
+    });
+    let mut crowd: Vec<_> = crowd.collect();
+    // The first was idle for the longest time, and is not any more.
+    let mut first = crowd.remove(0).send(PING);
+    assert_eq!(first.response(), PONG);
+
+    let mut honest = [(); 2].map(|()| Client::to(addr, PING));
+    assert_eq!(honest.each_mut().map(Client::response), [PONG, PONG]);
+    // Two of those that were idle for the longest time are closed, and certainly none of these.
+    for client in [first].into_iter().chain(crowd.drain(25..)).chain(honest) {
+        assert_eq!(client.send(PING).response(), PONG);
+    }
+    assert_eq!(handle.metrics().made_room, 2);
+}
+
+#[test]
+fn connections_without_a_request_make_room_as_well() {
     let mut server = pong();
     server.options(two());
     let addr = serve(server);
-    let mut first = Client::to(addr, PING);
+    let silent = [(); 20].map(|()| Client::connect(addr));
+    assert_eq!(Client::to(addr, PING).response(), PONG);
+    drop(silent);
+}
+
+#[test]
+fn a_connection_makes_room_as_soon_as_it_is_idle() {
+    let addr = serve(with_body(ServerOptions::default().max_connections(1)));
+    let first = busy(addr);
     let mut second = Client::to(addr, PING);
-    assert_eq!([first.response(), second.response()], [PONG, PONG]);
-
-    let mut third = Client::to(addr, PING);
-    // Both others are served meanwhile, long enough for a third to have its turn.
-    for _ in 0..50 {
-        first = first.send(PING);
-        second = second.send(PING);
-        assert_eq!([first.response(), second.response()], [PONG, PONG]);
-    }
-    assert!(waits(&third));
-    drop(first);
-    assert_eq!(third.response(), PONG);
-
-    let mut fourth = Client::to(addr, PING);
-    second = second.send("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
-    assert!(second.rest().ends_with("pong"));
-    drop(second);
-    assert_eq!(fourth.response(), PONG);
+    assert!(waits(&second));
+    let mut first = first.send("done");
+    assert_eq!(second.response(), PONG);
+    assert!(first.response().ends_with("done"));
+    assert_eq!(first.rest(), "");
 }
 
 #[test]
@@ -65,16 +117,16 @@ fn many_more_clients_than_connections_are_all_served() {
 }
 
 #[test]
-fn a_connection_that_sends_nothing_gives_its_place_back_when_its_head_is_overdue() {
+fn a_connection_in_the_middle_of_a_head_gives_its_place_back_when_that_is_overdue() {
     let mut server = pong();
     let soon = Duration::from_millis(200);
     server.options(two().head_timeout(soon));
     let addr = serve(server);
-    let begin = Instant::now();
-    let silent = [Client::connect(addr), Client::to(addr, "GET /")];
+    let half = [(); 2].map(|()| Client::to(addr, "GET /"));
     assert_eq!(Client::to(addr, PING).response(), PONG);
-    assert!(begin.elapsed() >= soon);
-    drop(silent);
+    for mut client in half {
+        assert!(client.rest().starts_with("HTTP/1.1 408 "));
+    }
 }
 
 #[test]

@@ -277,6 +277,27 @@ fn a_server_that_shuts_down_says_close_notify_to_everybody() {
     }
 }
 
+#[test]
+fn a_connection_that_makes_room_for_another_is_ended_with_close_notify() {
+    for (name, version) in VERSIONS {
+        let mut server = routes();
+        server.options(ServerOptions::default().max_connections(1));
+        let (addr, _handle) = start(server);
+        let mut idle = connect(addr, version);
+        request(&mut idle);
+        let mut hello = Vec::new();
+        session(version).write_tls(&mut hello).unwrap();
+        let mut half = Tcp::connect(addr);
+        half.send(&hello[..hello.len() / 2]);
+        let outcome = ends_with_close_notify(&mut idle.socket);
+        expect_all([(format!("no further request, TLS {name}"), outcome)]);
+        let mut next = connect(addr, version);
+        half.expect(PLAIN_CLOSE_NOTIFY);
+        half.expect_end();
+        request(&mut next);
+    }
+}
+
 /// What a client that stops after so many bytes of its hello is sent, to the end.
 fn stops(addr: SocketAddr, hello: &[u8]) -> Vec<u8> {
     let mut client = Tcp::connect(addr);

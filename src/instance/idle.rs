@@ -1,0 +1,294 @@
+//! Connections that wait for a request, and make room for others when the server is full.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures::task::AtomicWaker;
+use slab::Slab;
+
+use super::Instance;
+
+/// The connections that speak HTTP, and which of them is idle for the longest time.
+///
+/// A request takes no lock: a connection that becomes idle takes a number, and the numbers are looked at when
+/// a place is wanted.
+#[derive(Debug, Default)]
+pub(crate) struct IdleConnections {
+    table: Mutex<Table>,
+    /// A copy of `Table::wanted`, for a connection that becomes idle.
+    wanted: AtomicUsize,
+    /// The last number that was taken.
+    last: AtomicU64,
+    /// How many were closed.
+    closed: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    open: Slab<Arc<State>>,
+    /// The numbers and keys of those that were idle at the last look, the longest first. Whoever has
+    /// become idle since has a higher number.
+    line: VecDeque<(u64, usize)>,
+    /// How many wait for a place.
+    waiting: usize,
+    /// For how many of them no connection is asked to close yet.
+    wanted: usize,
+}
+
+/// What one connection does: [`BUSY`], [`CLOSING`], or the number that it took when it became idle.
+#[derive(Debug, Default)]
+struct State {
+    now: AtomicU64,
+    waker: AtomicWaker,
+}
+
+const BUSY: u64 = 0;
+
+/// It was asked to close.
+const CLOSING: u64 = u64::MAX;
+
+impl IdleConnections {
+    /// Has idle connections make room, one now or as soon as there is one, for as long as the returned value
+    /// lives: one place is wanted.
+    pub(crate) fn make_room(&self) -> Wanted<'_> {
+        let mut table = self.table();
+        table.waiting = table.waiting.saturating_add(1);
+        self.set_wanted(&mut table, |wanted| wanted.saturating_add(1));
+        drop(table);
+        self.close_wanted();
+        Wanted(self)
+    }
+
+    /// Asks the connection that is idle for the longest time to close; false if there is none.
+    pub(crate) fn close_longest(&self) -> bool {
+        let longest = self.table().take_longest();
+        self.close(longest)
+    }
+
+    /// How many were closed to make room.
+    pub(crate) fn closed(&self) -> u64 {
+        self.closed.load(SeqCst)
+    }
+
+    /// Asks as many to close as places are wanted, as far as there are any.
+    fn close_wanted(&self) {
+        loop {
+            let mut table = self.table();
+            if table.wanted == 0 {
+                return;
+            }
+            let longest = table.take_longest();
+            if longest.is_some() {
+                self.set_wanted(&mut table, |wanted| wanted.saturating_sub(1));
+            }
+            drop(table);
+            if !self.close(longest) {
+                return;
+            }
+        }
+    }
+
+    /// Wakes a connection that is to close, outside of the lock.
+    fn close(&self, connection: Option<Arc<State>>) -> bool {
+        let Some(state) = connection else { return false };
+        state.waker.wake();
+        true
+    }
+
+    fn set_wanted(&self, table: &mut Table, change: impl FnOnce(usize) -> usize) {
+        table.wanted = change(table.wanted).min(table.waiting);
+        self.wanted.store(table.wanted, SeqCst);
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    fn take_longest(&mut self) -> Option<Arc<State>> {
+        let longest = self.next_in_line();
+        if longest.is_some() {
+            return longest;
+        }
+        let idle = |(key, state): (usize, &Arc<State>)| {
+            let now = state.now.load(SeqCst);
+            (now != BUSY && now != CLOSING).then_some((now, key))
+        };
+        let mut line: Vec<_> = self.open.iter().filter_map(idle).collect();
+        line.sort_unstable();
+        self.line = line.into();
+        self.next_in_line()
+    }
+
+    fn next_in_line(&mut self) -> Option<Arc<State>> {
+        while let Some((number, key)) = self.line.pop_front() {
+            let state = self.open.get(key);
+            let is_idle = |state: &&Arc<State>| {
+                state.now.compare_exchange(number, CLOSING, SeqCst, SeqCst).is_ok()
+            };
+            if let Some(state) = state.filter(is_idle) {
+                return Some(Arc::clone(state));
+            }
+        }
+        None
+    }
+}
+
+/// A place is wanted, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a>(&'a IdleConnections);
+
+impl Drop for Wanted<'_> {
+    fn drop(&mut self) {
+        let mut table = self.0.table();
+        table.waiting = table.waiting.saturating_sub(1);
+        self.0.set_wanted(&mut table, |wanted| wanted);
+    }
+}
+
+/// A connection among those that make room when they are idle, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    instance: Arc<Instance>,
+    state: Arc<State>,
+    key: usize,
+}
+
+impl Lease {
+    /// A connection that is busy.
+    pub(crate) fn new(instance: Arc<Instance>) -> Self {
+        let state = Arc::new(State::default());
+        let key = instance.idle.table().open.insert(Arc::clone(&state));
+        Self { instance, state, key }
+    }
+
+    /// Waits, idle, until the connection is to close, to make room for another.
+    pub(crate) async fn ended(&self) {
+        poll_fn(|cx| self.poll_ended(cx)).await;
+    }
+
+    /// As [`ended`](Self::ended). The connection is idle from then on, until it is [busy](Self::set_busy).
+    pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.state.waker.register(cx.waker());
+        if self.state.now.load(SeqCst) == BUSY {
+            let number = self.idle().last.fetch_add(1, SeqCst).saturating_add(1);
+            self.state.now.store(number, SeqCst);
+            if self.idle().wanted.load(SeqCst) > 0 {
+                self.idle().close_wanted();
+            }
+        }
+        if self.has_ended() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// A request has come. If the connection was asked to close at the same moment, another is instead.
+    pub(crate) fn set_busy(&self) {
+        if self.state.now.swap(BUSY, SeqCst) == CLOSING {
+            let mut table = self.idle().table();
+            self.idle().set_wanted(&mut table, |wanted| wanted.saturating_add(1));
+            drop(table);
+            self.idle().close_wanted();
+        }
+    }
+
+    /// Is the connection to close?
+    pub(crate) fn has_ended(&self) -> bool {
+        self.state.now.load(SeqCst) == CLOSING
+    }
+
+    fn idle(&self) -> &IdleConnections {
+        &self.instance.idle
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.idle().table().open.try_remove(self.key);
+        if self.has_ended() {
+            self.idle().closed.fetch_add(1, SeqCst);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    fn leases(number: usize) -> (Arc<Instance>, Vec<Lease>) {
+        let instance = Arc::new(Instance::default());
+        let lease = || Lease::new(Arc::clone(&instance));
+        let leases = std::iter::repeat_with(lease).take(number).collect();
+        (instance, leases)
+    }
+
+    /// Is idle from now on; true if it is to close.
+    fn idles(lease: &Lease) -> bool {
+        lease.poll_ended(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    #[test]
+    fn the_longest_idle_connection_makes_room_and_a_busy_one_does_not() {
+        let (instance, leases) = leases(4);
+        for index in [2, 0, 3, 1] {
+            assert!(!idles(&leases[index]));
+        }
+        // It is idle again, but for a shorter time than the others.
+        leases[2].set_busy();
+        assert!(!idles(&leases[2]));
+        leases[3].set_busy();
+        for index in [0, 1, 2] {
+            assert!(instance.idle.close_longest());
+            assert!(leases[index].has_ended(), "{index}");
+        }
+        assert!(!instance.idle.close_longest());
+        assert!(!leases[3].has_ended());
+    }
+
+    #[test]
+    fn one_place_is_made_for_each_that_waits_now_or_when_there_is_one() {
+        let (instance, leases) = leases(3);
+        assert!(!idles(&leases[0]));
+        let first = instance.idle.make_room();
+        assert!(leases[0].has_ended());
+        let second = instance.idle.make_room();
+        assert!(idles(&leases[1]), "nothing was idle when the second began to wait");
+        assert!(!idles(&leases[2]));
+        drop((first, second));
+        let _third = instance.idle.make_room();
+        assert!(leases[2].has_ended());
+    }
+
+    #[test]
+    fn a_place_that_is_not_wanted_any_more_costs_no_connection() {
+        let (instance, leases) = leases(1);
+        drop(instance.idle.make_room());
+        assert!(!idles(&leases[0]));
+    }
+
+    #[test]
+    fn whoever_has_a_request_at_the_last_moment_stays_and_another_goes() {
+        let (instance, leases) = leases(2);
+        assert!(!leases.iter().any(idles));
+        let _wanted = instance.idle.make_room();
+        assert!(leases[0].has_ended());
+        leases[0].set_busy();
+        assert!(!leases[0].has_ended());
+        assert!(leases[1].has_ended());
+    }
+
+    #[test]
+    fn a_connection_that_has_closed_is_counted_and_forgotten() {
+        let (instance, mut leases) = leases(2);
+        assert!(!leases.iter().any(idles));
+        assert!(instance.idle.close_longest());
+        leases.clear();
+        assert_eq!(instance.idle.closed(), 1);
+        assert!(instance.idle.table().open.is_empty());
+        assert!(!instance.idle.close_longest());
+    }
+}
