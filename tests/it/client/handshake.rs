@@ -43,6 +43,34 @@ fn client_and_server_agree_on_a_subprotocol_and_on_compression() {
 }
 
 #[test]
+fn a_window_of_256_bytes_is_agreed_on_and_what_the_client_sends_goes_plain() {
+    // RFC 7692 §7.1.2.2: the offer has no value, so the server may choose the smallest. No zlib
+    // compresses with it; a message may always go as it is (§6.1).
+    let answer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=8; \
+         server_max_window_bits=8; server_no_context_takeover\r\n";
+    // RFC 7692 §7.2.3.1: "Hello", compressed.
+    let hello = [&[0xc1, 0x07][..], &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]].concat();
+    for takeover in [false, true] {
+        let server = Scripted::new([accepting(answer, &hello)]);
+        within(async {
+            let deflate = DeflateOptions::default().client_context_takeover(takeover).threshold(0);
+            let client = Client::new(server.url()).deflate(deflate);
+            let mut ws = client.connect().await.unwrap();
+            let agreed = ws.deflate().unwrap();
+            assert_eq!((agreed.client_max_window_bits(), agreed.server_max_window_bits()), (8, 8));
+            assert_eq!(ws.recv().await.unwrap().unwrap().as_text(), Some("Hello"));
+            let mut socket = server.visits().remove(0).socket;
+            for text in ["Hello Hello Hello", "Hello Hello Hello"] {
+                ws.send(text).await.unwrap();
+                let mut frame = [0; 6 + 17];
+                socket.read_exact(&mut frame).unwrap();
+                assert_eq!(frame[..2], [0x81, 0x91], "a bit that says it is compressed");
+            }
+        });
+    }
+}
+
+#[test]
 fn frames_that_come_along_with_the_101_are_not_lost() {
     let frames = [plain(TEXT, "first"), plain(PING, "?"), plain(TEXT, "second")].concat();
     let server = Scripted::new([accepting("", &frames)]);

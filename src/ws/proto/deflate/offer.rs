@@ -33,6 +33,7 @@ pub(crate) fn accept(extensions: &[Extension<'_>], terms: Terms) -> Option<Defla
 
 fn answer(offer: &Written, terms: Terms) -> Option<DeflateParameters> {
     if offer.server_max_window_bits == Some(MIN_WINDOW_BITS) {
+        // No zlib compresses with it. Another offer, or none, serves the client better.
         return None;
     }
     Some(DeflateParameters {
@@ -122,10 +123,10 @@ fn agree_on_client_window(answer: &Written, max: u8) -> Result<Option<u8>, Defla
         Some(ClientWindow::Any) => {
             Err(DeflateAnswerError::ParameterMalformed(CLIENT_MAX_WINDOW_BITS.to_owned()))
         }
-        Some(ClientWindow::Bits(MIN_WINDOW_BITS)) => Err(DeflateAnswerError::ClientWindowTooSmall),
         Some(ClientWindow::Bits(bits)) if bits > max => {
             Err(DeflateAnswerError::WindowTooBig { parameter: CLIENT_MAX_WINDOW_BITS, bits, max })
         }
+        // The smallest, with which no zlib compresses, is legal: then all goes plain (§6).
         Some(ClientWindow::Bits(bits)) => Ok(Some(bits)),
     }
 }
@@ -134,8 +135,6 @@ fn agree_on_client_window(answer: &Written, max: u8) -> Result<Option<u8>, Defla
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum DeflateAnswerError {
-    /// `client_max_window_bits=8`, which no zlib compresses with.
-    ClientWindowTooSmall,
     /// An extension other than permessage-deflate (RFC 6455 §4.1).
     ExtensionNotOffered(String),
     /// The header is no list of extensions (RFC 6455 §9.1).
@@ -164,9 +163,6 @@ pub enum DeflateAnswerError {
 impl fmt::Display for DeflateAnswerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::ClientWindowTooSmall => {
-                write!(f, "{CLIENT_MAX_WINDOW_BITS}={MIN_WINDOW_BITS} is not supported")
-            }
             Self::ExtensionNotOffered(name) => write!(f, "extension {name} was not offered"),
             Self::ExtensionRepeated => write!(f, "{PERMESSAGE_DEFLATE} is accepted twice"),
             Self::HeaderMalformed => f.write_str("Sec-WebSocket-Extensions is malformed"),

@@ -242,7 +242,6 @@ fn an_answer_that_does_not_fit_the_offer_is_an_error_of_its_own_kind() {
             ANY,
             repeated(CLIENT_MAX_WINDOW_BITS),
         ),
-        ("; client_max_window_bits=8", ANY, E::ClientWindowTooSmall),
         ("; server_max_window_bits=13", small, too_big(SERVER_MAX_WINDOW_BITS)),
         (
             "; server_max_window_bits=12; client_max_window_bits=13",
@@ -257,11 +256,21 @@ fn an_answer_that_does_not_fit_the_offer_is_an_error_of_its_own_kind() {
 }
 
 #[test]
+fn the_smallest_window_may_be_answered_for_either_side() {
+    // §7.1.2: 8 to 15, and the offer sets no lower bound.
+    for terms in [ANY, terms(true, true, 12, 12), terms(true, true, 9, 9)] {
+        let answer = element("; server_max_window_bits=8; client_max_window_bits=8");
+        let agreed = checked(&answer, terms).unwrap().unwrap();
+        assert_eq!((agreed.server_max_window_bits(), agreed.client_max_window_bits()), (8, 8));
+        assert_eq!(agreed.to_string(), answer);
+    }
+}
+
+#[test]
 fn errors_name_what_is_wrong() {
     let name = || "x".to_owned();
     let too_big = DeflateAnswerError::WindowTooBig { parameter: "x", bits: 13, max: 12 };
     for (error, text) in [
-        (DeflateAnswerError::ClientWindowTooSmall, "client_max_window_bits=8 is not supported"),
         (DeflateAnswerError::ExtensionNotOffered(name()), "extension x was not offered"),
         (DeflateAnswerError::ExtensionRepeated, "permessage-deflate is accepted twice"),
         (DeflateAnswerError::HeaderMalformed, "Sec-WebSocket-Extensions is malformed"),
