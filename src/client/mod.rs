@@ -43,7 +43,7 @@ pub use self::reconnect::{Reconnect, ReconnectOptions};
 use self::route::Route;
 #[cfg(feature = "tls")]
 pub use self::tls::ClientTls;
-use crate::error::{Error, HandshakeResponse, Result};
+use crate::error::{Error, HandshakeResponse, Result, without_secrets};
 use crate::stream::Stream;
 use crate::ws::connection::{ConnectionTask, Shared};
 use crate::ws::{DeflateOptions, WebSocket, WebSocketOptions};
@@ -206,8 +206,10 @@ impl Client {
 
     /// Most redirects to follow. Default: 0, as in a browser.
     ///
-    /// Another origin is not sent the headers `Authorization`, `Cookie` and `Host` of the caller, and
-    /// `wss` is never left for `ws`.
+    /// Another origin is not sent the headers `Authorization`, `Cookie`, `Proxy-Authorization` and `Host` of
+    /// the caller, and `wss` is never left for `ws`. All other headers go along, an `X-Api-Key` as well. A
+    /// redirect may lead anywhere, to this machine and to hosts of a private network: follow those of
+    /// servers only that you trust as much.
     #[must_use]
     pub fn max_redirects(self, max: u32) -> Self {
         self.change(|parts| parts.max_redirects = max)
@@ -366,12 +368,13 @@ where
     }
 }
 
-/// Without what is secret: the values of headers, and user and password.
+/// Without what may be secret: the values of headers, user and password, the query, the proxy.
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.headers.iter().map(|line| &*line.0).collect::<Vec<_>>();
         let target = target::Target::parse(&self.url);
-        let url = target.map(|target| format!("{}{}", target.authority, target.resource));
+        let url = target
+            .map(|target| without_secrets(&format!("{}{}", target.authority, target.resource)));
         f.debug_struct("Parts")
             .field("url", &url.unwrap_or_default())
             .field("headers", &names)

@@ -13,7 +13,7 @@ use async_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, R
 
 use super::Parts;
 use super::target::Target;
-use crate::error::ConnectError;
+use crate::error::{ConnectError, without_secrets};
 use crate::escaped::Escaped;
 use crate::ws::proto::extension;
 
@@ -80,7 +80,8 @@ impl Opening {
 /// The target as the request line has it.
 fn uri(target: &Target) -> Result<Uri, ConnectError> {
     target.resource.parse().map_err(|error: <Uri as std::str::FromStr>::Err| {
-        ConnectError::InvalidUrl { url: target.resource.clone(), reason: error.to_string() }
+        let url = without_secrets(&target.resource);
+        ConnectError::InvalidUrl { url, reason: error.to_string() }
     })
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use data_encoding::BASE64;
 use url::{Host, Url};
 
-use crate::error::ConnectError;
+use crate::error::{ConnectError, without_secrets};
 
 /// The parts of a `ws` or `wss` URL, each as it is needed.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -96,8 +96,8 @@ fn decoded(text: &str) -> Vec<u8> {
 
 pub(super) fn parse_url(text: &str) -> Result<Url, ConnectError> {
     Url::parse(text).map_err(|error| {
-        // What cannot be taken apart is not repeated if a password may be in it.
-        let url = if text.contains('@') { String::new() } else { text.to_owned() };
+        // What cannot be taken apart is not repeated if a password may be anywhere in it.
+        let url = if text.contains('@') { "…".to_owned() } else { without_secrets(text) };
         ConnectError::InvalidUrl { url, reason: error.to_string() }
     })
 }
@@ -107,7 +107,7 @@ pub(super) fn invalid(url: &Url, reason: &str) -> ConnectError {
     let mut url = url.clone();
     let _ = url.set_password(None);
     let _ = url.set_username("");
-    ConnectError::InvalidUrl { url: url.into(), reason: reason.to_owned() }
+    ConnectError::InvalidUrl { url: without_secrets(url.as_str()), reason: reason.to_owned() }
 }
 
 #[cfg(test)]

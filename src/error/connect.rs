@@ -16,7 +16,7 @@ use crate::ws::DeflateAnswerError;
 pub enum ConnectError {
     /// The URL is none that a WebSocket can be opened at (RFC 6455 §3).
     InvalidUrl {
-        /// The URL, without user and password.
+        /// The URL, without what may be secret: user, password and query.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -159,11 +159,14 @@ impl HandshakeResponse {
     }
 }
 
-/// With the body as text, and without cookies.
+/// With the body as text, and without cookies and the query of a `Location`.
 impl fmt::Debug for HandshakeResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = self.headers().map(|(name, value)| match name {
             name if name.eq_ignore_ascii_case("set-cookie") => (name, "…".into()),
+            name if name.eq_ignore_ascii_case("location") => {
+                (name, without_secrets(&String::from_utf8_lossy(value)).into())
+            }
             name => (name, String::from_utf8_lossy(value)),
         });
         f.debug_struct("HandshakeResponse")
@@ -171,6 +174,16 @@ impl fmt::Debug for HandshakeResponse {
             .field("headers", &lines.collect::<Vec<_>>())
             .field("body", &String::from_utf8_lossy(&self.body))
             .finish()
+    }
+}
+
+/// A URL as it may be in a log: without query and fragment, and not at all if it may name a user.
+pub(crate) fn without_secrets(url: &str) -> String {
+    let end = url.find(['?', '#']).unwrap_or(url.len());
+    match url.split_at(end) {
+        (shown, _) if shown.contains('@') => "…".to_owned(),
+        (shown, rest) if rest.starts_with('?') => format!("{shown}?…"),
+        (shown, _) => shown.to_owned(),
     }
 }
 
@@ -225,8 +238,8 @@ impl fmt::Display for ConnectError {
                 write!(f, "the server answered {} instead of 101", response.status)
             }
             Self::Redirected(response) => {
-                let target = response.header("location").unwrap_or("nowhere");
-                write!(f, "the server redirects with {} to {target}", response.status)
+                let target = without_secrets(response.header("location").unwrap_or("nowhere"));
+                write!(f, "the server redirects with {} to {target:?}", response.status)
             }
             Self::MalformedResponse { reason } => {
                 write!(f, "the answer is no HTTP response: {reason}")

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::{error, fmt};
 
 #[cfg(feature = "client")]
+pub(crate) use self::connect::without_secrets;
+#[cfg(feature = "client")]
 pub use self::connect::{ConnectError, ConnectStep, HandshakeResponse, ResponseViolation};
 use crate::ws::{FrameError, HandshakeError, ProtocolError};
 

@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use tidewire::{
-    Client, ConnectError, ConnectStep, DeflateOptions, ResponseViolation, Server, WebSocketOptions,
+    Client, ConnectError, ConnectStep, DeflateOptions, ReconnectOptions, ResponseViolation, Server,
+    WebSocketOptions,
 };
 
 use super::{Scripted, accepting, refusal};
@@ -208,6 +209,10 @@ fn what_cannot_be_asked_for_fails_before_anything_is_sent() {
             Client::new("example.com"),
             "\"example.com\" cannot be opened: relative URL without a base",
         ),
+        (
+            Client::new("ws://x/a?token=secret#b"),
+            "\"ws://x/a?…\" cannot be opened: there must be no fragment",
+        ),
         (Client::new("ws://x/").header("Upgrade", "h2c"), "the header \"Upgrade\" cannot be sent"),
         (Client::new("ws://x/").subprotocols([""]), "the subprotocol \"\" cannot be offered"),
     ] {
@@ -217,8 +222,52 @@ fn what_cannot_be_asked_for_fails_before_anything_is_sent() {
 
 #[test]
 fn secrets_are_not_printed() {
-    let client = Client::new("ws://ada:secret@x/?a").header("Authorization", "Bearer secret");
+    let client = Client::new("ws://ada:secret@x/a?token=secret")
+        .header("Authorization", "Bearer secret")
+        .proxy("http://ada:secret@proxy.example:3128");
     let shown = format!("{client:?}");
-    assert!(shown.contains("x/?a") && shown.contains("Authorization"), "{shown}");
+    assert!(shown.contains("x/a") && shown.contains("Authorization"), "{shown}");
     assert!(!shown.contains("secret"), "{shown}");
+    let reconnect = format!("{:?}", client.reconnect(ReconnectOptions::default()));
+    assert!(!reconnect.contains("secret"), "{reconnect}");
+}
+
+#[test]
+fn an_error_repeats_no_secret_of_the_url() {
+    for url in [
+        "ws://x/?token=secret#b",
+        "ws://x/a#secret",
+        "ftp://x/?token=secret",
+        "ws://:secret@x/#b",
+        "wss://ada:secret@x:70000/",
+        "ws://x:70000/?token=secret",
+        "ws://?token=secret",
+        "//x/?token=secret",
+        "x/a?token=secret",
+        "x/a#token=secret",
+        "ada:secret@x/",
+        "ws:ada:secret@x:y/",
+    ] {
+        for client in [Client::new(url), Client::new("ws://x/").proxy(url)] {
+            let error = refusal(within(client.connect()));
+            assert!(matches!(*error, ConnectError::InvalidUrl { .. }), "{error:?}");
+            let told = format!("{error} {error:?}");
+            assert!(!told.contains("secret"), "{told}");
+        }
+    }
+}
+
+#[test]
+fn what_a_server_says_is_told_without_secrets_and_without_lines_of_its_own() {
+    let location = "/a?token=secret\u{9b}31m";
+    let response = format!(
+        "HTTP/1.1 302 Found\r\nLocation: {location}\r\nSet-Cookie: id=secret\r\n\
+         Content-Length: 0\r\n\r\n"
+    );
+    let error = refusal(within(tidewire::connect(Scripted::new([response]).url())));
+    for told in [error.to_string(), format!("{error:?}")] {
+        assert!(!told.contains("secret") && !told.contains('\u{9b}'), "{told}");
+        assert!(told.contains("/a?…"), "{told}");
+    }
+    assert_eq!(error.response().unwrap().header("location"), Some(location));
 }

@@ -20,7 +20,7 @@ fn redirects_are_not_followed_unasked() {
     let server = Scripted::new([redirect(302, "/elsewhere")]);
     let error = refusal(within(tidewire::connect(server.url())));
     assert!(matches!(*error, ConnectError::Redirected(_)), "{error:?}");
-    assert_eq!(error.to_string(), "the server redirects with 302 to /elsewhere");
+    assert_eq!(error.to_string(), "the server redirects with 302 to \"/elsewhere\"");
 }
 
 #[test]
