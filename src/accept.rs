@@ -24,7 +24,7 @@ use crate::head::{self, Fields, HeadError};
 use crate::runtime;
 use crate::stream::Stream;
 use crate::ws::connection::{ConnectionTask, Deflation, Opened, Shared};
-use crate::ws::handshake::{HeaderLines, Opening, is_reserved};
+use crate::ws::handshake::{HeaderLines, Opening, is_host_and_port, is_reserved, is_token};
 use crate::ws::options::Settings;
 use crate::ws::proto::{Role, extension};
 use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
@@ -36,7 +36,9 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// What becomes of it the caller says: [`upgrade`](OpeningRequest::upgrade) or
 /// [`run`](OpeningRequest::run), or [`refuse`](OpeningRequest::refuse). The head may have 16 KiB and 100
-/// lines, and take 10 s; a request with a body is none that can be upgraded.
+/// lines, and take 10 s; a request with a body is none that can be upgraded. Any host is answered for: a
+/// server of a private network compares [`header("host")`](OpeningRequest::header) with its own names, so
+/// that no other name is made to lead to it (DNS rebinding).
 ///
 /// ```no_run
 /// use tidewire::WebSocketOptions;
@@ -63,8 +65,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// [`Error::Io`](crate::Error::Io) if the stream fails or ends before the head does.
-/// [`Error::Handshake`](crate::Error::Handshake) for a head that is no HTTP, is too large, or takes too
-/// long; the client has then been told.
+/// [`Error::Handshake`](crate::Error::Handshake) for a head that is no HTTP, has a fragment in its target
+/// (RFC 9112 §3.2), is too large, or takes too long; the client has then been told.
 ///
 /// # Cancel safety
 ///
@@ -93,8 +95,12 @@ async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRe
         }
         None => return Err(turn_away(stream, false, HandshakeError::HeadTimedOut).await),
     };
+    if head.target.contains('#') {
+        // Whoever leaves it out sees another path than a proxy that does not.
+        return Err(turn_away(stream, head.without_content, HandshakeError::TargetInvalid).await);
+    }
     let unread = buf.split_off(len).into();
-    Ok(OpeningRequest { head, unread, peer_addr: None, stream })
+    Ok(OpeningRequest { head, unread, peer_addr: None, is_secure: false, stream })
 }
 
 /// A request that wants to become a WebSocket connection, or should.
@@ -105,6 +111,7 @@ pub struct OpeningRequest {
     /// Bytes behind the head: the first frames.
     unread: Bytes,
     peer_addr: Option<SocketAddr>,
+    is_secure: bool,
     stream: Stream,
 }
 
@@ -134,7 +141,17 @@ impl OpeningRequest {
         self
     }
 
-    /// The path that was asked for, as it was sent; without scheme and host, should the target be a whole
+    /// Tells that the client speaks TLS, to this program or to a proxy in front of it. A page of the same
+    /// host must then have come over TLS as well to connect: its `Origin` must be `https` (§10.2).
+    ///
+    /// Default: not known, and either will do.
+    #[must_use]
+    pub fn over_tls(mut self) -> Self {
+        self.is_secure = true;
+        self
+    }
+
+    /// The path that was asked for, as it was sent, dot segments included; without scheme and host, should the target be a whole
     /// URL (RFC 9112 §3.2.2).
     #[must_use]
     pub fn path(&self) -> &str {
@@ -160,9 +177,12 @@ impl OpeningRequest {
     }
 
     /// The subprotocols the client offers, in its order of preference (§4.1).
+    ///
+    /// What is no token is left out; a request that offers it is refused with 400 when it is upgraded.
     #[must_use]
     pub fn offered_subprotocols(&self) -> Vec<&str> {
-        self.head.fields.list("sec-websocket-protocol").collect()
+        let listed = self.head.fields.list("sec-websocket-protocol");
+        listed.filter(|name| is_token(name)).collect()
     }
 
     /// Answers 101 and returns the connection, which has no task of its own: it lives from the calls
@@ -251,12 +271,13 @@ impl OpeningRequest {
     fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
         let (head, parts) = (&self.head, &options.parts);
         let headers = &head.fields;
-        let opening = Opening { is_get: head.is_get, is_http_1_1: head.is_http_1_1, headers };
+        let Head { is_get, is_http_1_1, .. } = *head;
+        let opening = Opening { is_get, is_http_1_1, is_secure: self.is_secure, headers };
         let accept = opening.accept(&parts.origins)?;
         if has_body(headers) {
             return Err(HandshakeError::NotUpgradable);
         }
-        let subprotocol = parts.subprotocols.choose(&self.offered_subprotocols())?;
+        let subprotocol = parts.subprotocols.choose(&opening.subprotocols()?)?;
         let offers = extension::parse(headers.lines("sec-websocket-extensions"));
         let offers = offers.map_err(|_| HandshakeError::ExtensionsMalformed)?;
         let agreement = parts.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
@@ -294,7 +315,10 @@ fn parse(buf: &[u8]) -> httparse::Result<(Head, usize)> {
     let (target, host) = take_apart(parsed.path.unwrap_or_default());
     let mut fields = Fields::new(parsed.headers);
     if let Some(host) = host {
-        fields.replace("host", host);
+        // One that is no host stays, for the request to be refused.
+        if fields.lines("host").all(|line| is_host_and_port(line.trim())) {
+            fields.replace("host", host);
+        }
     }
     let head = Head {
         is_get: parsed.method == Some("GET"),
@@ -312,7 +336,7 @@ fn take_apart(target: &str) -> (String, Option<&str>) {
     let (scheme, rest) = target.split_once("://").unwrap_or_default();
     let is_http = ["http", "https"].iter().any(|known| known.eq_ignore_ascii_case(scheme));
     let (host, resource) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
-    if !is_http || host.is_empty() || host.contains('@') {
+    if !is_http || host.is_empty() || host.contains('@') || target.contains('#') {
         return (target.to_owned(), None);
     }
     let slash = if resource.starts_with('/') { "" } else { "/" };

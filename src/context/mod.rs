@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::instance::Metrics;
 use crate::stream::Security;
 use crate::ws::admission::{self, Admission, ServerLimits};
-use crate::ws::handshake::{HeaderLines, Opening, as_text};
+use crate::ws::handshake::{HeaderLines, Opening, as_text, is_token};
 use crate::ws::proto::extension::{self, Extension};
 use crate::ws::upgrade::{Answer, PeerAddr, Slot};
 use crate::ws::{
@@ -101,8 +101,9 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     }
 
     fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
-        let accept = self.opening().accept(&options.parts.origins)?;
-        let subprotocol = options.parts.subprotocols.choose(&self.offered_subprotocols())?;
+        let opening = self.opening();
+        let accept = opening.accept(&options.parts.origins)?;
+        let subprotocol = options.parts.subprotocols.choose(&opening.subprotocols()?)?;
         // Whether or not anything is made of it, a malformed list fails the handshake (§9.1).
         let offers = self.offered_extensions().ok_or(HandshakeError::ExtensionsMalformed)?;
         let agreement =
@@ -162,9 +163,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
 
     /// The subprotocols the client offers, in its order of preference (§4.1, `Sec-WebSocket-Protocol`
     /// over all its lines).
+    ///
+    /// What is no token is left out; a request that offers it is refused with 400 when it is upgraded.
     #[must_use]
     pub fn offered_subprotocols(&self) -> Vec<&str> {
-        self.list("sec-websocket-protocol").collect()
+        self.list("sec-websocket-protocol").filter(|name| is_token(name)).collect()
     }
 
     /// The first line of a header, whatever the case of `name`; `None` if there is none, or if it
@@ -355,6 +358,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             is_get,
             // async-h1 accepts nothing older and does not always say.
             is_http_1_1: self.request.version().is_none_or(|version| version == Version::Http1_1),
+            is_secure: self.is_secure(),
             headers: self,
         }
     }

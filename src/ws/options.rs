@@ -353,6 +353,9 @@ impl WebSocketOptions {
     /// An origin is what a browser sends in `Origin`: scheme, host, and port unless it is the
     /// scheme's own, as in `https://example.com:8443`. Requests without `Origin`, which do not
     /// come from a page, always pass.
+    ///
+    /// Pages of the own host must have come over TLS (`https`, or a program's `wss`) where the client is
+    /// known to speak it: to this server, or to a proxy that is trusted to say so.
     #[must_use]
     pub fn allow_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
         self.parts.origins = Origins::Listed(origins.into_iter().map(Into::into).collect());

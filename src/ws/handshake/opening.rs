@@ -7,17 +7,19 @@
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{HandshakeError, HeaderLines, Origins};
+use super::{HandshakeError, HeaderLines, Origins, is_host_and_port, is_token};
 
 /// The part of a request that the opening handshake depends on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening<'a, H> {
     pub(crate) is_get: bool,
     pub(crate) is_http_1_1: bool,
+    /// Whether the client is known to speak TLS; if not, a proxy may speak it for us.
+    pub(crate) is_secure: bool,
     pub(crate) headers: &'a H,
 }
 
-impl<H: HeaderLines> Opening<'_, H> {
+impl<'a, H: HeaderLines> Opening<'a, H> {
     /// Checks the request against §4.2.1 and answers with the `Sec-WebSocket-Accept` of §4.2.2.
     pub(crate) fn accept(&self, origins: &Origins) -> Result<String, HandshakeError> {
         let key = self.validate()?;
@@ -26,7 +28,7 @@ impl<H: HeaderLines> Opening<'_, H> {
     }
 
     /// Checks the request against §4.2.1; the key is what the answer is made of.
-    pub(crate) fn validate(&self) -> Result<&str, HandshakeError> {
+    pub(crate) fn validate(&self) -> Result<&'a str, HandshakeError> {
         if !self.is_get {
             return Err(HandshakeError::MethodNotGet);
         }
@@ -44,12 +46,22 @@ impl<H: HeaderLines> Opening<'_, H> {
         self.key()
     }
 
+    /// The subprotocols that the client offers, in its order of preference (§4.1).
+    pub(crate) fn subprotocols(&self) -> Result<Vec<&'a str>, HandshakeError> {
+        let offered: Vec<_> = self.headers.list("sec-websocket-protocol").collect();
+        if offered.iter().all(|name| is_token(name)) {
+            return Ok(offered);
+        }
+        Err(HandshakeError::SubprotocolsMalformed)
+    }
+
     fn check_host(&self) -> Result<(), HandshakeError> {
         let mut lines = self.headers.lines("host");
-        match (lines.next(), lines.next()) {
+        match (lines.next().map(str::trim), lines.next()) {
             (None, _) => Err(HandshakeError::HostMissing),
-            (Some(_), None) => Ok(()),
-            _ => Err(HandshakeError::HostRepeated),
+            (_, Some(_)) => Err(HandshakeError::HostRepeated),
+            (Some(host), None) if is_host_and_port(host) => Ok(()),
+            _ => Err(HandshakeError::HostInvalid),
         }
     }
 
@@ -62,7 +74,7 @@ impl<H: HeaderLines> Opening<'_, H> {
         }
     }
 
-    fn key(&self) -> Result<&str, HandshakeError> {
+    fn key(&self) -> Result<&'a str, HandshakeError> {
         let mut lines = self.headers.lines("sec-websocket-key");
         let key = lines.next().ok_or(HandshakeError::KeyMissing)?.trim();
         if lines.next().is_some() || !is_sixteen_bytes_of_base64(key) {
@@ -73,10 +85,12 @@ impl<H: HeaderLines> Opening<'_, H> {
 
     fn check_origin(&self, origins: &Origins) -> Result<(), HandshakeError> {
         let mut lines = self.headers.lines("origin");
-        // Only browsers send the header, and only they carry somebody else's cookies.
+        // A browser sends the header with every request of a page. Some programs do, too; but a program
+        // has no cookies of somebody else.
         let Some(origin) = lines.next() else { return Ok(()) };
         let host = self.headers.lines("host").next().unwrap_or_default();
-        if lines.next().is_none() && origins.allow(origin.trim(), host.trim()) {
+        let is_allowed = origins.allow(origin.trim(), host.trim(), self.is_secure);
+        if lines.next().is_none() && is_allowed {
             return Ok(());
         }
         Err(HandshakeError::OriginForbidden)
@@ -109,7 +123,7 @@ mod tests {
     }
 
     fn answer(headers: &Vec<(&str, &str)>, origins: &Origins) -> Result<String, HandshakeError> {
-        Opening { is_get: true, is_http_1_1: true, headers }.accept(origins)
+        Opening { is_get: true, is_http_1_1: true, is_secure: false, headers }.accept(origins)
     }
 
     fn with(name: &'static str, values: &[&'static str]) -> Vec<(&'static str, &'static str)> {
@@ -140,8 +154,11 @@ mod tests {
     #[test]
     fn every_requirement_of_section_4_2_1_has_its_own_error_and_status() {
         use HandshakeError as E;
-        let cases: [(&str, &[&str], E, u16); 14] = [
+        let cases: [(&str, &[&str], E, u16); 17] = [
             ("host", &[], E::HostMissing, 400),
+            ("host", &[""], E::HostInvalid, 400),
+            ("host", &["x y"], E::HostInvalid, 400),
+            ("host", &["x", ""], E::HostRepeated, 400),
             ("upgrade", &[], E::UpgradeMissing, 400),
             ("upgrade", &["h2c"], E::UpgradeMissing, 400),
             ("connection", &[], E::ConnectionMissing, 400),
@@ -167,9 +184,11 @@ mod tests {
             assert_eq!(error.status(), status, "{error}");
         }
         let headers = VALID.to_vec();
-        let post = Opening { is_get: false, is_http_1_1: true, headers: &headers };
+        let opening =
+            Opening { is_get: true, is_http_1_1: true, is_secure: false, headers: &headers };
+        let post = Opening { is_get: false, ..opening };
         assert_eq!(post.validate(), Err(E::MethodNotGet));
-        let old = Opening { is_get: true, is_http_1_1: false, headers: &headers };
+        let old = Opening { is_http_1_1: false, ..opening };
         assert_eq!(old.validate(), Err(E::HttpVersion));
     }
 
@@ -182,6 +201,11 @@ mod tests {
             ("https://example.com", "example.com:443", true, true),
             ("http://127.0.0.1:8080", "127.0.0.1:8080", true, true),
             ("http://[::1]:8080", "[::1]:8080", true, true),
+            // Of programs: no browser sends these schemes.
+            ("ws://example.com", "example.com:80", true, true),
+            ("wss://example.com:443", "example.com", true, true),
+            ("ws://example.com", "example.com:443", false, false),
+            ("wss://evil.org", "example.com", false, false),
             ("https://app.example.org", "example.com", false, true),
             ("http://app.example.org", "example.com", false, false),
             ("http://example.com:81", "example.com", false, false),
@@ -191,7 +215,7 @@ mod tests {
             ("chrome-extension://example.com", "example.com", false, false),
             ("example.com", "example.com", false, false),
             ("null", "example.com", false, false),
-            ("https://", "", false, false),
+            ("https://", "x", false, false),
         ] {
             let mut headers = with("host", &[host]);
             headers.push(("origin", origin));
@@ -202,9 +226,42 @@ mod tests {
     }
 
     #[test]
-    fn a_list_has_what_can_be_a_token() {
-        let lines =
-            vec![("x", "chat, ,two words,é,v2"), ("y", "no"), ("x", "\u{fffd}, v1 ,\u{7f}")];
-        assert_eq!(lines.list("x").collect::<Vec<_>>(), ["chat", "v2", "v1"]);
+    fn where_the_client_is_known_to_speak_tls_a_page_of_the_same_host_came_over_tls() {
+        let listed = Origins::Listed(vec!["http://example.com".into()]);
+        for (origin, same_host, allowed) in [
+            ("https://example.com", true, true),
+            ("wss://example.com:443", true, true),
+            ("http://example.com", false, true),
+            ("http://example.com:443", false, false),
+            ("ws://example.com", false, false),
+            ("https://evil.org", false, false),
+        ] {
+            let headers = with("origin", &[origin]);
+            let headers: Vec<_> = with("host", &["example.com"])
+                .into_iter()
+                .chain(headers.into_iter().filter(|line| line.0 == "origin"))
+                .collect();
+            let opening =
+                Opening { is_get: true, is_http_1_1: true, is_secure: true, headers: &headers };
+            assert_eq!(opening.accept(&Origins::SameHost).is_ok(), same_host, "{origin}");
+            assert_eq!(opening.accept(&listed).is_ok(), allowed, "{origin}");
+            assert!(opening.accept(&Origins::Any).is_ok());
+        }
+    }
+
+    #[test]
+    fn subprotocols_are_tokens_in_the_order_of_the_client() {
+        let offered = |lines: &[&'static str]| {
+            let headers = with("sec-websocket-protocol", lines);
+            let opening =
+                Opening { is_get: true, is_http_1_1: true, is_secure: false, headers: &headers };
+            opening.subprotocols().map(|names| names.join(" "))
+        };
+        assert_eq!(offered(&["chat, ,v2", "", " v1\t,"]).as_deref(), Ok("chat v2 v1"));
+        assert_eq!(offered(&["a!#$%&'*+-.^_`|~9"]).as_deref(), Ok("a!#$%&'*+-.^_`|~9"));
+        for name in ["two words", "é", "\u{fffd}", "a\u{7f}", "a\"b", "a;b", "a=b", "(a)", "a/b"] {
+            let error = Err(HandshakeError::SubprotocolsMalformed);
+            assert_eq!(offered(&["chat", name]), error, "{name}");
+        }
     }
 }

@@ -18,30 +18,36 @@ pub(crate) enum Origins {
 
 #[cfg(feature = "accept")]
 impl Origins {
-    /// May a page of `origin` connect to `host`?
-    pub(super) fn allow(&self, origin: &str, host: &str) -> bool {
+    /// Whether a page of `origin` may connect to `host`, with a client that is known to speak TLS if
+    /// `is_secure` says so.
+    pub(super) fn allow(&self, origin: &str, host: &str, is_secure: bool) -> bool {
         match self {
             Self::Any => true,
-            Self::SameHost => is_same_host(origin, host),
+            Self::SameHost => is_same_host(origin, host, is_secure),
             Self::Listed(list) => {
                 let is_listed = |listed: &String| listed.eq_ignore_ascii_case(origin);
-                list.iter().any(is_listed) || is_same_host(origin, host)
+                list.iter().any(is_listed) || is_same_host(origin, host, is_secure)
             }
         }
     }
 }
 
-/// Does `origin` name the host that the request was sent to?
+/// Whether `origin` names the host that the request was sent to.
 ///
-/// The scheme is not compared: behind a proxy that ends TLS it is not the one the client used.
+/// Where the client is known to speak TLS, its page has come over TLS as well, or somebody in between
+/// could have written it. Elsewhere a proxy may end TLS, and any scheme will do.
 #[cfg(feature = "accept")]
-fn is_same_host(origin: &str, host: &str) -> bool {
+fn is_same_host(origin: &str, host: &str, is_secure: bool) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
-    let default_port = match scheme {
-        "http" => ":80",
-        "https" => ":443",
+    let (is_encrypted, default_port) = match scheme {
+        // `ws` and `wss` are of programs: a browser says the scheme of its page.
+        "http" | "ws" => (false, ":80"),
+        "https" | "wss" => (true, ":443"),
         _ => return false,
     };
+    if is_secure && !is_encrypted {
+        return false;
+    }
     let without_port = |name: &str| name.strip_suffix(default_port).unwrap_or(name).to_owned();
     !authority.is_empty() && without_port(authority).eq_ignore_ascii_case(&without_port(host))
 }

@@ -16,7 +16,7 @@ use super::{
     authority, body, connect, connect_with, encrypted_echo, mirror, server_config, trusting,
 };
 use crate::ws::frames::{CLOSE, TEXT, close, masked};
-use crate::ws::tcp::{Tcp, bind};
+use crate::ws::tcp::{OPENING, Tcp, bind};
 
 /// A deadline that a test waits for.
 const SHORT: Duration = Duration::from_millis(300);
@@ -58,6 +58,29 @@ fn wss_echoes_and_closes_with_a_close_notify() {
     client.send(masked(CLOSE, close(1000, "")));
     client.expect_hex("88 02 03e8");
     client.expect_end();
+}
+
+#[test]
+fn over_tls_a_page_of_the_same_host_came_over_tls_as_well() {
+    let options = WebSocketOptions::default;
+    let strict = bind(encrypted_echo(options()));
+    let listed = bind(encrypted_echo(options().allow_origins(["http://x"])));
+    for (origin, statuses) in [
+        ("https://x", [101, 101]),
+        ("wss://x:443", [101, 101]),
+        // Whoever stands between the page and its server writes the page.
+        ("http://x", [403, 101]),
+        ("ws://x", [403, 403]),
+        ("http://x:443", [403, 403]),
+        ("https://evil.example", [403, 403]),
+    ] {
+        for (addr, status) in [strict, listed].into_iter().zip(statuses) {
+            let mut client = connect(addr);
+            client.send(OPENING.replace("Host: x", &format!("Host: x\r\nOrigin: {origin}")));
+            let head = client.head();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{origin}: {head}");
+        }
+    }
 }
 
 #[test]

@@ -140,6 +140,11 @@ fn a_request_that_is_no_opening_handshake_is_told_why() {
             "",
         ),
         (
+            OPENING.replacen("Host: x", "Host: x\r\nSec-WebSocket-Protocol: chat, a;b", 1),
+            HandshakeError::SubprotocolsMalformed,
+            "",
+        ),
+        (
             OPENING.replacen("Host: x", "Host: x\r\nContent-Length: 5", 1),
             HandshakeError::NotUpgradable,
             "",
@@ -224,6 +229,7 @@ fn a_header_that_is_no_text_is_there_and_matches_nothing() {
         ("Origin", HandshakeError::OriginForbidden),
         ("Sec-WebSocket-Extensions", HandshakeError::ExtensionsMalformed),
         ("Sec-WebSocket-Key", HandshakeError::KeyInvalid),
+        ("Sec-WebSocket-Protocol", HandshakeError::SubprotocolsMalformed),
         ("Host", HandshakeError::HostRepeated),
     ] {
         within(async {
@@ -305,6 +311,108 @@ fn an_answer_has_no_content_where_http_allows_none() {
         let answer = answer(&mut peer).await;
         assert!(answer.starts_with("HTTP/1.1 405 ") && answer.ends_with("\r\n\r\n"), "{answer}");
     });
+}
+
+#[test]
+fn where_the_caller_speaks_tls_a_page_of_the_same_host_came_over_tls_as_well() {
+    for (is_secure, origin, status) in [
+        (false, "http://x", 101),
+        (false, "ws://x", 101),
+        (true, "https://x", 101),
+        (true, "wss://x", 101),
+        (true, "http://x", 403),
+    ] {
+        within(async {
+            let (mut peer, _serving) = serve(move |request| async move {
+                let request = if is_secure { request.over_tls() } else { request };
+                request.upgrade(&WebSocketOptions::default()).await.map(drop)
+            });
+            peer.send(OPENING.replacen("Host: x", &format!("Host: x\r\nOrigin: {origin}"), 1))
+                .await;
+            let head = read_head(&mut peer).await;
+            assert!(
+                head.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{is_secure} {origin}: {head}"
+            );
+        });
+    }
+}
+
+#[test]
+pub(super) fn a_host_that_is_empty_or_none_is_refused() {
+    // RFC 9110 §4.2.1, RFC 9112 §3.2; the first of each line is the request target
+    for request in [
+        "/ |",
+        "/ |  ",
+        "/ |x y",
+        "/ |x, y",
+        "/ |x/admin?",
+        "/ |user@x",
+        "/ |x#y",
+        "/ |x\\y",
+        "/ |x%2fadmin",
+        "/ |x:99999",
+        "/ |x:80:80",
+        "/ |x:port",
+        "/ |:80",
+        "/ |[::1",
+        "/ |[1]",
+        "/ |[::1]80",
+        "/ |[fe80::1%25eth0]",
+        "/ |::1",
+        "/ |é",
+        "/ |http://x",
+        // The host of the target counts, but what the line says is no host all the same.
+        "http://y/ |",
+        "http://y/ |x y",
+        "http://y:99999/ |y",
+        "http://y_:x/ |y",
+        "http://[y]/ |y",
+    ] {
+        within(async {
+            let (target, host) = request.split_once(" |").unwrap();
+            let (mut peer, serving) = serve(echo);
+            let request = OPENING.replacen("Host: x", &format!("Host: {host}"), 1);
+            peer.send(request.replacen("GET /", &format!("GET {target}"), 1)).await;
+            peer.end.close().await.unwrap();
+            let answer = answer(&mut peer).await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{target} {host}: {answer}");
+            let outcome = serving.await;
+            let error = HandshakeError::HostInvalid;
+            assert!(matches!(outcome, Err(Error::Handshake(seen)) if seen == error), "{outcome:?}");
+        });
+    }
+    for host in
+        ["x", "x:80", "x:", "127.0.0.1:8080", "[::1]", "[::ffff:1.2.3.4]:80", "a_b.example", "X-Y."]
+    {
+        within(async {
+            let (mut peer, _serving) = serve(echo);
+            peer.send(OPENING.replacen("Host: x", &format!("Host: {host}"), 1)).await;
+            let head = read_head(&mut peer).await;
+            assert!(head.starts_with("HTTP/1.1 101 "), "{host}: {head}");
+        });
+    }
+}
+
+#[test]
+fn a_target_with_a_fragment_is_refused_before_anyone_sees_it() {
+    // RFC 9112 §3.2: no form of a target has one.
+    for target in ["/#", "/a#b", "/a?b#c", "http://x/a#b", "http://x#", "#"] {
+        for method in ["GET", "HEAD"] {
+            within(async {
+                let (mut peer, serving) = serve(|_| async { panic!("a request") });
+                peer.send(OPENING.replacen("GET /", &format!("{method} {target}"), 1)).await;
+                peer.end.close().await.unwrap();
+                let answer = answer(&mut peer).await;
+                assert!(answer.starts_with("HTTP/1.1 400 "), "{target}: {answer}");
+                assert_eq!(answer.ends_with("\r\n\r\n"), method == "HEAD", "{answer}");
+                let outcome = serving.await;
+                let error = HandshakeError::TargetInvalid;
+                let is_told = matches!(outcome, Err(Error::Handshake(seen)) if seen == error);
+                assert!(is_told, "{outcome:?}");
+            });
+        }
+    }
 }
 
 #[test]

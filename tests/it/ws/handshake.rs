@@ -119,6 +119,14 @@ pub(super) fn a_page_of_another_site_is_refused_unless_it_is_allowed() {
     for (origin, statuses) in [
         ("http://x", [101, 101, 101]),
         ("https://x", [101, 101, 101]),
+        // Of programs: no browser sends these schemes.
+        ("ws://x", [101, 101, 101]),
+        ("wss://x", [101, 101, 101]),
+        ("ws://x:80", [101, 101, 101]),
+        ("wss://x:443", [101, 101, 101]),
+        ("ws://x:443", [403, 403, 101]),
+        ("wss://evil.example", [403, 403, 101]),
+        ("file://", [403, 403, 101]),
         ("https://app.example", [403, 101, 101]),
         ("https://evil.example", [403, 403, 101]),
         ("null", [403, 403, 101]),

@@ -69,6 +69,28 @@ fn a_handler_may_choose_itself_among_what_is_offered() {
 }
 
 #[test]
+pub(super) fn an_offer_that_is_no_list_of_tokens_is_a_400_that_says_so() {
+    let reason = HandshakeError::SubprotocolsMalformed.to_string();
+    for offers in [
+        // RFC 6455 §4.1: nothing but U+0021 to U+007E, and no separators
+        &["chat.v1, a\"b"][..],
+        &["a;b, chat.v1"],
+        &["chat.v1", "two words"],
+        &["chat.v1/2"],
+        &["chat.v1, é"],
+        &["(chat.v1)"],
+        &["chat.v1=1"],
+        &["chat.v1@x"],
+    ] {
+        for options in [chat(), WebSocketOptions::default(), chat().subprotocol("chat.v1")] {
+            let (head, mut client) = open(options, offers);
+            assert!(head.starts_with("HTTP/1.1 400 "), "{offers:?}: {head}");
+            assert_eq!(String::from_utf8_lossy(&client.read(reason.len())), reason);
+        }
+    }
+}
+
+#[test]
 fn a_required_subprotocol_that_is_not_offered_is_a_400_that_says_so() {
     let required = || chat().require_subprotocol();
     assert_eq!(agreed(required(), &["chat.v1"]).as_deref(), Some("chat.v1"));
