@@ -1,10 +1,15 @@
 //! What of a request tide's `Request` cannot hold: it travels in the extensions.
 
-use std::net::IpAddr;
+use crate::ws::admission::ClientAddr;
 
-/// Where the client of a request is, if trusted proxies in between told.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ClientIp(pub(crate) IpAddr);
+/// What trusted proxies tell of the client of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Told {
+    /// `None` if they say nothing about it.
+    pub(crate) addr: Option<ClientAddr>,
+    /// Whether the client speaks TLS to one of them.
+    pub(crate) is_secure: bool,
+}
 
 /// The header lines of a request whose values `http_types` cannot hold: those that are not ASCII.
 #[derive(Clone, Debug, Default)]

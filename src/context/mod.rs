@@ -17,11 +17,11 @@ use tide::http::{Method, Version};
 use tide::{Request, Response, StatusCode};
 
 pub(crate) use self::body::{BodyLimits, BodyTooLarge};
-pub(crate) use self::facts::{ClientIp, RawHeaders};
+pub(crate) use self::facts::{RawHeaders, Told};
 use crate::error::{Error, Result};
 use crate::instance::Metrics;
 use crate::stream::Security;
-use crate::ws::admission::{self, Admission, ServerLimits};
+use crate::ws::admission::{self, Admission, ClientAddr, ServerLimits};
 use crate::ws::handshake::{HeaderLines, Opening, as_text, is_token};
 use crate::ws::proto::extension::{self, Extension};
 use crate::ws::upgrade::{Answer, PeerAddr, Slot};
@@ -97,7 +97,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ) -> Option<BoxFuture<'a, Result<Admission, HandshakeError>>> {
         let of_the_server = self.request.ext::<ServerLimits>().map_or(&[][..], |limits| &limits.0);
         let limits: Vec<_> = options.parts.limits.iter().chain(of_the_server).collect();
-        (!limits.is_empty()).then(|| admission::admit(limits, self.client_ip()).boxed())
+        (!limits.is_empty()).then(|| admission::admit(limits, self.client_addr()).boxed())
     }
 
     fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
@@ -263,15 +263,22 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// The address of the client: that of the peer, or, where that is one of the
     /// [`trusted_proxies`](crate::ServerOptions::trusted_proxies), the one that the proxies tell.
     ///
-    /// An IPv4 address that was written as IPv6 is given as IPv4. `None` if neither is known:
-    /// behind a Unix socket, or unless the request came through our own
-    /// [`Server`](crate::Server).
+    /// An IPv4 address that was written as IPv6 is given as IPv4. `None` if it is not known: behind a
+    /// Unix socket; if what the proxies tell is no address, is malformed or contradictory; or unless the
+    /// request came through our own [`Server`](crate::Server). It is never the address of a proxy that
+    /// has told something else.
     #[must_use]
     pub fn client_ip(&self) -> Option<IpAddr> {
-        match self.request.ext::<ClientIp>() {
-            Some(client) => Some(client.0),
-            None => self.peer_addr().map(|addr| addr.ip().to_canonical()),
+        match self.client_addr() {
+            ClientAddr::Known(address) => Some(address),
+            ClientAddr::Unknown | ClientAddr::Disputed => None,
         }
+    }
+
+    fn client_addr(&self) -> ClientAddr {
+        let told = self.told().and_then(|told| told.addr);
+        let peer = || self.peer_addr().map(|addr| ClientAddr::Known(addr.ip().to_canonical()));
+        told.or_else(peer).unwrap_or(ClientAddr::Unknown)
     }
 
     /// tide's view of the request: method, URL, extensions and the rest.
@@ -331,6 +338,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.response.get_or_insert_with(|| Box::new(Response::new(StatusCode::Ok)))
     }
 
+    /// What trusted proxies tell.
+    fn told(&self) -> Option<&Told> {
+        self.request.ext()
+    }
+
     fn security(&self) -> Option<&Security> {
         self.request.ext::<Arc<Security>>().map(Arc::as_ref)
     }
@@ -358,7 +370,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             is_get,
             // async-h1 accepts nothing older and does not always say.
             is_http_1_1: self.request.version().is_none_or(|version| version == Version::Http1_1),
-            is_secure: self.is_secure(),
+            is_secure: self.is_secure() || self.told().is_some_and(|told| told.is_secure),
             headers: self,
         }
     }

@@ -21,7 +21,7 @@ use super::body::{RequestBody, ResponseBody};
 use super::exchange::Exchange;
 use super::refusal::Refusal;
 use super::{Addrs, ServerOptions};
-use crate::context::{BodyLimits, ClientIp, RawHeaders};
+use crate::context::{BodyLimits, RawHeaders};
 use crate::escaped::Escaped;
 use crate::ws::upgrade::{PeerAddr, Upgraded};
 
@@ -51,10 +51,9 @@ pub(super) fn request(
     request.ext_mut().insert(PeerAddr(addrs.peer));
     request.ext_mut().insert(limits);
     if !options.trusted_proxies.is_empty() {
-        let client =
-            options.trusted_proxies.client_ip(addrs.peer.map(|peer| peer.ip()), &head.headers);
-        if let Some(client) = client {
-            request.ext_mut().insert(ClientIp(client));
+        let (header, peer) = (options.client_ip_header.as_ref(), addrs.peer.map(|peer| peer.ip()));
+        if let Some(told) = options.trusted_proxies.told(header, peer, &head.headers) {
+            request.ext_mut().insert(told);
         }
     }
     if let Some((body, len)) = body {

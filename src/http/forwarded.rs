@@ -7,23 +7,57 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// The hops that the lines of `X-Forwarded-For` name, the last one first; `None` for what is no
-/// address. There may be a port.
-pub(super) fn x_forwarded_for<'a>(
-    lines: impl DoubleEndedIterator<Item = &'a [u8]>,
-) -> impl Iterator<Item = Option<IpAddr>> {
-    let hops = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
-    hops.map(|hop| address(std::str::from_utf8(hop).ok()?.trim_matches([' ', '\t'])))
+/// Who connected to a proxy, as that tells.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Hop {
+    pub(super) node: Node,
+    /// Whether it spoke TLS; `false` if that is not told.
+    pub(super) is_secure: bool,
 }
 
-/// The hops that the lines of `Forwarded` name, the last one first; `None` for what is no address:
-/// `unknown`, an obfuscated identifier (RFC 7239 §6), an element without `for`, a malformed line.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Node {
+    At(IpAddr),
+    /// No address: `unknown`, an obfuscated identifier (RFC 7239 §6), a socket in the file system.
+    #[default]
+    Unknown,
+    /// The line breaks the grammar, so that nobody can say which part of it the proxy wrote.
+    Malformed,
+}
+
+/// The hops that the lines of `X-Forwarded-For` name, the last one first. There may be a port. An
+/// element without content is none (RFC 9110 §5.6.1).
+pub(super) fn x_forwarded_for<'a>(
+    lines: impl DoubleEndedIterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = Hop> {
+    elements(lines).map(|element| {
+        let address = std::str::from_utf8(element).ok().and_then(address);
+        Hop { node: address.map_or(Node::Unknown, Node::At), is_secure: false }
+    })
+}
+
+/// Whether the last element of `X-Forwarded-Proto` says that TLS was spoken.
+pub(super) fn is_proto_https<'a>(lines: impl DoubleEndedIterator<Item = &'a [u8]>) -> bool {
+    elements(lines).next().is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
+}
+
+/// The elements of a list over several lines, the last one first, without those that are empty.
+fn elements<'a>(
+    lines: impl DoubleEndedIterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = &'a [u8]> {
+    let elements = lines.rev().flat_map(|line| line.rsplit(|byte| *byte == b','));
+    elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
+}
+
+/// The hops that the lines of `Forwarded` name, the last one first. An element without `for` is a hop
+/// without an address, and one without any parameter is none.
 pub(super) fn forwarded<'a>(
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
-) -> impl Iterator<Item = Option<IpAddr>> {
+) -> impl Iterator<Item = Hop> {
     lines.rev().flat_map(|line| {
         let hops = std::str::from_utf8(line).ok().and_then(hops_of);
-        hops.unwrap_or_else(|| vec![None]).into_iter().rev()
+        let malformed = || vec![Hop { node: Node::Malformed, is_secure: false }];
+        hops.unwrap_or_else(malformed).into_iter().rev()
     })
 }
 
@@ -31,36 +65,44 @@ pub(super) fn forwarded<'a>(
 ///
 /// Read from the start, because a quoted string may contain anything. A quote that a client left
 /// open takes along what the proxy has added: then nothing is believed.
-fn hops_of(line: &str) -> Option<Vec<Option<IpAddr>>> {
+fn hops_of(line: &str) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     let mut rest = Some(line);
     while let Some(element) = rest {
         let (hop, after) = take_element(element)?;
-        hops.push(hop);
+        hops.extend(hop);
         rest = after;
     }
     Some(hops)
 }
 
-/// One element, up to the next comma, and what follows that.
-fn take_element(mut text: &str) -> Option<(Option<IpAddr>, Option<&str>)> {
-    let mut hop = None;
+/// One element, up to the next comma, and what follows that; the element is `None` if it has no
+/// parameter.
+fn take_element(mut text: &str) -> Option<(Option<Hop>, Option<&str>)> {
+    let mut hop: Option<Hop> = None;
+    let mut has_for = false;
     loop {
         text = blank_trimmed(text);
         // The grammar has room for pairs that are not there.
         if !text.is_empty() && !text.starts_with([',', ';']) {
             let (name, value, rest) = take_pair(text)?;
-            // Each parameter occurs once (RFC 7239 §4).
-            if name.eq_ignore_ascii_case("for") && hop.replace(node(value)).is_some() {
-                return None;
+            let hop = hop.get_or_insert_default();
+            if name.eq_ignore_ascii_case("for") {
+                // Each parameter occurs once (RFC 7239 §4).
+                if std::mem::replace(&mut has_for, true) {
+                    return None;
+                }
+                hop.node = node(value).map_or(Node::Unknown, Node::At);
+            } else if name.eq_ignore_ascii_case("proto") {
+                hop.is_secure = value.eq_ignore_ascii_case("https");
             }
             text = blank_trimmed(rest);
         }
         if text.is_empty() {
-            return Some((hop.flatten(), None));
+            return Some((hop, None));
         }
         let Some(pairs) = text.strip_prefix(';') else {
-            return Some((hop.flatten(), Some(text.strip_prefix(',')?)));
+            return Some((hop, Some(text.strip_prefix(',')?)));
         };
         text = pairs;
     }
@@ -122,10 +164,13 @@ fn blank_trimmed(text: &str) -> &str {
 mod tests {
     use super::*;
 
-    fn shown(hops: impl Iterator<Item = Option<IpAddr>>) -> String {
-        let hops: Vec<_> =
-            hops.map(|hop| hop.map_or_else(|| "?".to_owned(), |ip| ip.to_string())).collect();
-        hops.join(" ")
+    fn shown(hops: impl Iterator<Item = Hop>) -> String {
+        let hops = hops.map(|hop| match hop.node {
+            Node::At(address) => address.to_string() + if hop.is_secure { "+tls" } else { "" },
+            Node::Unknown => "?".to_owned(),
+            Node::Malformed => "!".to_owned(),
+        });
+        hops.collect::<Vec<_>>().join(" ")
     }
 
     fn of_forwarded(lines: &[&str]) -> String {
@@ -150,10 +195,13 @@ mod tests {
             ),
             (&["for=_hidden, for=_SEVKISEK"], "? ?"),
             (&["for=\"192.0.2.43:47011\";by=\"[2001:db8::1]:80\""], "192.0.2.43"),
-            (&["host=\"a,b;for=9.9.9.9\";for=192.0.2.1 ; proto=https"], "192.0.2.1"),
+            (&["host=\"a,b;for=9.9.9.9\";for=192.0.2.1 ; proto=https"], "192.0.2.1+tls"),
+            (&["Proto=\"HTTPS\";for=192.0.2.1, for=192.0.2.2"], "192.0.2.2 192.0.2.1+tls"),
             (&["host=\"a\\\"b\";for=192.0.2.1"], "192.0.2.1"),
             (&["proto=https, for=192.0.2.1"], "192.0.2.1 ?"),
-            (&["for=192.0.2.1,,for=192.0.2.2,"], "? 192.0.2.2 ? 192.0.2.1"),
+            // RFC 9110 §5.6.1: an empty element is none
+            (&["for=192.0.2.1, ,,for=192.0.2.2,"], "192.0.2.2 192.0.2.1"),
+            (&[",for=192.0.2.1", "", " , ", ";"], "192.0.2.1"),
             (&[";;for=192.0.2.1; ;by=_x;"], "192.0.2.1"),
         ] {
             assert_eq!(of_forwarded(lines), hops, "{lines:?}");
@@ -161,9 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_breaks_the_grammar_is_one_unknown_hop() {
+    fn a_line_that_breaks_the_grammar_is_one_hop_that_says_so() {
         for line in [
-            "",
             "for",
             "for=",
             "=192.0.2.1",
@@ -182,10 +229,10 @@ mod tests {
             "for=é, for=192.0.2.1",
             "for=192.0.2.1é",
         ] {
-            assert_eq!(of_forwarded(&[line]), "?", "{line}");
-            assert_eq!(of_forwarded(&[line, "for=192.0.2.1"]), "192.0.2.1 ?", "{line}");
+            assert_eq!(of_forwarded(&[line]), "!", "{line}");
+            assert_eq!(of_forwarded(&[line, "for=192.0.2.1"]), "192.0.2.1 !", "{line}");
         }
-        assert_eq!(shown(forwarded([b"for=\xff".as_slice()].into_iter())), "?");
+        assert_eq!(shown(forwarded([b"for=\xff".as_slice()].into_iter())), "!");
     }
 
     #[test]
@@ -216,14 +263,32 @@ mod tests {
             (&["192.0.2.1:4711,[2001:db8::1]:80"], "2001:db8::1 192.0.2.1"),
             (&["2001:db8::1,[2001:db8::2]"], "2001:db8::2 2001:db8::1"),
             (&["::ffff:192.0.2.1"], "192.0.2.1"),
-            (&["\t192.0.2.1 , "], "? 192.0.2.1"),
-            (&["", "192.0.2.1"], "192.0.2.1 ?"),
-            (&["192.0.2.1,,192.0.2.2"], "192.0.2.2 ? 192.0.2.1"),
+            // RFC 9110 §5.6.1: an empty element is none
+            (&["\t192.0.2.1 , "], "192.0.2.1"),
+            (&["", "192.0.2.1", ",", " "], "192.0.2.1"),
+            (&["192.0.2.1, ,,192.0.2.2"], "192.0.2.2 192.0.2.1"),
+            (&[""], ""),
             (&["unknown, é, 192.0.2.2, 192.0.2.3 x"], "? 192.0.2.2 ? ?"),
         ] {
             assert_eq!(of_x_forwarded_for(lines), hops, "{lines:?}");
         }
         let latin = [b"\xe9, 192.0.2.1".as_slice()];
         assert_eq!(shown(x_forwarded_for(latin.into_iter())), "192.0.2.1 ?");
+    }
+
+    #[test]
+    fn the_last_scheme_of_a_list_is_that_of_the_nearest_proxy() {
+        for (lines, is_https) in [
+            (&["https"][..], true),
+            (&["HTTPS ,"], true),
+            (&["http", "https"], true),
+            (&["https, http"], false),
+            (&["wss"], false),
+            (&[""], false),
+            (&[], false),
+        ] {
+            let bytes = lines.iter().map(|line| line.as_bytes());
+            assert_eq!(is_proto_https(bytes), is_https, "{lines:?}");
+        }
     }
 }

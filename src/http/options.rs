@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::HeaderName;
+
 use super::proxies::TrustedProxies;
 use crate::addresses::Ipv6Prefix;
 
@@ -36,8 +38,11 @@ pub struct ServerOptions {
     pub(crate) max_connections_per_address: Option<usize>,
     pub(crate) ipv6_prefix: Ipv6Prefix,
     pub(crate) trusted_proxies: Arc<TrustedProxies>,
+    pub(crate) client_ip_header: Option<HeaderName>,
     /// What is wrong with the list of trusted proxies.
     invalid_proxy: Option<String>,
+    /// What is no name of a header, where one should be.
+    invalid_header: Option<String>,
 }
 
 impl ServerOptions {
@@ -185,18 +190,43 @@ impl ServerOptions {
     /// networks as `10.0.0.0/8`, and `unix:` for whoever connects through a Unix socket. Default:
     /// none.
     ///
-    /// If the peer is one of them, [`client_ip`](crate::RequestContext::client_ip) follows
-    /// `Forwarded` (RFC 7239) or `X-Forwarded-For` from the end, as long as the hops named there are
-    /// trusted themselves, up to the first that is not: the client. A hop that is no address ends
-    /// the way at the proxy that wrote it. Each proxy in the list must append to one of the headers,
-    /// or replace it. Clients can send the other one; so if both are there, they must name the same
-    /// client, or neither is believed.
+    /// If the peer is one of them, [`client_ip`](crate::RequestContext::client_ip) follows the
+    /// [header](Self::client_ip_header) that they write from the end, as long as the hops named there are
+    /// trusted themselves, up to the first that is not: the client. A hop that is no address leaves the
+    /// client unknown. Each proxy in the list must append to the header, or replace it.
+    ///
+    /// They are also believed that a client speaks TLS, in `X-Forwarded-Proto` or the `proto` of
+    /// `Forwarded`: a page of the same host must then have come over TLS as well to connect.
+    ///
+    /// ```
+    /// use tidewire::ServerOptions;
+    ///
+    /// let options = ServerOptions::default()
+    ///     .trusted_proxies(["10.0.0.0/8"])
+    ///     .client_ip_header("X-Forwarded-For");
+    /// ```
     #[must_use]
     pub fn trusted_proxies<T: ToString>(mut self, proxies: impl IntoIterator<Item = T>) -> Self {
         let mut trusted = TrustedProxies::default();
         let trust = |proxy: T| trusted.trust(&proxy.to_string()).err();
         self.invalid_proxy = proxies.into_iter().find_map(trust);
         self.trusted_proxies = Arc::new(trusted);
+        self
+    }
+
+    /// The one header in which [trusted proxies](Self::trusted_proxies) tell where a client is:
+    /// `Forwarded` (RFC 7239), or one with an address or a list of them as `X-Forwarded-For`,
+    /// `X-Real-IP`. Default: not said.
+    ///
+    /// Say it. A proxy passes on the headers that it does not know, and the client may have written them.
+    /// Where it is not said, both `Forwarded` and `X-Forwarded-For` are read; if they contradict each
+    /// other, [`client_ip`](crate::RequestContext::client_ip) is `None`, and a
+    /// [`ConnectionLimit`](crate::ConnectionLimit) for each address refuses with 400.
+    #[must_use]
+    pub fn client_ip_header(mut self, name: impl AsRef<str>) -> Self {
+        let name = name.as_ref();
+        self.client_ip_header = HeaderName::try_from(name).ok();
+        self.invalid_header = self.client_ip_header.is_none().then(|| name.to_owned());
         self
     }
 
@@ -218,6 +248,9 @@ impl ServerOptions {
         ];
         if let Some((name, _)) = limits.iter().find(|(_, max)| *max == Some(0)) {
             return Err(invalid(format!("{name} is 0, which serves nobody")));
+        }
+        if let Some(name) = &self.invalid_header {
+            return Err(invalid(format!("client_ip_header: `{name}` is not the name of a header")));
         }
         match &self.invalid_proxy {
             Some(reason) => Err(invalid(format!("trusted_proxies: {reason}"))),
@@ -246,7 +279,9 @@ impl Default for ServerOptions {
             max_connections_per_address: None,
             ipv6_prefix: Ipv6Prefix::default(),
             trusted_proxies: Arc::default(),
+            client_ip_header: None,
             invalid_proxy: None,
+            invalid_header: None,
         }
     }
 }
@@ -283,6 +318,10 @@ mod tests {
             (
                 ServerOptions::default().trusted_proxies(["10.0.0.1", "10.0.0.0/33"]),
                 "trusted_proxies: `10.0.0.0/33` is neither",
+            ),
+            (
+                ServerOptions::default().client_ip_header("X Real"),
+                "client_ip_header: `X Real` is not the name of a header",
             ),
         ];
         for (options, message) in cases {

@@ -5,10 +5,12 @@
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use ::http::{HeaderMap, HeaderValue};
+use ::http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use super::forwarded::{forwarded, x_forwarded_for};
+use super::forwarded::{Hop, Node, forwarded, is_proto_https, x_forwarded_for};
+use crate::context::Told;
+use crate::ws::admission::ClientAddr;
 
 /// Most hops that are looked at; no real path has as many.
 const MAX_HOPS: usize = 64;
@@ -41,36 +43,48 @@ impl TrustedProxies {
         Ok(())
     }
 
-    /// Where the client is, as far as that can be believed; `None` if the peer, who has no address
-    /// behind a Unix socket, is not trusted or says nothing.
-    pub(super) fn client_ip(&self, peer: Option<IpAddr>, headers: &HeaderMap) -> Option<IpAddr> {
+    /// What is told of the client, as far as that can be believed; `None` if the peer, who has no
+    /// address behind a Unix socket, is not trusted. `header` is the one that tells its address, if the
+    /// application knows.
+    pub(super) fn told(
+        &self,
+        header: Option<&HeaderName>,
+        peer: Option<IpAddr>,
+        headers: &HeaderMap,
+    ) -> Option<Told> {
         let is_trusted = peer.map_or(self.unix_peers, |peer| self.trusts(peer.to_canonical()));
         if !is_trusted {
             return None;
         }
-        let lines = |name: &'static str| headers.get_all(name).iter().map(HeaderValue::as_bytes);
-        let old = || self.walk(x_forwarded_for(lines(X_FORWARDED_FOR)));
-        let new = || self.walk(forwarded(lines(FORWARDED)));
-        match (headers.contains_key(X_FORWARDED_FOR), headers.contains_key(FORWARDED)) {
-            (true, false) => old(),
-            (false, true) => new(),
+        let lines = |name: &HeaderName| headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        let list = |name: &HeaderName| self.walk(x_forwarded_for(lines(name)));
+        let element = || self.walk(forwarded(lines(&FORWARDED)));
+        let told = match header {
+            Some(name) if *name == FORWARDED => element(),
+            Some(name) => list(name),
             // One of the two may come from the client, through a proxy that knows only the other.
-            (true, true) => old().filter(|client| new() == Some(*client)),
-            (false, false) => None,
-        }
+            None => list(&X_FORWARDED_FOR).agreed(element()),
+        };
+        let is_secure = told.is_secure || is_proto_https(lines(&X_FORWARDED_PROTO));
+        Some(Told { is_secure, ..told })
     }
 
     /// The last hop that a trusted one vouches for.
-    fn walk(&self, hops: impl Iterator<Item = Option<IpAddr>>) -> Option<IpAddr> {
-        let mut client = None;
-        for hop in hops.take(MAX_HOPS) {
-            let Some(address) = hop else { break };
-            client = Some(address);
-            if !self.trusts(address) {
+    fn walk(&self, hops: impl Iterator<Item = Hop>) -> Told {
+        let mut told = Told { addr: None, is_secure: false };
+        for (number, Hop { node, is_secure }) in hops.enumerate() {
+            let addr = match node {
+                Node::At(_) | Node::Unknown if number == MAX_HOPS => ClientAddr::Unknown,
+                Node::At(address) => ClientAddr::Known(address),
+                Node::Unknown => ClientAddr::Unknown,
+                Node::Malformed => ClientAddr::Disputed,
+            };
+            told = Told { addr: Some(addr), is_secure };
+            if !matches!(addr, ClientAddr::Known(address) if self.trusts(address)) {
                 break;
             }
         }
-        client
+        told
     }
 
     /// Is this one of them? Not for IPv4 that is written as IPv6.
@@ -79,8 +93,21 @@ impl TrustedProxies {
     }
 }
 
-const FORWARDED: &str = "forwarded";
-const X_FORWARDED_FOR: &str = "x-forwarded-for";
+const FORWARDED: HeaderName = ::http::header::FORWARDED;
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+impl Told {
+    /// What both say; two that differ are believed in nothing.
+    fn agreed(self, other: Self) -> Self {
+        let addr = match (self.addr, other.addr) {
+            (told, None) | (None, told) => told,
+            (one, other) if one == other => one,
+            _ => Some(ClientAddr::Disputed),
+        };
+        Self { addr, is_secure: self.is_secure || other.is_secure }
+    }
+}
 
 /// IPv4 that is written as IPv6 is IPv4, as addresses are when they are looked for.
 fn network(text: &str) -> Option<IpNet> {
@@ -117,20 +144,34 @@ mod tests {
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         let line = |(name, value): &(&'static str, &str)| {
-            (::http::HeaderName::from_static(name), value.parse().unwrap())
+            (HeaderName::from_static(name), value.parse().unwrap())
         };
         lines.iter().map(line).collect()
     }
 
-    /// What is believed of `lines` when they come from `peer`, with 10.0.0.0/8 and `::1` trusted.
-    fn client(peer: &str, lines: &[(&'static str, &str)]) -> Option<String> {
+    /// What is believed of `lines` when they come from `peer`, with 10.0.0.0/8 and `::1` trusted, and
+    /// this header known to tell the client's address.
+    fn client_by(
+        header: Option<&'static str>,
+        peer: &str,
+        lines: &[(&'static str, &str)],
+    ) -> Option<String> {
         let proxies = proxies(&["10.0.0.0/8", "::1"]);
-        let client = proxies.client_ip(Some(peer.parse().unwrap()), &headers(lines));
-        client.map(|client| client.to_string())
+        let header = header.map(HeaderName::from_static);
+        let told = proxies.told(header.as_ref(), Some(peer.parse().unwrap()), &headers(lines));
+        Some(match told?.addr? {
+            ClientAddr::Known(address) => address.to_string(),
+            ClientAddr::Unknown => "unknown".to_owned(),
+            ClientAddr::Disputed => "disputed".to_owned(),
+        })
     }
 
-    const XFF: &str = X_FORWARDED_FOR;
-    const FWD: &str = FORWARDED;
+    fn client(peer: &str, lines: &[(&'static str, &str)]) -> Option<String> {
+        client_by(None, peer, lines)
+    }
+
+    const XFF: &str = "x-forwarded-for";
+    const FWD: &str = "forwarded";
 
     #[test]
     fn a_list_is_walked_from_its_end_over_trusted_hops_only() {
@@ -141,12 +182,13 @@ mod tests {
             // What is further to the left was written by somebody who is not trusted.
             ("9.9.9.9, 192.0.2.1, 10.0.0.2", Some("192.0.2.1")),
             ("10.0.0.9, 192.0.2.1", Some("192.0.2.1")),
-            // What cannot be read ends the walk at the proxy that wrote it.
-            ("9.9.9.9, unknown, 10.0.0.2", Some("10.0.0.2")),
-            ("9.9.9.9,, 10.0.0.2", Some("10.0.0.2")),
-            ("9.9.9.9, ", None),
+            // A client that a proxy does not name is not the proxy.
+            ("9.9.9.9, unknown, 10.0.0.2", Some("unknown")),
+            ("unknown", Some("unknown")),
+            ("192.0.2.1,, 10.0.0.2", Some("192.0.2.1")),
+            ("192.0.2.1, ", Some("192.0.2.1")),
             ("", None),
-            ("unknown", None),
+            (" , ", None),
             // All are trusted: the client is one of them.
             ("10.0.0.3, 10.0.0.2", Some("10.0.0.3")),
             ("::ffff:192.0.2.1, ::ffff:10.0.0.2", Some("192.0.2.1")),
@@ -171,11 +213,14 @@ mod tests {
         for (x_forwarded, forwarded, expected) in [
             ("192.0.2.1", "for=192.0.2.1", Some("192.0.2.1")),
             ("192.0.2.1, 10.0.0.2", "for=192.0.2.1", Some("192.0.2.1")),
-            ("9.9.9.9", "for=192.0.2.1", None),
-            ("192.0.2.1", "for=9.9.9.9", None),
-            ("192.0.2.1", "for=unknown", None),
-            ("192.0.2.1", "for=\"", None),
-            ("", "for=192.0.2.1", None),
+            ("unknown", "for=_hidden", Some("unknown")),
+            ("9.9.9.9", "for=192.0.2.1", Some("disputed")),
+            ("192.0.2.1", "for=9.9.9.9", Some("disputed")),
+            ("192.0.2.1", "for=unknown", Some("disputed")),
+            ("192.0.2.1", "for=\"", Some("disputed")),
+            // One that says nothing contradicts nothing.
+            ("", "for=192.0.2.1", Some("192.0.2.1")),
+            ("192.0.2.1", ",", Some("192.0.2.1")),
         ] {
             let lines = [(XFF, x_forwarded), (FWD, forwarded)];
             let client = client("10.0.0.1", &lines);
@@ -184,11 +229,60 @@ mod tests {
     }
 
     #[test]
+    fn of_a_line_that_a_client_can_spoil_nothing_is_believed() {
+        for (lines, expected) in [
+            (&[(FWD, "for=\"9.9.9.9, for=192.0.2.1")][..], "disputed"),
+            // The proxy that was told so is trusted, and is not the client.
+            (&[(FWD, "for=\""), (FWD, "for=10.0.0.2")], "disputed"),
+            (&[(FWD, "for=\""), (FWD, "for=192.0.2.1")], "192.0.2.1"),
+        ] {
+            assert_eq!(client("10.0.0.1", lines).as_deref(), Some(expected), "{lines:?}");
+            let named = client_by(Some(FWD), "10.0.0.1", lines);
+            assert_eq!(named.as_deref(), Some(expected), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn where_the_header_is_known_the_other_is_not_looked_at() {
+        let lines = [(XFF, "192.0.2.1"), (FWD, "for=192.0.2.2"), ("x-real-ip", "192.0.2.3")];
+        for (header, expected) in [
+            (Some(XFF), "192.0.2.1"),
+            (Some(FWD), "192.0.2.2"),
+            (Some("x-real-ip"), "192.0.2.3"),
+            (None, "disputed"),
+        ] {
+            assert_eq!(client_by(header, "10.0.0.1", &lines).as_deref(), Some(expected));
+            assert_eq!(client_by(header, "192.0.2.9", &lines), None, "it is not trusted");
+        }
+        assert_eq!(client_by(Some("x-real-ip"), "10.0.0.1", &lines[..2]), None);
+    }
+
+    #[test]
+    fn a_client_speaks_tls_if_the_proxy_says_so() {
+        for (header, lines, is_secure) in [
+            (None, &[][..], false),
+            (None, &[("x-forwarded-proto", "https")], true),
+            (None, &[("x-forwarded-proto", "http")], false),
+            (None, &[(FWD, "for=192.0.2.1;proto=https, for=10.0.0.2;proto=http")], true),
+            (None, &[(FWD, "for=9.9.9.9;proto=https, for=192.0.2.1;proto=http")], false),
+            (Some(FWD), &[(FWD, "proto=https")], true),
+            (Some(XFF), &[(FWD, "proto=https")], false),
+            (Some(XFF), &[("x-forwarded-proto", "https")], true),
+        ] {
+            let header = header.map(HeaderName::from_static);
+            let told = |peer: &str| {
+                let peer = Some(peer.parse().unwrap());
+                proxies(&["10.0.0.0/8"]).told(header.as_ref(), peer, &headers(lines))
+            };
+            assert_eq!(told("10.0.0.1").unwrap().is_secure, is_secure, "{header:?} {lines:?}");
+            assert_eq!(told("192.0.2.1"), None);
+        }
+    }
+
+    #[test]
     fn a_list_of_100_kilobytes_is_not_walked_to_its_end() {
         let trusted = "10.0.0.2,".repeat(11_000);
-        assert_eq!(client("10.0.0.1", &[(XFF, &trusted)]), None);
-        let list = format!("{trusted}10.0.0.3");
-        assert_eq!(client("10.0.0.1", &[(XFF, &list)]).as_deref(), Some("10.0.0.2"));
+        assert_eq!(client("10.0.0.1", &[(XFF, &trusted)]).as_deref(), Some("unknown"));
         let list = format!("{trusted}192.0.2.1");
         assert_eq!(client("10.0.0.1", &[(XFF, &list)]).as_deref(), Some("192.0.2.1"));
         let list = format!("{}for=192.0.2.1", "for=10.0.0.2,".repeat(8_000));
@@ -198,10 +292,11 @@ mod tests {
     #[test]
     fn a_peer_without_address_is_trusted_by_name() {
         let lines = headers(&[(XFF, "192.0.2.1, 127.0.0.1")]);
-        let client = |list: &[&str]| proxies(list).client_ip(None, &lines);
+        let client = |list: &[&str]| proxies(list).told(None, None, &lines)?.addr;
+        let known = |address: &str| Some(ClientAddr::Known(address.parse().unwrap()));
         assert_eq!(client(&["127.0.0.1"]), None);
-        assert_eq!(client(&["unix:"]), "127.0.0.1".parse().ok());
-        assert_eq!(client(&["unix:", "127.0.0.1"]), "192.0.2.1".parse().ok());
+        assert_eq!(client(&["unix:"]), known("127.0.0.1"));
+        assert_eq!(client(&["unix:", "127.0.0.1"]), known("192.0.2.1"));
     }
 
     #[test]

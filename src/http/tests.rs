@@ -13,7 +13,7 @@ use futures::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite};
 use super::*;
 use crate::context::{BodyLimits, RawHeaders};
 use crate::runtime::{block_on, spawn};
-use crate::ws::admission::admit;
+use crate::ws::admission::{ClientAddr, admit};
 use crate::ws::upgrade::PeerAddr;
 use crate::{ConnectionLimit, RequestContext, Server, WebSocketOptions, endpoint};
 
@@ -254,7 +254,7 @@ impl std::error::Error for Bomb {}
 #[test]
 fn a_connection_that_is_dropped_while_its_handler_waits_for_a_permit_leaves_the_queue() {
     let limit = ConnectionLimit::new(1).wait(Duration::from_secs(60), 1);
-    let held = admit(vec![&limit], None).now_or_never().unwrap().unwrap();
+    let held = admit(vec![&limit], ClientAddr::Unknown).now_or_never().unwrap().unwrap();
     let options = WebSocketOptions::default().limit(&limit);
     let mut app = tide::new();
     app.at("/").get(endpoint(move |mut ctx: RequestContext| {

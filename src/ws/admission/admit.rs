@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use futures::future::{Either, select};
 
-use super::ConnectionLimit;
 use super::pool::Place;
+use super::{ClientAddr, ConnectionLimit};
 use crate::permits::Permit;
 use crate::runtime::{self, Timer};
 use crate::ws::handshake::HandshakeError;
@@ -38,11 +38,18 @@ struct Seat {
 /// Safe: dropped, the future leaves all queues, and the permits it has are free again.
 pub(crate) async fn admit(
     mut limits: Vec<&ConnectionLimit>,
-    client: Option<IpAddr>,
+    client: ClientAddr,
 ) -> Result<Admission, HandshakeError> {
     if limits.iter().any(|limit| limit.is_zero()) {
         return Err(HandshakeError::LimitIsZero);
     }
+    let client = match client {
+        ClientAddr::Known(address) => Some(address),
+        ClientAddr::Disputed if limits.iter().any(|limit| limit.pool.is_for_each_address()) => {
+            return Err(HandshakeError::AddressDisputed);
+        }
+        ClientAddr::Unknown | ClientAddr::Disputed => None,
+    };
     // One order for all requests: who waits while holding a permit waits only for later ones, so
     // that no two can wait for each other.
     limits.sort_by_key(|limit| limit.pool.rank());
@@ -86,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    const CLIENT: Option<IpAddr> = Some(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    const CLIENT: ClientAddr = ClientAddr::Known(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     fn try_admit(limits: &[&ConnectionLimit]) -> Option<Result<Admission, HandshakeError>> {
         admit(limits.to_vec(), CLIENT).now_or_never()
@@ -170,6 +177,22 @@ mod tests {
         assert!(try_admit(&[&limit]).is_none());
         assert!(matches!(try_admit(&[&refusing]), Some(Err(_))));
         assert!(first.now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_client_whose_address_is_disputed_has_no_permit_of_an_address() {
+        let (all, each) = (waiting(3), ConnectionLimit::per_address(2));
+        let admit = |limits: &[&ConnectionLimit], client| {
+            admit(limits.to_vec(), client).now_or_never().unwrap()
+        };
+        let refused = admit(&[&all, &each], ClientAddr::Disputed).unwrap_err();
+        assert_eq!(refused, HandshakeError::AddressDisputed);
+        assert_eq!((all.in_use(), each.in_use()), (0, 0));
+        let _one_of_all = admit(&[&all], ClientAddr::Disputed).unwrap();
+        // Those who have no address share one.
+        let _unknown = [(); 2].map(|()| admit(&[&all, &each], ClientAddr::Unknown).unwrap());
+        assert!(admit(&[&each], ClientAddr::Unknown).is_err());
+        assert!(admit(&[&each], CLIENT).is_ok());
     }
 
     #[test]

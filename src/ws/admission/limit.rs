@@ -70,7 +70,8 @@ impl ConnectionLimit {
     /// The address is [`RequestContext::client_ip`](crate::RequestContext::client_ip). An IPv6
     /// network of [64 bits](Self::ipv6_prefix) counts as one address, for that is what one customer gets;
     /// an IPv4 address is the same when it is written as IPv6. All clients whose address is unknown share
-    /// one. Addresses take memory only while they have connections or wait.
+    /// one; those of whom trusted proxies tell contradictory addresses are refused with 400. Addresses
+    /// take memory only while they have connections or wait.
     #[must_use]
     pub fn per_address(number: usize) -> Self {
         Self::of(Pool::for_each_address(number, Ipv6Prefix::default()))

@@ -14,3 +14,13 @@ mod pool;
 
 pub(crate) use self::admit::{Admission, ServerLimits, admit};
 pub use self::limit::ConnectionLimit;
+
+/// Where a client is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum ClientAddr {
+    Known(std::net::IpAddr),
+    /// It has none, or a proxy keeps it to itself. All such clients count as one.
+    Unknown,
+    /// The client may have a hand in what is told. Whatever it is counted as, it would have one more.
+    Disputed,
+}

@@ -1,7 +1,9 @@
 //! The opening handshake as a client sees it (RFC 6455 §4.2).
 
 use futures::channel::oneshot;
-use tidewire::{Error, HandshakeError, RequestContext, Server, WebSocketOptions, endpoint};
+use tidewire::{
+    Error, HandshakeError, RequestContext, Server, ServerOptions, WebSocketOptions, endpoint,
+};
 
 use super::frames::{TEXT, masked, plain};
 use super::peer::{echo, within};
@@ -139,6 +141,29 @@ pub(super) fn a_page_of_another_site_is_refused_unless_it_is_allowed() {
             let head = answer(&mut client);
             assert!(head.starts_with(&format!("http/1.1 {status} ")), "{origin}: {head}");
         }
+    }
+}
+
+#[test]
+fn where_a_trusted_proxy_speaks_tls_a_page_of_the_same_host_came_over_tls_as_well() {
+    for (is_trusted, proto, origin, status) in [
+        (true, "X-Forwarded-Proto: https\r\n", "https://x", 101),
+        (true, "X-Forwarded-Proto: https\r\n", "http://x", 403),
+        (true, "Forwarded: for=192.0.2.1;proto=https\r\n", "http://x", 403),
+        (true, "X-Forwarded-Proto: http\r\n", "http://x", 101),
+        (true, "", "http://x", 101),
+        // Anybody can say that.
+        (false, "X-Forwarded-Proto: https\r\n", "http://x", 101),
+    ] {
+        let mut server = echo_server(WebSocketOptions::default());
+        if is_trusted {
+            server.options(ServerOptions::default().trusted_proxies(["127.0.0.1"]));
+        }
+        let mut client = Tcp::connect(bind(server));
+        let lines = format!("Host: x\r\n{proto}Origin: {origin}\r\n");
+        client.send(OPENING.replace("Host: x\r\n", &lines));
+        let head = client.head();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{proto}{origin}: {head}");
     }
 }
 

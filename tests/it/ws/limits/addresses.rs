@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use tidewire::{ConnectionLimit, ServerOptions};
+use tidewire::{ConnectionLimit, HandshakeError, ServerOptions};
 
 use super::{LONG, echo_within, expect_101, expect_nothing, leave, limited, refusal, until};
 use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
@@ -34,7 +34,7 @@ fn a_limit_per_address_counts_clients_behind_a_trusted_proxy_one_by_one() {
         ("2001:db8:0:1::1", 101),
         ("2001:db8:0:1:ffff:ffff:ffff:ffff", 503),
         ("2001:db8:0:2::1", 101),
-        // Not known, so the address is that of the proxy.
+        // All whose address the proxy keeps to itself are one.
         ("unknown", 101),
         ("192.0.2.7, _hidden", 503),
     ] {
@@ -73,6 +73,40 @@ fn a_client_has_as_much_of_an_ipv6_address_as_the_limit_says() {
             usize::from(statuses[1] == 101)
         );
     }
+}
+
+#[test]
+fn who_makes_its_address_disputed_has_no_permit_but_its_own() {
+    let limit = ConnectionLimit::per_address(1);
+    let named = ServerOptions::default().trusted_proxies(["127.0.0.1"]);
+    let mut server = echo_server(limited(&limit));
+    server.options(named.client_ip_header("X-Forwarded-For"));
+    let (unnamed, named) = (behind_a_proxy(&limit), bind(server));
+    let mut inside = vec![];
+    for (addr, forwarded, status) in [
+        (unnamed, "", 101),
+        (unnamed, "", 503),
+        // A header of the client's own, which the proxy passes on.
+        (unnamed, "Forwarded: for=6.6.6.6\r\n", 400),
+        (unnamed, "Forwarded: for=\"\r\n", 400),
+        (unnamed, "Forwarded: for=192.0.2.1\r\n", 503),
+        (named, "Forwarded: for=6.6.6.6\r\n", 503),
+    ] {
+        let mut proxy = Tcp::connect(addr);
+        let opening = opening_for("192.0.2.1");
+        proxy.send(opening.replace("Host: x\r\n", &format!("Host: x\r\n{forwarded}")));
+        if status == 400 {
+            let reason = HandshakeError::AddressDisputed.to_string();
+            let refusal = refusal(&mut proxy);
+            assert!(refusal.starts_with("HTTP/1.1 400 "), "{forwarded}: {refusal}");
+            assert!(refusal.contains(&reason), "{forwarded}: {refusal}");
+        } else {
+            let head = proxy.head();
+            assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{forwarded}: {head}");
+        }
+        inside.push(proxy);
+    }
+    assert_eq!(limit.in_use(), 1);
 }
 
 #[test]
