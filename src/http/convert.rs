@@ -43,6 +43,9 @@ pub(super) fn request(
     check_coding(&head.headers)?;
 
     let (mut request, authority) = request_line(&head, addrs, exchange.is_secure())?;
+    if !options.allowed_hosts.allow(request.url()) {
+        return Err(Refusal::HostNotAllowed);
+    }
     request.set_peer_addr(addrs.peer);
     request.set_local_addr(addrs.local);
     if let Some(security) = exchange.security() {

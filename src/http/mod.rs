@@ -13,6 +13,7 @@ mod contained;
 mod convert;
 mod exchange;
 mod forwarded;
+mod hosts;
 mod options;
 mod proxies;
 mod refusal;

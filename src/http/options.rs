@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ::http::HeaderName;
 
+use super::hosts::AllowedHosts;
 use super::proxies::TrustedProxies;
 use crate::addresses::Ipv6Prefix;
 
@@ -39,10 +40,13 @@ pub struct ServerOptions {
     pub(crate) ipv6_prefix: Ipv6Prefix,
     pub(crate) trusted_proxies: Arc<TrustedProxies>,
     pub(crate) client_ip_header: Option<HeaderName>,
+    pub(crate) allowed_hosts: Arc<AllowedHosts>,
     /// What is wrong with the list of trusted proxies.
     invalid_proxy: Option<String>,
     /// What is no name of a header, where one should be.
     invalid_header: Option<String>,
+    /// What is wrong with the list of hosts.
+    invalid_hosts: Option<String>,
 }
 
 impl ServerOptions {
@@ -230,6 +234,22 @@ impl ServerOptions {
         self
     }
 
+    /// The hosts that requests may name in `Host` or in their target: names as `example.com`, all names
+    /// below one as `*.example.com`, addresses as `192.0.2.1` and `[::1]`, each with any port.
+    /// Default: all.
+    ///
+    /// Other requests are answered with 421 (RFC 9110 §15.5.20). That ends DNS rebinding, where the owner
+    /// of another name lets it lead to this server for a while: pages of that name are then of the same
+    /// host as the server, which no check of `Origin` can tell. A server on a developer's machine or
+    /// inside a network, whose clients need no password, should say its names.
+    #[must_use]
+    pub fn allow_hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
+        let listed = AllowedHosts::listed(hosts.into_iter().map(Into::into));
+        self.invalid_hosts = listed.as_ref().err().cloned();
+        self.allowed_hosts = Arc::new(listed.unwrap_or_default());
+        self
+    }
+
     /// Refuses what no server could work with.
     pub(crate) fn check(&self) -> io::Result<()> {
         let ranges = [
@@ -251,6 +271,9 @@ impl ServerOptions {
         }
         if let Some(name) = &self.invalid_header {
             return Err(invalid(format!("client_ip_header: `{name}` is not the name of a header")));
+        }
+        if let Some(reason) = &self.invalid_hosts {
+            return Err(invalid(format!("allow_hosts: {reason}")));
         }
         match &self.invalid_proxy {
             Some(reason) => Err(invalid(format!("trusted_proxies: {reason}"))),
@@ -280,8 +303,10 @@ impl Default for ServerOptions {
             ipv6_prefix: Ipv6Prefix::default(),
             trusted_proxies: Arc::default(),
             client_ip_header: None,
+            allowed_hosts: Arc::default(),
             invalid_proxy: None,
             invalid_header: None,
+            invalid_hosts: None,
         }
     }
 }
@@ -323,6 +348,11 @@ mod tests {
                 ServerOptions::default().client_ip_header("X Real"),
                 "client_ip_header: `X Real` is not the name of a header",
             ),
+            (
+                ServerOptions::default().allow_hosts(["localhost", "x:80"]),
+                "allow_hosts: `x:80` is not a host",
+            ),
+            (ServerOptions::default().allow_hosts([""; 0]), "allow_hosts: no host is listed"),
         ];
         for (options, message) in cases {
             let error = options.check().unwrap_err();

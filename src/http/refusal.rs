@@ -21,6 +21,9 @@ pub(crate) enum Refusal {
     HostRepeated,
     /// `Host` is not a host with an optional port (RFC 9112 §3.2).
     HostInvalid,
+    /// `Host`, or the target, names a host that
+    /// [`ServerOptions`](crate::ServerOptions::allow_hosts) does not list (RFC 9110 §15.5.20).
+    HostNotAllowed,
     /// The request target is not one for this server (RFC 9112 §3.2).
     TargetInvalid,
     /// The request target is too long (RFC 9110 §15.5.15).
@@ -67,6 +70,7 @@ impl Refusal {
             | Self::HeadIncomplete => StatusCode::BAD_REQUEST,
             #[cfg(feature = "tls")]
             Self::NotEncrypted => StatusCode::BAD_REQUEST,
+            Self::HostNotAllowed => StatusCode::MISDIRECTED_REQUEST,
             Self::TargetTooLong { .. } => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge { .. } => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
@@ -119,6 +123,7 @@ impl fmt::Display for Refusal {
             Self::HostMissing => f.write_str("the request has no Host header"),
             Self::HostRepeated => f.write_str("the request has more than one Host header"),
             Self::HostInvalid => f.write_str("the Host header is not a host with optional port"),
+            Self::HostNotAllowed => f.write_str("this server does not answer for that host"),
             Self::TargetInvalid => f.write_str("the request target is not one for this server"),
             Self::TargetTooLong { len, max } => {
                 write!(f, "the request target has {len} bytes, the limit is {max}")

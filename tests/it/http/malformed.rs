@@ -187,6 +187,28 @@ fn the_url_is_made_of_the_target_and_the_host_and_neither_changes_the_other() {
 }
 
 #[test]
+fn a_host_that_is_not_allowed_is_a_421() {
+    let mut server = any_path();
+    server.options(ServerOptions::default().allow_hosts(["localhost", "*.example.com", "[::1]"]));
+    let addr = serve(server);
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "200 OK"),
+        ("GET / HTTP/1.1\r\nHost: LocalHost.:8080\r\n\r\n", "200 OK"),
+        ("GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n", "200 OK"),
+        ("GET / HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", "200 OK"),
+        // RFC 9112 §3.2.2: the host of an absolute target counts
+        ("GET http://localhost/ HTTP/1.1\r\nHost: x\r\n\r\n", "200 OK"),
+        ("GET http://x/ HTTP/1.1\r\nHost: localhost\r\n\r\n", "421 Misdirected Request"),
+        ("GET / HTTP/1.1\r\nHost: rebound.evil.org\r\n\r\n", "421 Misdirected Request"),
+        ("GET / HTTP/1.1\r\nHost: example.com\r\n\r\n", "421 Misdirected Request"),
+        ("GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", "421 Misdirected Request"),
+    ] {
+        let mut client = Client::to(addr, request);
+        assert_eq!(client.status(), format!("HTTP/1.1 {status}"), "{request}");
+    }
+}
+
+#[test]
 fn the_host_header_is_that_of_an_absolute_target() {
     let mut server = Server::new();
     server.at("/").get(|req: tide::Request<()>| async move {

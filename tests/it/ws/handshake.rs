@@ -145,6 +145,29 @@ pub(super) fn a_page_of_another_site_is_refused_unless_it_is_allowed() {
 }
 
 #[test]
+fn a_name_that_was_made_to_lead_here_opens_no_connection() {
+    // DNS rebinding: page and server have the same host, which is the attacker's.
+    let opening = |host: &str| {
+        let lines = format!("Host: {host}\r\nOrigin: http://{host}\r\n");
+        OPENING.replace("Host: x\r\n", &lines)
+    };
+    for (is_listed, host, status) in [
+        (true, "localhost:8080", 101),
+        (true, "rebound.evil.org", 421),
+        (false, "rebound.evil.org", 101),
+    ] {
+        let mut server = echo_server(WebSocketOptions::default());
+        if is_listed {
+            server.options(ServerOptions::default().allow_hosts(["localhost"]));
+        }
+        let mut client = Tcp::connect(bind(server));
+        client.send(opening(host));
+        let head = client.head();
+        assert!(head.starts_with(&format!("HTTP/1.1 {status} ")), "{host}: {head}");
+    }
+}
+
+#[test]
 fn where_a_trusted_proxy_speaks_tls_a_page_of_the_same_host_came_over_tls_as_well() {
     for (is_trusted, proto, origin, status) in [
         (true, "X-Forwarded-Proto: https\r\n", "https://x", 101),
