@@ -153,12 +153,36 @@ fn request_line(
     if head.uri.path() == "*" && method != Method::Options {
         return Err(Refusal::TargetInvalid);
     }
+    if has_dot_segment(head.uri.path()) {
+        return Err(Refusal::DotSegment);
+    }
     let mut request = Request::new(method, url(&authority, &head.uri, is_secure)?);
     request.set_version(Some(match head.version {
         Version::HTTP_10 => tide::http::Version::Http1_0,
         _ => tide::http::Version::Http1_1,
     }));
     Ok((request, authority))
+}
+
+/// Whether a segment is `.` or `..`, percent-encoded or not (RFC 3986 §3.3, §6.2.2.2).
+///
+/// `Url` would resolve it, and the router see another path than a proxy in front of us, whose rules
+/// are about paths. Clients resolve their own.
+fn has_dot_segment(path: &str) -> bool {
+    path.split('/').any(|segment| {
+        let mut rest = segment;
+        let mut dots = 0;
+        while let Some(after) = without_dot(rest) {
+            rest = after;
+            dots += 1;
+        }
+        rest.is_empty() && (1..=2).contains(&dots)
+    })
+}
+
+fn without_dot(text: &str) -> Option<&str> {
+    let encoded = || text.strip_prefix("%2e").or_else(|| text.strip_prefix("%2E"));
+    text.strip_prefix('.').or_else(encoded)
 }
 
 /// What a client that names no host has connected to.

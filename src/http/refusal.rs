@@ -26,6 +26,8 @@ pub(crate) enum Refusal {
     HostNotAllowed,
     /// The request target is not one for this server (RFC 9112 §3.2).
     TargetInvalid,
+    /// The path has a segment that leads elsewhere (RFC 3986 §3.3).
+    DotSegment,
     /// The request target is too long (RFC 9110 §15.5.15).
     TargetTooLong {
         /// Length of the target, in bytes.
@@ -67,6 +69,7 @@ impl Refusal {
             | Self::HostRepeated
             | Self::HostInvalid
             | Self::TargetInvalid
+            | Self::DotSegment
             | Self::HeadIncomplete => StatusCode::BAD_REQUEST,
             #[cfg(feature = "tls")]
             Self::NotEncrypted => StatusCode::BAD_REQUEST,
@@ -125,6 +128,7 @@ impl fmt::Display for Refusal {
             Self::HostInvalid => f.write_str("the Host header is not a host with optional port"),
             Self::HostNotAllowed => f.write_str("this server does not answer for that host"),
             Self::TargetInvalid => f.write_str("the request target is not one for this server"),
+            Self::DotSegment => f.write_str("the path of the request has a dot segment"),
             Self::TargetTooLong { len, max } => {
                 write!(f, "the request target has {len} bytes, the limit is {max}")
             }

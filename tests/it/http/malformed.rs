@@ -73,6 +73,39 @@ fn each_malformed_request_is_answered_and_ends_the_connection() {
     }
 }
 
+/// A request with this target is refused, and nothing behind it is read.
+fn expect_refusal(target: &str) {
+    let addr = serve(any_path());
+    let method = if target.starts_with('*') { "OPTIONS" } else { "GET" };
+    let request = format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let mut client = Client::to(addr, request);
+    let response = client.response();
+    assert_eq!(response.lines().next(), Some(BAD_REQUEST), "{target}");
+    assert_eq!(header(&response, "connection"), Some("close"), "{target}");
+    assert_eq!(client.rest(), "", "{target}");
+}
+
+#[test]
+fn a_target_with_a_dot_segment_is_refused() {
+    // RFC 3986 §3.3: whoever resolves it takes it for another path.
+    for target in [
+        "/..",
+        "/.",
+        "/a/..",
+        "/a/../b",
+        "/a/./b",
+        "/a/%2e%2e/b",
+        "/a/%2E%2e/b",
+        "/a/.%2e/b",
+        "/a/%2e./b",
+        "/a/%2e",
+        "/a/%2e%2e?b",
+        "http://x/../b",
+    ] {
+        expect_refusal(target);
+    }
+}
+
 #[test]
 fn a_body_whose_end_is_disputed_hides_no_second_request() {
     const HIDDEN: &str = "GET /hidden HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -174,6 +207,14 @@ fn the_url_is_made_of_the_target_and_the_host_and_neither_changes_the_other() {
         ("/a%2fb%00", "x", "http://x/a%2fb%00"),
         ("/a\\..\\b", "x", "http://x/a%5C..%5Cb"),
         ("/a?b=/../c", "x", "http://x/a?b=/../c"),
+        // What is no dot segment stays as it was sent.
+        ("/a/.../b", "x", "http://x/a/.../b"),
+        ("/a/..b/.c", "x", "http://x/a/..b/.c"),
+        ("/a/..;x/b", "x", "http://x/a/..;x/b"),
+        ("/a%2f..%2fb", "x", "http://x/a%2f..%2fb"),
+        ("/a/%252e%252e/b", "x", "http://x/a/%252e%252e/b"),
+        ("/a//b", "x", "http://x/a//b"),
+        ("/a/..%5cb", "x", "http://x/a/..%5cb"),
         // RFC 9112 §3.2.2: the host of an absolute target wins
         ("http://y:81/a", "x", "http://y:81/a"),
         ("http://y", "x", "/"),
@@ -205,6 +246,43 @@ fn a_host_that_is_not_allowed_is_a_421() {
     ] {
         let mut client = Client::to(addr, request);
         assert_eq!(client.status(), format!("HTTP/1.1 {status}"), "{request}");
+    }
+}
+
+#[test]
+fn no_spelling_of_a_path_reaches_the_route_of_another() {
+    let mut server = Server::new();
+    server.at("/public/*rest").get(|_| async { Ok("public") });
+    server.at("/public/").get(|_| async { Ok("public") });
+    server.at("/admin").get(|_| async { Ok("admin") });
+    server.at("/public/admin").get(|_| async { Ok("public admin") });
+    let addr = serve(server);
+    for (target, end) in [
+        ("/admin", "admin"),
+        ("/public/admin", "public admin"),
+        ("/public/../admin", "400"),
+        ("/public/%2e%2e/admin", "400"),
+        ("/./admin", "400"),
+        ("/public/x/%2e%2e/%2e%2e/admin", "400"),
+        ("/public/..;/admin", "public"),
+        ("/public/..%2fadmin", "public"),
+        ("/public%2fadmin", "404"),
+        ("/public\\..\\admin", "404"),
+        ("//admin", "404"),
+        ("/%61dmin", "404"),
+        ("/ADMIN", "404"),
+        ("/admin;x", "404"),
+        ("/admin/", "404"),
+        ("/admin%00", "404"),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let response = Client::to(addr, request).response();
+        match end {
+            "400" | "404" => {
+                assert!(response.starts_with(&format!("HTTP/1.1 {end} ")), "{target}: {response}");
+            }
+            body => assert!(response.ends_with(&format!("\r\n\r\n{body}")), "{target}: {response}"),
+        }
     }
 }
 
