@@ -4,7 +4,7 @@
 //! the connection whether it was upgraded. All of it belongs to one task; the atomics are here only
 //! because the body of a request may travel to another.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::http::HeaderMap;
@@ -13,7 +13,9 @@ use futures::channel::oneshot;
 use hyper::body::{Body, Incoming};
 
 use super::Upgraded;
+use super::pieces::End;
 use crate::stream::Security;
+use crate::ws::upgrade::Early;
 
 /// What has become of the body of a request.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -52,6 +54,14 @@ pub(super) struct Exchange {
     overdue: AtomicBool,
     /// The server shuts down.
     leaving: AtomicBool,
+    /// The last head that was read has a fragment in its first line.
+    fragment: AtomicBool,
+    /// Something came behind the last head that was read, before it was answered.
+    followed: AtomicBool,
+    /// The length of the body that comes next, if the last request has one of known length.
+    body: AtomicU64,
+    /// Tells who waits to be upgraded that the client did not wait.
+    early: Arc<Early>,
     /// Who waits for the stream after our 101.
     granted: Mutex<Option<oneshot::Sender<Upgraded>>>,
 }
@@ -69,7 +79,33 @@ impl Exchange {
         self.set_receipt(if has_body { Receipt::Underway } else { Receipt::Complete });
         self.upgrading.store(asks_for_websocket(request.headers()), Relaxed);
         self.ahead.store(true, Relaxed);
-        Answering(Arc::clone(self))
+        self.body.store(request.body().size_hint().exact().unwrap_or(0), Relaxed);
+        self.early.set(self.followed.load(Relaxed));
+        Answering { exchange: Arc::clone(self), has_fragment: self.fragment.load(Relaxed) }
+    }
+
+    /// Notes that a head was read.
+    pub(super) fn head_read(&self, end: End) {
+        self.fragment.store(end.has_fragment, Relaxed);
+        self.followed.store(end.is_followed, Relaxed);
+    }
+
+    /// Notes that bytes were read. A client that waits for its 101 has none to send.
+    pub(super) fn bytes_read(&self) {
+        let is_waiting = self.is_answering() && self.upgrading.load(Relaxed);
+        if is_waiting && self.receipt() == Receipt::Complete {
+            self.early.set(true);
+        }
+    }
+
+    /// The length of the body that comes next, once.
+    pub(super) fn take_body(&self) -> u64 {
+        self.body.swap(0, Relaxed)
+    }
+
+    /// Tells who waits to be upgraded that the client did not wait.
+    pub(super) fn early(&self) -> &Arc<Early> {
+        &self.early
     }
 
     /// Notes what has become of the body of the request.
@@ -174,12 +210,16 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
 
 /// A request that is being answered. Dropped with the response, or with the handler.
 #[derive(Debug)]
-pub(super) struct Answering(Arc<Exchange>);
+pub(super) struct Answering {
+    exchange: Arc<Exchange>,
+    /// Whether its target has a fragment.
+    pub(super) has_fragment: bool,
+}
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.answering.store(false, Relaxed);
-        self.0.answered.store(true, Relaxed);
+        self.exchange.answering.store(false, Relaxed);
+        self.exchange.answered.store(true, Relaxed);
     }
 }
 

@@ -15,6 +15,7 @@ mod exchange;
 mod forwarded;
 mod hosts;
 mod options;
+mod pieces;
 mod proxies;
 mod refusal;
 mod socket;
@@ -29,9 +30,8 @@ use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use ::http::header::CONNECTION;
+use ::http::header::{CONNECTION, UPGRADE};
 use ::http::{HeaderMap, HeaderValue};
-use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::select;
@@ -58,7 +58,7 @@ use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
 use crate::ws::ConnectionLimit;
 use crate::ws::admission::ServerLimits;
-use crate::ws::upgrade::{OnUpgrade, Upgraded};
+use crate::ws::upgrade::{Early, OnUpgrade, Upgraded};
 
 /// What hyper may buffer of a head beyond our own limit.
 ///
@@ -134,11 +134,11 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         let mut connection = self.builder.serve_connection(FuturesIo::new(socket), service);
         let outcome = drive(&mut connection, &exchange, &self.instance).await;
         let parts = connection.into_parts();
-        let socket = parts.io.into_inner();
+        let mut socket = parts.io.into_inner();
         match (outcome, exchange.take_granted()) {
             (Ok(()), Some(upgrade)) => {
-                // Copied, because the bytes are a slice of hyper's whole read buffer.
-                let read_ahead = Bytes::copy_from_slice(&parts.read_buf);
+                // Copied, because the bytes are slices of whole read buffers.
+                let read_ahead = [parts.read_buf, socket.take_held()].concat().into();
                 let stream = socket.into_stream();
                 // From here on it is counted as a WebSocket.
                 drop(open);
@@ -181,7 +181,11 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
         let to_head = request.method() == ::http::Method::HEAD;
         let is_http_1_0 = request.version() == ::http::Version::HTTP_10;
-        let response = self.route(request, addrs, &exchange).await;
+        let response = if answering.has_fragment {
+            Err(Refusal::TargetInvalid)
+        } else {
+            self.route(request, addrs, &exchange).await
+        };
         let mut response = response.unwrap_or_else(|refusal| refusal.response(to_head));
         let is_last = match exchange.receipt() {
             // hyper does not know yet of a shutdown that has begun during this poll.
@@ -217,7 +221,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         let may_upgrade = may_upgrade(&request);
         let mut request = convert::request(request, &self.options, addrs, exchange)?;
         request.ext_mut().insert(Arc::clone(&self.instance));
-        let upgrade = may_upgrade.then(|| offer_upgrade(&mut request));
+        let upgrade = may_upgrade.then(|| offer_upgrade(&mut request, exchange.early()));
         if let (Some(limits), Some(_)) = (&self.limits, &upgrade) {
             request.ext_mut().insert(limits.clone());
         }
@@ -268,7 +272,7 @@ fn may_upgrade(request: &::http::Request<Incoming>) -> bool {
     // A HEAD may be routed as a GET.
     request.version() == ::http::Version::HTTP_11
         && request.method() != ::http::Method::HEAD
-        && request.headers().contains_key(::http::header::UPGRADE)
+        && request.headers().contains_key(UPGRADE)
         && request.body().is_end_stream()
 }
 
@@ -283,9 +287,13 @@ fn name_excess(response: &mut tide::http::Response, max: usize) {
     }
 }
 
-fn offer_upgrade(request: &mut tide::http::Request) -> oneshot::Sender<Upgraded> {
+fn offer_upgrade(
+    request: &mut tide::http::Request,
+    early: &Arc<Early>,
+) -> oneshot::Sender<Upgraded> {
     let (sender, receiver) = oneshot::channel();
     request.ext_mut().insert(OnUpgrade(receiver));
+    request.ext_mut().insert(Arc::clone(early));
     sender
 }
 

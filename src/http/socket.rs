@@ -12,11 +12,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
 use hyper::rt::Sleep;
 
 use super::ServerOptions;
 use super::exchange::Exchange;
+use super::pieces::Pieces;
 use crate::instance::Lease;
 use crate::runtime::Timer;
 use crate::stream::Stream;
@@ -30,6 +32,7 @@ const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Stream,
+    pieces: Pieces,
     exchange: Arc<Exchange>,
     lease: Lease,
     head_timeout: Option<Duration>,
@@ -66,6 +69,7 @@ impl Socket {
         reading.set(options.head_timeout);
         Self {
             stream,
+            pieces: Pieces::default(),
             exchange,
             lease,
             head_timeout: options.head_timeout,
@@ -88,9 +92,30 @@ impl Socket {
         self.lease.has_ended()
     }
 
+    /// Takes what was read of the stream, and not asked for.
+    pub(super) fn take_held(&mut self) -> Bytes {
+        self.pieces.take_held()
+    }
+
     /// Gives the stream back, for another protocol or to be closed.
     pub(super) fn into_stream(self) -> Stream {
         self.stream
+    }
+
+    /// Reads a piece of the stream, with a look at what it is.
+    fn poll_piece(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        match self.exchange.take_body() {
+            0 => {}
+            len => self.pieces.begin_body(len),
+        }
+        let (len, end) = ready!(self.pieces.poll_read(&mut self.stream, cx, buf))?;
+        if let Some(end) = end {
+            self.exchange.head_read(end);
+        }
+        if len > 0 {
+            self.exchange.bytes_read();
+        }
+        Poll::Ready(Ok(len))
     }
 
     fn wait_for(&mut self, awaiting: Awaiting, timeout: Option<Duration>) {
@@ -175,7 +200,7 @@ impl AsyncRead for Socket {
         if this.ended {
             return this.poll_ended(cx);
         }
-        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        let read = this.poll_piece(cx, buf);
         match read {
             Poll::Ready(Ok(0)) => {
                 this.ended = true;

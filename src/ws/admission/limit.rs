@@ -110,8 +110,8 @@ impl ConnectionLimit {
     /// has such a queue. Default: no request waits.
     ///
     /// The client has no answer meanwhile. Permits go to those who wait, in the order in which they
-    /// came. A client that hangs up leaves the queue at once, unless it has sent something after
-    /// its request, which RFC 6455 §4.1 forbids: it is then found gone when its turn comes.
+    /// came. A client that hangs up leaves the queue at once. One that sends something before its 101,
+    /// which RFC 6455 §4.1 forbids, is refused with 400 if it would have to wait.
     #[must_use]
     pub fn wait(mut self, timeout: Duration, max_waiting: usize) -> Self {
         self.queue = Some(Queue { timeout, max_waiting });

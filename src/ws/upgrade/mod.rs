@@ -11,13 +11,16 @@ mod headers;
 mod slot;
 mod task;
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
+use futures::task::AtomicWaker;
 use tide::{Response, StatusCode};
 
 use self::slot::Wanted;
@@ -49,11 +52,39 @@ pub(crate) struct Upgraded {
     pub(crate) read_ahead: Bytes,
 }
 
+/// Whether a client has sent something behind its request, before the 101 (RFC 6455 §4.1 forbids it).
+///
+/// It need not be an attack; but what came hides that nothing will come any more, since it is not read
+/// before it is known what it is. In the extensions of every request that has an [`OnUpgrade`].
+#[derive(Debug, Default)]
+pub(crate) struct Early {
+    has_come: AtomicBool,
+    waiter: AtomicWaker,
+}
+
+impl Early {
+    pub(crate) fn set(&self, has_come: bool) {
+        self.has_come.store(has_come, Ordering::Release);
+        if has_come {
+            self.waiter.wake();
+        }
+    }
+
+    /// Waits until something comes.
+    pub(super) async fn come(&self) {
+        poll_fn(|cx| {
+            self.waiter.register(cx.waker());
+            if self.has_come.load(Ordering::Acquire) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
 /// Where the stream of a request will come from.
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// Our own server.
-    Front(Option<OnUpgrade>, PeerAddr, Arc<Instance>),
+    Front(Option<OnUpgrade>, PeerAddr, Arc<Instance>, Option<Arc<Early>>),
     /// Whatever server tide runs under.
     Tide,
 }
@@ -61,9 +92,10 @@ pub(crate) enum Transport {
 impl Transport {
     pub(crate) fn take_from(request: &mut tide::http::Request) -> Self {
         let on_upgrade = request.ext_mut().remove();
+        let early = request.ext().get().cloned();
         match (request.ext().get(), request.ext().get()) {
             (Some(peer_addr), Some(instance)) => {
-                Self::Front(on_upgrade, *peer_addr, Arc::clone(instance))
+                Self::Front(on_upgrade, *peer_addr, Arc::clone(instance), early)
             }
             _ => Self::Tide,
         }
@@ -71,7 +103,14 @@ impl Transport {
 
     fn instance(&self) -> Option<&Arc<Instance>> {
         match self {
-            Self::Front(_, _, instance) => Some(instance),
+            Self::Front(_, _, instance, _) => Some(instance),
+            Self::Tide => None,
+        }
+    }
+
+    fn early(&self) -> Option<&Arc<Early>> {
+        match self {
+            Self::Front(.., early) => early.as_ref(),
             Self::Tide => None,
         }
     }
@@ -95,7 +134,7 @@ pub(crate) async fn start<T: 'static>(
         response.append_header(name, value);
     }
     let (source, peer_addr) = match transport {
-        Transport::Front(Some(OnUpgrade(stream)), peer_addr, _) => {
+        Transport::Front(Some(OnUpgrade(stream)), peer_addr, ..) => {
             (Source::Front(stream), peer_addr.0)
         }
         Transport::Front(None, ..) => return Err(HandshakeError::NotUpgradable.into()),

@@ -1,5 +1,6 @@
 //! What a handler and its endpoint tell each other.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -8,8 +9,8 @@ use futures::future::{BoxFuture, Either, select};
 use tide::http::headers::{HeaderName, HeaderValue};
 use tide::{Response, StatusCode};
 
-use super::Transport;
 use super::headers::{extensions_header, parse_header, response_headers};
+use super::{Early, Transport};
 use crate::error::Result;
 use crate::instance::{Instance, Place};
 use crate::ws::admission::Admission;
@@ -27,6 +28,7 @@ use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
 pub(crate) struct Slot {
     can_upgrade: bool,
     instance: Option<Arc<Instance>>,
+    early: Option<Arc<Early>>,
     talk: Mutex<Talk>,
 }
 
@@ -82,7 +84,12 @@ impl Slot {
     pub(crate) fn new(transport: &Transport) -> Self {
         let can_upgrade = !matches!(transport, Transport::Front(None, ..));
         let talk = Talk { stage: Stage::Idle, waker: None, prepared: None };
-        Self { can_upgrade, instance: transport.instance().cloned(), talk: Mutex::new(talk) }
+        Self {
+            can_upgrade,
+            instance: transport.instance().cloned(),
+            early: transport.early().cloned(),
+            talk: Mutex::new(talk),
+        }
     }
 
     /// The server of the request, if it is one of ours.
@@ -119,16 +126,20 @@ impl Slot {
         let Some(admission) = admission else { return Ok(wanted) };
         // What it would have reserved for its compression does not wait with it.
         drop(wanted);
-        let admission = self.unless_shut_down(admission).await?;
+        let admission = self.unless_in_vain(admission).await?;
         Ok(Box::new(Wanted { admission, ..*self.wanted(accept()?, options)? }))
     }
 
-    /// Waits for the permits, until the server shuts down.
-    async fn unless_shut_down(&self, admission: Waiting<'_>) -> Result<Admission, HandshakeError> {
-        let Some(instance) = &self.instance else { return admission.await };
-        match select(admission, instance.shutting_down()).await {
+    /// Waits for the permits, until the server shuts down, or the client sends something: it would not be
+    /// known any more whether it still waits.
+    async fn unless_in_vain(&self, admission: Waiting<'_>) -> Result<Admission, HandshakeError> {
+        let (Some(instance), Some(early)) = (&self.instance, &self.early) else {
+            return admission.await;
+        };
+        match select(admission, select(instance.shutting_down(), pin!(early.come()))).await {
             Either::Left((admission, _)) => admission,
-            Either::Right(_) => Err(HandshakeError::ShuttingDown),
+            Either::Right((Either::Left(_), _)) => Err(HandshakeError::ShuttingDown),
+            Either::Right((Either::Right(_), _)) => Err(HandshakeError::EarlyData),
         }
     }
 

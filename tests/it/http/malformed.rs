@@ -86,6 +86,14 @@ fn expect_refusal(target: &str) {
 }
 
 #[test]
+fn a_target_with_a_fragment_is_refused() {
+    // RFC 9112 §3.2: no form of a target has one.
+    for target in ["/#b", "/a#b", "/a?b#c", "/#", "http://x/a#b", "http://x#b", "*#b", "#"] {
+        expect_refusal(target);
+    }
+}
+
+#[test]
 fn a_target_with_a_dot_segment_is_refused() {
     // RFC 3986 §3.3: whoever resolves it takes it for another path.
     for target in [
@@ -283,6 +291,43 @@ fn no_spelling_of_a_path_reaches_the_route_of_another() {
             }
             body => assert!(response.ends_with(&format!("\r\n\r\n{body}")), "{target}: {response}"),
         }
+    }
+}
+
+#[test]
+fn a_fragment_is_found_wherever_a_head_begins() {
+    let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let post = "POST /read HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello";
+    let chunked = "POST /read HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let mut server = any_path();
+    server.at("/read").post(|mut req: tide::Request<()>| async move { req.body_string().await });
+    let addr = serve(server);
+    for before in [String::new(), "\r\n".to_owned(), get("/a"), post.to_owned(), chunked.to_owned()]
+    {
+        let answers = usize::from(before.len() > 2);
+        let request = before + &get("/b#c") + &get("/hidden");
+        for step in [1, 7, usize::MAX] {
+            let mut client = Client::connect(addr);
+            for piece in request.as_bytes().chunks(step) {
+                client = client.send(piece);
+            }
+            for _ in 0..answers {
+                assert_eq!(client.status(), "HTTP/1.1 200 OK", "{request:?}");
+            }
+            assert_eq!(client.status(), BAD_REQUEST, "{request:?}");
+            assert_eq!(client.rest(), "", "{request:?}");
+        }
+    }
+    // It is one in a target only.
+    let body = "see GET /a#b HTTP/1.1\r\n\r\nGET /a#b HTTP/1.1\r\n\r\n";
+    let request = format!(
+        "POST /read HTTP/1.1\r\nHost: x\r\nReferer: /a#b\r\nContent-Length: {}\r\n\r\n{body}{}",
+        body.len(),
+        get("/a").repeat(2)
+    );
+    let mut client = Client::to(addr, request);
+    for _ in 0..3 {
+        assert_eq!(client.status(), "HTTP/1.1 200 OK");
     }
 }
 

@@ -7,9 +7,11 @@ use async_std::future::timeout;
 use async_std::task;
 use futures::StreamExt;
 use futures::channel::mpsc;
-use tidewire::{ConnectionLimit, RequestContext, Server};
+use tidewire::{ConnectionLimit, HandshakeError, RequestContext, Server};
 
-use super::{LONG, echo_within, expect_101, expect_echo, leave, limited, queued, refused, until};
+use super::{
+    LONG, echo_within, expect_101, expect_echo, leave, limited, queued, refusal, refused, until,
+};
 use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::ws::peer::{echo, within};
 use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
@@ -148,22 +150,76 @@ fn a_client_that_hangs_up_while_it_waits_leaves_the_queue_at_once() {
 }
 
 #[test]
-fn a_client_that_is_gone_when_its_turn_comes_gives_the_permit_to_the_next() {
+pub(in super::super) fn a_client_that_sends_before_its_101_does_not_wait() {
+    // RFC 6455 §4.1: it MUST NOT. Bytes behind a request hide that their sender has hung up.
     let limit = ConnectionLimit::new(1).wait(LONG, 10);
+    let mut server = echo_server(limited(&limit));
+    server.post("/http", |mut ctx: RequestContext| async move { ctx.body_string().await });
+    let addr = bind(server);
+    let inside = Tcp::upgraded(addr);
+    let post = "POST /http HTTP/1.1\r\nHost: x\r\n";
+    let empty = format!("{post}\r\n");
+    let sized = format!("{post}Content-Length: 4\r\n\r\n\r\n\r\n");
+    let chunked = format!("{post}Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n");
+    for (before, early) in [
+        ("", &masked(TEXT, "Hello")[..]),
+        ("", b"x"),
+        ("", b"\r\n"),
+        ("", b"\r\n\r\n"),
+        (&empty, b"x"),
+        (&sized, b"x"),
+        (&chunked, b"x"),
+        (&chunked, b"\r\n\r\n"),
+    ] {
+        for is_later in [false, true] {
+            let mut client = Tcp::connect(addr);
+            let request = [before, OPENING].concat();
+            if is_later {
+                client.send(request);
+                until("it waits", || limit.waiting() == 1);
+                client.send(early);
+            } else {
+                client.send([request.as_bytes(), early].concat());
+            }
+            if !before.is_empty() {
+                assert!(refusal(&mut client).starts_with("HTTP/1.1 200 "), "{before}");
+            }
+            let refusal = refusal(&mut client);
+            assert!(refusal.starts_with("HTTP/1.1 400 "), "{before}{early:?}: {refusal}");
+            assert!(refusal.contains(&HandshakeError::EarlyData.to_string()), "{refusal}");
+            client.expect_end();
+            assert_eq!(limit.waiting(), 0);
+        }
+    }
+    // Where nobody has to wait, nothing is hidden by it.
+    leave(inside);
+    until("the permit is free", || limit.available() == 1);
+    let mut client = Tcp::connect(addr);
+    client.send([OPENING.as_bytes(), &masked(TEXT, "Hello")].concat());
+    expect_101(&mut client);
+    client.expect(plain(TEXT, "Hello"));
+}
+
+#[test]
+fn a_thousand_dead_clients_do_not_keep_one_that_is_alive_out_of_the_queue() {
+    const DEAD: usize = 1000;
+    let limit = ConnectionLimit::new(1).wait(LONG, DEAD);
     let addr = echo_within(&limit);
     let inside = Tcp::upgraded(addr);
-    for _ in 0..3 {
-        let others = limit.waiting();
-        let mut gone = Tcp::connect(addr);
-        // What came after the request hides that the client has hung up.
-        gone.send([OPENING.as_bytes(), &masked(TEXT, "Hello")].concat());
-        until("it waits", || limit.waiting() > others);
+    for number in 0..DEAD {
+        let mut client = Tcp::connect(addr);
+        let early = [Vec::new(), b"x".to_vec(), masked(TEXT, "Hello")][number % 3].clone();
+        client.send([OPENING.as_bytes(), &early].concat());
+        if number % 2 == 0 {
+            // A reset instead of a FIN.
+            socket2::SockRef::from(&client.socket).set_linger(Some(Duration::ZERO)).unwrap();
+        }
     }
-    let mut next = queued(addr, &limit);
+    until("none of them waits", || limit.waiting() == 0);
+    let mut alive = queued(addr, &limit);
     leave(inside);
-    expect_101(&mut next);
-    leave(next);
-    until("the permit is free", || (limit.available(), limit.waiting()) == (1, 0));
+    expect_101(&mut alive);
+    expect_echo(&mut alive);
 }
 
 #[test]

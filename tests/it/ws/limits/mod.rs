@@ -9,7 +9,7 @@
 
 mod addresses;
 mod admission;
-mod endings;
+pub(super) mod endings;
 mod refusals;
 
 use std::net::SocketAddr;
