@@ -7,8 +7,8 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ::http::HeaderMap;
 use ::http::header::{CONNECTION, UPGRADE};
+use ::http::{HeaderMap, HeaderName};
 use futures::channel::oneshot;
 use hyper::body::{Body, Incoming};
 
@@ -201,11 +201,13 @@ impl Exchange {
 
 /// Does the head of a request ask for this upgrade (RFC 9110 §7.8)?
 fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    let names = |name, token| {
-        let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-        lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
-    };
-    names(UPGRADE, "websocket") && names(CONNECTION, "upgrade")
+    has_token(headers, &UPGRADE, "websocket") && has_token(headers, &CONNECTION, "upgrade")
+}
+
+/// Whether a list has this token, in upper or lower case.
+pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
 /// A request that is being answered. Dropped with the response, or with the handler.

@@ -46,7 +46,7 @@ use self::body::ResponseBody;
 #[cfg(feature = "testing")]
 pub(crate) use self::body::io_error;
 use self::contained::{Contained, discard};
-use self::exchange::{Answering, Exchange, Receipt};
+use self::exchange::{Answering, Exchange, Receipt, has_token};
 pub use self::options::ServerOptions;
 pub(crate) use self::proxies::TrustedProxies;
 pub(crate) use self::refusal::Refusal;
@@ -181,6 +181,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
         let to_head = request.method() == ::http::Method::HEAD;
         let is_http_1_0 = request.version() == ::http::Version::HTTP_10;
+        let is_opening = has_token(request.headers(), &UPGRADE, "websocket");
         let response = if answering.has_fragment {
             Err(Refusal::TargetInvalid)
         } else {
@@ -198,7 +199,8 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
                 self.instance.is_shutting_down()
             }
         };
-        if is_last && !response.status().is_informational() {
+        // Behind an upgrade that is refused, a proxy that tunnels whatever the status is sees frames.
+        if (is_last || is_opening) && !response.status().is_informational() {
             say_close(response.headers_mut());
         }
         let is_endless = response.body().size_hint().exact().is_none();

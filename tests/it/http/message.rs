@@ -113,7 +113,9 @@ fn a_client_that_half_closes_is_answered_whatever_it_would_upgrade_to() {
     ] {
         let request = format!("GET / HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
         let mut client = Client::to(addr, request).half_close();
-        assert_eq!(client.response(), PONG, "{lines}");
+        // Behind what may look like an upgrade the connection ends.
+        let response = client.response().replace("connection: close\r\n", "");
+        assert_eq!(response, PONG, "{lines}");
         assert_eq!(client.rest(), "");
     }
 }

@@ -1,8 +1,11 @@
 //! The opening handshake as a client sees it (RFC 6455 §4.2).
 
+use std::io::Read;
+
 use futures::channel::oneshot;
 use tidewire::{
-    Error, HandshakeError, RequestContext, Server, ServerOptions, WebSocketOptions, endpoint,
+    ConnectionLimit, Error, HandshakeError, RequestContext, Server, ServerOptions,
+    WebSocketOptions, endpoint,
 };
 
 use super::frames::{TEXT, masked, plain};
@@ -109,7 +112,51 @@ pub(super) fn another_version_is_answered_with_the_one_that_is_spoken() {
     assert!(head.contains("\r\nsec-websocket-version: 13\r\n"), "{head}");
     // RFC 9110 §15.5.22 and §7.8
     assert!(head.contains("\r\nupgrade: websocket\r\n"), "{head}");
-    assert!(head.contains("\r\nconnection: upgrade\r\n"), "{head}");
+    assert!(head.contains("\r\nconnection: upgrade, close\r\n"), "{head}");
+}
+
+#[test]
+fn what_follows_a_refused_upgrade_is_never_the_next_request() {
+    // A proxy that tunnels without a look at the status takes it for frames (RFC 9112 §9.6).
+    let limit = ConnectionLimit::new(1);
+    let mut server = echo_server(WebSocketOptions::default().limit(&limit));
+    server.get("/http", |_: RequestContext| async { Ok("taken for HTTP") });
+    server.get("/private", |mut ctx: RequestContext| async move {
+        ctx.response().set_status(401);
+        Ok(())
+    });
+    let addr = bind(server);
+    let _inside = Tcp::upgraded(addr);
+    for (line, other, status) in [
+        ("Version: 13", "Version: 12", 426),
+        ("Host: x", "Host: x\r\nOrigin: https://evil.example", 403),
+        ("Sec-WebSocket-Key", "Sec-WebSocket-Kay", 400),
+        ("Connection: Upgrade", "Connection: keep-alive", 400),
+        ("GET / ", "POST / ", 405),
+        ("GET / ", "GET /nowhere ", 404),
+        ("GET / ", "GET /private ", 401),
+        ("GET / ", "GET /http ", 200),
+        ("nothing", "is changed", 503),
+    ] {
+        let mut client = Tcp::connect(addr);
+        let request = OPENING.replace(line, other);
+        client.send(format!("{request}GET /http HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let mut answers = String::new();
+        client.socket.read_to_string(&mut answers).unwrap();
+        assert!(answers.starts_with(&format!("HTTP/1.1 {status} ")), "{other}: {answers}");
+        assert_eq!(answers.matches("HTTP/1.1 ").count(), 1, "{other}: {answers}");
+        let connection = answers.lines().find_map(|line| line.strip_prefix("connection: "));
+        let expected = if status == 426 { "Upgrade, close" } else { "close" };
+        assert_eq!(connection, Some(expected), "{other}: {answers}");
+    }
+    // Another protocol is passed over, and the request is one like others (RFC 9110 §7.8).
+    let mut client = Tcp::connect(addr);
+    let request = OPENING.replace("GET / ", "GET /http ").replace("websocket", "h2c");
+    client.send(request.repeat(2));
+    for _ in 0..2 {
+        assert!(client.head().starts_with("HTTP/1.1 200 "));
+        client.expect("taken for HTTP");
+    }
 }
 
 #[test]

@@ -106,11 +106,11 @@ fn a_handler_may_answer_with_http_after_a_look_at_the_request() {
     refused.send(OPENING);
     let head = refused.head();
     assert!(head.starts_with("HTTP/1.1 401 ") && head.contains("www-authenticate: Bearer"));
-    // The connection has stayed an HTTP connection.
-    refused.send(opening_with("Authorization: Bearer good\r\n"));
-    assert!(refused.head().starts_with("HTTP/1.1 101 "));
-    refused.send(masked(TEXT, "now"));
-    refused.expect(plain(TEXT, "now"));
+    let mut admitted = Tcp::connect(addr);
+    admitted.send(opening_with("Authorization: Bearer good\r\n"));
+    assert!(admitted.head().starts_with("HTTP/1.1 101 "));
+    admitted.send(masked(TEXT, "now"));
+    admitted.expect(plain(TEXT, "now"));
 }
 
 /// Tells when it is dropped.

@@ -9,7 +9,7 @@ use crate::ws::peer::{echo, within};
 use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
 
 #[test]
-fn a_refusal_is_a_503_that_says_when_to_come_back_and_leaves_the_connection_open() {
+fn a_refusal_is_a_503_that_says_when_to_come_back_and_ends_the_connection() {
     let limit = ConnectionLimit::new(1);
     let addr = echo_within(&limit);
     let inside = Tcp::upgraded(addr);
@@ -21,6 +21,7 @@ fn a_refusal_is_a_503_that_says_when_to_come_back_and_leaves_the_connection_open
     lines[1..].sort_unstable();
     let expected = [
         "HTTP/1.1 503 Service Unavailable",
+        "connection: close",
         "content-length: 88",
         "content-type: text/plain;charset=utf-8",
         "retry-after: 5",
@@ -30,10 +31,12 @@ fn a_refusal_is_a_503_that_says_when_to_come_back_and_leaves_the_connection_open
         body,
         "the server has as many connections as it may have\n`Retry-After` tells when to try again."
     );
+    outside.expect_end();
     leave(inside);
     until("the permit is free", || limit.available() == 1);
-    outside.send(OPENING);
-    expect_101(&mut outside);
+    let mut again = Tcp::connect(addr);
+    again.send(OPENING);
+    expect_101(&mut again);
 }
 
 #[test]
