@@ -74,6 +74,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// client sent along with the request are not lost. Where a
     /// [`ConnectionLimit`](crate::ConnectionLimit) says so, the request waits for a permit first.
     ///
+    /// The 101 has the headers of the [`response`](Self::response) that is prepared when this is called,
+    /// cookies among them, and those of the [options](WebSocketOptions::header). Its status and its body
+    /// are left out, and so are headers that are the handshake's own (`Connection`, `Upgrade`,
+    /// `Sec-WebSocket-*`) or a body's.
+    ///
     /// # Errors
     ///
     /// [`Error::Handshake`](crate::Error::Handshake) if the request is not a valid opening
@@ -86,6 +91,9 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// Safe: dropped before the 101 is on its way, nothing has happened, and a permit is free again;
     /// later, the next call returns the connection, whatever its options.
     pub async fn upgrade_to_websocket(&mut self, options: WebSocketOptions) -> Result<WebSocket> {
+        if let Some(prepared) = self.response.take() {
+            self.slot.prepare(prepared);
+        }
         let admission = self.admission(&options);
         self.slot.upgrade(|| self.answer(&options), admission, &options).await
     }
@@ -329,13 +337,15 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         Ok(())
     }
 
-    /// The response to prepare, for a handler that returns `Ok(())` or a body: 200 at first.
+    /// The response to prepare, for a handler that returns `Ok(())` or a body: 200 at first. Its headers
+    /// are those of the 101 as well, if the handler [upgrades](Self::upgrade_to_websocket).
     ///
     /// Its `insert_header` panics over a value that is not ASCII. One that a peer had a say in is for
     /// [`set_response_header`](Self::set_response_header).
     #[must_use]
     pub fn response(&mut self) -> &mut Response {
-        self.response.get_or_insert_with(|| Box::new(Response::new(StatusCode::Ok)))
+        let slot = &self.slot;
+        self.response.get_or_insert_with(|| Box::new(slot.take_prepared()))
     }
 
     /// What trusted proxies tell.

@@ -21,6 +21,8 @@ pub(crate) use self::host::is_host_and_port;
 #[cfg(feature = "accept")]
 pub(crate) use self::opening::Opening;
 pub(crate) use self::origin::Origins;
+#[cfg(feature = "server")]
+pub(crate) use self::reserved::RESERVED;
 #[cfg(feature = "accept")]
 pub(crate) use self::reserved::is_reserved;
 pub(crate) use self::subprotocol::Subprotocols;

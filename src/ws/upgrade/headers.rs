@@ -2,6 +2,7 @@
 //!
 //! [RFC 6455 §4.2.2]: https://www.rfc-editor.org/rfc/rfc6455#section-4.2.2
 
+use tide::Response;
 use tide::http::headers::{HeaderName, HeaderValue};
 
 use crate::ws::HandshakeError;
@@ -21,6 +22,14 @@ pub(super) fn response_headers(
 ) -> Result<Vec<(HeaderName, HeaderValue)>, HandshakeError> {
     let free = headers.iter().filter(|(name, _)| !is_reserved(name));
     free.map(|(name, value)| parse_header(name, value)).collect()
+}
+
+/// Whether HTTP allows all headers of a response.
+pub(super) fn are_valid(response: &Response) -> bool {
+    response.iter().all(|(name, values)| {
+        values.iter().all(|value| ::http::HeaderValue::try_from(value.as_str()).is_ok())
+            && ::http::HeaderName::try_from(name.as_str()).is_ok()
+    })
 }
 
 /// A header, if HTTP allows it.

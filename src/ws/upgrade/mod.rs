@@ -21,13 +21,14 @@ use std::task::Poll;
 use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::task::AtomicWaker;
-use tide::{Response, StatusCode};
+use tide::StatusCode;
 
 use self::slot::Wanted;
 pub(crate) use self::slot::{Abandon, Answer, Slot};
 use self::task::{Promise, Source};
 use super::HandshakeError;
 use super::connection::Opened;
+use super::handshake::RESERVED;
 use crate::instance::Instance;
 use crate::runtime;
 use crate::stream::Stream;
@@ -126,7 +127,13 @@ pub(crate) async fn start<T: 'static>(
     transport: Transport,
 ) -> tide::Result {
     let mut wanted = slot.take_wanted().ok_or(HandshakeError::Abandoned)?;
-    let mut response = Response::new(StatusCode::SwitchingProtocols);
+    // What the handler has prepared, cookies included, but for what is not its to say.
+    let mut response = slot.take_prepared();
+    response.set_status(StatusCode::SwitchingProtocols);
+    drop(response.take_body());
+    for name in RESERVED {
+        drop(response.remove_header(name));
+    }
     response.insert_header("upgrade", "websocket");
     response.insert_header("connection", "Upgrade");
     response.insert_header("sec-websocket-accept", wanted.accept.as_str());

@@ -9,7 +9,7 @@ use futures::future::{BoxFuture, Either, select};
 use tide::http::headers::{HeaderName, HeaderValue};
 use tide::{Response, StatusCode};
 
-use super::headers::{extensions_header, parse_header, response_headers};
+use super::headers::{are_valid, extensions_header, parse_header, response_headers};
 use super::{Early, Transport};
 use crate::error::Result;
 use crate::instance::{Instance, Place};
@@ -160,6 +160,10 @@ impl Slot {
         if let Some(name) = &subprotocol {
             headers.push(parse_header("sec-websocket-protocol", name)?);
         }
+        let is_valid = self.talk().prepared.as_deref().is_none_or(are_valid);
+        if !is_valid {
+            return Err(HandshakeError::InvalidHeader);
+        }
         if !self.can_upgrade {
             return Err(HandshakeError::NotUpgradable);
         }
@@ -220,13 +224,13 @@ impl Slot {
         matches!(self.talk().stage, Stage::Idle)
     }
 
-    /// Keeps the response that a context prepared, when the context is dropped.
+    /// Keeps the response that a context prepared, for the 101, or when the context is dropped.
     pub(crate) fn prepare(&self, response: Box<Response>) {
         let replaced = self.talk().prepared.replace(response);
         drop(replaced);
     }
 
-    /// The response that the context prepared.
+    /// The response that the context prepared; else one of 200.
     pub(crate) fn take_prepared(&self) -> Response {
         let prepared = self.talk().prepared.take();
         prepared.map_or_else(|| Response::new(StatusCode::Ok), |response| *response)

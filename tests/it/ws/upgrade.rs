@@ -49,6 +49,93 @@ fn the_101_has_the_headers_of_options_and_middleware_and_none_of_a_body() {
 }
 
 #[test]
+pub(super) fn the_101_has_what_was_prepared_in_the_context_but_for_what_is_the_handshakes_own() {
+    let mut server = Server::new();
+    server.get("/", |mut ctx: RequestContext| async move {
+        let response = ctx.response();
+        response.set_status(StatusCode::Unauthorized);
+        response.set_body("no body in a 101");
+        for (name, value) in [
+            ("set-cookie", "a=1; HttpOnly"),
+            ("set-cookie", "b=2"),
+            ("x-session", "s3ss10n"),
+            ("connection", "close"),
+            ("upgrade", "h2c"),
+            ("sec-websocket-accept", "bm90aGluZw=="),
+            ("sec-websocket-extensions", "x-other"),
+            ("sec-websocket-protocol", "mqtt"),
+            ("sec-websocket-version", "8"),
+            ("content-length", "16"),
+            ("transfer-encoding", "chunked"),
+        ] {
+            response.append_header(name, value);
+        }
+        // An upgrade that is given up leaves the response as it was.
+        let upgrade = ctx.upgrade_to_websocket(WebSocketOptions::default());
+        assert!(timeout(Duration::ZERO, upgrade).await.is_err());
+        assert_eq!(ctx.response().status(), StatusCode::Unauthorized);
+        let options = WebSocketOptions::default().header("x-session", "s3c0nd");
+        echo(ctx.upgrade_to_websocket(options).await?).await?;
+        Ok(())
+    });
+    let mut client = Tcp::connect(bind(server));
+    client.send(OPENING);
+    let head = client.head();
+    let mut lines: Vec<_> = head.lines().filter(|line| !line.starts_with("date: ")).collect();
+    lines[1..].sort_unstable();
+    let expected = [
+        "HTTP/1.1 101 Switching Protocols",
+        "",
+        "connection: Upgrade",
+        "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=",
+        "set-cookie: a=1; HttpOnly",
+        "set-cookie: b=2",
+        "upgrade: websocket",
+        "x-session: s3c0nd",
+        "x-session: s3ss10n",
+    ];
+    assert_eq!(lines, expected, "{head}");
+    client.send(masked(TEXT, "now"));
+    client.expect(plain(TEXT, "now"));
+}
+
+#[test]
+fn what_was_prepared_is_still_there_after_an_upgrade_that_was_refused() {
+    let mut server = Server::new();
+    server.get("/", |mut ctx: RequestContext| async move {
+        ctx.response().insert_header("x-session", "s3ss10n");
+        let options = WebSocketOptions::default().subprotocols(["chat"]).require_subprotocol();
+        assert!(ctx.upgrade_to_websocket(options).await.is_err());
+        ctx.response().set_status(StatusCode::ImATeapot);
+        Ok(())
+    });
+    let mut client = Tcp::connect(bind(server));
+    client.send(OPENING);
+    let head = client.head();
+    assert!(head.starts_with("HTTP/1.1 418 ") && head.contains("x-session: s3ss10n"), "{head}");
+}
+
+#[test]
+fn a_header_of_the_context_that_http_does_not_allow_fails_the_upgrade() {
+    let (tell, mut told) = mpsc::unbounded();
+    let mut server = Server::new();
+    server.get("/", move |mut ctx: RequestContext| {
+        let tell = tell.clone();
+        async move {
+            ctx.response().insert_header("x", "a\r\nset-cookie: b");
+            let error = ctx.upgrade_to_websocket(WebSocketOptions::default()).await.unwrap_err();
+            tell.unbounded_send(error.to_string()).unwrap();
+            Err::<(), _>(error.into())
+        }
+    });
+    let mut client = Tcp::connect(bind(server));
+    client.send(OPENING);
+    assert!(client.head().starts_with("HTTP/1.1 500 "));
+    let error = within(told.next()).unwrap();
+    assert_eq!(error, Error::from(HandshakeError::InvalidHeader).to_string());
+}
+
+#[test]
 fn a_header_of_the_options_that_http_does_not_allow_fails_the_upgrade() {
     for (name, value) in [("x y", "z"), ("x", "a\r\nset-cookie: b"), ("x", "é")] {
         let (tell, mut told) = mpsc::unbounded();
