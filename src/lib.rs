@@ -48,7 +48,7 @@
 //!
 //! Chapters: [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
 //! [security, threat by threat](guide::security); [proxies](guide::proxies);
-//! [coming from elsewhere](guide::migrating).
+//! [clients that are particular](guide::clients); [coming from elsewhere](guide::migrating).
 //!
 //! # A connection
 //!

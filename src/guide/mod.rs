@@ -12,5 +12,8 @@ pub mod security {}
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}
 
+#[doc = include_str!("clients.md")]
+pub mod clients {}
+
 #[doc = include_str!("migrating.md")]
 pub mod migrating {}

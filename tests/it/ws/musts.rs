@@ -1,20 +1,25 @@
 //! Every MUST and MUST NOT of RFC 6455 §4 to §8 that a server can keep or break, and the test that
 //! would notice.
 //!
-//! Left out is what is asked of clients' handshakes (§4.1), of proxies (§4.1, §10) and of
-//! extensions, of which there are none yet (§9).
+//! Left out is what is asked of clients' handshakes (§4.1) where a server has no hand in it, of proxies
+//! (§4.1, §10) and of extensions (§9), whose are in `deflate`.
 
+use super::limits::endings;
 use super::wire::{closing, control, data, text, violations};
-use super::{busy, handshake, pressure, senders};
+use super::{accept, busy, handshake, pressure, senders, subprotocols, upgrade};
 
 type Must = (&'static str, &'static str, fn());
 
 #[rustfmt::skip]
 const MUSTS: &[Must] = &[
+    ("4.1", "a client sends nothing before the 101: it does not wait for one", endings::a_client_that_sends_before_its_101_does_not_wait),
+    ("4.1", "subprotocols are tokens", subprotocols::an_offer_that_is_no_list_of_tokens_is_a_400_that_says_so),
     ("4.2.1", "a request that does not match is not processed, and gets an HTTP error", handshake::a_request_that_is_no_opening_handshake_is_answered_with_its_status),
     ("4.2.1", "Upgrade and Connection are compared without case, in lists", handshake::tokens_may_stand_in_any_case_on_any_line),
+    ("4.2.1", "Host has the server's authority", accept::a_host_that_is_empty_or_none_is_refused),
     ("4.2.2", "an origin that is not accepted gets a 403", handshake::a_page_of_another_site_is_refused_unless_it_is_allowed),
     ("4.2.2", "the answer is 101 with Upgrade, Connection and the key's hash", handshake::the_request_of_section_1_3_is_answered_with_101),
+    ("4.2.2", "the headers of the handshake are its own", upgrade::the_101_has_what_was_prepared_in_the_context_but_for_what_is_the_handshakes_own),
     ("4.2.2", "no extension or subprotocol is agreed to that is not in use", handshake::extensions_and_subprotocols_that_are_offered_are_not_agreed_to),
     ("4.2.2", "frames may follow the handshake at once", handshake::frames_that_come_with_the_request_are_not_lost),
     ("4.4", "another version is answered with those that are spoken", handshake::another_version_is_answered_with_the_one_that_is_spoken),
