@@ -29,6 +29,10 @@ impl Clock {
     }
 
     /// The current time.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::unused_self, reason = "without the test kit there is one clock")
+    )]
     pub(crate) fn now(&self) -> Instant {
         #[cfg(feature = "testing")]
         if let Some(manual) = &self.manual {
@@ -48,6 +52,10 @@ impl Clock {
     }
 
     /// A timer that completes at `deadline`. It is registered when it is first polled.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::unused_self, reason = "without the test kit there is one clock")
+    )]
     pub(crate) fn timer(&self, deadline: Instant) -> Timer {
         #[cfg(feature = "testing")]
         if let Some(manual) = &self.manual {
@@ -106,6 +114,7 @@ enum Kind {
 
 impl Timer {
     /// A timer by the clock of the system.
+    #[cfg(any(feature = "accept", feature = "client", feature = "rooms"))]
     pub(crate) fn at(deadline: Instant) -> Self {
         Clock::default().timer(deadline)
     }

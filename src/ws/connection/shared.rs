@@ -337,6 +337,7 @@ impl Shared {
         change(&mut core)
     }
 
+    #[cfg(feature = "rooms")]
     /// Wakes the connection's task, to write or to close.
     pub(super) fn wake_task(&self) {
         self.signals.wake_task();

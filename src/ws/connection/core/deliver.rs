@@ -1,5 +1,6 @@
 //! What many connections are sent: into the outbox, or into the backlog until that has room.
 
+#[cfg(feature = "rooms")]
 use std::task::Context;
 
 use super::Core;
