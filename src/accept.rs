@@ -23,7 +23,7 @@ use crate::escaped::Escaped;
 use crate::head::{self, Fields, HeadError};
 use crate::runtime;
 use crate::stream::Stream;
-use crate::ws::connection::{ConnectionTask, Deflation, Opened, Shared};
+use crate::ws::connection::{ConnectionTask, Deflation, Handling, Opened, Shared};
 use crate::ws::handshake::{HeaderLines, Opening, is_host_and_port, is_reserved, is_token};
 use crate::ws::options::Settings;
 use crate::ws::proto::{Role, extension};
@@ -223,7 +223,7 @@ impl OpeningRequest {
         let settings = options.parts.settings.clone().with_task();
         let shared = Box::pin(self.open(options, settings)).await?;
         let handler = handler(WebSocket::new(Arc::clone(&shared)));
-        ConnectionTask::new(Box::pin(handler), shared).await;
+        ConnectionTask::new(Handling::new(Box::pin(handler)), shared).await;
         Ok(())
     }
 

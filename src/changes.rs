@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
 
+use crate::foreign::attempt;
+
 /// Those who wait for a change. A task that makes one [tells](Self::tell) them afterwards.
 ///
 /// A waker belongs to an executor, and that to the application: called, it may run or drop the task on the
@@ -21,7 +23,10 @@ impl Changes {
     pub(crate) fn tell(&self) {
         let woken: Vec<Waker> =
             self.lock().iter_mut().filter_map(|(_, waker)| waker.take()).collect();
-        woken.into_iter().for_each(Waker::wake);
+        // One that panics keeps no other from being woken.
+        for waker in woken {
+            let _ = attempt(|| waker.wake());
+        }
     }
 
     /// Waits until `look` finds something. It is called by each poll, so that a task that was woken by

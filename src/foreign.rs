@@ -1,7 +1,17 @@
-//! Code that the application has brought, run so that a panic in it ends nothing else.
+//! Code of the application, run and dropped so that a panic in it ends nothing else.
+//!
+//! Unwinding through an executor may end other tasks, and out of a destructor that runs while a task is being
+//! dropped it ends the process. So does a second panic while the first unwinds: what may panic is run and
+//! dropped one thing after the other.
 
+#[cfg(feature = "server")]
+use std::future::Future;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+#[cfg(feature = "server")]
+use std::pin::Pin;
+#[cfg(feature = "server")]
+use std::task::{Context, Poll};
 
 /// The code has panicked, and the panic hook has told how.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +26,51 @@ pub(crate) fn attempt<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
         }
         Panicked
     })
+}
+
+/// Drops a value of the application.
+#[cfg(feature = "rooms")]
+pub(crate) fn discard<T>(value: T) {
+    let _ = attempt(|| drop(value));
+}
+
+/// A value of the application, dropped wherever its connection or its task stands.
+#[cfg(feature = "rooms")]
+#[derive(Debug)]
+pub(crate) struct Contained<T>(Option<T>);
+
+#[cfg(feature = "rooms")]
+impl<T> Contained<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Some(value))
+    }
+
+    /// Calls `act` with the value; `None` if it panics, after which the value is gone.
+    pub(crate) fn with<R>(&mut self, act: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let value = self.0.as_mut()?;
+        let outcome = attempt(|| act(value));
+        if outcome.is_err() {
+            discard(self.0.take());
+        }
+        outcome.ok()
+    }
+}
+
+#[cfg(feature = "rooms")]
+impl<T> Drop for Contained<T> {
+    fn drop(&mut self) {
+        discard(self.0.take());
+    }
+}
+
+/// Only where it is dropped before its end: what it does when it is polled is its own to contain.
+#[cfg(feature = "server")]
+impl<F: Future + Unpin> Future for Contained<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        self.0.as_mut().map_or(Poll::Pending, |future| Pin::new(future).poll(cx))
+    }
 }
 
 #[cfg(test)]
@@ -42,5 +97,23 @@ mod tests {
             attempt(|| panic_any(Bomb(bombs))).unwrap_err();
         }
         assert!(!std::thread::panicking());
+    }
+
+    #[test]
+    fn a_destructor_that_panics_while_another_panic_unwinds_ends_here() {
+        struct Discards(Option<Bomb>);
+
+        impl Drop for Discards {
+            fn drop(&mut self) {
+                assert!(std::thread::panicking());
+                attempt(|| drop(self.0.take())).unwrap_err();
+            }
+        }
+
+        let outcome = attempt(|| {
+            let _discards = Discards(Some(Bomb(1)));
+            panic!("on purpose");
+        });
+        outcome.unwrap_err();
     }
 }

@@ -138,7 +138,6 @@
 
 mod error;
 mod escaped;
-#[cfg(feature = "rooms")]
 mod foreign;
 mod runtime;
 mod stream;

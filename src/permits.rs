@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use crate::addresses::Visitor;
+use crate::foreign::attempt;
 
 /// A number of permits, and the line in front of them.
 #[derive(Debug)]
@@ -171,9 +172,8 @@ impl Drop for InLine {
 }
 
 fn wake(waker: Option<Waker>) {
-    if let Some(waker) = waker {
-        waker.wake();
-    }
+    // Often out of a destructor.
+    let _ = attempt(|| waker.map(Waker::wake));
 }
 
 #[cfg(test)]

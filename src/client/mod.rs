@@ -44,8 +44,9 @@ use self::route::Route;
 #[cfg(feature = "tls")]
 pub use self::tls::ClientTls;
 use crate::error::{Error, HandshakeResponse, Result, without_secrets};
+use crate::foreign::attempt;
 use crate::stream::Stream;
-use crate::ws::connection::{ConnectionTask, Shared};
+use crate::ws::connection::{ConnectionTask, Handling, Shared};
 use crate::ws::{DeflateOptions, WebSocket, WebSocketOptions};
 
 /// Opens a WebSocket connection, with all defaults of [`Client`].
@@ -353,14 +354,15 @@ where
         let outcome = AssertUnwindSafe(handler).catch_unwind().await;
         let verdict = match &outcome {
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(error.to_string()),
+            // It is the caller's in any case, also if it cannot be written.
+            Ok(Err(error)) => Err(attempt(|| error.to_string()).unwrap_or_default()),
             Err(_) => Err("the handler panicked".to_owned()),
         };
         // Nobody waits for it if the whole is dropped.
         drop(sender.send(outcome));
         verdict
     };
-    Box::pin(ConnectionTask::new(Box::pin(handler), shared)).await;
+    Box::pin(ConnectionTask::new(Handling::new(Box::pin(handler)), shared)).await;
     match receiver.await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(panic)) => resume_unwind(panic),

@@ -14,6 +14,7 @@ use super::Client;
 use super::backoff::Backoff;
 use crate::error::{ConnectError, Error, HandshakeResponse, Result};
 use crate::escaped::Escaped;
+use crate::foreign::attempt;
 use crate::runtime::{self, Timer};
 use crate::ws::connection::random_bytes;
 use crate::ws::{CloseInfo, Sender, WebSocket};
@@ -211,19 +212,17 @@ impl Reconnect {
 
     /// A try has failed; the error is returned if it was the last one.
     fn fail(&mut self, error: Error) -> Option<Error> {
-        let Error::Connect(reason) = &error else {
-            self.state = State::Ended;
-            return Some(error);
-        };
+        // So it is as well if what is asked below panics.
+        self.state = State::Ended;
+        let Error::Connect(reason) = &error else { return Some(error) };
         let is_last =
             self.options.max_attempts.is_some_and(|max| self.failures().saturating_add(1) >= max);
         if is_last || !(self.options.after_error)(reason) {
-            self.state = State::Ended;
             return Some(error);
         }
-        let told = Escaped(reason);
-        log::debug!(error:% = told; "no connection yet: {told}");
         self.pause(reason.response().and_then(HandshakeResponse::retry_after));
+        let told = Escaped(reason);
+        let _ = attempt(|| log::debug!(error:% = told; "no connection yet: {told}"));
         None
     }
 
@@ -232,10 +231,9 @@ impl Reconnect {
         if was_stable {
             self.backoff.reset();
         }
+        self.state = State::Ended;
         if (self.options.after_close)(info) {
             self.pause(None);
-        } else {
-            self.state = State::Ended;
         }
     }
 

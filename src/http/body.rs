@@ -12,9 +12,9 @@ use futures::io::{AsyncBufRead, AsyncRead};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tide::http::Body;
 
-use super::contained::Contained;
 use super::exchange::{Answering, Exchange, Receipt};
 use crate::context::{BodyLimits, BodyTooLarge};
+use crate::foreign::Contained;
 use crate::runtime::Timer;
 
 /// Largest piece of a response read at once, in bytes.

@@ -9,7 +9,6 @@
 
 mod app;
 mod body;
-mod contained;
 mod convert;
 mod exchange;
 mod forwarded;
@@ -45,7 +44,6 @@ pub(crate) use self::app::{App, Routes};
 use self::body::ResponseBody;
 #[cfg(feature = "testing")]
 pub(crate) use self::body::io_error;
-use self::contained::{Contained, discard};
 use self::exchange::{Answering, Exchange, Receipt, has_token};
 pub use self::options::ServerOptions;
 pub(crate) use self::proxies::TrustedProxies;
@@ -53,6 +51,7 @@ pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::context::BodyTooLarge;
 use crate::escaped::Escaped;
+use crate::foreign::{Contained, attempt, discard};
 use crate::instance::{Instance, Lease, OpenHttp};
 use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
@@ -152,7 +151,9 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             (Ok(()), None) => close(socket.into_stream(), None).await,
             (Err(error), granted) => {
                 let told = Escaped(&error);
-                log::debug!(peer:% = addrs, error:% = told; "connection from {addrs} failed: {told}");
+                let _ = attempt(
+                    || log::debug!(peer:% = addrs, error:% = told; "connection from {addrs} failed: {told}"),
+                );
                 // A handler that waits for the stream need not wait for the goodbye.
                 drop(granted);
                 let last = unanswered(&error, &parts.read_buf, &exchange);

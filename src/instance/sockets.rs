@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 
 use super::Instance;
+use crate::foreign::attempt;
 use crate::ws::connection::Shared;
 use crate::ws::{CloseInfo, Stats};
 
@@ -109,11 +110,13 @@ impl Drop for Place {
         let code = info.as_ref().map_or(1006, CloseInfo::reported_code);
         *table.ended.closes.entry(code).or_default() += 1;
         drop(table);
-        log::debug!(
-            code,
-            messages_in = stats.messages_in,
-            messages_out = stats.messages_out;
-            "WebSocket connection closed with {code}"
-        );
+        let _ = attempt(|| {
+            log::debug!(
+                code,
+                messages_in = stats.messages_in,
+                messages_out = stats.messages_out;
+                "WebSocket connection closed with {code}"
+            );
+        });
     }
 }

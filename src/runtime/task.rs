@@ -3,14 +3,16 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 
-use crate::foreign;
+use crate::foreign::{self, Contained};
 
 type Spawner = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 
@@ -81,6 +83,7 @@ pub(crate) fn has_executor() -> bool {
 /// Runs `future` in the background. It goes on if the handle is dropped. `None` if the executor of the
 /// application has dropped it at once.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
+    let future = Root(Contained::new(Box::pin(future)));
     match SPAWNER.get() {
         Some(spawner) => Task::brought(spawner, future),
         #[cfg(feature = "server")]
@@ -99,6 +102,20 @@ pub(crate) fn spawn_apart(future: impl Future<Output = ()> + Send + 'static) {
     match SPAWNER.get() {
         Some(_) => blocking::unblock(|| async_io::block_on(future)).detach(),
         None => drop(async_std::task::spawn(future)),
+    }
+}
+
+/// The future of a task. It ends with what panics in it; dropped, it is dropped with care.
+struct Root<F>(Contained<Pin<Box<F>>>);
+
+impl<F: Future<Output = ()>> Future for Root<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.with(|future| future.as_mut().poll(cx)).unwrap_or_else(|| {
+            let _ = foreign::attempt(|| log::error!("a task panicked"));
+            Poll::Ready(())
+        })
     }
 }
 
@@ -142,7 +159,8 @@ impl Task {
             Err(oneshot::Canceled) => {
                 if !IS_REFUSED.swap(true, Relaxed) {
                     let how = if called.is_ok() { "drops tasks" } else { "panics" };
-                    log::error!("the executor that `set_spawner` has brought {how}");
+                    let told = || log::error!("the executor that `set_spawner` has brought {how}");
+                    let _ = foreign::attempt(told);
                 }
                 return None;
             }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::capacity::Capacity;
 use super::listener::Listener;
 use crate::escaped::Escaped;
+use crate::foreign::attempt;
 use crate::http::Addrs;
 use crate::runtime::{Timer, yield_now};
 use crate::stream::Stream;
@@ -41,7 +42,9 @@ pub(super) async fn accept_from(
             Err(error) => {
                 if let Some(pause) = backoff.after(&error) {
                     let error = Escaped(error);
-                    log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}");
+                    let _ = attempt(
+                        || log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}"),
+                    );
                     capacity.make_room();
                     sleep(pause).await;
                 }

@@ -17,6 +17,7 @@ use socket2::{Domain, Socket, Type};
 use super::listener::Listener;
 #[cfg(unix)]
 use crate::escaped::Escaped;
+use crate::foreign::attempt;
 
 /// Connections that may wait to be accepted. std asks for fewer, and a burst of clients that finds
 /// the queue full tries again a second later.
@@ -106,7 +107,7 @@ impl Drop for SocketFile {
         let is_ours = identity(&self.path).is_ok_and(|identity| identity == self.identity);
         if let Some(error) = is_ours.then(|| fs::remove_file(&self.path).err()).flatten() {
             let (path, error) = (Escaped(self.path.display()), Escaped(error));
-            log::warn!(path:%, error:%; "cannot remove {path}: {error}");
+            let _ = attempt(|| log::warn!(path:%, error:%; "cannot remove {path}: {error}"));
         }
     }
 }

@@ -12,6 +12,7 @@ use futures::FutureExt;
 use super::bind::SocketFile;
 use super::capacity::{Capacity, Refused};
 use crate::escaped::Escaped;
+use crate::foreign::attempt;
 use crate::http::Addrs;
 use crate::permits::Held;
 #[cfg(unix)]
@@ -136,7 +137,9 @@ impl Listener {
                     }
                     Err(error) => {
                         let error = Escaped(error);
-                        log::debug!(peer:%, error:%; "connection from {peer} is already gone: {error}");
+                        let _ = attempt(|| {
+                            log::debug!(peer:%, error:%; "connection from {peer} is already gone: {error}");
+                        });
                     }
                 }
             },

@@ -7,6 +7,7 @@ use futures::future::{Either, select};
 
 use crate::changes::Changes;
 use crate::error::Result;
+use crate::foreign::attempt;
 use crate::instance::Instance;
 use crate::runtime::{self, Timer};
 use crate::ws::{CloseCode, CloseFrame, ProtocolError};
@@ -144,7 +145,8 @@ impl Shutdown {
     async fn run(&self, options: ShutdownOptions, begin: Instant) {
         let before = self.instance.sockets.ended();
         let websockets = self.instance.sockets.len();
-        log::info!(websockets; "shutting down, {websockets} WebSocket connections");
+        let _ =
+            attempt(|| log::info!(websockets; "shutting down, {websockets} WebSocket connections"));
         self.instance.begin_shutdown(options.close.clone());
         let work = async {
             self.close_sockets(&options).await;
@@ -163,7 +165,9 @@ impl Shutdown {
             elapsed: begin.elapsed(),
         };
         let ShutdownReport { closed, lost, dropped, .. } = report;
-        log::info!(closed, lost, dropped; "shut down: {closed} closed, {lost} lost, {dropped} dropped");
+        let _ = attempt(|| {
+            log::info!(closed, lost, dropped; "shut down: {closed} closed, {lost} lost, {dropped} dropped");
+        });
         self.progress().report = Some(report);
         self.changed.tell();
     }
@@ -213,10 +217,12 @@ impl Shutdown {
             Either::Left((count, _)) => count,
             Either::Right(_) => {
                 let left = tasks.len();
-                log::warn!(
-                    left;
-                    "{left} tasks could not be dropped: their handlers block a thread, or no executor runs them"
-                );
+                let _ = attempt(|| {
+                    log::warn!(
+                        left;
+                        "{left} tasks could not be dropped: their handlers block a thread, or no executor runs them"
+                    );
+                });
                 at_work
             }
         }

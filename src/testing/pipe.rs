@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Waker};
 use futures::io::{AsyncRead, AsyncWrite};
 use slab::Slab;
 
+use crate::foreign::attempt;
 use crate::permits::Held;
 
 /// What a connection holds in each direction, in bytes, unless a test says otherwise.
@@ -83,7 +84,9 @@ pub(super) fn with<T>(wires: &Mutex<Wires>, change: impl FnOnce(&mut Wires) -> T
     let result = change(&mut wires);
     let woken = mem::take(&mut wires.woken);
     drop(wires);
-    woken.into_iter().for_each(Waker::wake);
+    for waker in woken {
+        let _ = attempt(|| waker.wake());
+    }
     result
 }
 

@@ -6,6 +6,9 @@
 mod client;
 
 #[cfg(test)]
+mod apart;
+
+#[cfg(test)]
 mod executors;
 
 // It reads `/proc`.
@@ -18,6 +21,9 @@ mod guide;
 
 #[cfg(test)]
 mod http;
+
+#[cfg(test)]
+mod panics;
 
 #[cfg(feature = "tls")]
 #[cfg(test)]

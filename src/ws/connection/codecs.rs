@@ -21,30 +21,35 @@ thread_local! {
 
 /// A compressor with an empty window.
 pub(super) fn take_deflater(config: DeflaterConfig) -> Deflater {
-    let kept = CODECS.with_borrow_mut(|codecs| {
+    let kept = with(|codecs| {
         let deflaters = &mut codecs.deflaters;
         let found = deflaters.iter().rposition(|deflater| deflater.config() == config)?;
         Some(deflaters.remove(found))
     });
-    kept.unwrap_or_else(|| Deflater::new(config))
+    kept.flatten().unwrap_or_else(|| Deflater::new(config))
 }
 
 /// Gives a compressor back, whose window is empty.
 pub(super) fn put_deflater(deflater: Deflater) {
-    CODECS.with_borrow_mut(|codecs| put(&mut codecs.deflaters, deflater));
+    with(|codecs| put(&mut codecs.deflaters, deflater));
 }
 
 /// A decompressor with an empty window.
 pub(super) fn take_inflater() -> Inflater {
-    let kept = CODECS.with_borrow_mut(|codecs| codecs.inflaters.pop());
-    let Some(mut inflater) = kept else { return Inflater::new() };
+    let kept = with(|codecs| codecs.inflaters.pop());
+    let Some(mut inflater) = kept.flatten() else { return Inflater::new() };
     inflater.reset();
     inflater
 }
 
 /// Gives a decompressor back.
 pub(super) fn put_inflater(inflater: Inflater) {
-    CODECS.with_borrow_mut(|codecs| put(&mut codecs.inflaters, inflater));
+    with(|codecs| put(&mut codecs.inflaters, inflater));
+}
+
+/// `None` on a thread that ends, and drops what it has: it keeps no codecs any more.
+fn with<R>(f: impl FnOnce(&mut Codecs) -> R) -> Option<R> {
+    CODECS.try_with(|codecs| f(&mut codecs.borrow_mut())).ok()
 }
 
 /// Keeps `codec`, if need be in place of the one that was not used for longest.

@@ -85,7 +85,7 @@ pub(crate) use self::random::bytes as random_bytes;
 pub(crate) use self::shared::Opened;
 pub(crate) use self::shared::Shared;
 #[cfg(any(feature = "accept", feature = "client"))]
-pub(crate) use self::task::ConnectionTask;
+pub(crate) use self::task::{ConnectionTask, Handling};
 
 #[cfg(feature = "rooms")]
 pub(crate) use self::backlog::{Bounds, Delivery};

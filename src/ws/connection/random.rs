@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::escaped::Escaped;
+use crate::foreign::attempt;
 
 /// Random bytes fetched at once: one system call for 256 masking keys.
 const POOL: usize = 1 << 10;
@@ -17,30 +18,42 @@ thread_local! {
 
 /// A few bytes, at most as many as are fetched at once.
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {
-    let (bytes, error) = UNUSED.with_borrow_mut(|pool| {
-        let mut error = None;
-        if pool.len() < N {
-            pool.resize(POOL, 0);
-            error = getrandom::fill(pool).err();
-            if error.is_some() {
-                fill_from_hashes(pool);
-            }
-        }
-        let bytes = pool.last_chunk::<N>().copied().unwrap_or([0; N]);
-        pool.truncate(pool.len().saturating_sub(N));
-        (bytes, error)
-    });
-    if let Some(error) = error {
-        tell(error);
-    }
-    bytes
+    let unused = UNUSED.try_with(|unused| take(&mut unused.borrow_mut()));
+    unused.ok().flatten().unwrap_or_else(|| {
+        let tell = |error: &getrandom::Error| {
+            let error = Escaped(error);
+            log::error!(error:%; "no random numbers from the operating system: {error}");
+        };
+        fetch(getrandom::fill, tell)
+    })
 }
 
-/// Not while the pool is borrowed: a logger may want random numbers as well.
+/// Takes bytes off the end; `None` if there are not as many.
+fn take<const N: usize>(unused: &mut Vec<u8>) -> Option<[u8; N]> {
+    let bytes = *unused.last_chunk::<N>()?;
+    unused.truncate(unused.len().saturating_sub(N));
+    Some(bytes)
+}
+
+/// Fetches as many as there is room for, and takes the first.
 #[cold]
-fn tell(error: getrandom::Error) {
-    let error = Escaped(error);
-    log::error!(error:%; "no random numbers from the operating system: {error}");
+fn fetch<const N: usize, E>(
+    fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
+    tell: impl FnOnce(&E),
+) -> [u8; N] {
+    let mut fresh = vec![0; POOL];
+    let filled = fill(&mut fresh);
+    if filled.is_err() {
+        fill_from_hashes(&mut fresh);
+    }
+    let bytes = take(&mut fresh).unwrap_or([0; N]);
+    // A thread that ends keeps none.
+    let _ = UNUSED.try_with(|unused| unused.replace(fresh));
+    if let Err(error) = filled {
+        // Last: the logger is foreign, and may need some of them.
+        let _ = attempt(|| tell(&error));
+    }
+    bytes
 }
 
 /// A number of 16 bits.
@@ -53,5 +66,28 @@ fn fill_from_hashes(pool: &mut [u8]) {
     let keys = RandomState::new();
     for (number, bytes) in pool.chunks_exact_mut(8).enumerate() {
         bytes.copy_from_slice(&keys.hash_one(number).to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_logger_that_is_told_of_a_failure_may_take_some_and_panic() {
+        for panics in [false, true] {
+            let mut seen = Vec::new();
+            let first: [u8; 4] = fetch(
+                |_| Err("none"),
+                |_| {
+                    seen.push(bytes::<4>());
+                    assert!(!panics, "on purpose");
+                },
+            );
+            seen.extend([first, bytes()]);
+            seen.sort_unstable();
+            seen.dedup();
+            assert_eq!(seen.len(), 3);
+        }
     }
 }

@@ -64,26 +64,28 @@ thread_local! {
 
 /// Lends the thread's read buffer to `f`.
 pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
-    // Taken out rather than borrowed: a stream may itself run over a connection of ours.
-    let mut buf = SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.read));
+    // Taken out rather than borrowed: a stream may itself run over a connection of ours. One that panics
+    // takes the buffer with it, and the next read has another.
+    let mut buf = with(|scratch| std::mem::take(&mut scratch.read)).unwrap_or_default();
     buf.resize(READ_SIZE, 0);
     let result = f(&mut buf);
-    SCRATCH.with_borrow_mut(|scratch| scratch.read = buf);
+    with(|scratch| scratch.read = buf);
     result
 }
 
 /// An empty write buffer, which has room already.
 pub(super) fn take_write_buffer() -> Vec<u8> {
-    SCRATCH.with_borrow_mut(|scratch| match std::mem::take(&mut scratch.write) {
+    let kept = with(|scratch| match std::mem::take(&mut scratch.write) {
         buf if buf.capacity() > 0 => buf,
         _ => scratch.spare.take(),
-    })
+    });
+    kept.unwrap_or_default()
 }
 
 /// Gives a write buffer back.
 pub(super) fn put_write_buffer(mut buf: Vec<u8>) {
     buf.clear();
-    SCRATCH.with_borrow_mut(|scratch| {
+    with(|scratch| {
         if (scratch.write.capacity()..=MAX_WRITE_KEPT).contains(&buf.capacity()) {
             std::mem::swap(&mut scratch.write, &mut buf);
         }
@@ -95,28 +97,35 @@ pub(super) fn put_write_buffer(mut buf: Vec<u8>) {
 
 /// A buffer for a run of messages, which may have room already.
 pub(super) fn take_run() -> BytesMut {
-    SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.run))
+    with(|scratch| std::mem::take(&mut scratch.run)).unwrap_or_default()
 }
 
 /// Gives the buffer of a run back, if it has one. Messages that still share its memory keep it: it is used again
 /// when they are gone, and replaced before.
 pub(super) fn put_run(run: Run) {
     if let Some(buf) = run.into_buffer() {
-        SCRATCH.with_borrow_mut(|scratch| scratch.run = buf);
+        with(|scratch| scratch.run = buf);
     }
 }
 
 /// An empty queue of frames, which may have room already.
 pub(super) fn take_frames() -> VecDeque<Frame> {
-    SCRATCH.with_borrow_mut(|scratch| std::mem::take(&mut scratch.frames))
+    with(|scratch| std::mem::take(&mut scratch.frames)).unwrap_or_default()
 }
 
 /// Gives a queue of frames back.
 pub(super) fn put_frames(mut frames: VecDeque<Frame>) {
+    // Not while the thread's buffers are borrowed: a payload may be the application's.
     frames.clear();
-    SCRATCH.with_borrow_mut(|scratch| {
+    with(|scratch| {
         if (scratch.frames.capacity()..=MAX_FRAMES_KEPT).contains(&frames.capacity()) {
             scratch.frames = frames;
         }
     });
+}
+
+/// `None` on a thread that ends, and drops what it has: it keeps no buffers any more.
+#[inline]
+fn with<R>(f: impl FnOnce(&mut Scratch) -> R) -> Option<R> {
+    SCRATCH.try_with(|scratch| f(&mut scratch.borrow_mut())).ok()
 }

@@ -313,12 +313,9 @@ impl Shared {
         let (role, room) = (core.role(), core.room());
         drop(core);
         let interrupted = turn::begin(self.id(), role, room);
+        let mut turn = HandlersTurn { shared: self, interrupted, is_over: false };
         poll(cx);
-        let mut core = self.lock();
-        core.is_turn = false;
-        core.end_turn();
-        turn::end(interrupted);
-        core
+        turn.end()
     }
 
     /// The connection's task is dropped: without a closing handshake, the connection ends.
@@ -370,6 +367,34 @@ impl Shared {
             let failed = std::thread::panicking();
             let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
             core.abandon(&mut self.io_context(), outcome);
+        }
+    }
+}
+
+/// The turn of a handler. It ends also where a panic unwinds through it: the thread would take later
+/// connections for this one.
+struct HandlersTurn<'a> {
+    shared: &'a Shared,
+    /// The turn that goes on after this one, if there is one.
+    interrupted: Option<Box<turn::Turn>>,
+    is_over: bool,
+}
+
+impl<'a> HandlersTurn<'a> {
+    fn end(&mut self) -> CoreGuard<'a> {
+        let mut core = self.shared.lock();
+        core.is_turn = false;
+        core.end_turn();
+        turn::end(self.interrupted.take());
+        self.is_over = true;
+        core
+    }
+}
+
+impl Drop for HandlersTurn<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            drop(self.end());
         }
     }
 }

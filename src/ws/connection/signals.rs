@@ -1,11 +1,12 @@
 //! The tasks that are woken when something happens to a connection.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use event_listener::Event;
 use futures::task::AtomicWaker;
+
+use crate::foreign::attempt;
 
 /// The tasks that wait for the connection.
 ///
@@ -71,5 +72,5 @@ impl Signals {
 
 /// Runs foreign code that must not end ours.
 pub(super) fn guarded<R>(foreign: impl FnOnce() -> R) {
-    let _ = catch_unwind(AssertUnwindSafe(foreign));
+    let _ = attempt(|| drop(foreign()));
 }

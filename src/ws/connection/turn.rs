@@ -66,7 +66,7 @@ thread_local! {
 
 /// Begins the turn of a connection; the one returned, which it interrupts, goes to [`end`].
 pub(super) fn begin(connection: usize, role: Role, room: usize) -> Option<Box<Turn>> {
-    TURN.with_borrow_mut(|turn| {
+    with(|turn| {
         let is_interrupted = turn.connection != Turn::NOBODY;
         turn.share = SHARE.replace(Share::WHOLE);
         let interrupted = is_interrupted.then(|| Box::new(std::mem::replace(turn, Turn::nobody())));
@@ -74,21 +74,24 @@ pub(super) fn begin(connection: usize, role: Role, room: usize) -> Option<Box<Tu
         turn.staged.set_role(role);
         turn.room = room;
         interrupted
-    })
+    })?
 }
 
 /// Ends the current turn, whose frames have been taken.
 pub(super) fn end(interrupted: Option<Box<Turn>>) {
-    TURN.with_borrow_mut(|turn| match interrupted {
+    let ended = with(|turn| match interrupted {
         None => {
             turn.connection = Turn::NOBODY;
             SHARE.set(Share::WHOLE);
+            None
         }
         Some(interrupted) => {
-            *turn = *interrupted;
-            SHARE.set(turn.share);
+            SHARE.set(interrupted.share);
+            Some(std::mem::replace(turn, *interrupted))
         }
     });
+    // Not while it is borrowed: a payload that was staged may be the application's.
+    drop(ended);
 }
 
 /// A message of so many bytes was handed to so many members.
@@ -116,10 +119,11 @@ pub(super) fn yield_to_others(cx: &Context<'_>) {
 /// Stages a copy of the frame; false if the lock has to be taken instead.
 #[inline]
 pub(super) fn stage(connection: usize, frame: &Frame) -> bool {
-    TURN.with_borrow_mut(|turn| {
+    let stage = |turn: &mut Turn| {
         let may_stage = turn.connection == connection && turn.staged.len() < turn.room;
         may_stage && turn.staged.push_copy(frame)
-    })
+    };
+    with(stage).unwrap_or(false)
 }
 
 /// Moves what is staged into the connection itself; true if this is its turn.
@@ -129,14 +133,20 @@ pub(super) fn unstage(connection: usize, core: &mut Core) -> bool {
             core.unstage(&mut turn.staged);
         }
     };
-    with(connection, unstage).is_some()
+    with_that_of(connection, unstage).is_some()
 }
 
 /// Sets how many bytes may be staged.
 pub(super) fn set_room(connection: usize, room: usize) {
-    with(connection, |turn| turn.room = room);
+    with_that_of(connection, |turn| turn.room = room);
 }
 
-fn with<R>(connection: usize, f: impl FnOnce(&mut Turn) -> R) -> Option<R> {
-    TURN.with_borrow_mut(|turn| (turn.connection == connection).then(|| f(turn)))
+fn with_that_of<R>(connection: usize, f: impl FnOnce(&mut Turn) -> R) -> Option<R> {
+    with(|turn| (turn.connection == connection).then(|| f(turn)))?
+}
+
+/// `None` on a thread that ends, and drops what it has: it has no turns any more.
+#[inline]
+fn with<R>(f: impl FnOnce(&mut Turn) -> R) -> Option<R> {
+    TURN.try_with(|turn| f(&mut turn.borrow_mut())).ok()
 }

@@ -17,7 +17,7 @@ use super::deflation::Deflation;
 use super::shared::{Opened, Shared};
 use super::sink::Feed;
 use super::stats::{CloseInfo, Stats};
-use super::task::ConnectionTask;
+use super::task::{ConnectionTask, Handling};
 use crate::error::Result;
 use crate::stream::Stream;
 use crate::ws::message::Message;
@@ -98,7 +98,7 @@ impl WebSocket {
         let settings = options.parts.settings.clone().with_task();
         let shared = Shared::new(stream, unread.into(), role, settings, opened);
         let handler = handler(Self::new(Arc::clone(&shared)));
-        Box::pin(ConnectionTask::new(Box::pin(handler), shared))
+        Box::pin(ConnectionTask::new(Handling::new(Box::pin(handler)), shared))
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {

@@ -27,7 +27,7 @@ use self::slot::Wanted;
 pub(crate) use self::slot::{Abandon, Answer, Slot};
 use self::task::{Promise, Source};
 use super::HandshakeError;
-use super::connection::Opened;
+use super::connection::{Handling, Opened};
 use super::handshake::RESERVED;
 use crate::instance::Instance;
 use crate::runtime;
@@ -155,7 +155,7 @@ pub(crate) async fn start<T: 'static>(
     let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation }));
     let instance = slot.instance().cloned();
     let promise = Promise(Arc::clone(&slot));
-    let run = task::run(handler, promise, source, parts, admission, deadline);
+    let run = task::run(Handling::new(handler), promise, source, parts, admission, deadline);
     let is_taken = match &instance {
         Some(instance) => instance.tasks.spawn(run),
         None => runtime::spawn(run).is_some(),

@@ -1,23 +1,24 @@
 //! The task of an upgraded handler, from the 101 on.
 
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
 use tide::http::upgrade::Receiver;
 
+use super::Upgraded;
 use super::slot::Slot;
-use super::{HandlerFuture, Upgraded};
 use crate::error::Result;
 use crate::escaped::Escaped;
+use crate::foreign::attempt;
 use crate::runtime::Timer;
 use crate::stream::Stream;
 use crate::ws::admission::Admission;
-use crate::ws::connection::{ConnectionTask, Opened, Shared};
+use crate::ws::connection::{ConnectionTask, Handling, Opened, Shared};
 use crate::ws::options::Settings;
 use crate::ws::proto::Role;
 use crate::ws::{HandshakeError, WebSocket};
@@ -67,7 +68,7 @@ impl Drop for Promise {
 /// The task of an upgraded handler, from the 101 on. The permits are those of the task: for as long
 /// as either handler or connection lives.
 pub(super) async fn run<T>(
-    handler: HandlerFuture<T>,
+    mut handler: Handling<T, tide::Error>,
     slot: Promise,
     source: Source,
     parts: Box<(Settings, Opened)>,
@@ -86,24 +87,13 @@ pub(super) async fn run<T>(
         }
         Err(error) => {
             let told = Escaped(error);
-            log::debug!(reason = error.name(); "upgrade failed: {told}");
+            let _ = attempt(|| log::debug!(reason = error.name(); "upgrade failed: {told}"));
             slot.0.count(error);
             // What is reserved for the connection is free again, whatever the handler goes on with.
             drop((parts, admission));
             slot.settle(Err(error));
-            finish(handler).await;
+            // A handler that lost its client comes to its end; how, the log has.
+            let _ = poll_fn(|cx| handler.poll(cx)).await;
         }
-    }
-}
-
-/// Lets a handler that lost its client come to its end.
-async fn finish<T>(handler: HandlerFuture<T>) {
-    match std::panic::AssertUnwindSafe(handler).catch_unwind().await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => {
-            let error = Escaped(error);
-            log::debug!(error:%; "WebSocket handler failed: {error}");
-        }
-        Err(_) => log::error!("WebSocket handler panicked"),
     }
 }

@@ -1,5 +1,6 @@
 //! Connections one after the other.
 
+use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
@@ -194,4 +195,24 @@ fn as_a_stream_it_ends_after_the_error() {
     assert_eq!(outcomes[0].as_deref().unwrap(), "first");
     assert!(outcomes[1].is_err());
     serving.join().unwrap();
+}
+
+#[test]
+fn after_a_panic_of_what_the_caller_has_said_there_is_no_more() {
+    let server = Scripted::ending([BUSY, &closing("lost", 1001)]);
+    for options in [
+        quick().after_error(|_: &ConnectError| panic!("on purpose")),
+        quick().after_close(|_: &CloseInfo| panic!("on purpose")),
+    ] {
+        let mut reconnect = reconnect(&server, options);
+        within(async {
+            let panicking = async {
+                while let Ok(Some(ws)) = reconnect.next().await {
+                    hear(ws).await;
+                }
+            };
+            assert!(AssertUnwindSafe(panicking).catch_unwind().await.is_err());
+            assert!(reconnect.next().await.unwrap().is_none());
+        });
+    }
 }

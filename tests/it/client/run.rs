@@ -1,5 +1,6 @@
 //! A handler on the client's side.
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -70,6 +71,37 @@ fn a_handler_that_fails_closes_with_1011() {
         futures::join!(running, serving)
     });
     assert!(matches!(outcome, Err(Error::Closed)), "{outcome:?}");
+    assert_eq!(seen.close.unwrap().close_code(), Some(1011));
+}
+
+#[test]
+fn an_error_that_cannot_be_written_is_its_callers_all_the_same() {
+    struct Unspeakable;
+
+    impl fmt::Display for Unspeakable {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("in a Display");
+        }
+    }
+
+    impl From<Error> for Unspeakable {
+        fn from(_: Error) -> Self {
+            Self
+        }
+    }
+
+    let server = Scripted::new([accepting("", b"")]);
+    let client = Client::new(server.url());
+    let (outcome, seen) = within(async {
+        let serving =
+            async_std::task::spawn_blocking(|| transcript(&mut server.visits().remove(0)));
+        let running = client.run(|ws| async move {
+            drop(ws);
+            Err::<(), _>(Unspeakable)
+        });
+        futures::join!(running, serving)
+    });
+    assert!(outcome.is_err());
     assert_eq!(seen.close.unwrap().close_code(), Some(1011));
 }
 

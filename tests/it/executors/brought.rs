@@ -16,6 +16,8 @@ pub(super) struct Executor {
     queue: Mutex<VecDeque<Arc<Task>>>,
     /// Something is in the queue, or the executor stops.
     changed: Condvar,
+    /// Whether a task is polled by whoever wakes it.
+    is_inline: bool,
     has_stopped: AtomicBool,
     /// All tasks that have not ended.
     alive: Mutex<Vec<Arc<Task>>>,
@@ -39,6 +41,11 @@ impl Executor {
     /// Runs tasks on a thread of its own.
     pub(super) fn start() -> Arc<Self> {
         Self::default().on_a_thread()
+    }
+
+    /// Runs each task where it is woken.
+    pub(super) fn inline() -> Arc<Self> {
+        Arc::new(Self { is_inline: true, ..Self::default() })
     }
 
     /// Takes so many tasks and drops the others.
@@ -149,6 +156,9 @@ impl Wake for Task {
         if self.executor.has_stopped.load(SeqCst) {
             self.executor.forget(&self);
             return self.discard();
+        }
+        if self.executor.is_inline {
+            return self.poll();
         }
         let was_woken = std::mem::replace(&mut self.state.lock().unwrap().is_woken, true);
         if !was_woken {

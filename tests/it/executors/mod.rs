@@ -11,39 +11,19 @@
 mod brought;
 mod program;
 
-use std::process::Command;
-use std::time::Duration;
-use std::{env, process, thread};
-
-/// Names the executor of a process that is started for it.
-const EXECUTOR: &str = "TIDEWIRE_TEST_EXECUTOR";
-
-/// Longest life of such a process.
-const WITHIN: Duration = Duration::from_secs(20);
+use crate::apart;
 
 /// Is the program, in a process that was started for it. Does nothing when run as a test.
 #[test]
 fn a_program_with_an_executor_of_its_own() {
-    let Some(executor) = env::var_os(EXECUTOR) else { return };
-    // A thread that hangs cannot be told to end.
-    thread::spawn(|| {
-        thread::sleep(WITHIN);
-        eprintln!("the program hangs");
-        process::abort();
-    });
-    program::run(executor.to_str().unwrap());
+    if let Some(executor) = apart::program() {
+        program::run(&executor);
+    }
 }
 
 /// Runs the program on the executor of this name.
 fn run_on(executor: &str) {
-    let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", "executors::a_program_with_an_executor_of_its_own", "--nocapture"])
-        .env(EXECUTOR, executor)
-        .env("RUST_BACKTRACE", "0")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{executor}: {}\n{said}", output.status);
+    apart::run("executors::a_program_with_an_executor_of_its_own", executor);
 }
 
 #[test]
@@ -54,6 +34,11 @@ fn an_executor_with_a_thread_for_each_task_runs_a_server() {
 #[test]
 fn an_executor_that_begins_with_a_task_before_it_returns_runs_a_server() {
     run_on("eager");
+}
+
+#[test]
+fn an_executor_that_goes_on_with_a_task_where_it_is_woken_runs_a_server() {
+    run_on("inline");
 }
 
 #[test]

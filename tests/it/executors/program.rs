@@ -41,6 +41,13 @@ pub(super) fn run(executor: &str) {
             is_used();
             until_equal("tasks are left", &0, || alive.alive());
         }
+        "inline" => {
+            let executor = Executor::inline();
+            let alive = Arc::clone(&executor);
+            set(move |future| executor.spawn(future));
+            is_used();
+            until_equal("tasks are left", &0, || alive.alive());
+        }
         "drops" => {
             set(drop);
             is_of_no_use();
@@ -50,11 +57,11 @@ pub(super) fn run(executor: &str) {
             is_of_no_use();
         }
         "keeps" => keeps(),
-        "stops" => stops(true, |executor| {
+        "stops" => stops(|executor| {
             executor.stop();
             executor.drop_all();
         }),
-        "stops_when_woken" => stops(false, Executor::stop),
+        "stops_when_woken" => stops(Executor::stop),
         "refuses_handlers" => refuses_handlers(),
         unknown => panic!("no executor {unknown}"),
     }
@@ -64,10 +71,21 @@ fn set(spawner: impl Fn(Future) + Send + Sync + 'static) {
     set_spawner(spawner).expect("the first one");
 }
 
-/// A server with an echo at `/`, for so many connections as `limit` admits, and `pong` at `/ping`.
+/// A server with an echo at `/` and a wait for the end at `/closed`, for so many connections as `limit` admits,
+/// and `pong` at `/ping`.
 fn server(limit: &ConnectionLimit) -> Server {
     let options = WebSocketOptions::default().limit(limit);
     let mut server = Server::new();
+    let waiting = options.clone();
+    server.get("/closed", move |mut ctx: RequestContext| {
+        let options = waiting.clone();
+        async move {
+            let ws = ctx.upgrade_to_websocket(options).await?;
+            ws.send("here").await?;
+            ws.closed().await;
+            Ok(())
+        }
+    });
     server.options(ServerOptions::default().max_connections(8));
     server.get("/ping", |_: RequestContext| async { Ok("pong") });
     server.get("/", move |mut ctx: RequestContext| {
@@ -202,18 +220,19 @@ fn keeps() {
 }
 
 /// The executor stops while the server is in use.
-fn stops(is_upgraded: bool, stop: impl FnOnce(&Executor)) {
+fn stops(stop: impl FnOnce(&Executor)) {
     let executor = Executor::start();
     let brought = Arc::clone(&executor);
     set(move |future| brought.spawn(future));
-    let limit = ConnectionLimit::new(2);
+    let limit = ConnectionLimit::new(3);
     let (handle, serving) = serve(server(&limit));
     let addr = handle.local_addr();
     let mut idle = [(); 3].map(|()| Tcp::connect(addr));
     idle.iter_mut().for_each(expect_pong);
-    let mut clients: Vec<Tcp> =
-        (0..if is_upgraded { 2 } else { 0 }).map(|_| Tcp::upgraded(addr)).collect();
+    let mut clients = [(); 2].map(|()| Tcp::upgraded(addr));
     clients.iter_mut().for_each(expect_echo);
+    let mut waiting = Tcp::upgraded_at(addr, "/closed");
+    waiting.expect(plain(TEXT, "here"));
 
     stop(&executor);
     within(handle.shutdown(impatient()));

@@ -1,0 +1,35 @@
+//! Programs that need a process of their own: this test binary again, for one test.
+
+use std::process::Command;
+use std::time::Duration;
+use std::{env, process, thread};
+
+/// Names what the process of a test is to do.
+const PROGRAM: &str = "TIDEWIRE_TEST_PROGRAM";
+
+/// Longest life of such a process.
+const WITHIN: Duration = Duration::from_secs(20);
+
+/// Runs the test of this name in a process of its own, which must succeed there.
+pub(crate) fn run(test: &str, program: &str) {
+    let output = Command::new(env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(PROGRAM, program)
+        .env("RUST_BACKTRACE", "0")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program}: {}\n{said}", output.status);
+}
+
+/// What this process is to do; `None` if it runs tests.
+pub(crate) fn program() -> Option<String> {
+    let program = env::var(PROGRAM).ok()?;
+    // A thread that hangs cannot be told to end.
+    thread::spawn(|| {
+        thread::sleep(WITHIN);
+        eprintln!("the program hangs");
+        process::abort();
+    });
+    Some(program)
+}
