@@ -65,7 +65,7 @@ impl IdleConnections {
     /// Asks the connection that is idle for the longest time to close; false if there is none.
     pub(crate) fn close_longest(&self) -> bool {
         let longest = self.table().take_longest();
-        self.close(longest)
+        wake(longest)
     }
 
     /// How many were closed to make room.
@@ -85,17 +85,10 @@ impl IdleConnections {
                 self.set_wanted(&mut table, |wanted| wanted.saturating_sub(1));
             }
             drop(table);
-            if !self.close(longest) {
+            if !wake(longest) {
                 return;
             }
         }
-    }
-
-    /// Wakes a connection that is to close, outside of the lock.
-    fn close(&self, connection: Option<Arc<State>>) -> bool {
-        let Some(state) = connection else { return false };
-        state.waker.wake();
-        true
     }
 
     fn set_wanted(&self, table: &mut Table, change: impl FnOnce(usize) -> usize) {
@@ -136,6 +129,13 @@ impl Table {
         }
         None
     }
+}
+
+/// Wakes a connection that is to close, outside of the lock; false if there is none.
+fn wake(connection: Option<Arc<State>>) -> bool {
+    let Some(state) = connection else { return false };
+    state.waker.wake();
+    true
 }
 
 /// A place is wanted, until this is dropped.
