@@ -80,7 +80,7 @@ fn server(limit: &ConnectionLimit) -> Server {
     server.get("/closed", move |mut ctx: RequestContext| {
         let options = waiting.clone();
         async move {
-            let ws = ctx.upgrade_to_websocket(options).await?;
+            let mut ws = ctx.upgrade_to_websocket(options).await?;
             ws.send("here").await?;
             ws.closed().await;
             Ok(())
