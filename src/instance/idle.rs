@@ -1,7 +1,6 @@
 //! Connections that wait for a request, and make room for others when the server is full.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
@@ -166,12 +165,8 @@ impl Lease {
         Self { instance, state, key }
     }
 
-    /// Waits, idle, until the connection is to close, to make room for another.
-    pub(crate) async fn ended(&self) {
-        poll_fn(|cx| self.poll_ended(cx)).await;
-    }
-
-    /// As [`ended`](Self::ended). The connection is idle from then on, until it is [busy](Self::set_busy).
+    /// Waits until the connection is to close, to make room for another. It is idle from then on, until it
+    /// is [busy](Self::set_busy).
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.state.waker.register(cx.waker());
         if self.state.now.load(SeqCst) == BUSY {

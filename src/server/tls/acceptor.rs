@@ -1,6 +1,6 @@
 //! From a connection that was accepted to one that is encrypted, or to its end.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub(in crate::server) async fn serve<State: Clone + Send + Sync + 'static>(
     // Boxed, so that the room it takes is free while the connection lives.
     let lease = Box::new(front.lease());
     let accepting = Box::pin(acceptor.accept(stream));
-    let ended = select(front.shutting_down(), Box::pin(lease.ended()));
+    let ended = select(front.shutting_down(), poll_fn(|cx| lease.poll_ended(cx)));
     let outcome = match select(accepting, ended).await {
         Either::Left((outcome, _)) => outcome,
         // Nobody new, or somebody else.
