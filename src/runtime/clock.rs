@@ -66,7 +66,7 @@ impl Clock {
 }
 
 /// The end of a timeout that begins now, by the clock of the system.
-#[cfg(any(feature = "accept", feature = "client", feature = "rooms"))]
+#[cfg(any(feature = "accept", feature = "client", feature = "rooms", feature = "tungstenite"))]
 pub(crate) fn after(timeout: Duration) -> Instant {
     Clock::default().after(timeout)
 }
@@ -114,7 +114,7 @@ enum Kind {
 
 impl Timer {
     /// A timer by the clock of the system.
-    #[cfg(any(feature = "accept", feature = "client", feature = "rooms"))]
+    #[cfg(any(feature = "accept", feature = "client", feature = "rooms", feature = "tungstenite"))]
     pub(crate) fn at(deadline: Instant) -> Self {
         Clock::default().timer(deadline)
     }
