@@ -66,6 +66,7 @@ mod quiet;
 mod lifecycle;
 
 mod wakes;
+#[cfg(feature = "testing")]
 mod watch;
 
 mod differential;
