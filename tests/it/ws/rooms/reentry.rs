@@ -420,7 +420,8 @@ fn a_backplane_may_use_the_hub_that_uses_it() {
         room.broadcast("first");
         (nosy, room)
     });
-    assert_eq!(nosy.subscribed.load(Ordering::SeqCst), 2, "one for each room");
+    // One for this room. The other room comes and goes with each of its messages.
+    assert!(nosy.subscribed.load(Ordering::SeqCst) >= 2, "one for each room");
     within(async {
         // The first, and what was said by the way.
         while nosy.published.lock().unwrap().len() < 3 {
