@@ -2,8 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::pin::Pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+#[cfg(feature = "server")]
+use std::task::ready;
 use std::task::{Context, Poll, Waker};
 
 use slab::Slab;
@@ -13,30 +17,66 @@ use crate::foreign::attempt;
 /// Those who wait for a change. A task that makes one [tells](Self::tell) them afterwards.
 ///
 /// A waker belongs to an executor, and that to the application: called, it may run or drop the task on the
-/// spot, and what is dropped may be waiting here. So wakers are cloned, called and dropped without the lock;
-/// `event-listener` does all of that under its own.
+/// spot, and what is dropped may be waiting here. So wakers are cloned, called and dropped without the lock,
+/// where `event-listener` does all of that under its own.
 #[derive(Default)]
-pub(crate) struct Changes(Mutex<Slab<Option<Waker>>>);
+pub(crate) struct Changes(OnceLock<Arc<Waiting>>);
+
+/// Made for the first who waits: most connections never have one.
+#[derive(Default)]
+struct Waiting(Mutex<Slab<Wait>>);
+
+/// One who waits.
+enum Wait {
+    /// It was not polled yet.
+    Begun,
+    Asleep(Waker),
+    Told,
+}
 
 impl Changes {
     /// Has all who wait look again.
     pub(crate) fn tell(&self) {
+        // Whoever begins to wait after this line sees the change, and one who has before is seen here.
+        fence(SeqCst);
+        let Some(waiting) = self.0.get() else { return };
         let woken: Vec<Waker> =
-            self.lock().iter_mut().filter_map(|(_, waker)| waker.take()).collect();
+            waiting.lock().iter_mut().filter_map(|(_, wait)| wait.tell()).collect();
         // One that panics keeps no other from being woken.
         for waker in woken {
             let _ = attempt(|| waker.wake());
         }
     }
 
-    /// Waits until `look` finds something. It is called by each poll, so that a task that was woken by
-    /// something else is not behind.
-    pub(crate) fn until<T, F: FnMut() -> Option<T> + Unpin>(&self, look: F) -> Until<'_, F> {
-        Until { changes: self, key: None, look }
+    /// Begins to wait: what is told from now on completes the listener, polled or not.
+    pub(crate) fn listen(&self) -> Listener {
+        let waiting = Arc::clone(self.0.get_or_init(Arc::default));
+        let key = waiting.lock().insert(Wait::Begun);
+        fence(SeqCst);
+        Listener { waiting, key }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slab<Option<Waker>>> {
+    /// Waits until `look` finds something. It is called by each poll, so that a task that was woken by
+    /// something else is not behind.
+    #[cfg(feature = "server")]
+    pub(crate) fn until<T, F: FnMut() -> Option<T> + Unpin>(&self, look: F) -> Until<'_, F> {
+        Until { changes: self, listener: None, look }
+    }
+}
+
+impl Waiting {
+    fn lock(&self) -> MutexGuard<'_, Slab<Wait>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Wait {
+    /// Whom to wake.
+    fn tell(&mut self) -> Option<Waker> {
+        match mem::replace(self, Self::Told) {
+            Self::Asleep(waker) => Some(waker),
+            Self::Begun | Self::Told => None,
+        }
     }
 }
 
@@ -46,53 +86,82 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// The wait for a change; dropped, it is over.
-pub(crate) struct Until<'a, F> {
-    changes: &'a Changes,
-    /// Among those who wait; `None` before the first poll.
-    key: Option<usize>,
-    look: F,
+/// The wait for the next change; dropped, it is over.
+pub(crate) struct Listener {
+    waiting: Arc<Waiting>,
+    key: usize,
 }
 
-impl<F> Until<'_, F> {
-    /// Keeps the waker of `cx` for the next change.
-    fn register(&mut self, cx: &Context<'_>) {
-        let mut waiting = self.changes.lock();
-        let known = self.key.and_then(|key| waiting.get(key)).and_then(Option::as_ref);
-        if known.is_some_and(|known| known.will_wake(cx.waker())) {
-            return;
+impl Future for Listener {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting.lock();
+        match waiting.get(self.key) {
+            Some(Wait::Asleep(known)) if known.will_wake(cx.waker()) => return Poll::Pending,
+            Some(Wait::Begun | Wait::Asleep(_)) => {}
+            Some(Wait::Told) | None => return Poll::Ready(()),
         }
         drop(waiting);
-        let mut waker = Some(cx.waker().clone());
-        waiting = self.changes.lock();
-        if let Some(kept) = self.key.and_then(|key| waiting.get_mut(key)) {
-            std::mem::swap(kept, &mut waker);
-        } else {
-            self.key = Some(waiting.insert(waker.take()));
-        }
+        let mut fresh = Wait::Asleep(cx.waker().clone());
+        waiting = self.waiting.lock();
+        let was_told = match waiting.get_mut(self.key) {
+            Some(Wait::Told) | None => true,
+            Some(wait) => {
+                mem::swap(wait, &mut fresh);
+                false
+            }
+        };
         drop(waiting);
-        drop(waker);
+        drop(fresh);
+        if was_told { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let wait = self.waiting.lock().try_remove(self.key);
+        drop(wait);
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener").finish_non_exhaustive()
+    }
+}
+
+/// The wait for a change that somebody looks for; dropped, it is over.
+#[cfg(feature = "server")]
+pub(crate) struct Until<'a, F> {
+    changes: &'a Changes,
+    /// `None` before the first look was in vain.
+    listener: Option<Listener>,
+    look: F,
+}
+
+#[cfg(feature = "server")]
 impl<T, F: FnMut() -> Option<T> + Unpin> Future for Until<'_, F> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        // Registered first: what changes after the look is told.
-        self.register(cx);
-        (self.look)().map_or(Poll::Pending, Poll::Ready)
+        loop {
+            if let Some(found) = (self.look)() {
+                return Poll::Ready(found);
+            }
+            match &mut self.listener {
+                // Looked once more after that: what changes later is told.
+                None => self.listener = Some(self.changes.listen()),
+                Some(listener) => {
+                    ready!(Pin::new(listener).poll(cx));
+                    self.listener = None;
+                }
+            }
+        }
     }
 }
 
-impl<F> Drop for Until<'_, F> {
-    fn drop(&mut self) {
-        let waker = self.key.and_then(|key| self.changes.lock().try_remove(key));
-        drop(waker);
-    }
-}
-
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -101,6 +170,10 @@ mod tests {
     use futures::FutureExt;
 
     use super::*;
+
+    fn waiting(changes: &Changes) -> usize {
+        changes.0.get().map_or(0, |waiting| waiting.lock().len())
+    }
 
     /// A waker that uses what it is told of, in every way that there is.
     struct Curious(Arc<Changes>, AtomicUsize);
@@ -142,20 +215,36 @@ mod tests {
         assert!(until.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
         drop((waker, first));
         drop(until);
-        assert!(changes.lock().is_empty());
+        assert_eq!(waiting(&changes), 0);
     }
 
     #[test]
     fn a_change_is_seen_by_all_who_wait_and_by_those_who_come_later() {
         let (changes, is_so) = (Changes::default(), AtomicBool::new(false));
         let look = || is_so.load(SeqCst).then_some(());
-        let mut waiting = [(); 3].map(|()| changes.until(look));
-        assert!(waiting.iter_mut().all(|until| until.now_or_never().is_none()));
+        let mut listening = [(); 3].map(|()| changes.until(look));
+        assert!(listening.iter_mut().all(|until| until.now_or_never().is_none()));
         is_so.store(true, SeqCst);
         changes.tell();
-        assert!(waiting.iter_mut().all(|until| until.now_or_never().is_some()));
+        assert!(listening.iter_mut().all(|until| until.now_or_never().is_some()));
         assert!(changes.until(look).now_or_never().is_some());
-        drop(waiting);
-        assert!(changes.lock().is_empty());
+        drop(listening);
+        assert_eq!(waiting(&changes), 0);
+    }
+
+    #[test]
+    fn a_listener_hears_what_is_told_before_it_is_polled() {
+        let changes = Changes::default();
+        changes.tell();
+        let mut listener = changes.listen();
+        assert!((&mut listener).now_or_never().is_none());
+        let mut second = changes.listen();
+        changes.tell();
+        for listener in [&mut listener, &mut second] {
+            assert!(listener.now_or_never().is_some());
+        }
+        assert!(changes.listen().now_or_never().is_none(), "each hears what comes later");
+        drop((listener, second));
+        assert_eq!(waiting(&changes), 0);
     }
 }

@@ -136,6 +136,7 @@
 //! which has a thread of its own. `set_spawner` says where background tasks run, those of the server too.
 #![forbid(unsafe_code)]
 
+mod changes;
 mod error;
 mod escaped;
 mod foreign;
@@ -150,9 +151,6 @@ mod tls;
 
 #[cfg(feature = "server")]
 mod addresses;
-
-#[cfg(feature = "server")]
-mod changes;
 
 #[cfg(feature = "server")]
 mod permits;

@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
-use event_listener::EventListener;
 
 use super::backlog::Place;
 use super::connection_id::ConnectionId;
@@ -18,6 +17,7 @@ use super::inflation::Inflation;
 use super::signals::{Signals, guarded};
 use super::stats::{CloseInfo, Stats};
 use super::turn;
+use crate::changes;
 use crate::error::{Error, Result};
 use crate::escaped::Escaped;
 use crate::stream::Stream;
@@ -25,7 +25,7 @@ use crate::ws::options::Settings;
 use crate::ws::proto::{CloseCode, Frame, Role};
 
 /// A place among those that wait for progress.
-pub(super) type Listener = Option<EventListener>;
+pub(super) type Listener = Option<changes::Listener>;
 
 /// What the opening handshake has settled.
 #[derive(Debug, Default)]

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use event_listener::Event;
 use futures::task::AtomicWaker;
 
+use crate::changes::Changes;
 use crate::foreign::attempt;
 
 /// The tasks that wait for the connection.
@@ -19,7 +19,7 @@ pub(super) struct Signals {
     /// The task in `recv`.
     pub(super) recv: AtomicWaker,
     /// All other waiters: senders that wait for room, `flush`, `close`, `closed`.
-    pub(super) progress: Event,
+    pub(super) progress: Changes,
 }
 
 impl Wake for Signals {
@@ -57,7 +57,7 @@ impl Signals {
     }
 
     pub(super) fn wake_waiters(&self) {
-        guarded(|| self.progress.notify(usize::MAX));
+        self.progress.tell();
     }
 
     /// Replaces the waker of the connection's task, and returns the one before.

@@ -2,19 +2,20 @@
 
 use std::io::Read;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use tidewire::{
-    ConnectionLimit, Error, RequestContext, Server, ServerHandle, ServerOptions, ShutdownOptions,
-    WebSocketOptions, set_spawner,
+    ConnectionLimit, Error, RequestContext, Sender, Server, ServerHandle, ServerOptions,
+    ShutdownOptions, WebSocketOptions, set_spawner,
 };
 
 use super::brought::{Executor, Future};
 use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{echo, within};
+use crate::ws::peer::{WITHIN, echo, within};
 use crate::ws::tcp::{OPENING, Tcp, until, until_equal};
 
 const PING: &str = "GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -71,6 +72,9 @@ fn set(spawner: impl Fn(Future) + Send + Sync + 'static) {
     set_spawner(spawner).expect("the first one");
 }
 
+/// Those of the connections at `/closed`.
+static SENDERS: Mutex<Vec<Sender>> = Mutex::new(Vec::new());
+
 /// A server with an echo at `/` and a wait for the end at `/closed`, for so many connections as `limit` admits,
 /// and `pong` at `/ping`.
 fn server(limit: &ConnectionLimit) -> Server {
@@ -80,8 +84,8 @@ fn server(limit: &ConnectionLimit) -> Server {
     server.get("/closed", move |mut ctx: RequestContext| {
         let options = waiting.clone();
         async move {
-            let mut ws = ctx.upgrade_to_websocket(options).await?;
-            ws.send("here").await?;
+            let ws = ctx.upgrade_to_websocket(options).await?;
+            SENDERS.lock().unwrap().push(ws.sender());
             ws.closed().await;
             Ok(())
         }
@@ -231,8 +235,16 @@ fn stops(stop: impl FnOnce(&Executor)) {
     idle.iter_mut().for_each(expect_pong);
     let mut clients = [(); 2].map(|()| Tcp::upgraded(addr));
     clients.iter_mut().for_each(expect_echo);
-    let mut waiting = Tcp::upgraded_at(addr, "/closed");
-    waiting.expect(plain(TEXT, "here"));
+    let waiting = Tcp::upgraded_at(addr, "/closed");
+    until("its handler waits", || !SENDERS.lock().unwrap().is_empty());
+    let sender = SENDERS.lock().unwrap().pop().unwrap();
+    let (tell, told) = mpsc::channel();
+    executor.spawn(Box::pin(async move {
+        let mut closed = pin!(sender.closed());
+        tell.send(futures::poll!(&mut closed).is_pending()).unwrap();
+        closed.await;
+    }));
+    assert!(told.recv_timeout(WITHIN).unwrap());
 
     stop(&executor);
     within(handle.shutdown(impatient()));
@@ -240,6 +252,7 @@ fn stops(stop: impl FnOnce(&Executor)) {
     expect_nothing_held(&handle, &limit);
     assert_eq!(executor.alive(), 0);
     idle.iter_mut().for_each(expect_dropped);
+    drop(waiting);
 }
 
 /// The tasks that accept and that speak HTTP have a place, and the handler has none.
