@@ -21,7 +21,7 @@ use httparse::Status;
 use crate::error::Result;
 use crate::escaped::Escaped;
 use crate::head::{self, Fields, HeadError};
-use crate::runtime;
+use crate::runtime::Clock;
 use crate::stream::Stream;
 use crate::ws::connection::{ConnectionTask, Deflation, Handling, Opened, Shared};
 use crate::ws::handshake::{HeaderLines, Opening, is_host_and_port, is_reserved, is_token};
@@ -80,9 +80,10 @@ where
 
 async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRequest> {
     let mut buf = Vec::new();
-    let deadline = Some(runtime::after(timeout));
+    // What its connection's options are is known later.
+    let clock = Clock::default();
     let reading = head::read(&mut stream, &mut buf, parse);
-    let (head, len) = match runtime::until(deadline, reading).await {
+    let (head, len) = match clock.timeout(Some(timeout), reading).await {
         Some(Ok(whole)) => whole,
         Some(Err(HeadError::Io(error))) => return Err(error.into()),
         Some(Err(HeadError::TooLarge)) => {
@@ -254,12 +255,12 @@ impl OpeningRequest {
                 return Err(turn_away(self.stream, self.head.without_content, error).await);
             }
         };
-        let deadline = Some(runtime::after(options.parts.handshake_timeout));
         let sending = async {
             self.stream.write_all(answer.head.as_bytes()).await?;
             self.stream.flush().await
         };
-        let Some(sent) = runtime::until(deadline, sending).await else {
+        let timeout = Some(options.parts.handshake_timeout);
+        let Some(sent) = settings.clock.timeout(timeout, sending).await else {
             return Err(HandshakeError::TimedOut.into());
         };
         sent?;
@@ -404,7 +405,7 @@ async fn respond(
         stream.close().await?;
         stream.drain().await
     };
-    runtime::until(Some(runtime::after(LINGER)), saying).await.unwrap_or(Ok(()))
+    Clock::default().timeout(Some(LINGER), saying).await.unwrap_or(Ok(()))
 }
 
 #[cfg(all(test, feature = "client", feature = "server"))]
@@ -427,8 +428,8 @@ mod tests {
             answer
         });
         let reading = read_request(Stream::boxed(stream), Duration::from_millis(50));
-        let within = Some(runtime::after(Duration::from_secs(5)));
-        let outcome = block_on(runtime::until(within, reading)).unwrap();
+        let within = Some(Duration::from_secs(5));
+        let outcome = block_on(Clock::default().timeout(within, reading)).unwrap();
         assert!(matches!(outcome, Err(Error::Handshake(HandshakeError::HeadTimedOut))));
         let answer = client.join().unwrap();
         assert!(answer.starts_with("HTTP/1.1 408 \r\nConnection: close\r\n"), "{answer}");

@@ -178,16 +178,15 @@ fn wake(waker: Option<Waker>) {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::{Pin, pin};
+    use std::pin::Pin;
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
     use std::task::Wake;
     use std::time::Duration;
 
     use futures::StreamExt;
-    use futures::future::{Either, select};
 
     use super::*;
-    use crate::runtime::{self, Timer};
+    use crate::runtime::{self, Clock};
 
     type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
@@ -257,10 +256,10 @@ mod tests {
                 done.unbounded_send(()).unwrap();
             });
         }
-        let deadline = Timer::at(runtime::after(Duration::from_secs(5)));
-        let all_done = pin!(all_done.take(TASKS).count());
-        let outcome = runtime::block_on(select(all_done, deadline));
-        assert!(matches!(outcome, Either::Left((TASKS, _))), "some still wait");
+        let patience = Some(Duration::from_secs(5));
+        let all_done = all_done.take(TASKS).count();
+        let outcome = runtime::block_on(Clock::default().timeout(patience, all_done));
+        assert_eq!(outcome, Some(TASKS), "some still wait");
         assert_eq!(permits.available(), 3);
     }
 

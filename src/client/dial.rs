@@ -10,16 +10,14 @@ use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::Path;
-use std::pin::pin;
 use std::time::Duration;
 
-use futures::future::{Either, select};
 use futures::stream::{FuturesUnordered, StreamExt};
 
 use crate::error::ConnectError;
 #[cfg(unix)]
 use crate::runtime::UnixStream;
-use crate::runtime::{self, TcpStream, Timer};
+use crate::runtime::{self, Clock, TcpStream};
 use crate::stream::Stream;
 
 /// How long an address has before the next is tried beside it (RFC 8305 §8).
@@ -34,12 +32,12 @@ pub(super) struct Dialled {
 }
 
 /// Connects to a host.
-pub(super) async fn tcp(host: &str, port: u16) -> Result<Dialled, ConnectError> {
+pub(super) async fn tcp(host: &str, port: u16, clock: &Clock) -> Result<Dialled, ConnectError> {
     let resolve =
         |error: io::Error| ConnectError::Resolve { host: host.into(), error: error.into() };
     let addrs = runtime::lookup(host, port).await.map_err(resolve)?;
     let none = resolve(io::Error::new(io::ErrorKind::NotFound, "it has no address"));
-    let (socket, peer_addr) = race(alternate(addrs), none).await?;
+    let (socket, peer_addr) = race(alternate(addrs), none, clock).await?;
     if let Err(error) = socket.set_options() {
         return Err(failed(peer_addr, error));
     }
@@ -76,6 +74,7 @@ fn alternate(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
 async fn race(
     addrs: Vec<SocketAddr>,
     mut last: ConnectError,
+    clock: &Clock,
 ) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let mut attempts = FuturesUnordered::new();
     let mut addrs = addrs.into_iter();
@@ -87,7 +86,7 @@ async fn race(
             None if attempts.is_empty() => return Err(last),
             None => {}
         }
-        match first_of(&mut attempts, addrs.len() == 0).await {
+        match first_of(&mut attempts, addrs.len() == 0, clock).await {
             Some((Ok(socket), addr)) => return Ok((socket, addr)),
             Some((Err(error), addr)) => last = failed(addr, error),
             // Nothing yet: the next address is tried beside the others.
@@ -100,15 +99,12 @@ async fn race(
 async fn first_of<F: Future>(
     attempts: &mut FuturesUnordered<F>,
     is_last: bool,
+    clock: &Clock,
 ) -> Option<F::Output> {
     if is_last {
         return attempts.next().await;
     }
-    let delay = pin!(Timer::at(runtime::after(ATTEMPT_DELAY)));
-    match select(attempts.next(), delay).await {
-        Either::Left((ended, _)) => ended,
-        Either::Right(_) => None,
-    }
+    clock.timeout(Some(ATTEMPT_DELAY), attempts.next()).await.flatten()
 }
 
 fn failed(addr: SocketAddr, error: io::Error) -> ConnectError {
@@ -158,10 +154,11 @@ mod tests {
             error: io::Error::from(io::ErrorKind::NotFound).into(),
         };
         for addrs in [vec![refusing, good], vec![silent, good], vec![silent, refusing, good]] {
-            let (_, addr) = runtime::block_on(race(addrs, none())).unwrap();
+            let (_, addr) = runtime::block_on(race(addrs, none(), &Clock::default())).unwrap();
             assert_eq!(addr, good);
         }
-        let refused = runtime::block_on(race(vec![refusing], none())).unwrap_err();
+        let refused =
+            runtime::block_on(race(vec![refusing], none(), &Clock::default())).unwrap_err();
         assert!(refused.to_string().contains(&refusing.to_string()), "{refused}");
     }
 }

@@ -45,6 +45,7 @@ use self::route::Route;
 pub use self::tls::ClientTls;
 use crate::error::{Error, HandshakeResponse, Result, without_secrets};
 use crate::foreign::attempt;
+use crate::runtime::Clock;
 use crate::stream::Stream;
 use crate::ws::connection::{ConnectionTask, Handling, Shared};
 use crate::ws::{DeflateOptions, WebSocket, WebSocketOptions};
@@ -112,6 +113,13 @@ struct Parts {
     max_redirects: u32,
     connect_timeout: Option<Duration>,
     handshake_timeout: Option<Duration>,
+}
+
+impl Parts {
+    /// What the deadlines of connecting follow: the clock of the connection.
+    fn clock(&self) -> &Clock {
+        &self.options.parts.settings.clock
+    }
 }
 
 impl Client {

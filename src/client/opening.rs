@@ -12,7 +12,7 @@ use super::response::{Answer, SWITCHING_PROTOCOLS};
 use super::target::Target;
 use super::verdict;
 use crate::error::{ConnectError, ConnectStep, HandshakeResponse};
-use crate::runtime;
+use crate::runtime::Clock;
 use crate::stream::Stream;
 use crate::ws::connection::{Deflation, Opened as Agreement, Shared};
 use crate::ws::deflate::Agreement as DeflateAgreement;
@@ -47,7 +47,9 @@ pub(super) async fn open(parts: &Parts) -> Result<Opened, ConnectError> {
         let next = match next {
             Ok(next) if may_follow && (next.is_secure || !target.is_secure) => next,
             Err(error) if may_follow => return Err(error),
-            _ => return Err(ConnectError::Redirected(Box::new(answered.body().await))),
+            _ => {
+                return Err(ConnectError::Redirected(Box::new(answered.body(parts.clock()).await)));
+            }
         };
         redirects += 1;
         is_first = is_first && target.is_same_origin(&next);
@@ -64,8 +66,9 @@ pub(super) async fn over(parts: &Parts, stream: Stream) -> Result<Opened, Connec
 }
 
 async fn dial(parts: &Parts, target: &Target) -> Result<Dialled, ConnectError> {
-    let deadline = parts.connect_timeout.map(runtime::after);
-    let dialled = runtime::until(deadline, Box::pin(parts.route.go(target))).await;
+    let clock = parts.clock();
+    let dialling = Box::pin(parts.route.go(target, clock));
+    let dialled = clock.timeout(parts.connect_timeout, dialling).await;
     dialled.unwrap_or(Err(ConnectError::TimedOut(ConnectStep::Connect)))
 }
 
@@ -75,7 +78,6 @@ async fn ask(
     mut dialled: Dialled,
     opening: Opening,
 ) -> Result<Answered, ConnectError> {
-    let deadline = parts.handshake_timeout.map(runtime::after);
     let stream = &mut dialled.stream;
     let asking = async {
         let failed = |error: std::io::Error| ConnectError::Io(error.into());
@@ -83,7 +85,7 @@ async fn ask(
         stream.flush().await.map_err(failed)?;
         Answer::read(stream).await
     };
-    let answer = runtime::until(deadline, asking).await;
+    let answer = parts.clock().timeout(parts.handshake_timeout, asking).await;
     let answer = answer.unwrap_or(Err(ConnectError::TimedOut(ConnectStep::Handshake)))?;
     Ok(Answered { dialled, key: opening.key, answer })
 }
@@ -124,7 +126,7 @@ async fn accepted(
 ) -> Result<(Answered, verdict::Agreed), ConnectError> {
     let response = &answered.answer.response;
     if response.status() != SWITCHING_PROTOCOLS {
-        return Err(ConnectError::Refused(Box::new(answered.body().await)));
+        return Err(ConnectError::Refused(Box::new(answered.body(parts.clock()).await)));
     }
     match verdict::check(response, &answered.key, &parts.options.parts) {
         Ok(agreed) => Ok((answered, agreed)),
@@ -153,7 +155,7 @@ fn connection(
 
 impl Answered {
     /// The answer with the beginning of its body.
-    async fn body(mut self) -> HandshakeResponse {
-        self.answer.read_body(&mut self.dialled.stream).await
+    async fn body(mut self, clock: &Clock) -> HandshakeResponse {
+        self.answer.read_body(&mut self.dialled.stream, clock).await
     }
 }

@@ -7,6 +7,7 @@ use futures::io::AsyncWriteExt;
 use super::response::Answer;
 use super::target::{Target, basic, invalid, parse_url};
 use crate::error::ConnectError;
+use crate::runtime::Clock;
 use crate::stream::Stream;
 
 /// Where a proxy is.
@@ -37,13 +38,14 @@ impl Proxy {
         &self,
         mut stream: Stream,
         target: &Target,
+        clock: &Clock,
     ) -> Result<Stream, ConnectError> {
         let request = self.request(target);
         stream.write_all(request.as_bytes()).await.map_err(failed)?;
         stream.flush().await.map_err(failed)?;
         let answer = Answer::read(&mut stream).await?;
         if !(200..300).contains(&answer.response.status) {
-            let response = answer.read_body(&mut stream).await;
+            let response = answer.read_body(&mut stream, clock).await;
             return Err(ConnectError::ProxyRefused(Box::new(response)));
         }
         if answer.unread.is_empty() {

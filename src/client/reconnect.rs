@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use crate::error::{ConnectError, Error, HandshakeResponse, Result};
 use crate::escaped::Escaped;
 use crate::foreign::attempt;
-use crate::runtime::{self, Timer};
+use crate::runtime::Timer;
 use crate::ws::connection::random_bytes;
 use crate::ws::{CloseInfo, Sender, WebSocket};
 
@@ -182,7 +182,8 @@ impl Reconnect {
                 State::Begun => self.connect(),
                 State::Connecting(connecting) => match ready!(connecting.as_mut().poll(cx)) {
                     Ok(ws) => {
-                        self.state = State::Open(Watched::new(&ws));
+                        self.state =
+                            State::Open(Watched::new(&ws, self.client.parts.clock().now()));
                         return Poll::Ready(Some(Ok(ws)));
                     }
                     Err(error) => {
@@ -193,7 +194,8 @@ impl Reconnect {
                 },
                 State::Open(watched) => {
                     let info = ready!(watched.poll_ended(cx));
-                    let was_stable = watched.since.elapsed() >= self.options.stable_after;
+                    let lasted = self.client.parts.clock().since(watched.since);
+                    let was_stable = lasted >= self.options.stable_after;
                     self.lose(&info, was_stable);
                 }
                 State::Pausing(timer) => {
@@ -238,17 +240,18 @@ impl Reconnect {
     }
 
     fn pause(&mut self, retry_after: Option<Duration>) {
+        let clock = self.client.parts.clock();
         let pause = self.backoff.after(u64::from_ne_bytes(random_bytes()), retry_after);
-        self.state = State::Pausing(Timer::at(runtime::after(pause)));
+        self.state = State::Pausing(clock.timer(clock.after(pause)));
     }
 }
 
 impl Watched {
-    fn new(ws: &WebSocket) -> Self {
+    fn new(ws: &WebSocket, since: Instant) -> Self {
         let sender = ws.sender();
         let waiting = sender.clone();
         let closed = Box::pin(async move { waiting.closed().await });
-        Self { sender, since: Instant::now(), closed }
+        Self { sender, since, closed }
     }
 
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<CloseInfo> {

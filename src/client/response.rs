@@ -13,7 +13,7 @@ use httparse::Status;
 
 use crate::error::{ConnectError, HandshakeResponse};
 use crate::head::{self, Fields, HeadError};
-use crate::runtime;
+use crate::runtime::Clock;
 use crate::stream::Stream;
 use crate::ws::handshake::HeaderLines;
 
@@ -55,13 +55,12 @@ impl Answer {
     }
 
     /// Reads the beginning of the body, as far as it comes in time.
-    pub(super) async fn read_body(self, stream: &mut Stream) -> HandshakeResponse {
+    pub(super) async fn read_body(self, stream: &mut Stream, clock: &Clock) -> HandshakeResponse {
         let Self { mut response, unread } = self;
         let framing = Framing::of(&response);
         let mut raw = unread.to_vec();
         // What came before a failure, or before the deadline, is told all the same.
-        let deadline = Some(runtime::after(BODY_TIMEOUT));
-        let _ = runtime::until(deadline, framing.read(stream, &mut raw)).await;
+        let _ = clock.timeout(Some(BODY_TIMEOUT), framing.read(stream, &mut raw)).await;
         response.body = framing.body(&raw);
         response.body.truncate(MAX_BODY);
         response

@@ -9,6 +9,7 @@ use super::target::Target;
 #[cfg(feature = "tls")]
 use super::tls::ClientTls;
 use crate::error::ConnectError;
+use crate::runtime::Clock;
 use crate::stream::Stream;
 
 /// What is not the ordinary way.
@@ -24,27 +25,29 @@ pub(super) struct Route {
 
 impl Route {
     /// Goes it, up to where the opening handshake can begin.
-    pub(super) async fn go(&self, target: &Target) -> Result<Dialled, ConnectError> {
-        let Dialled { mut stream, peer_addr } = self.dial(target).await?;
+    pub(super) async fn go(&self, target: &Target, clock: &Clock) -> Result<Dialled, ConnectError> {
+        let Dialled { mut stream, peer_addr } = self.dial(target, clock).await?;
         if target.is_secure {
             stream = encrypt(self, stream, &target.host).await?;
         }
         Ok(Dialled { stream, peer_addr })
     }
 
-    async fn dial(&self, target: &Target) -> Result<Dialled, ConnectError> {
+    async fn dial(&self, target: &Target, clock: &Clock) -> Result<Dialled, ConnectError> {
         #[cfg(unix)]
         if let Some(path) = &self.unix_socket {
             return dial::unix(path).await;
         }
-        let Some(proxy) = &self.proxy else { return dial::tcp(&target.host, target.port).await };
+        let Some(proxy) = &self.proxy else {
+            return dial::tcp(&target.host, target.port, clock).await;
+        };
         let proxy = Proxy::parse(proxy)?;
-        let Dialled { mut stream, .. } = dial::tcp(&proxy.host, proxy.port).await?;
+        let Dialled { mut stream, .. } = dial::tcp(&proxy.host, proxy.port, clock).await?;
         if proxy.is_secure {
             stream = encrypt(self, stream, &proxy.host).await?;
         }
         // The address is the proxy's, not that of whom we talk to.
-        Ok(Dialled { stream: proxy.tunnel(stream, target).await?, peer_addr: None })
+        Ok(Dialled { stream: proxy.tunnel(stream, target, clock).await?, peer_addr: None })
     }
 }
 

@@ -3,19 +3,17 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::AsyncReadExt;
-use futures::future::{Either, select};
 use serde::de::DeserializeOwned;
 use tide::StatusCode;
 use tide::http::Request;
 
 use super::RequestContext;
-use crate::runtime::{self, Timer};
+use crate::runtime::Clock;
 
 /// What a request body may be.
 #[derive(Clone, Debug)]
@@ -24,11 +22,14 @@ pub(crate) struct BodyLimits {
     max_size: Arc<AtomicUsize>,
     /// Longest time from the call to the last byte, where it is collected.
     deadline: Option<Duration>,
+    /// What its deadlines follow.
+    pub(crate) clock: Clock,
 }
 
 impl BodyLimits {
-    pub(crate) fn new(max_size: usize, deadline: Option<Duration>) -> Self {
-        Self { max_size: Arc::new(AtomicUsize::new(max_size)), deadline }
+    pub(crate) fn new(max_size: usize, deadline: Option<Duration>, clock: &Clock) -> Self {
+        let max_size = Arc::new(AtomicUsize::new(max_size));
+        Self { max_size, deadline, clock: clock.clone() }
     }
 
     pub(crate) fn max_size(&self) -> usize {
@@ -49,7 +50,7 @@ impl BodyLimits {
 /// Those that hold outside of our own server, and there where the body is collected.
 impl Default for BodyLimits {
     fn default() -> Self {
-        Self::new(1 << 20, Some(Duration::from_secs(60)))
+        Self::new(1 << 20, Some(Duration::from_secs(60)), &Clock::default())
     }
 }
 
@@ -106,15 +107,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
         let limits = self.request.ext::<BodyLimits>().cloned().unwrap_or_default();
         let max = limits.max_size();
-        let Some(deadline) = limits.deadline else { return self.collect_body(max).await };
-        let deadline = Timer::at(runtime::after(deadline));
-        match select(pin!(self.collect_body(max)), deadline).await {
-            Either::Left((body, _)) => body,
-            Either::Right(_) => Err(tide::Error::from_str(
-                StatusCode::RequestTimeout,
-                "the body was not complete in time",
-            )),
-        }
+        let body = limits.clock.timeout(limits.deadline, self.collect_body(max)).await;
+        body.unwrap_or_else(|| {
+            let late = "the body was not complete in time";
+            Err(tide::Error::from_str(StatusCode::RequestTimeout, late))
+        })
     }
 
     async fn collect_body(&mut self, max: usize) -> tide::Result<Vec<u8>> {

@@ -105,7 +105,9 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ) -> Option<BoxFuture<'a, Result<Admission, HandshakeError>>> {
         let of_the_server = self.request.ext::<ServerLimits>().map_or(&[][..], |limits| &limits.0);
         let limits: Vec<_> = options.parts.limits.iter().chain(of_the_server).collect();
-        (!limits.is_empty()).then(|| admission::admit(limits, self.client_addr()).boxed())
+        (!limits.is_empty()).then(|| {
+            admission::admit(limits, self.client_addr(), &options.parts.settings.clock).boxed()
+        })
     }
 
     fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {

@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures::io::{AsyncBufRead, AsyncRead};
@@ -107,11 +107,9 @@ impl RequestBody {
     }
 
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(deadline) = self.timeout.and_then(|timeout| Instant::now().checked_add(timeout))
-        else {
-            return Poll::Pending;
-        };
-        let stall = self.stall.get_or_insert_with(|| Timer::at(deadline));
+        let Some(timeout) = self.timeout else { return Poll::Pending };
+        let clock = &self.limits.clock;
+        let stall = self.stall.get_or_insert_with(|| clock.timer(clock.after(timeout)));
         ready!(Pin::new(stall).poll(cx));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -33,7 +33,7 @@ pub(super) fn request(
     exchange: &Arc<Exchange>,
 ) -> Result<Request, Refusal> {
     let (head, incoming) = request.into_parts();
-    let limits = BodyLimits::new(options.max_body_size, options.body_deadline);
+    let limits = BodyLimits::new(options.max_body_size, options.body_deadline, &options.clock);
     let body = (!incoming.is_end_stream()).then(|| {
         let len = incoming.size_hint().exact().and_then(|len| usize::try_from(len).ok());
         let (timeout, exchange) = (options.body_timeout, Arc::clone(exchange));

@@ -24,16 +24,15 @@ use std::fmt;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::http::header::{CONNECTION, UPGRADE};
 use ::http::{HeaderMap, HeaderValue};
 use futures::FutureExt;
 use futures::channel::oneshot;
-use futures::future::select;
 use futures::io::AsyncWriteExt;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -53,7 +52,7 @@ use crate::context::BodyTooLarge;
 use crate::escaped::Escaped;
 use crate::foreign::{Contained, attempt, discard};
 use crate::instance::{Instance, Lease, OpenHttp};
-use crate::runtime::{Timer, yield_now};
+use crate::runtime::{Clock, yield_now};
 use crate::stream::Stream;
 use crate::ws::ConnectionLimit;
 use crate::ws::admission::ServerLimits;
@@ -148,7 +147,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
             _ if socket.makes_room() => {}
             // Whoever reads to the end of a TLS stream waits for more than a FIN.
             (Ok(()), None) if socket.has_ended() && !exchange.is_secure() => {}
-            (Ok(()), None) => close(socket.into_stream(), None).await,
+            (Ok(()), None) => close(socket.into_stream(), None, &self.instance.clock).await,
             (Err(error), granted) => {
                 let told = Escaped(&error);
                 let _ = attempt(
@@ -157,9 +156,15 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
                 // A handler that waits for the stream need not wait for the goodbye.
                 drop(granted);
                 let last = unanswered(&error, &parts.read_buf, &exchange);
-                close(socket.into_stream(), last).await;
+                close(socket.into_stream(), last, &self.instance.clock).await;
             }
         }
+    }
+
+    /// What the deadlines of the server follow.
+    #[cfg(feature = "tls")]
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.instance.clock
     }
 
     /// A connection that makes room for another when it is idle.
@@ -343,7 +348,7 @@ fn unanswered(error: &hyper::Error, read: &[u8], exchange: &Exchange) -> Option<
 /// Ends our direction after a last answer, and waits for the peer to end its own.
 ///
 /// That takes 2 s at most, however much the peer sends.
-pub(crate) async fn close(mut stream: Stream, last: Option<Refusal>) {
+pub(crate) async fn close(mut stream: Stream, last: Option<Refusal>, clock: &Clock) {
     let goodbye = async {
         if let Some(refusal) = last {
             stream.write_all(&refusal.encode()).await?;
@@ -351,9 +356,8 @@ pub(crate) async fn close(mut stream: Stream, last: Option<Refusal>) {
         stream.close().await?;
         stream.drain().await
     };
-    if let Some(deadline) = Instant::now().checked_add(LINGER) {
-        select(pin!(goodbye), Timer::at(deadline)).await;
-    }
+    // Whether it came to an end or took too long: this was the last of the connection.
+    let _ = clock.timeout(Some(LINGER), goodbye).await;
 }
 
 #[cfg(test)]

@@ -9,6 +9,9 @@ use ::http::HeaderName;
 use super::hosts::AllowedHosts;
 use super::proxies::TrustedProxies;
 use crate::addresses::Ipv6Prefix;
+use crate::runtime::Clock;
+#[cfg(feature = "testing")]
+use crate::runtime::ManualClock;
 
 /// Limits of the HTTP side of a server.
 ///
@@ -41,6 +44,7 @@ pub struct ServerOptions {
     pub(crate) trusted_proxies: Arc<TrustedProxies>,
     pub(crate) client_ip_header: Option<HeaderName>,
     pub(crate) allowed_hosts: Arc<AllowedHosts>,
+    pub(crate) clock: Clock,
     /// What is wrong with the list of trusted proxies.
     invalid_proxy: Option<String>,
     /// What is no name of a header, where one should be.
@@ -55,6 +59,18 @@ impl ServerOptions {
 
     /// What [`max_headers`](Self::max_headers) may be at most: 10 000.
     pub const HIGHEST_HEADERS: usize = 10_000;
+
+    /// The clock that the deadlines of the server follow: those of HTTP, of TLS handshakes
+    /// and of the shutdown. Default: the clock of the system.
+    ///
+    /// For tests, which turn it by hand: see [`ManualClock`]. Connections follow the clock of their own
+    /// options, [`WebSocketOptions::clock`](crate::WebSocketOptions::clock).
+    #[cfg(feature = "testing")]
+    #[must_use]
+    pub fn clock(mut self, clock: &ManualClock) -> Self {
+        self.clock = Clock::manual(clock);
+        self
+    }
 
     /// Longest time for the head of a request, from its first byte to its last. Default: 10 s.
     ///
@@ -304,6 +320,7 @@ impl Default for ServerOptions {
             trusted_proxies: Arc::default(),
             client_ip_header: None,
             allowed_hosts: Arc::default(),
+            clock: Clock::default(),
             invalid_proxy: None,
             invalid_header: None,
             invalid_hosts: None,

@@ -20,7 +20,7 @@ use super::ServerOptions;
 use super::exchange::Exchange;
 use super::pieces::Pieces;
 use crate::instance::Lease;
-use crate::runtime::Timer;
+use crate::runtime::{Clock, Timer};
 use crate::stream::Stream;
 
 /// How long a response may still take once its client has sent a FIN.
@@ -65,7 +65,7 @@ impl Socket {
         lease: Lease,
         options: &ServerOptions,
     ) -> Self {
-        let mut reading = Alarm::default();
+        let mut reading = Alarm::new(&options.clock);
         reading.set(options.head_timeout);
         Self {
             stream,
@@ -77,7 +77,7 @@ impl Socket {
             write_timeout: options.write_timeout,
             awaiting: Awaiting::Greeting,
             reading,
-            writing: Alarm::default(),
+            writing: Alarm::new(&options.clock),
             ended: false,
         }
     }
@@ -256,17 +256,21 @@ impl AsyncWrite for Socket {
 }
 
 /// A deadline that is cheap to move: a new one costs nothing until it could be missed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Alarm {
+    clock: Clock,
     deadline: Option<Instant>,
     timer: Option<(Instant, Timer)>,
 }
 
 impl Alarm {
+    fn new(clock: &Clock) -> Self {
+        Self { clock: clock.clone(), deadline: None, timer: None }
+    }
+
     /// Goes off after `timeout` from now; never, if there is none.
     fn set(&mut self, timeout: Option<Duration>) {
-        // A time too far to be told is never, too.
-        self.deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        self.deadline = timeout.map(|timeout| self.clock.after(timeout));
     }
 
     /// Waits for the deadline.
@@ -275,7 +279,9 @@ impl Alarm {
             return Poll::Pending;
         };
         loop {
-            let (set_to, timer) = self.timer.get_or_insert_with(|| (deadline, Timer::at(deadline)));
+            let clock = &self.clock;
+            let (set_to, timer) =
+                self.timer.get_or_insert_with(|| (deadline, clock.timer(deadline)));
             // A timer set for earlier may stay: when it goes off it is set again. That saves the
             // reactor two operations for each request.
             if deadline < *set_to {
@@ -283,7 +289,7 @@ impl Alarm {
                 timer.set_at(deadline);
             }
             ready!(Pin::new(&mut *timer).poll(cx));
-            if Instant::now() >= deadline {
+            if clock.now() >= deadline {
                 return Poll::Ready(());
             }
             *set_to = deadline;

@@ -7,12 +7,11 @@ use std::task::Context;
 
 use futures::StreamExt;
 use futures::channel::mpsc;
-use futures::future::Either;
 use futures::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::*;
 use crate::context::{BodyLimits, RawHeaders};
-use crate::runtime::{block_on, spawn};
+use crate::runtime::{Clock, block_on, spawn};
 use crate::ws::admission::{ClientAddr, admit};
 use crate::ws::upgrade::PeerAddr;
 use crate::{ConnectionLimit, RequestContext, Server, WebSocketOptions, endpoint};
@@ -54,11 +53,8 @@ fn switching() -> (tide::Server<()>, mpsc::UnboundedReceiver<Option<Upgraded>>) 
 }
 
 fn within<T>(future: impl Future<Output = T>) -> T {
-    let deadline = Timer::at(Instant::now() + WITHIN);
-    match block_on(select(pin!(future), deadline)) {
-        Either::Left((output, _)) => output,
-        Either::Right(_) => panic!("nothing happened within {WITHIN:?}"),
-    }
+    let outcome = block_on(Clock::default().timeout(Some(WITHIN), future));
+    outcome.unwrap_or_else(|| panic!("nothing happened within {WITHIN:?}"))
 }
 
 fn next<T>(receiver: &mut mpsc::UnboundedReceiver<T>) -> T {
@@ -254,7 +250,9 @@ impl std::error::Error for Bomb {}
 #[test]
 fn a_connection_that_is_dropped_while_its_handler_waits_for_a_permit_leaves_the_queue() {
     let limit = ConnectionLimit::new(1).wait(Duration::from_secs(60), 1);
-    let held = admit(vec![&limit], ClientAddr::Unknown).now_or_never().unwrap().unwrap();
+    let clock = Clock::default();
+    let held = admit(vec![&limit], ClientAddr::Unknown, &clock);
+    let held = held.now_or_never().unwrap().unwrap();
     let options = WebSocketOptions::default().limit(&limit);
     let mut app = tide::new();
     app.at("/").get(endpoint(move |mut ctx: RequestContext| {

@@ -24,7 +24,7 @@ use super::payload::{Payload, Unreadable, encode};
 use super::room::Inner;
 use crate::escaped::Escaped;
 use crate::foreign::{self, Panicked};
-use crate::runtime::{self, Timer};
+use crate::runtime::{self, Clock};
 use crate::ws::PreparedMessage;
 use crate::ws::connection::{Share, random_bytes};
 
@@ -134,6 +134,7 @@ impl Outgoing<'_> {
 struct Line {
     /// By which the hub knows its own messages again.
     origin: u64,
+    clock: Clock,
     waiting: Mutex<Waiting>,
     publisher: AtomicWaker,
     /// Is there room for what is to be published?
@@ -150,6 +151,7 @@ impl Line {
     fn new() -> Self {
         Self {
             origin: u64::from_ne_bytes(random_bytes()),
+            clock: Clock::default(),
             waiting: Mutex::default(),
             publisher: AtomicWaker::new(),
             keeping_up: Condition::default(),
@@ -320,7 +322,8 @@ impl<U> Listener<U> {
                     log::warn!(topic:?; "subscriptions of the backplane end, first for {topic:?}, next try in {PAUSE:?}");
                 });
             }
-            Timer::at(runtime::after(PAUSE)).await;
+            let clock = &self.line.clock;
+            clock.timer(clock.after(PAUSE)).await;
             subscription = self.subscribe();
         }
     }

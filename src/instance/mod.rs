@@ -25,11 +25,14 @@ pub use self::metrics::Metrics;
 pub(crate) use self::sockets::{Place, Sockets};
 pub(crate) use self::tasks::Tasks;
 use crate::changes::Changes;
+use crate::runtime::Clock;
 use crate::ws::CloseFrame;
 
 /// A running server, shared by all that serves its connections.
 #[derive(Debug, Default)]
 pub(crate) struct Instance {
+    /// What its deadlines follow.
+    pub(crate) clock: Clock,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) sockets: Sockets,
     pub(crate) idle: IdleConnections,
@@ -40,6 +43,11 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
+    /// One whose deadlines follow `clock`.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self { clock, ..Self::default() }
+    }
+
     /// Tells everybody that the server shuts down, and closes WebSocket connections with `frame`.
     pub(crate) fn begin_shutdown(&self, frame: CloseFrame) {
         self.shutdown_frame.get_or_init(|| frame);

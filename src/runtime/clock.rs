@@ -63,26 +63,33 @@ impl Clock {
         }
         Timer(Kind::System(async_io::Timer::at(deadline)))
     }
-}
 
-/// The end of a timeout that begins now, by the clock of the system.
-#[cfg(any(feature = "accept", feature = "client", feature = "rooms", feature = "tungstenite"))]
-pub(crate) fn after(timeout: Duration) -> Instant {
-    Clock::default().after(timeout)
-}
+    /// Waits for `future`; `None` if `deadline` comes first.
+    #[cfg(any(feature = "accept", feature = "client", feature = "tungstenite"))]
+    pub(crate) async fn until<T>(
+        &self,
+        deadline: Instant,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        use futures::future::{Either, select};
 
-/// Waits for `future`; `None` if `deadline` comes first, by the clock of the system.
-#[cfg(any(feature = "accept", feature = "client"))]
-pub(crate) async fn until<T>(
-    deadline: Option<Instant>,
-    future: impl Future<Output = T>,
-) -> Option<T> {
-    use futures::future::{Either, select};
+        match select(std::pin::pin!(future), self.timer(deadline)).await {
+            Either::Left((outcome, _)) => Some(outcome),
+            Either::Right(_) => None,
+        }
+    }
 
-    let Some(deadline) = deadline else { return Some(future.await) };
-    match select(std::pin::pin!(future), Timer::at(deadline)).await {
-        Either::Left((outcome, _)) => Some(outcome),
-        Either::Right(_) => None,
+    /// Waits for `future` for as long as `timeout`, if there is one; `None` if that was too short.
+    #[cfg(any(feature = "accept", feature = "client", feature = "tungstenite"))]
+    pub(crate) async fn timeout<T>(
+        &self,
+        timeout: Option<Duration>,
+        future: impl Future<Output = T>,
+    ) -> Option<T> {
+        match timeout {
+            Some(timeout) => self.until(self.after(timeout), future).await,
+            None => Some(future.await),
+        }
     }
 }
 
@@ -113,12 +120,6 @@ enum Kind {
 }
 
 impl Timer {
-    /// A timer by the clock of the system.
-    #[cfg(any(feature = "accept", feature = "client", feature = "rooms", feature = "tungstenite"))]
-    pub(crate) fn at(deadline: Instant) -> Self {
-        Clock::default().timer(deadline)
-    }
-
     /// Moves the timer to another point in time.
     pub(crate) fn set_at(&mut self, deadline: Instant) {
         match &mut self.0 {

@@ -23,15 +23,6 @@ use std::net::SocketAddr;
 #[cfg(feature = "server")]
 pub(crate) use async_std::net::ToSocketAddrs;
 
-#[cfg(any(
-    feature = "accept",
-    feature = "client",
-    feature = "rooms",
-    feature = "tungstenite"
-))]
-pub(crate) use self::clock::after;
-#[cfg(any(feature = "accept", feature = "client"))]
-pub(crate) use self::clock::until;
 pub(crate) use self::clock::{Clock, Timer, align, later};
 #[cfg(feature = "server")]
 pub(crate) use self::listener::TcpListener;

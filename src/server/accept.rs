@@ -3,14 +3,14 @@
 //! It knows sockets only; what is done with them is `http/`.
 
 use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::capacity::Capacity;
 use super::listener::Listener;
 use crate::escaped::Escaped;
 use crate::foreign::attempt;
 use crate::http::Addrs;
-use crate::runtime::{Timer, yield_now};
+use crate::runtime::yield_now;
 use crate::stream::Stream;
 
 /// Connections accepted before the other listeners, which share the task, have their turn.
@@ -46,16 +46,11 @@ pub(super) async fn accept_from(
                         || log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}"),
                     );
                     capacity.make_room();
-                    sleep(pause).await;
+                    let clock = capacity.clock();
+                    clock.timer(clock.after(pause)).await;
                 }
             }
         }
-    }
-}
-
-async fn sleep(pause: Duration) {
-    if let Some(deadline) = Instant::now().checked_add(pause) {
-        Timer::at(deadline).await;
     }
 }
 

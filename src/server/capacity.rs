@@ -7,6 +7,7 @@ use crate::addresses::{Addresses, Visitor};
 use crate::http::{ServerOptions, TrustedProxies};
 use crate::instance::Instance;
 use crate::permits::{Permit, Permits};
+use crate::runtime::Clock;
 
 /// The room of a server for connections, all of which go through it.
 #[derive(Debug)]
@@ -44,6 +45,11 @@ impl Capacity {
         }
         let _wanted = self.instance.idle.make_room();
         Some(places.acquire().await)
+    }
+
+    /// The clock of the server.
+    pub(super) fn clock(&self) -> &Clock {
+        &self.instance.clock
     }
 
     /// The system lacks something that an idle connection may hold.

@@ -9,7 +9,7 @@ use crate::changes::Changes;
 use crate::error::Result;
 use crate::foreign::attempt;
 use crate::instance::Instance;
-use crate::runtime::{self, Timer};
+use crate::runtime::{self};
 use crate::ws::{CloseCode, CloseFrame, ProtocolError};
 
 /// How long tasks may take to be dropped. Only one that never comes to an `await` needs longer.
@@ -123,7 +123,7 @@ impl Shutdown {
 
     /// Begins the shutdown. If it has begun, it may come to its end earlier.
     pub(super) fn begin(this: &Arc<Self>, options: ShutdownOptions) {
-        let begin = Instant::now();
+        let begin = this.instance.clock.now();
         let deadline = runtime::later(begin, options.spread.saturating_add(options.grace));
         let mut progress = this.progress();
         let earlier = progress.deadline;
@@ -162,7 +162,7 @@ impl Shutdown {
             closed,
             lost: ended.saturating_sub(closed),
             dropped,
-            elapsed: begin.elapsed(),
+            elapsed: self.instance.clock.since(begin),
         };
         let ShutdownReport { closed, lost, dropped, .. } = report;
         let _ = attempt(|| {
@@ -174,14 +174,15 @@ impl Shutdown {
 
     /// Sends the close frames. Connections that come into being meanwhile close by themselves.
     async fn close_sockets(&self, options: &ShutdownOptions) {
-        let begin = Instant::now();
+        let clock = &self.instance.clock;
+        let begin = clock.now();
         let sockets = self.instance.sockets.open().into_iter();
         let mut due: Vec<_> =
             sockets.map(|shared| (options.spread.mul_f64(fastrand::f64()), shared)).collect();
         due.sort_by_key(|(delay, _)| *delay);
         for (delay, shared) in due {
-            if delay > begin.elapsed() {
-                Timer::at(runtime::later(begin, delay)).await;
+            if delay > clock.since(begin) {
+                clock.timer(runtime::later(begin, delay)).await;
             }
             shared.begin_close(options.close.clone());
         }
@@ -189,16 +190,17 @@ impl Shutdown {
 
     /// Waits until patience is over, which may be sooner than was said at first.
     async fn overdue(&self) {
+        let clock = &self.instance.clock;
         loop {
             let waits_for = self.progress().deadline;
-            let is_over = waits_for.is_some_and(|deadline| Instant::now() >= deadline);
+            let is_over = waits_for.is_some_and(|deadline| clock.now() >= deadline);
             if is_over {
                 return;
             }
             let moved =
                 self.changed.until(|| (self.progress().deadline != waits_for).then_some(()));
             match waits_for {
-                Some(deadline) => drop(select(moved, Timer::at(deadline)).await),
+                Some(deadline) => drop(select(moved, clock.timer(deadline)).await),
                 None => moved.await,
             }
         }
@@ -212,20 +214,17 @@ impl Shutdown {
             tasks.finished().await;
             count
         };
-        let deadline = Timer::at(runtime::after(DROPPING));
-        match select(Box::pin(dropping), deadline).await {
-            Either::Left((count, _)) => count,
-            Either::Right(_) => {
-                let left = tasks.len();
-                let _ = attempt(|| {
-                    log::warn!(
-                        left;
-                        "{left} tasks could not be dropped: their handlers block a thread, or no executor runs them"
-                    );
-                });
-                at_work
-            }
-        }
+        let in_time = self.instance.clock.timeout(Some(DROPPING), Box::pin(dropping)).await;
+        in_time.unwrap_or_else(|| {
+            let left = tasks.len();
+            let _ = attempt(|| {
+                log::warn!(
+                    left;
+                    "{left} tasks could not be dropped: their handlers block a thread, or no executor runs them"
+                );
+            });
+            at_work
+        })
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

@@ -6,7 +6,7 @@ use std::panic::Location;
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::runtime;
+use crate::runtime::Clock;
 
 /// How long a test waits for one thing; `None` for ever.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +19,7 @@ impl Patience {
         what: impl fmt::Display,
         future: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let outcome = runtime::until(self.0.map(runtime::after), future).await;
+        let outcome = Clock::default().timeout(self.0, future).await;
         outcome.unwrap_or_else(|| {
             let patience = self.0.unwrap_or_default();
             Err(IoError::new(ErrorKind::TimedOut, format!("{what} within {patience:?}")).into())

@@ -1,8 +1,7 @@
 //! From a connection that was accepted to one that is encrypted, or to its end.
 
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::pin::pin;
 use std::sync::Arc;
 
 use futures::AsyncReadExt;
@@ -11,7 +10,7 @@ use futures::future::{Either, select};
 use super::TlsConfig;
 use crate::escaped::Escaped;
 use crate::http::{self, Addrs, Front, Refusal};
-use crate::runtime::{self, Timer};
+use crate::runtime::Clock;
 use crate::stream::{Stream, TlsStream};
 
 /// First byte of a TLS record that belongs to a handshake (RFC 8446 §5.1).
@@ -44,7 +43,7 @@ pub(in crate::server) async fn serve<State: Clone + Send + Sync + 'static>(
 ) {
     // Boxed, so that the room it takes is free while the connection lives.
     let lease = Box::new(front.lease());
-    let accepting = Box::pin(acceptor.accept(stream));
+    let accepting = Box::pin(acceptor.accept(stream, front.clock()));
     let ended = select(front.shutting_down(), poll_fn(|cx| lease.poll_ended(cx)));
     let outcome = match select(accepting, ended).await {
         Either::Left((outcome, _)) => outcome,
@@ -55,7 +54,7 @@ pub(in crate::server) async fn serve<State: Clone + Send + Sync + 'static>(
     drop(lease);
     match outcome {
         Ok(stream) => front.serve(stream, addrs).await,
-        Err(failure) => failure.say_goodbye(addrs).await,
+        Err(failure) => failure.say_goodbye(addrs, front.clock()).await,
     }
 }
 
@@ -73,18 +72,9 @@ impl Acceptor {
         Ok(Self { config })
     }
 
-    async fn accept(&self, stream: Stream) -> Result<Stream, Failure> {
-        let timeout = self.config.handshake_timeout;
-        let overdue = async move {
-            match timeout {
-                Some(timeout) => Timer::at(runtime::after(timeout)).await,
-                None => pending().await,
-            }
-        };
-        match select(pin!(self.handshake(stream)), pin!(overdue)).await {
-            Either::Left((outcome, _)) => outcome,
-            Either::Right(_) => Err(Failure::TimedOut),
-        }
+    async fn accept(&self, stream: Stream, clock: &Clock) -> Result<Stream, Failure> {
+        let outcome = clock.timeout(self.config.handshake_timeout, self.handshake(stream)).await;
+        outcome.unwrap_or(Err(Failure::TimedOut))
     }
 
     async fn handshake(&self, mut stream: Stream) -> Result<Stream, Failure> {
@@ -106,7 +96,7 @@ impl Acceptor {
 }
 
 impl Failure {
-    async fn say_goodbye(self, addrs: Addrs) {
+    async fn say_goodbye(self, addrs: Addrs, clock: &Clock) {
         match self {
             Self::Lost(error) => {
                 let error = Escaped(error);
@@ -117,12 +107,12 @@ impl Failure {
             }
             Self::NotEncrypted(stream) => {
                 log::debug!(peer:% = addrs; "{addrs} does not speak TLS");
-                http::close(stream, Some(Refusal::NotEncrypted)).await;
+                http::close(stream, Some(Refusal::NotEncrypted), clock).await;
             }
             Self::Refused(error, stream) => {
                 let error = Escaped(error);
                 log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}");
-                http::close(stream, None).await;
+                http::close(stream, None, clock).await;
             }
         }
     }

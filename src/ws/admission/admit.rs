@@ -1,15 +1,12 @@
 //! How a request gets the permits of all its limits, or none.
 
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
-
-use futures::future::{Either, select};
 
 use super::pool::Place;
 use super::{ClientAddr, ConnectionLimit};
 use crate::permits::Permit;
-use crate::runtime::{self, Timer};
+use crate::runtime::Clock;
 use crate::ws::handshake::HandshakeError;
 
 /// The limits of a whole server: in the extensions of every request that may be upgraded, if the
@@ -39,6 +36,7 @@ struct Seat {
 pub(crate) async fn admit(
     mut limits: Vec<&ConnectionLimit>,
     client: ClientAddr,
+    clock: &Clock,
 ) -> Result<Admission, HandshakeError> {
     if limits.iter().any(|limit| limit.is_zero()) {
         return Err(HandshakeError::LimitIsZero);
@@ -56,7 +54,7 @@ pub(crate) async fn admit(
     limits.dedup_by_key(|limit| limit.pool.rank());
     let mut seats = Vec::with_capacity(limits.len());
     for limit in limits {
-        seats.push(take_seat(limit, client).await?);
+        seats.push(take_seat(limit, client, clock).await?);
     }
     Ok(Admission { _seats: seats.into() })
 }
@@ -64,25 +62,22 @@ pub(crate) async fn admit(
 async fn take_seat(
     limit: &ConnectionLimit,
     client: Option<IpAddr>,
+    clock: &Clock,
 ) -> Result<Seat, HandshakeError> {
     let place = limit.pool.enter(client);
     let permit = match place.permits.try_acquire() {
         Some(permit) => permit,
-        None => wait_in_line(limit, &place)
+        None => wait_in_line(limit, &place, clock)
             .await
             .ok_or(HandshakeError::LimitReached { retry_after: limit.retry_after })?,
     };
     Ok(Seat { _permit: permit, _place: place })
 }
 
-async fn wait_in_line(limit: &ConnectionLimit, place: &Place) -> Option<Permit> {
+async fn wait_in_line(limit: &ConnectionLimit, place: &Place, clock: &Clock) -> Option<Permit> {
     let queue = limit.queue?;
     let in_line = place.permits.queue(queue.max_waiting)?;
-    let deadline = Timer::at(runtime::after(queue.timeout));
-    match select(pin!(in_line.permit()), deadline).await {
-        Either::Left((permit, _)) => Some(permit),
-        Either::Right(_) => None,
-    }
+    clock.timeout(Some(queue.timeout), in_line.permit()).await
 }
 
 #[cfg(test)]
@@ -93,6 +88,12 @@ mod tests {
 
     use super::*;
 
+    fn admit(
+        limits: Vec<&ConnectionLimit>,
+        client: ClientAddr,
+    ) -> impl Future<Output = Result<Admission, HandshakeError>> {
+        super::admit(limits, client, Box::leak(Box::default()))
+    }
     const CLIENT: ClientAddr = ClientAddr::Known(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     fn try_admit(limits: &[&ConnectionLimit]) -> Option<Result<Admission, HandshakeError>> {

@@ -3,17 +3,14 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::{self, Message};
-use futures::future::{Either, select};
 use futures::{Sink, Stream};
 
 use super::stream::BridgeStream;
-use crate::runtime::{self, Timer};
 use crate::ws::connection::{HandOverError, Opened, Shared, WebSocket};
 use crate::ws::options::WebSocketOptions;
 use crate::ws::proto::{FrameHeader, OpCode, Role};
@@ -61,7 +58,8 @@ impl WebSocket {
     ) -> Result<Self, FromTungsteniteError> {
         let mut leaving = Box::new(Leaving { stream, received: Vec::new() });
         let settings = options.parts.settings.clone();
-        let left = leaving.settle(settings.message_timeout).await;
+        let left = settings.clock.timeout(settings.message_timeout, leaving.empty()).await;
+        let left = left.unwrap_or(Err(HandOverError::ReceivingMessage.into()));
         let Leaving { mut stream, received } = *leaving;
         if let Err(failure) = left {
             stream.get_mut().is_stopping = false;
@@ -104,16 +102,6 @@ impl From<tungstenite::Error> for Failure {
 
 impl Leaving {
     /// Waits until tungstenite holds nothing.
-    async fn settle(&mut self, timeout: Option<Duration>) -> Result<(), Failure> {
-        let Some(timeout) = timeout else { return self.empty().await };
-        let deadline = Timer::at(runtime::after(timeout));
-        let emptied = match select(pin!(self.empty()), deadline).await {
-            Either::Left((emptied, _)) => Some(emptied),
-            Either::Right(_) => None,
-        };
-        emptied.unwrap_or(Err(HandOverError::ReceivingMessage.into()))
-    }
-
     fn empty(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
         self.stream.get_mut().is_stopping = true;
         std::future::poll_fn(|cx| self.poll_empty(cx))

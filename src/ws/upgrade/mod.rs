@@ -150,7 +150,7 @@ pub(crate) async fn start<T: 'static>(
             (Source::Tide(inner.recv_upgrade().await), None)
         }
     };
-    let deadline = runtime::after(wanted.timeout);
+    let deadline = wanted.settings.clock.after(wanted.timeout);
     let Wanted { settings, subprotocol, deflation, admission, .. } = *wanted;
     let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation }));
     let instance = slot.instance().cloned();

@@ -1,13 +1,11 @@
 //! The task of an upgraded handler, from the 101 on.
 
 use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
-use futures::future::{Either, select};
 use tide::http::upgrade::Receiver;
 
 use super::Upgraded;
@@ -15,7 +13,7 @@ use super::slot::Slot;
 use crate::error::Result;
 use crate::escaped::Escaped;
 use crate::foreign::attempt;
-use crate::runtime::Timer;
+use crate::runtime::Clock;
 use crate::stream::Stream;
 use crate::ws::admission::Admission;
 use crate::ws::connection::{ConnectionTask, Handling, Opened, Shared};
@@ -31,11 +29,13 @@ pub(super) enum Source {
 
 impl Source {
     /// Waits for the stream to be handed over.
-    async fn open(self, deadline: Instant) -> Result<(Stream, Bytes), HandshakeError> {
-        match select(pin!(self.stream()), Timer::at(deadline)).await {
-            Either::Left((stream, _)) => stream.ok_or(HandshakeError::Abandoned),
-            Either::Right(_) => Err(HandshakeError::TimedOut),
-        }
+    async fn open(
+        self,
+        deadline: Instant,
+        clock: &Clock,
+    ) -> Result<(Stream, Bytes), HandshakeError> {
+        let stream = clock.until(deadline, self.stream()).await.ok_or(HandshakeError::TimedOut)?;
+        stream.ok_or(HandshakeError::Abandoned)
     }
 
     async fn stream(self) -> Option<(Stream, Bytes)> {
@@ -76,7 +76,7 @@ pub(super) async fn run<T>(
     deadline: Instant,
 ) {
     // Boxed, so that the room it takes is free while the connection lives.
-    match Box::pin(source.open(deadline)).await {
+    match Box::pin(source.open(deadline, &parts.0.clock)).await {
         Ok((stream, unread)) => {
             let (settings, opened) = *parts;
             let shared = Shared::new(stream, unread, Role::Server, settings.with_task(), opened);

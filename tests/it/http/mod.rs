@@ -34,18 +34,18 @@ pub(crate) fn serve<State: Clone + Send + Sync + 'static>(server: Server<State>)
 }
 
 /// A server with one route, `/`, that answers `pong`.
-fn pong() -> Server {
+pub(crate) fn pong() -> Server {
     let mut server = Server::new();
     server.at("/").get(|_| async { Ok("pong") });
     server
 }
 
 /// What `pong` looks like on the wire, without the date.
-const PONG: &str =
+pub(crate) const PONG: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/plain;charset=utf-8\r\ncontent-length: 4\r\n\r\npong";
 
 /// A client that speaks bytes.
-struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     read: Vec<u8>,
 }
@@ -63,7 +63,7 @@ impl Client {
     }
 
     /// Connects and sends, in one line for tests that need one exchange.
-    fn to(addr: SocketAddr, request: impl AsRef<[u8]>) -> Self {
+    pub(crate) fn to(addr: SocketAddr, request: impl AsRef<[u8]>) -> Self {
         Self::connect(addr).send(request)
     }
 
@@ -80,7 +80,7 @@ impl Client {
     }
 
     /// The next response, without its date.
-    fn response(&mut self) -> String {
+    pub(crate) fn response(&mut self) -> String {
         let head = self.head();
         let body = match header(&head, "content-length") {
             Some(len) => {
@@ -104,12 +104,12 @@ impl Client {
     }
 
     /// The first line of the next response.
-    fn status(&mut self) -> String {
+    pub(crate) fn status(&mut self) -> String {
         self.response().lines().next().unwrap_or_default().to_owned()
     }
 
     /// Everything until the server ends the connection.
-    fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         let mut rest = std::mem::take(&mut self.read);
         self.socket.read_to_end(&mut rest).unwrap();
         String::from_utf8(rest).unwrap()

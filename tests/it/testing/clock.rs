@@ -1,13 +1,19 @@
-//! A clock that the test turns: deadlines of a connection without waiting for them.
+//! A clock that the test turns: deadlines of connections, servers and clients without waiting for them.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
 use tidewire::testing::ManualClock;
-use tidewire::{HeartbeatOptions, Role, WebSocket, WebSocketOptions};
+use tidewire::{
+    ConnectError, ConnectStep, Error, HeartbeatOptions, Role, ServerOptions, ShutdownOptions,
+    WebSocket, WebSocketOptions,
+};
 
+use crate::http::{Client, PONG, pong};
 use crate::ws::peer::within;
 use crate::ws::pipe::{Knobs, pipe};
+use crate::ws::tcp::until;
 
 #[test]
 fn a_heartbeat_of_half_a_minute_and_an_idle_timeout_follow_the_clock_of_the_test() {
@@ -57,4 +63,69 @@ fn a_heartbeat_of_half_a_minute_and_an_idle_timeout_follow_the_clock_of_the_test
         })
         .await;
     });
+}
+
+/// Waits until a task of another thread waits for the clock, and turns it that far.
+fn advance_to_next(clock: &ManualClock) -> Duration {
+    until("a timer is registered", || clock.next_deadline().is_some());
+    let due = clock.next_deadline().expect("a timer").saturating_duration_since(clock.now());
+    clock.advance(due);
+    due
+}
+
+#[test]
+fn the_deadlines_of_a_server_and_of_its_shutdown_follow_the_clock_of_its_options() {
+    let clock = ManualClock::new();
+    let (tell, told) = mpsc::channel();
+    let mut server = pong();
+    server.get("/stuck", move |_| {
+        tell.send(()).unwrap();
+        std::future::pending::<tide::Result<&str>>()
+    });
+    server.options(ServerOptions::default().clock(&clock));
+    let server = within(server.bind("127.0.0.1:0")).unwrap();
+    let (addr, handle) = (server.local_addr(), server.handle());
+    async_std::task::spawn(server.serve());
+
+    let mut late = Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n");
+    assert_eq!(advance_to_next(&clock), Duration::from_secs(10), "the head's");
+    assert_eq!(late.status(), "HTTP/1.1 408 Request Timeout");
+    drop(late);
+
+    let mut idle = Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(idle.response(), PONG);
+    // What is left of the client before may be due first: its last lingering.
+    while handle.metrics().open_http > 0 {
+        advance_to_next(&clock);
+    }
+    assert_eq!(idle.rest(), "");
+
+    let _stuck = Client::to(addr, "GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n");
+    told.recv().unwrap();
+    let options = ShutdownOptions::default().grace(Duration::from_secs(30));
+    let report = std::thread::spawn(move || within(handle.shutdown(options)));
+    while !report.is_finished() {
+        if clock.next_deadline().is_some() {
+            advance_to_next(&clock);
+        }
+        std::thread::yield_now();
+    }
+    let report = report.join().unwrap();
+    assert_eq!((report.dropped, report.elapsed >= Duration::from_secs(30)), (1, true));
+}
+
+#[test]
+fn the_deadlines_of_connecting_follow_the_clock_of_the_connection() {
+    let clock = ManualClock::new();
+    let options = WebSocketOptions::default().clock(&clock);
+    let (ours, _silent) = pipe(Knobs::default());
+    let client = tidewire::Client::new("ws://x/").options(options);
+    let mut connecting = std::pin::pin!(client.over(ours));
+    assert!(connecting.as_mut().now_or_never().is_none());
+    clock.advance(Duration::from_secs(10) - Duration::from_nanos(1));
+    assert!(connecting.as_mut().now_or_never().is_none());
+    clock.advance(Duration::from_nanos(1));
+    let error = connecting.now_or_never().expect("the time is over").unwrap_err();
+    let Error::Connect(reason) = error else { panic!("{error:?}") };
+    assert!(matches!(*reason, ConnectError::TimedOut(ConnectStep::Handshake)), "{reason:?}");
 }
