@@ -39,8 +39,8 @@
 //!
 //! | noted by | is told | for |
 //! | --- | --- | --- |
-//! | `is_task_owed` | the connection's task, unless it is at work | frames to write, a phase that changed, a clock that began to run, room to read ahead |
-//! | `is_look_owed` | the task; without one, all who wait in a call | deadlines that moved, work that is left for the next turn |
+//! | `is_task_owed` | the connection's task, unless it is at work | frames to write, a phase that changed, a clock that began to run |
+//! | `is_look_owed` | the task; without one, all who wait in a call | deadlines that moved, room to read ahead, work that is left for the next turn |
 //! | `parked` with `can_recv` | the caller in `recv` | a message, the end |
 //! | `has_news` | senders that wait for room, `flush`, `close`, `closed` | bytes that were written, the end |
 

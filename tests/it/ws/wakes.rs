@@ -126,6 +126,48 @@ fn reading_ahead_goes_on_once_another_task_has_taken_what_was_read() {
 }
 
 #[test]
+fn reading_ahead_goes_on_once_another_task_reads_messages_and_the_pings_are_let_go() {
+    const PINGS: usize = 40;
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let mut peer = apart(&options().read_ahead_size(60), |mut ws| async move {
+            gone.await.unwrap();
+            // Until it is known that the caller reads no frames, pings are kept for it.
+            assert_eq!(ws.recv().await?, Some(Message::from("Hello")));
+            pending().await
+        });
+        let ping = |number: usize| masked(PING, format!("{number:05}"));
+        peer.send([masked(TEXT, "Hello"), (0..PINGS).flat_map(ping).collect()].concat()).await;
+        while peer.end.unread() > 0 {
+            task::yield_now().await;
+        }
+        go.send(()).unwrap();
+        let last = format!("{:05}", PINGS - 1);
+        while peer.frame().await.payload != last.as_bytes() {}
+    });
+}
+
+#[test]
+fn reading_ahead_goes_on_in_a_call_that_waits_once_recv_has_made_room() {
+    within(async {
+        let (stream, end) = pipe(Knobs::default());
+        let mut peer = Peer { end };
+        let options = options().read_ahead_size(100);
+        let mut ws = WebSocket::from_stream(stream, [].as_slice(), Role::Server, &options);
+        // The connection has no task: the call that waits reads ahead.
+        let sender = ws.sender();
+        task::spawn(async move { sender.closed().await });
+        peer.send(masked(TEXT, "x".repeat(500))).await;
+        while peer.end.unread() > 0 {
+            task::yield_now().await;
+        }
+        peer.send(masked(PING, "p")).await;
+        assert_eq!(ws.recv().await.unwrap().map(|message| message.len()), Some(500));
+        peer.expect_hex("8a 01 70").await;
+    });
+}
+
+#[test]
 fn a_connection_without_a_task_writes_its_pong_before_recv_returns() {
     within(async {
         let (stream, end) = pipe(Knobs::default());

@@ -25,6 +25,7 @@ impl Core {
     pub(in crate::ws::connection) fn ask(&mut self, mode: Mode) {
         self.is_handed_over = false;
         if self.mode != mode {
+            self.make_room();
             self.mode = mode;
             if mode == Mode::Messages {
                 self.inbox.drop_controls();
@@ -243,14 +244,18 @@ impl Core {
     pub(in crate::ws::connection) fn take_batch(&mut self, run: &mut Run, inbox: &mut Inbox) {
         self.parked = Parked::Nobody;
         self.is_handed_over = true;
-        // Reading ahead goes on where it had stopped for want of room.
-        self.is_task_owed |= self.is_full();
+        self.make_room();
         *run = self.run.take(self.budget);
         self.budget = self.budget.saturating_sub(run.len());
         if self.run.len() == 0 {
             self.budget = self.budget.saturating_sub(self.inbox.units());
             inbox.append(&mut self.inbox);
         }
+    }
+
+    /// The caller makes room for reading ahead: where it had stopped for want of room, it has to go on.
+    fn make_room(&mut self) {
+        self.is_look_owed |= self.is_full();
     }
 
     /// Is there what the caller reads the connection by?
