@@ -168,6 +168,19 @@ fn reading_ahead_goes_on_in_a_call_that_waits_once_recv_has_made_room() {
 }
 
 #[test]
+fn a_close_frame_behind_pings_that_are_kept_for_recv_frame_is_answered() {
+    within(async {
+        let mut peer = serve(&options().auto_pong(false), |ws| async move {
+            let _ws = ws;
+            pending().await
+        });
+        let pings = masked(PING, "p").repeat(100);
+        peer.send([pings, masked(CLOSE, "")].concat()).await;
+        peer.expect_hex("88 00").await;
+    });
+}
+
+#[test]
 fn a_connection_without_a_task_writes_its_pong_before_recv_returns() {
     within(async {
         let (stream, end) = pipe(Knobs::default());

@@ -160,7 +160,7 @@ impl Core {
         }
         let is_shown = match self.mode {
             Mode::Messages => false,
-            // A ping that is not answered here is kept in any case, and reading pauses.
+            // A ping that is not answered here is kept in any case, up to `read_ahead_size`.
             Mode::Undecided => {
                 self.inbox.controls() < CONTROLS_KEPT || self.leaves_to_caller(&frame)
             }
@@ -302,10 +302,6 @@ impl Core {
 
     /// Is enough queued, when nobody waits for it?
     fn is_full(&self) -> bool {
-        let keeps_pings = self.mode == Mode::Undecided && !self.settings.auto_pong;
-        if keeps_pings && self.inbox.controls() >= CONTROLS_KEPT {
-            return true;
-        }
         let queued = [self.run.held(), self.inbox.bytes(), self.decoder.buffered()];
         queued.into_iter().fold(0, usize::saturating_add) > self.settings.read_ahead_size
     }
