@@ -48,13 +48,18 @@ impl<T> Task<T> {
 
 static SPAWNED: Mutex<Vec<BoxFuture<'static, ()>>> = Mutex::new(Vec::new());
 
-/// What the crate has spawned since this was last called, none of it polled.
+/// What the crate has spawned since this was last called, none of it polled, as tasks.
 pub fn spawned() -> Vec<Task<()>> {
+    spawned_futures().into_iter().map(Task::new).collect()
+}
+
+/// The same as futures.
+pub fn spawned_futures() -> Vec<BoxFuture<'static, ()>> {
     static SETS: Once = Once::new();
     SETS.call_once(|| {
         tidewire::set_spawner(|future| SPAWNED.lock().unwrap().push(future)).unwrap();
     });
-    SPAWNED.lock().unwrap().drain(..).map(Task::new).collect()
+    std::mem::take(&mut *SPAWNED.lock().unwrap())
 }
 
 /// A stream with so much room, and the peer at its other end.

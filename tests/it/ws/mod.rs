@@ -11,6 +11,7 @@
 //! | `musts` | which test covers which MUST of RFC 6455 |
 //! | `cancel` | futures that are dropped at every poll |
 //! | `operations` | random calls, cancelled at random, over streams that stall and split |
+//! | `quiescence` | random calls, peers, stalls and times: nothing is owed when nothing can go on |
 //! | `busy` | handlers that wait for something else, or give their connection away; outcomes |
 //! | `senders` | what is sent, by whichever task |
 //! | `pressure` | peers that do not read, or stop in the middle |
@@ -48,6 +49,9 @@ mod wire;
 mod cancel;
 
 mod operations;
+
+#[cfg(feature = "testing")]
+mod quiescence;
 
 mod busy;
 mod endless;

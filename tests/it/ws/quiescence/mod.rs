@@ -1,0 +1,69 @@
+//! Worlds of random calls, peers, stalls and times: whenever nothing can go on, nothing is owed.
+//!
+//! The fuzz target of the same name searches the same worlds for more. A test that fails names its seed:
+//! `SEED=NUMBER QUIESCENCE_TRACE=1` runs that seed alone and prints each step.
+
+mod world;
+
+use std::panic::catch_unwind;
+use std::process::Command;
+use std::sync::Mutex;
+use std::{env, mem};
+
+use futures::future::BoxFuture;
+
+use super::rng::Rng;
+
+/// Set in the process of a test: the crate has one spawner per process, and other tests need another.
+const WORLD: &str = "TIDEWIRE_TEST_WORLD";
+
+const SEEDS: u64 = 300;
+
+/// Enough for the judge to find what it is tried with.
+const SEEDS_OF_FORGETFUL_STREAMS: u64 = 40;
+
+/// What the crate has given to the spawner.
+static SPAWNED: Mutex<Vec<BoxFuture<'static, ()>>> = Mutex::new(Vec::new());
+
+#[test]
+fn nothing_is_owed_when_nothing_can_go_on() {
+    apart("nothing_is_owed_when_nothing_can_go_on", || {
+        let only = env::var("SEED").ok().map(|seed| seed.parse().unwrap());
+        for seed in only.map_or(0..SEEDS, |seed| seed..seed + 1) {
+            run(seed, false);
+        }
+    });
+}
+
+#[test]
+fn a_stream_that_forgets_to_wake_is_found_out() {
+    apart("a_stream_that_forgets_to_wake_is_found_out", || {
+        let found = (0..SEEDS_OF_FORGETFUL_STREAMS)
+            .filter_map(|seed| catch_unwind(|| run(seed, true)).err());
+        let found: Vec<String> = found.map(|panic| *panic.downcast().unwrap()).collect();
+        assert!(found.iter().all(|panic| panic.starts_with("owed: ")), "{found:?}");
+        assert!(found.iter().any(|panic| panic.starts_with("owed: read: ")), "{found:?}");
+        assert!(found.iter().any(|panic| panic.starts_with("owed: bytes: ")), "{found:?}");
+    });
+}
+
+/// Runs a test in a process of its own, which is this test binary with that test alone.
+fn apart(test: &str, run: impl FnOnce()) {
+    if env::var_os(WORLD).is_some() {
+        tidewire::set_spawner(|future| SPAWNED.lock().unwrap().push(future)).unwrap();
+        return run();
+    }
+    let mut again = Command::new(env::current_exe().unwrap());
+    again.args(["--exact", &format!("ws::quiescence::{test}"), "--nocapture"]).env(WORLD, "1");
+    let output = again.output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("seed"), "{told}");
+}
+
+fn run(seed: u64, forgets: bool) {
+    let mut rng = Rng::new(seed);
+    let len = 50 + rng.below(1_000);
+    let input: Vec<u8> = (0..len).map(|_| u8::try_from(rng.below(256)).unwrap()).collect();
+    eprintln!("seed {seed}");
+    world::run(&input, || mem::take(&mut *SPAWNED.lock().unwrap()), forgets);
+}
