@@ -265,7 +265,8 @@ impl OpeningRequest {
         };
         sent?;
         let Answer { subprotocol, deflation, .. } = answer;
-        let opened = Opened { peer_addr: self.peer_addr, subprotocol, deflation };
+        let opened =
+            Opened { peer_addr: self.peer_addr, subprotocol, deflation, ..Opened::default() };
         Ok(Shared::new(self.stream, self.unread, Role::Server, settings, opened))
     }
 

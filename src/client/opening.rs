@@ -148,8 +148,8 @@ fn connection(
         let agreement = DeflateAgreement { parameters, reservation: None };
         Deflation::new(&options.deflate.clone().unwrap_or_default(), agreement, Role::Client)
     });
-    let opened =
-        Agreement { peer_addr: dialled.peer_addr, subprotocol: agreed.subprotocol, deflation };
+    let (peer_addr, subprotocol) = (dialled.peer_addr, agreed.subprotocol);
+    let opened = Agreement { peer_addr, subprotocol, deflation, ..Agreement::default() };
     Shared::new(dialled.stream, unread, Role::Client, options.settings.clone(), opened)
 }
 

@@ -34,6 +34,9 @@ pub enum Error {
     Protocol(ProtocolError),
     /// The peer, or this side of it, took longer than a limit allows.
     Timeout(Timeout),
+    /// The server held all the bytes that `ServerOptions::message_memory` allows, and this connection most of
+    /// them. Messages that it held are lost. The peer has been told, with 1013.
+    Overloaded,
     /// The connection is closed, or a close frame has been sent: nothing can be sent any more.
     Closed,
     /// The frame would have broken the protocol, and was not sent.
@@ -86,6 +89,7 @@ impl fmt::Display for Error {
             Self::Connect(error) => error.fmt(f),
             Self::Protocol(error) => write!(f, "the peer broke the protocol: {error}"),
             Self::Timeout(timeout) => timeout.fmt(f),
+            Self::Overloaded => f.write_str("the server holds too much of unfinished messages"),
             Self::Closed => f.write_str("the connection is closed"),
             Self::Frame(error) => write!(f, "the frame was not sent: {error}"),
             Self::MessageBegun => f.write_str("recv_frame has read a part of the message"),
@@ -106,7 +110,7 @@ impl error::Error for Error {
             Self::Frame(error) => Some(error),
             Self::Json(error) => Some(&**error),
             Self::Io(error) => Some(&**error),
-            Self::Timeout(_) | Self::Closed | Self::MessageBegun => None,
+            Self::Timeout(_) | Self::Overloaded | Self::Closed | Self::MessageBegun => None,
         }
     }
 }

@@ -41,6 +41,7 @@ pub struct ServerOptions {
     pub(crate) max_connections: Option<usize>,
     pub(crate) max_connections_per_address: Option<usize>,
     pub(crate) ipv6_prefix: Ipv6Prefix,
+    pub(crate) message_memory: Option<usize>,
     pub(crate) trusted_proxies: Arc<TrustedProxies>,
     pub(crate) client_ip_header: Option<HeaderName>,
     pub(crate) allowed_hosts: Arc<AllowedHosts>,
@@ -206,6 +207,40 @@ impl ServerOptions {
         self
     }
 
+    /// Bytes that all WebSocket connections of the server together may hold for messages in progress. Default:
+    /// 256 MiB, which is 256 messages of the greatest default size at the same time. `None` switches the limit off:
+    /// 10 000 clients, each with a message of 1 MiB that it does not finish, then take 10 GB.
+    ///
+    /// Unfinished messages count, messages that were read ahead, and messages that are being decompressed. 16 KiB
+    /// of each connection do not count and can always be read, so short messages are not affected. What is
+    /// sent does not count: each connection bounds that by
+    /// [`send_buffer_size`](crate::WebSocketOptions::send_buffer_size) and one message, and a room by
+    /// [`RoomOptions`](crate::RoomOptions).
+    ///
+    /// When the limit is reached, connections that hold more than 16 KiB are not read until others give bytes
+    /// back. They go on in the order in which they came. One of them at a time may exceed the limit to the end of
+    /// its message, so that there is always progress. No heartbeat, `idle_timeout` or `message_timeout` closes a
+    /// connection for the time in which the server does not read what its peer has sent. When a handler has waited
+    /// for its message for 5 s, the connection that holds most is closed: its peer gets 1013, its handler
+    /// [`Error::Overloaded`](crate::Error::Overloaded). [`Metrics`](crate::Metrics) counts the bytes, the pauses
+    /// and the closes.
+    ///
+    /// # Errors
+    ///
+    /// A server with a limit of 0 does not start.
+    ///
+    /// ```
+    /// use tidewire::{Server, ServerOptions};
+    ///
+    /// let mut server = Server::new();
+    /// server.options(ServerOptions::default().message_memory(64 << 20));
+    /// ```
+    #[must_use]
+    pub fn message_memory(mut self, max: impl Into<Option<usize>>) -> Self {
+        self.message_memory = max.into();
+        self
+    }
+
     /// Proxies that are trusted to tell where a client is: addresses as `192.0.2.1` or `::1`,
     /// networks as `10.0.0.0/8`, and `unix:` for whoever connects through a Unix socket. Default:
     /// none.
@@ -291,6 +326,9 @@ impl ServerOptions {
         if let Some(reason) = &self.invalid_hosts {
             return Err(invalid(format!("allow_hosts: {reason}")));
         }
+        if self.message_memory == Some(0) {
+            return Err(invalid("message_memory is 0, which leaves no room for a long message"));
+        }
         match &self.invalid_proxy {
             Some(reason) => Err(invalid(format!("trusted_proxies: {reason}"))),
             None => Ok(()),
@@ -317,6 +355,7 @@ impl Default for ServerOptions {
             max_connections: None,
             max_connections_per_address: None,
             ipv6_prefix: Ipv6Prefix::default(),
+            message_memory: Some(256 << 20),
             trusted_proxies: Arc::default(),
             client_ip_header: None,
             allowed_hosts: Arc::default(),
@@ -338,6 +377,7 @@ mod tests {
         assert_eq!(options.head_timeout, Some(Duration::from_secs(10)));
         assert_eq!(options.idle_timeout, Some(Duration::from_secs(75)));
         assert_eq!(options.body_deadline, Some(Duration::from_secs(60)));
+        assert_eq!(options.message_memory, Some(268_435_456));
         assert!(options.max_connections.is_none() && options.trusted_proxies.is_empty());
         assert!(options.max_connections_per_address.is_none());
         assert_eq!(options.ipv6_prefix, Ipv6Prefix::new(64));
@@ -353,6 +393,7 @@ mod tests {
             (ServerOptions::default().max_headers(usize::MAX), "max_headers is"),
             (ServerOptions::default().max_uri_len(0), "max_uri_len is 0"),
             (ServerOptions::default().max_connections(0), "max_connections is 0"),
+            (ServerOptions::default().message_memory(0), "message_memory is 0"),
             (
                 ServerOptions::default().max_connections_per_address(0),
                 "max_connections_per_address is 0",

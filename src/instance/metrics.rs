@@ -43,6 +43,15 @@ pub struct Metrics {
     pub wire_bytes_out: u64,
     /// Bytes that were sent and that open WebSocket connections have not taken yet.
     pub queued_bytes: usize,
+    /// Bytes that WebSocket connections hold for messages in progress and that count for
+    /// [`ServerOptions::message_memory`](crate::ServerOptions::message_memory).
+    pub message_bytes: usize,
+    /// The limit of these bytes; `None` without one.
+    pub message_bytes_limit: Option<usize>,
+    /// How often a WebSocket connection had to wait because the limit was reached.
+    pub message_pauses: u64,
+    /// WebSocket connections that were closed with 1013 because they held most of these bytes.
+    pub message_closes: u64,
     /// HTTP responses by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub responses: [u64; 5],
     /// Does the server shut down?
@@ -52,6 +61,8 @@ pub struct Metrics {
 impl Metrics {
     pub(super) fn of(instance: &Instance) -> Self {
         let (sockets, open_websockets) = instance.sockets.totals();
+        let budget = instance.budget.as_ref().map(|budget| budget.figures());
+        let held = budget.unwrap_or_default();
         Self {
             accepted: instance.counters.accepted(),
             turned_away: instance.counters.turned_away(),
@@ -66,6 +77,10 @@ impl Metrics {
             wire_bytes_in: sockets.wire_bytes_in,
             wire_bytes_out: sockets.wire_bytes_out,
             queued_bytes: sockets.queued_bytes,
+            message_bytes: held.held,
+            message_bytes_limit: budget.map(|budget| budget.limit),
+            message_pauses: held.pauses,
+            message_closes: held.closed,
             responses: instance.counters.responses(),
             is_shutting_down: instance.is_shutting_down(),
         }
@@ -111,6 +126,32 @@ impl Metrics {
         samples(text, "wire_bytes_total", "direction", bytes)?;
         gauge(text, "queued_bytes", "Bytes sent that WebSocket connections have not taken yet.")?;
         sample(text, "queued_bytes", self.queued_bytes)?;
+        gauge(
+            text,
+            "message_bytes",
+            "Bytes that WebSocket connections hold for messages in progress.",
+        )?;
+        sample(text, "message_bytes", self.message_bytes)?;
+        if let Some(limit) = self.message_bytes_limit {
+            gauge(
+                text,
+                "message_bytes_limit",
+                "Bytes that WebSocket connections may hold for messages in progress.",
+            )?;
+            sample(text, "message_bytes_limit", limit)?;
+        }
+        counter(
+            text,
+            "message_pauses",
+            "Times that a WebSocket connection waited because that limit was reached.",
+        )?;
+        sample(text, "message_pauses_total", self.message_pauses)?;
+        counter(
+            text,
+            "message_closes",
+            "WebSocket connections closed because they held most of these bytes.",
+        )?;
+        sample(text, "message_closes_total", self.message_closes)?;
         gauge(text, "shutting_down", "1 while the server shuts down, else 0.")?;
         sample(text, "shutting_down", u8::from(self.is_shutting_down))
     }

@@ -27,6 +27,7 @@ pub(crate) use self::tasks::Tasks;
 use crate::changes::Changes;
 use crate::runtime::Clock;
 use crate::ws::CloseFrame;
+use crate::ws::connection::MessageBudget;
 
 /// A running server, shared by all that serves its connections.
 #[derive(Debug, Default)]
@@ -37,15 +38,18 @@ pub(crate) struct Instance {
     pub(crate) sockets: Sockets,
     pub(crate) idle: IdleConnections,
     pub(crate) counters: Counters,
+    /// What its WebSocket connections may hold for messages in progress, if that is bounded.
+    pub(crate) budget: Option<Arc<MessageBudget>>,
     /// Set when the server shuts down: what WebSocket connections are closed with.
     shutdown_frame: OnceLock<CloseFrame>,
     shutting_down: Changes,
 }
 
 impl Instance {
-    /// One whose deadlines follow `clock`.
-    pub(crate) fn new(clock: Clock) -> Self {
-        Self { clock, ..Self::default() }
+    /// One whose deadlines follow `clock`, and whose WebSocket connections may hold `message_memory` bytes for
+    /// messages in progress.
+    pub(crate) fn new(clock: Clock, message_memory: Option<usize>) -> Self {
+        Self { clock, budget: message_memory.map(MessageBudget::new), ..Self::default() }
     }
 
     /// Tells everybody that the server shuts down, and closes WebSocket connections with `frame`.

@@ -52,7 +52,7 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         limits: Vec<ConnectionLimit>,
         listeners: Vec<Listener>,
     ) -> Self {
-        let instance = Arc::new(Instance::new(options.clock.clone()));
+        let instance = Arc::new(Instance::new(options.clock.clone(), options.message_memory));
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
         let capacity = Capacity::new(&options, Arc::clone(&instance));
         let front = Front::new(app, options, Arc::clone(&instance)).limited(limits);

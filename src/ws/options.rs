@@ -261,8 +261,8 @@ impl WebSocketOptions {
 
     /// How long a message may take from its first byte to its last. Default 30 s; `None` for no limit.
     ///
-    /// Time in which this side does not read, because the handler is busy, does not count. However much
-    /// arrives meanwhile, the message has no more time: for the largest one of 1 MiB a peer needs 35 kB/s.
+    /// Time in which this side does not read, because the handler is busy or the server has no
+    /// `message_memory` left, does not count. However much arrives meanwhile, the message has no more time: for the largest one of 1 MiB a peer needs 35 kB/s.
     /// Where links are slower, raise this, or lower [`max_message_size`](Self::max_message_size).
     #[must_use]
     pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {

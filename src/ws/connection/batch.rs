@@ -4,6 +4,7 @@
 use std::task::{Context, Poll, ready};
 
 use super::WebSocket;
+use super::budget::FREE;
 use super::core::{MESSAGES_PER_TURN, Mode, Parked};
 use super::inbox::Inbox;
 use super::inflation::Inflation;
@@ -20,17 +21,33 @@ pub(super) struct Batch {
     pub(super) inbox: Inbox,
     /// The compressed message under way; `None` if messages are not compressed.
     inflation: Option<Box<Inflation>>,
+    /// Whether the message under way is counted as the connection's.
+    is_counted: bool,
 }
 
 impl Batch {
     pub(super) fn new(inflation: Option<Inflation>) -> Self {
         let inflation = inflation.map(Box::new);
-        Self { run: Run::default(), inbox: Inbox::default(), inflation }
+        Self { run: Run::default(), inbox: Inbox::default(), inflation, is_counted: false }
     }
 
     /// Bytes that came out of compressed messages.
     pub(super) fn inflated(&self) -> u64 {
         self.inflation.as_ref().map_or(0, |inflation| inflation.total())
+    }
+
+    /// Forgets the frames, and the message under way.
+    fn forget(&mut self) {
+        if let Some(inflation) = &mut self.inflation {
+            inflation.abandon();
+        }
+        self.inbox.clear();
+    }
+
+    /// Bytes held.
+    fn held(&self) -> usize {
+        let inflating = self.inflation.as_ref().map_or(0, |inflation| inflation.held());
+        [self.run.held(), self.inbox.bytes()].into_iter().fold(inflating, usize::saturating_add)
     }
 
     /// The compressed frame under way.
@@ -122,20 +139,62 @@ impl WebSocket {
 
     /// Goes on with the compressed frame under way; `None` if the connection has failed over it.
     fn poll_inflate(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        let held = self.batch.held();
+        let Some(room) = ready!(self.poll_room(cx, held)) else {
+            self.batch.forget();
+            return Poll::Ready(None);
+        };
         let Some(inflation) = &mut self.batch.inflation else { return Poll::Ready(None) };
-        match inflation.step() {
-            Ok(Some(frame)) => return Poll::Ready(Some(frame)),
+        match inflation.step(room) {
+            Ok(Some(frame)) => {
+                if self.batch.is_counted {
+                    self.count_batch(false);
+                }
+                return Poll::Ready(Some(frame));
+            }
             Ok(None) => {
+                self.count_batch(true);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             Err(error) => {
-                inflation.abandon();
-                self.batch.inbox.clear();
+                self.batch.forget();
                 self.shared.lock().refuse(error);
             }
         }
         Poll::Ready(None)
+    }
+
+    /// How many bytes may come out of the compressed frame under way; `None` if the connection has failed, because it
+    /// holds most of what its server may. `held` is what this batch holds.
+    fn poll_room(&mut self, cx: &Context<'_>, held: usize) -> Poll<Option<usize>> {
+        let is_free = self.shared.budget().is_none_or(|it| held <= FREE && !it.is_spent());
+        if is_free {
+            return Poll::Ready(Some(usize::MAX));
+        }
+        self.batch.is_counted = true;
+        let mut core = self.shared.lock();
+        core.give_way();
+        if core.has_given_way() {
+            return Poll::Ready(None);
+        }
+        let is_in_task = core.is_in_task(cx);
+        if !is_in_task {
+            core.register_recv(cx.waker());
+        }
+        match core.room_to_inflate(held, &self.shared.io_context(), is_in_task) {
+            Some(room) => Poll::Ready(Some(room)),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Counts what is held here as the connection's.
+    fn count_batch(&mut self, is_inflating: bool) {
+        if self.shared.budget().is_some() {
+            self.batch.is_counted = is_inflating;
+            let (held, waker) = (self.batch.held(), &self.shared.io_waker);
+            self.shared.lock().count_batch(held, is_inflating, waker);
+        }
     }
 
     /// Takes the next batch from the connection; false once it has ended in order.

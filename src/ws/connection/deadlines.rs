@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::agenda::Agenda;
 use super::alarm::Alarm;
 use super::heartbeat::Heartbeat;
-use crate::runtime::Clock;
+use crate::runtime::{self, Clock};
 
 /// What must not take longer than it may, or is to be done.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -21,6 +21,8 @@ pub(super) enum Deadline {
     Deferred,
     /// The next byte that the peer takes.
     Send,
+    /// Room in the budget of the server.
+    Room,
     /// The peer's close frame.
     Close,
     /// The end of the stream, after the closing handshake.
@@ -39,11 +41,20 @@ pub(super) enum Deadline {
 pub(super) struct Deadlines {
     message: Option<(u64, Instant)>,
     send: Option<Instant>,
+    pause: Option<Pause>,
     close: Option<(Deadline, Instant)>,
     /// Of an open connection, if it has any.
     pub(super) agenda: Option<Box<Agenda>>,
     alarm: Option<Box<Alarm>>,
     clock: Clock,
+}
+
+/// The connection waits for room in the budget of its server. The clock of its message stands still.
+#[derive(Debug)]
+struct Pause {
+    since: Instant,
+    /// When it has lost its patience.
+    until: Option<Instant>,
 }
 
 impl Deadlines {
@@ -73,6 +84,22 @@ impl Deadlines {
 
     pub(super) fn stop_send(&mut self) {
         self.send = None;
+    }
+
+    /// The connection waits for others, with so much patience; a clock that runs already goes on.
+    pub(super) fn pause(&mut self, patience: Option<Duration>) {
+        let since = || Pause { since: self.clock.now(), until: None };
+        let pause = self.pause.get_or_insert_with(since);
+        pause.until =
+            patience.map(|patience| pause.until.unwrap_or_else(|| self.clock.after(patience)));
+    }
+
+    /// The connection does not wait for others. Its message has as much time left as before.
+    pub(super) fn resume(&mut self) {
+        let Some(pause) = self.pause.take() else { return };
+        if let Some((_, at)) = &mut self.message {
+            *at = runtime::later(*at, self.clock.since(pause.since));
+        }
     }
 
     /// The connection closes; the deadline replaces an earlier one, and all that is for open
@@ -112,9 +139,11 @@ impl Deadlines {
     }
 
     fn next(&self) -> Option<(Deadline, Instant)> {
-        let message = self.message.map(|(number, at)| (Deadline::Message(number), at));
+        let message = self.message.filter(|_| self.pause.is_none());
+        let message = message.map(|(number, at)| (Deadline::Message(number), at));
         let send = self.send.map(|at| (Deadline::Send, at));
+        let room = self.pause.as_ref().and_then(|pause| pause.until).map(|at| (Deadline::Room, at));
         let agenda = self.agenda.as_ref().and_then(|agenda| agenda.next());
-        [message, send, self.close, agenda].into_iter().flatten().min_by_key(|(_, at)| *at)
+        [message, send, room, self.close, agenda].into_iter().flatten().min_by_key(|(_, at)| *at)
     }
 }

@@ -109,6 +109,17 @@ impl Inbox {
         self.controls += std::mem::take(&mut other.controls);
     }
 
+    /// Payloads and overhead of all frames but those of the first message.
+    pub(super) fn bytes_behind_first(&self) -> usize {
+        let mut is_first = true;
+        let mut is_behind = |frame: &Frame| {
+            let is_behind = !is_first;
+            is_first &= frame.opcode().is_control() || !frame.fin();
+            is_behind
+        };
+        self.frames.iter().filter(|frame| is_behind(frame)).map(cost).sum()
+    }
+
     /// Messages and control frames: what a turn may take of them is limited.
     pub(super) fn units(&self) -> usize {
         self.messages + self.controls

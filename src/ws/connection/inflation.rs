@@ -61,6 +61,12 @@ impl Inflation {
         self.job.as_ref().map(|job| &job.frame)
     }
 
+    /// Bytes held of the frame under way, compressed and not.
+    pub(super) fn held(&self) -> usize {
+        let held = |job: &Job| job.frame.payload().len().saturating_add(job.out.len());
+        self.job.as_ref().map_or(0, held)
+    }
+
     /// Bytes that came out since the connection was opened.
     pub(super) fn total(&self) -> u64 {
         self.total
@@ -81,12 +87,13 @@ impl Inflation {
         self.job = Some(Job { frame, pos: 0, out: Vec::new() });
     }
 
-    /// Goes on with the frame; `None` if there is more to do after others had their turn.
+    /// Goes on with the frame, of which at most `room` bytes come out; `None` if there is more to do after
+    /// others had their turn.
     ///
     /// # Errors
     ///
     /// [`ProtocolError`] if it is corrupt, too long, or text that is not UTF-8.
-    pub(super) fn step(&mut self) -> Result<Option<Frame>, ProtocolError> {
+    pub(super) fn step(&mut self, room: usize) -> Result<Option<Frame>, ProtocolError> {
         let (Some(inflater), Some(job)) = (&mut self.inflater, &mut self.job) else {
             return Ok(None);
         };
@@ -97,7 +104,7 @@ impl Inflation {
         // One byte more than allowed is enough to know.
         let left = self.max_message_size.saturating_sub(self.len).saturating_add(1);
         let is_done = scratch::with_read_buffer(|buf| {
-            let room = left.min(buf.len());
+            let room = left.min(buf.len()).min(room);
             let old_pos = job.pos;
             let (written, is_done) = job.step(inflater, buf.get_mut(..room).unwrap_or_default())?;
             self.spent += job.pos - old_pos + written;

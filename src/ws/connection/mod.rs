@@ -18,6 +18,7 @@
 //! | `lifetime` | all that, as its user sees it |
 //! | `hand_over` | the stream, given to another implementation |
 //! | `limiter` | how fast the peer may send |
+//! | `budget` | the memory that the connections of a server share |
 //! | `stats` | counters, and how it ended |
 //! | `connection_id` | what a connection is called |
 //! | `scratch`, `codecs`, `random` | buffers, codecs and random numbers that belong to a thread |
@@ -25,9 +26,9 @@
 //! # Locks
 //!
 //! A step takes `Shared::core`, does its work on the connection and lets the guard go. Under it these are
-//! taken, and each is let go before the next: `Deflation::{window, fragments, reservation}`, and
-//! `Signals::task`. A room takes its roster before the connection of a member; a connection never takes a
-//! lock of a room.
+//! taken, and each is let go before the next: `Deflation::{window, fragments, reservation}`,
+//! `MessageBudget::table` and `Signals::task`. A room takes its roster before the connection of a member; a
+//! connection never takes a lock of a room.
 //!
 //! Foreign code runs without any of them. A step only notes which wakers are to be called, which were replaced
 //! and what is to be logged; `CoreGuard` does all of that when it is dropped, after the lock, and catches what
@@ -43,11 +44,13 @@
 //! | `is_look_owed` | the task; without one, all who wait in a call | deadlines that moved, room to read ahead, work that is left for the next turn |
 //! | `parked` with `can_recv` | the caller in `recv` | a message, the end |
 //! | `has_news` | senders that wait for room, `flush`, `close`, `closed` | bytes that were written, the end |
+//! | `Account::owed` | another connection of the server | room in the budget for messages, or that it is to be closed |
 
 mod agenda;
 mod alarm;
 mod backlog;
 mod batch;
+mod budget;
 mod codecs;
 mod connection_id;
 mod core;
@@ -77,6 +80,8 @@ mod websocket;
 #[cfg(feature = "rooms")]
 mod writers;
 
+#[cfg(feature = "server")]
+pub(crate) use self::budget::MessageBudget;
 #[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) use self::deflation::Deflation;
 #[cfg(any(feature = "client", feature = "rooms"))]

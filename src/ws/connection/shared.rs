@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::backlog::Place;
+use super::budget::{Account, MessageBudget, Owed};
 use super::connection_id::ConnectionId;
 use super::core::{Core, MESSAGES_PER_TURN, Parked};
 use super::deflation::Deflation;
@@ -33,6 +34,8 @@ pub(crate) struct Opened {
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) deflation: Option<Arc<Deflation>>,
+    /// What the connections of the server may hold of messages in progress, if that is bounded.
+    pub(crate) budget: Option<Arc<MessageBudget>>,
 }
 
 #[derive(Debug)]
@@ -68,6 +71,8 @@ struct Wakes<'a> {
     failure: Option<Box<(Error, CloseCode)>>,
     /// Whether what is owed is left for the next who takes the lock.
     is_postponed: bool,
+    /// What is owed to the other connections of the server.
+    owed: Option<(Arc<MessageBudget>, Owed)>,
     /// A waker that another has replaced.
     replaced: Option<Waker>,
 }
@@ -104,6 +109,7 @@ impl Wakes<'_> {
             }
         }
         self.failure = core.unlogged.take();
+        self.owed = core.account.take_owed();
     }
 }
 
@@ -125,6 +131,9 @@ impl Drop for Wakes<'_> {
             let (error, code) = *failure;
             let error = Escaped(error);
             guarded(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
+        }
+        if let Some((budget, owed)) = self.owed.take() {
+            budget.settle(owed);
         }
         if let Some(replaced) = self.replaced.take() {
             guarded(|| drop(replaced));
@@ -152,7 +161,7 @@ impl CoreGuard<'_> {
         let is_recv_owed = self.parked != Parked::Nobody && self.can_recv();
         let is_driver_owed = (self.has_task && self.is_task_owed) || self.is_look_owed;
         let is_told = is_recv_owed || self.has_news || self.unlogged.is_some();
-        is_told || (is_driver_owed && !self.is_in_turn())
+        is_told || self.account.owes() || (is_driver_owed && !self.is_in_turn())
     }
 
     /// Registers the caller in `recv`, who is not in the connection's task.
@@ -204,7 +213,8 @@ impl Shared {
     ) -> Arc<Self> {
         let signals = Arc::new(Signals::default());
         let io_waker = Waker::from(Arc::clone(&signals));
-        let core = Core::new(stream, unread, role, settings, opened.deflation.clone());
+        let account = Account::new(opened.budget.clone());
+        let core = Core::new(stream, unread, role, settings, opened.deflation.clone(), account);
         Arc::new(Self {
             core: Mutex::new(core),
             signals,
@@ -227,6 +237,7 @@ impl Shared {
             waiters: false,
             failure: None,
             is_postponed: false,
+            owed: None,
             replaced: None,
         };
         CoreGuard { core, wakes, is_turn }
@@ -245,6 +256,11 @@ impl Shared {
 
     pub(crate) fn connection_id(&self) -> ConnectionId {
         self.connection_id
+    }
+
+    /// What the connections of the server may hold of messages in progress, if that is bounded.
+    pub(super) fn budget(&self) -> Option<&Arc<MessageBudget>> {
+        self.opened.budget.as_ref()
     }
 
     /// How messages are compressed, if they are.
@@ -363,6 +379,7 @@ impl Shared {
     pub(super) fn abandon(&self) {
         let mut core = self.lock();
         (core.is_abandoned, core.is_task_owed) = (true, true);
+        core.forget_received();
         if !core.has_task {
             let failed = std::thread::panicking();
             let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };

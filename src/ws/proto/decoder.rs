@@ -117,6 +117,11 @@ impl Decoder {
         }
     }
 
+    /// Forgets the frame that has not arrived as a whole. Nothing after that can be decoded.
+    pub(crate) fn forget(&mut self) {
+        self.part = Part::NOTHING;
+    }
+
     /// Goes on where the last input ended.
     fn resume(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
         while let Some((byte, rest)) = input.split_first() {

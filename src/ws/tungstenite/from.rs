@@ -70,7 +70,7 @@ impl WebSocket {
             encode(message, role, &mut unread);
         }
         let BridgeStream { stream, peer_addr, subprotocol, .. } = stream.into_inner();
-        let opened = Opened { peer_addr, subprotocol, deflation: None };
+        let opened = Opened { peer_addr, subprotocol, ..Opened::default() };
         Ok(Self::new(Shared::new(stream, unread.into(), role, settings, opened)))
     }
 }

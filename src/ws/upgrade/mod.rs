@@ -152,8 +152,9 @@ pub(crate) async fn start<T: 'static>(
     };
     let deadline = wanted.settings.clock.after(wanted.timeout);
     let Wanted { settings, subprotocol, deflation, admission, .. } = *wanted;
-    let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation }));
     let instance = slot.instance().cloned();
+    let budget = instance.as_ref().and_then(|instance| instance.budget.clone());
+    let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation, budget }));
     let promise = Promise(Arc::clone(&slot));
     let run = task::run(Handling::new(handler), promise, source, parts, admission, deadline);
     let is_taken = match &instance {

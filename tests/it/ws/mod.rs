@@ -15,6 +15,7 @@
 //! | `busy` | handlers that wait for something else, or give their connection away; outcomes |
 //! | `senders` | what is sent, by whichever task |
 //! | `pressure` | peers that do not read, or stop in the middle |
+//! | `memory` | what a server holds of messages in progress, all together |
 //! | `rooms` | what is broadcast, and to whom |
 //! | `endless` | peers that never stop |
 //! | `ends` | the end of a stream that the caller has brought |
@@ -56,6 +57,7 @@ mod quiescence;
 mod busy;
 mod endless;
 mod ends;
+mod memory;
 mod pressure;
 mod senders;
 

@@ -13,6 +13,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 
 use super::{Core, Deferred, Phase};
 use crate::error::{Error, Result, Timeout};
+use crate::ws::connection::budget::PATIENCE;
 use crate::ws::connection::deadlines::Deadline;
 use crate::ws::connection::scratch;
 use crate::ws::connection::stats::{CloseInfo, Initiator};
@@ -69,6 +70,7 @@ impl Core {
     pub(in crate::ws::connection) fn refuse(&mut self, error: ProtocolError) {
         self.run = Run::default();
         self.inbox.clear();
+        self.forget_batch();
         self.deferred = None;
         if self.state.can_send() {
             self.initiator = Initiator::Local;
@@ -98,6 +100,7 @@ impl Core {
         self.deferred = None;
         self.is_task_owed = true;
         self.unread = Bytes::new();
+        self.decoder.forget();
         self.pong = None;
         self.outbox.clear();
         self.aside = None;
@@ -160,6 +163,7 @@ impl Core {
             _ => self.deadlines.stop_message(),
         }
         self.take_note();
+        self.count_held(cx.waker());
         while let Some(deadline) = self.deadlines.poll(cx) {
             if self.meet(deadline, cx) {
                 // What follows from it happens in the next turn.
@@ -178,6 +182,12 @@ impl Core {
         match deadline {
             Deadline::Heartbeat => {
                 self.beat(cx);
+                return false;
+            }
+            Deadline::Room => {
+                self.account.lose_patience();
+                self.deadlines.resume();
+                self.deadlines.pause(Some(PATIENCE));
                 return false;
             }
             Deadline::Message(_) => {
@@ -236,6 +246,7 @@ impl Core {
         if !self.is_gone() {
             self.drop_stream(Error::Closed);
         }
+        self.account.close();
         self.task_waker.take()
     }
 

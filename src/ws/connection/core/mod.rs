@@ -5,7 +5,7 @@
 //! connection with a task of its own, and the methods of [`WebSocket`](super::WebSocket) else.
 //!
 //! This file holds what a connection consists of and the turn of its task; `receive`, `send`,
-//! `deliver`, `watch` and `close` hold what is done with it.
+//! `hold`, `deliver`, `watch` and `close` hold what is done with it.
 
 mod close;
 #[cfg_attr(
@@ -15,6 +15,7 @@ mod close;
 mod deliver;
 #[cfg(feature = "tungstenite")]
 mod hand_over;
+mod hold;
 mod receive;
 mod send;
 mod watch;
@@ -26,6 +27,7 @@ use bytes::Bytes;
 
 use super::agenda::Agenda;
 use super::backlog::{Backlog, Place};
+use super::budget::Account;
 use super::deadlines::Deadlines;
 use super::deflation::Deflation;
 use super::inbox::Inbox;
@@ -127,6 +129,14 @@ pub(in crate::ws::connection) struct Core {
     is_discarding: bool,
     /// May the last batch that was handed over still hold messages?
     is_handed_over: bool,
+    /// Bytes that the caller took and has not come to.
+    in_batch: usize,
+    /// Whether the caller decompresses a message.
+    is_inflating: bool,
+    /// Whether the last read left bytes in the stream, as far as one can know.
+    is_peer_ahead: bool,
+    /// The share of the server's budget.
+    pub(in crate::ws::connection) account: Account,
     end: Option<Result<()>>,
     initiator: Initiator,
     settings: Settings,
@@ -170,6 +180,7 @@ impl Core {
         role: Role,
         mut settings: Settings,
         deflation: Option<Arc<Deflation>>,
+        account: Account,
     ) -> Self {
         let watch = settings.watch.take().map(|watch| *watch).unwrap_or_default();
         let clock = &settings.clock;
@@ -198,6 +209,10 @@ impl Core {
             is_wanted: false,
             is_discarding: false,
             is_handed_over: false,
+            in_batch: 0,
+            is_inflating: false,
+            is_peer_ahead: false,
+            account,
             end: None,
             initiator: Initiator::Local,
             settings,
@@ -236,13 +251,17 @@ impl Core {
 
     fn go_on(&mut self, cx: &mut Context<'_>) -> bool {
         self.inbox.release();
+        self.give_way();
         for _ in 0..READS_PER_TURN {
             self.write(cx);
             let has_progressed = match self.phase {
                 Phase::Open => self.can_read_ahead() && self.read_ahead(cx).is_ready(),
                 Phase::Closing => self.continue_closing(cx),
                 Phase::Lingering { .. } => self.linger(cx),
-                Phase::Gone => return true,
+                Phase::Gone => {
+                    self.count_held(cx.waker());
+                    return true;
+                }
             };
             if !has_progressed {
                 self.check_deadlines(cx);

@@ -24,6 +24,7 @@ impl Core {
     /// The mode decides whether control frames are kept for it.
     pub(in crate::ws::connection) fn ask(&mut self, mode: Mode) {
         self.is_handed_over = false;
+        self.forget_batch();
         if self.mode != mode {
             self.make_room();
             self.mode = mode;
@@ -53,10 +54,14 @@ impl Core {
             self.unread = unread;
             return Poll::Ready(());
         }
+        let waker = cx.waker();
+        let Some(room) = self.room_to_read(is_wanted, waker) else { return Poll::Pending };
         scratch::with_read_buffer(|buf| {
             let Some(stream) = &mut self.stream else { return Poll::Pending };
-            match Pin::new(stream).poll_read(cx, buf) {
+            let room = room.min(buf.len());
+            match Pin::new(stream).poll_read(cx, buf.get_mut(..room).unwrap_or_default()) {
                 Poll::Pending => {
+                    self.is_peer_ahead = false;
                     if let Some(limiter) = &mut self.limiter {
                         limiter.catch_up();
                     }
@@ -65,9 +70,13 @@ impl Core {
                 Poll::Ready(Ok(0)) => self.lose(io::ErrorKind::UnexpectedEof.into()),
                 Poll::Ready(Ok(len)) => {
                     self.tally.wire_bytes_in += as_u64(len);
+                    self.is_peer_ahead = len == room;
                     let mut input = buf.get(..len).unwrap_or_default();
                     self.decode(&mut input, is_wanted);
                     self.unread = Bytes::copy_from_slice(input);
+                    if self.is_holding_much() {
+                        self.count_held(cx.waker());
+                    }
                 }
                 Poll::Ready(Err(error)) => self.lose(error),
             }
@@ -251,6 +260,8 @@ impl Core {
             self.budget = self.budget.saturating_sub(self.inbox.units());
             inbox.append(&mut self.inbox);
         }
+        // The first message goes to the caller at once.
+        self.in_batch = run.held().saturating_add(inbox.bytes_behind_first());
     }
 
     /// The caller makes room for reading ahead: where it had stopped for want of room, it has to go on.
@@ -268,7 +279,7 @@ impl Core {
 
     /// Whether the caller in `recv` has something to do: an item to take, or the end to take up.
     pub(in crate::ws::connection) fn can_recv(&self) -> bool {
-        self.has_item() || self.deferred.is_some() || self.has_recv_end()
+        self.has_item() || self.deferred.is_some() || self.has_recv_end() || self.can_inflate()
     }
 
     fn has_recv_end(&self) -> bool {

@@ -52,7 +52,9 @@ impl Core {
         if self.deadlines.agenda.is_none() {
             return;
         }
-        let (passed, is_reading) = (self.passed(), self.is_reading());
+        // A connection in line does not read what its peer has answered.
+        let is_reading = self.is_reading() && !self.account.is_waiting();
+        let passed = self.passed();
         if let Some(agenda) = &mut self.deadlines.agenda {
             agenda.take_note(passed, is_reading);
         }

@@ -1,0 +1,175 @@
+//! The bytes that the connection holds for messages in progress, and its share of the server's budget.
+
+use std::task::{Context, Waker};
+
+use bytes::Bytes;
+
+use super::{Core, Parked};
+use crate::error::Error;
+use crate::ws::connection::budget::{FREE, PATIENCE};
+use crate::ws::connection::stats::Initiator;
+use crate::ws::proto::{CloseCode, Run};
+
+/// A connection that holds more than this is counted after each read, and not only when it parks. Messages that come in
+/// one read are not.
+const MUCH: usize = 64 << 10;
+
+impl Core {
+    /// How many bytes may be read; `None` if the connection waits for others, and `waker` is called when
+    /// there is room. `is_wanted` if a handler waits for the message.
+    pub(super) fn room_to_read(&mut self, is_wanted: bool, waker: &Waker) -> Option<usize> {
+        self.room_for(is_wanted, self.is_peer_ahead, waker)
+    }
+
+    /// Room for bytes that are there for certain, or only may be.
+    fn room_for(&mut self, is_urgent: bool, is_certain: bool, waker: &Waker) -> Option<usize> {
+        if !self.account.is_bounded() {
+            self.stop_waiting();
+            return Some(usize::MAX);
+        }
+        let room = match FREE.saturating_sub(self.held()) {
+            // In small pieces: what follows the message is then no more than is free.
+            0 if self.account.has_pass() => FREE,
+            // One byte tells whether the peer waits for us, or we for the peer.
+            0 if !is_certain => 1,
+            0 if self.wait(is_urgent, waker) => return None,
+            0 => FREE,
+            room => room,
+        };
+        self.stop_waiting();
+        Some(room)
+    }
+
+    /// Puts the connection in line; false if it may go on.
+    fn wait(&mut self, is_urgent: bool, waker: &Waker) -> bool {
+        let must_wait = self.account.wait(is_urgent, waker);
+        if must_wait {
+            self.deadlines.pause(is_urgent.then_some(PATIENCE));
+        }
+        must_wait
+    }
+
+    fn stop_waiting(&mut self) {
+        self.account.stop_waiting();
+        self.deadlines.resume();
+    }
+
+    /// The connection parks, or holds much: its bytes are counted.
+    pub(super) fn count_held(&mut self, waker: &Waker) {
+        if !self.account.is_open() {
+            return;
+        }
+        let held = self.held();
+        self.account.count(held, waker);
+        if !self.is_in_progress() {
+            self.account.return_pass();
+        }
+        if self.account.is_waiting() {
+            let is_urgent = self.parked != Parked::Nobody;
+            if !self.wants_room() {
+                self.stop_waiting();
+            } else if !self.wait(is_urgent, waker) {
+                // It was woken for room that the caller did not come to take.
+                self.stop_waiting();
+                self.owe_look();
+            }
+        }
+    }
+
+    /// Whether the connection is counted at once, and not only when it parks.
+    pub(super) fn is_holding_much(&self) -> bool {
+        self.decoder.buffered().max(self.inbox.bytes()) > MUCH
+    }
+
+    fn held(&self) -> usize {
+        let received =
+            [self.run.held(), self.inbox.bytes(), self.decoder.buffered(), self.unread.len()];
+        received.into_iter().fold(self.in_batch, usize::saturating_add)
+    }
+
+    /// Whether the rest of a message is to come, from the peer or from its decompression.
+    fn is_in_progress(&self) -> bool {
+        self.is_inflating || (self.decoder.is_inside_message() && self.end.is_none())
+    }
+
+    /// Whether the connection takes bytes if there is room.
+    fn wants_room(&self) -> bool {
+        let is_reading = self.is_reading() && self.end.is_none() && self.deferred.is_none();
+        is_reading || (self.is_inflating && self.parked != Parked::Nobody)
+    }
+
+    /// The caller holds so many bytes of what it took.
+    pub(in crate::ws::connection) fn count_batch(
+        &mut self,
+        in_batch: usize,
+        is_inflating: bool,
+        waker: &Waker,
+    ) {
+        (self.in_batch, self.is_inflating) = (in_batch, is_inflating);
+        self.count_held(waker);
+    }
+
+    /// How many bytes the caller, which holds `in_batch`, may decompress; `None` if it waits for others. It is
+    /// woken like one in `recv` then.
+    pub(in crate::ws::connection) fn room_to_inflate(
+        &mut self,
+        in_batch: usize,
+        io: &Context<'_>,
+        is_in_task: bool,
+    ) -> Option<usize> {
+        (self.in_batch, self.is_inflating) = (in_batch, true);
+        let room = self.room_for(true, true, io.waker());
+        if room.is_none() {
+            self.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+            // The task has the timer.
+            self.owe_look();
+        }
+        room
+    }
+
+    /// Whether a message that is decompressed may go on.
+    pub(super) fn can_inflate(&self) -> bool {
+        self.is_inflating && (!self.account.is_bounded() || self.account.has_pass())
+    }
+
+    /// The caller holds nothing of what it took.
+    pub(super) fn forget_batch(&mut self) {
+        (self.in_batch, self.is_inflating) = (0, false);
+    }
+
+    /// The `WebSocket` is gone: what has arrived, and what still comes, is for nobody.
+    pub(in crate::ws::connection) fn forget_received(&mut self) {
+        self.forget_batch();
+        self.run = Run::default();
+        self.inbox.clear();
+        self.is_discarding = true;
+    }
+
+    /// Fails the connection if it holds most of a budget that is spent. Its bytes are free then.
+    pub(in crate::ws::connection) fn give_way(&mut self) {
+        if !self.account.is_condemned() {
+            return;
+        }
+        self.stop_waiting();
+        self.account.close();
+        self.run = Run::default();
+        self.inbox.clear();
+        self.decoder.forget();
+        self.unread = Bytes::new();
+        self.deferred = None;
+        if self.state.can_send() {
+            self.initiator = Initiator::Local;
+        }
+        // Messages are lost, however the connection had ended before.
+        self.end = Some(Err(Error::Overloaded));
+        self.has_news = true;
+        if !self.is_gone() {
+            self.fail(Error::Overloaded, CloseCode::TRY_AGAIN_LATER);
+        }
+    }
+
+    /// Whether the connection gave way.
+    pub(in crate::ws::connection) fn has_given_way(&self) -> bool {
+        matches!(self.end, Some(Err(Error::Overloaded)))
+    }
+}
