@@ -173,6 +173,8 @@ impl WebSocket {
             return Poll::Ready(Some(usize::MAX));
         }
         self.batch.is_counted = true;
+        // Dropped after the lock is free: it is foreign code.
+        let mut _replaced = None;
         let mut core = self.shared.lock();
         core.give_way();
         if core.has_given_way() {
@@ -180,7 +182,7 @@ impl WebSocket {
         }
         let is_in_task = core.is_in_task(cx);
         if !is_in_task {
-            core.register_recv(cx.waker());
+            _replaced = core.register_recv(cx.waker());
         }
         match core.room_to_inflate(held, &self.shared.io_context(), is_in_task) {
             Some(room) => Poll::Ready(Some(room)),
@@ -202,6 +204,8 @@ impl WebSocket {
     fn poll_batch(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
         let io = &mut self.shared.io_context();
         scratch::put_run(std::mem::take(&mut self.batch.run));
+        // Dropped after the lock is free: it is foreign code.
+        let mut _replaced = None;
         let mut core = self.shared.lock();
         core.ask(mode);
         let is_in_task = core.is_in_task(cx);
@@ -214,7 +218,7 @@ impl WebSocket {
             }
             if !is_registered && !is_in_task {
                 // Before the last look at the stream, whose event may come at any time.
-                core.register_recv(cx.waker());
+                _replaced = core.register_recv(cx.waker());
                 is_registered = true;
             }
             if core.fill(io, true).is_ready() {

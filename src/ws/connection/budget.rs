@@ -339,9 +339,13 @@ impl Account {
         self.owed.take()
     }
 
-    #[cfg(feature = "rooms")]
     pub(super) fn owes(&self) -> bool {
         self.owed.is_some()
+    }
+
+    /// Whether the connection holds more than is free, or has.
+    pub(super) fn has_share(&self) -> bool {
+        self.share.is_some()
     }
 
     /// Whether the connection has a limit.

@@ -65,16 +65,22 @@ pub(super) struct CoreGuard<'a> {
 /// destructors of wakers are foreign code. Dropping it does all of that.
 struct Wakes<'a> {
     shared: &'a Shared,
+    /// Whether there is anything to do.
+    is_due: bool,
     driver: Driver,
     recv: bool,
     waiters: bool,
-    failure: Option<Box<(Error, CloseCode)>>,
+    rare: Option<Box<Rare>>,
     /// Whether what is owed is left for the next who takes the lock.
     is_postponed: bool,
+}
+
+/// What few steps leave behind: boxed, so that the others do not ask for each of it.
+#[derive(Default)]
+struct Rare {
+    failure: Option<Box<(Error, CloseCode)>>,
     /// What is owed to the other connections of the server.
     owed: Option<(Arc<MessageBudget>, Owed)>,
-    /// A waker that another has replaced.
-    replaced: Option<Waker>,
 }
 
 /// The one that writes, reads ahead and closes, if it is to be woken.
@@ -88,16 +94,25 @@ enum Driver {
 }
 
 impl Wakes<'_> {
-    /// Takes over what the step owes to others.
+    /// Takes over what the step owes to others: nearly always nothing, which costs a few comparisons.
+    #[inline]
     fn collect(&mut self, core: &mut Core) {
+        if core.is_owing() {
+            self.collect_owed(core);
+        }
+        core.has_news = false;
+    }
+
+    #[cold]
+    fn collect_owed(&mut self, core: &mut Core) {
+        self.is_due = true;
         if core.parked != Parked::Nobody && core.can_recv() {
             match std::mem::replace(&mut core.parked, Parked::Nobody) {
                 Parked::InTask => self.driver = Driver::Task,
                 Parked::Elsewhere | Parked::Nobody => self.recv = true,
             }
         }
-        self.waiters =
-            std::mem::take(&mut core.has_news) && std::mem::take(&mut core.has_listeners);
+        self.waiters = core.has_news && std::mem::take(&mut core.has_listeners);
         // During the handler's turn the task is awake, and sees to all of it when the handler parks.
         if !core.is_in_turn() {
             if core.has_task && std::mem::take(&mut core.is_task_owed) {
@@ -108,13 +123,12 @@ impl Wakes<'_> {
                 self.driver = Driver::TaskOrCallers;
             }
         }
-        self.failure = core.unlogged.take();
-        self.owed = core.account.take_owed();
+        let rare = Rare { failure: core.unlogged.take(), owed: core.account.take_owed() };
+        self.rare = Some(rare).filter(|it| it.failure.is_some() || it.owed.is_some()).map(Box::new);
     }
-}
 
-impl Drop for Wakes<'_> {
-    fn drop(&mut self) {
+    #[cold]
+    fn fire(&mut self) {
         let signals = &self.shared.signals;
         match self.driver {
             Driver::Asleep => {}
@@ -127,16 +141,22 @@ impl Drop for Wakes<'_> {
         if self.waiters {
             signals.wake_waiters();
         }
-        if let Some(failure) = self.failure.take() {
-            let (error, code) = *failure;
+        let Rare { failure, owed } = self.rare.take().map(|rare| *rare).unwrap_or_default();
+        if let Some((error, code)) = failure.map(|failure| *failure) {
             let error = Escaped(error);
             guarded(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
         }
-        if let Some((budget, owed)) = self.owed.take() {
+        if let Some((budget, owed)) = owed {
             budget.settle(owed);
         }
-        if let Some(replaced) = self.replaced.take() {
-            guarded(|| drop(replaced));
+    }
+}
+
+impl Drop for Wakes<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_due {
+            self.fire();
         }
     }
 }
@@ -164,12 +184,13 @@ impl CoreGuard<'_> {
         is_told || self.account.owes() || (is_driver_owed && !self.is_in_turn())
     }
 
-    /// Registers the caller in `recv`, who is not in the connection's task.
-    pub(super) fn register_recv(&mut self, waker: &Waker) {
+    /// Registers the caller in `recv`, who is not in the connection's task. Returns the waker before, to be
+    /// dropped without the lock like all foreign code.
+    pub(super) fn register_recv(&mut self, waker: &Waker) -> Option<Waker> {
         let recv = &self.wakes.shared.signals.recv;
-        // The one before is dropped without the lock, like all foreign code.
-        self.wakes.replaced = recv.take();
+        let replaced = recv.take();
         recv.register(waker);
+        replaced
     }
 }
 
@@ -232,13 +253,12 @@ impl Shared {
         core.enter(is_turn);
         let wakes = Wakes {
             shared: self,
+            is_due: false,
             driver: Driver::Asleep,
             recv: false,
             waiters: false,
-            failure: None,
+            rare: None,
             is_postponed: false,
-            owed: None,
-            replaced: None,
         };
         CoreGuard { core, wakes, is_turn }
     }
@@ -319,8 +339,7 @@ impl Shared {
             drop(core);
             let copies = (cx.waker().clone(), cx.waker().clone());
             core = self.lock();
-            core.wakes.replaced = core.set_task_waker(copies.0);
-            let replaced = self.signals.set_task(Some(copies.1));
+            let replaced = (core.set_task_waker(copies.0), self.signals.set_task(Some(copies.1)));
             drop(core);
             guarded(|| drop(replaced));
             core = self.lock();
@@ -337,10 +356,9 @@ impl Shared {
     /// The connection's task is dropped: without a closing handshake, the connection ends.
     pub(super) fn lose_task(&self) {
         let mut core = self.lock();
-        core.wakes.replaced = core.lose_task();
+        let wakers = (core.lose_task(), self.signals.set_task(None));
         drop(core);
-        let copy = self.signals.set_task(None);
-        guarded(|| drop(copy));
+        guarded(|| drop(wakers));
     }
 
     /// Changes what is to be done when, and has the task that drives the connection look at it.

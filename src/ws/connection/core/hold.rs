@@ -17,7 +17,11 @@ const MUCH: usize = 64 << 10;
 impl Core {
     /// How many bytes may be read; `None` if the connection waits for others, and `waker` is called when
     /// there is room. `is_wanted` if a handler waits for the message.
+    #[inline]
     pub(super) fn room_to_read(&mut self, is_wanted: bool, waker: &Waker) -> Option<usize> {
+        if !self.account.is_bounded() && !self.account.is_waiting() {
+            return Some(usize::MAX);
+        }
         self.room_for(is_wanted, self.is_peer_ahead, waker)
     }
 
@@ -60,6 +64,9 @@ impl Core {
             return;
         }
         let held = self.held();
+        if held <= FREE && !self.account.has_share() {
+            return;
+        }
         self.account.count(held, waker);
         if !self.is_in_progress() {
             self.account.return_pass();

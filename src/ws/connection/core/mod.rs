@@ -287,6 +287,16 @@ impl Core {
         }
     }
 
+    /// Whether others are to be told of this step. During the handler's turn the task is awake.
+    #[inline]
+    pub(in crate::ws::connection) fn is_owing(&self) -> bool {
+        let is_driver_owed = !self.is_in_turn && (self.is_task_owed || self.is_look_owed);
+        let is_recv_owed = self.parked != Parked::Nobody && self.can_recv();
+        let are_waiters_owed = self.has_news && self.has_listeners;
+        let is_rare_owed = self.unlogged.is_some() || self.account.owes();
+        is_driver_owed || are_waiters_owed || is_recv_owed || is_rare_owed
+    }
+
     /// The connection's task, or without one those who wait in a call, have to look at it.
     pub(in crate::ws::connection) fn owe_look(&mut self) {
         self.is_look_owed = true;
