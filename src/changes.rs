@@ -5,7 +5,7 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::atomic::{Ordering::SeqCst, fence};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 #[cfg(feature = "server")]
 use std::task::ready;
 use std::task::{Context, Poll, Waker};
@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 
 use crate::foreign::attempt;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Those who wait for a change. A task that makes one [tells](Self::tell) them afterwards.
 ///
@@ -66,7 +67,7 @@ impl Changes {
 
 impl Waiting {
     fn lock(&self) -> MutexGuard<'_, Slab<Wait>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

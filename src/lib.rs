@@ -142,6 +142,7 @@ mod escaped;
 mod foreign;
 mod runtime;
 mod stream;
+mod sync;
 
 #[cfg(any(feature = "accept", feature = "client"))]
 mod head;

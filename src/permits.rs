@@ -6,11 +6,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::addresses::Visitor;
 use crate::foreign::attempt;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A number of permits, and the line in front of them.
 #[derive(Debug)]
@@ -81,7 +82,7 @@ impl Permits {
 
 impl Line {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -293,7 +294,7 @@ mod tests {
 
     impl Gone {
         fn drop_task(&self) {
-            let task = self.1.lock().unwrap().take();
+            let task = self.1.lock().take();
             self.2.fetch_add(usize::from(task.is_some()), SeqCst);
             drop(task);
             assert_eq!(self.0.available() + self.0.waiting(), 1);
@@ -315,7 +316,7 @@ mod tests {
         let mut waiting = acquire(&permits);
         let waker = Waker::from(Arc::clone(&gone));
         assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        *gone.1.lock().unwrap() = Some(waiting);
+        *gone.1.lock() = Some(waiting);
         drop(held);
         assert_eq!(gone.2.load(SeqCst), 1);
         assert_eq!((permits.available(), permits.waiting()), (1, 0));

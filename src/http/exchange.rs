@@ -4,8 +4,8 @@
 //! the connection whether it was upgraded. All of it belongs to one task; the atomics are here only
 //! because the body of a request may travel to another.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use ::http::header::{CONNECTION, UPGRADE};
 use ::http::{HeaderMap, HeaderName};
@@ -15,6 +15,7 @@ use hyper::body::{Body, Incoming};
 use super::Upgraded;
 use super::pieces::End;
 use crate::stream::Security;
+use crate::sync::Mutex;
 use crate::ws::upgrade::Early;
 
 /// What has become of the body of a request.
@@ -110,12 +111,12 @@ impl Exchange {
 
     /// Notes what has become of the body of the request.
     pub(super) fn set_receipt(&self, receipt: Receipt) {
-        *self.receipt.lock().unwrap_or_else(PoisonError::into_inner) = receipt;
+        *self.receipt.lock() = receipt;
     }
 
     /// Notes that a 101 goes out, after which `upgrade` is to have the stream.
     pub(super) fn grant(&self, upgrade: oneshot::Sender<Upgraded>) {
-        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut granted = self.granted.lock();
         let replaced = granted.replace(upgrade);
         drop(granted);
         // Without the lock: whoever waits at its other end is woken.
@@ -124,7 +125,7 @@ impl Exchange {
 
     /// Who is to have the stream, if the connection ended with a 101.
     pub(super) fn take_granted(&self) -> Option<oneshot::Sender<Upgraded>> {
-        self.granted.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.granted.lock().take()
     }
 
     /// Notes whether hyper holds bytes that it has not looked at.
@@ -164,7 +165,7 @@ impl Exchange {
 
     /// What has become of the body of the request.
     pub(super) fn receipt(&self) -> Receipt {
-        *self.receipt.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.receipt.lock()
     }
 
     /// Is a request being handled, or its response being written?

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -12,8 +12,8 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 
-use super::lock;
 use super::tail::{Read, Reader, Tail};
+use crate::sync::Mutex;
 
 /// Messages on a topic of a [`LocalBackplane`] that a slow subscriber may be behind.
 const KEPT: usize = 1024;
@@ -136,7 +136,7 @@ impl LocalBackplane {
 
 impl Backplane for LocalBackplane {
     fn publish(&self, topic: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>> {
-        let subscribers = lock(&self.0).get(&topic).cloned();
+        let subscribers = self.0.lock().get(&topic).cloned();
         if let Some(subscribers) = subscribers {
             // What a slow subscriber misses comes back, and is dropped without the lock.
             drop(subscribers.tell(payload));
@@ -145,7 +145,7 @@ impl Backplane for LocalBackplane {
     }
 
     fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes> {
-        let mut topics = lock(&self.0);
+        let mut topics = self.0.lock();
         let subscribers = topics.entry(Arc::clone(&topic));
         let reader = subscribers.or_insert_with(|| Arc::new(Tail::new(KEPT))).reader();
         drop(topics);
@@ -182,7 +182,7 @@ struct Leave {
 
 impl Drop for Leave {
     fn drop(&mut self) {
-        let mut topics = lock(&self.backplane.0);
+        let mut topics = self.backplane.0.lock();
         let is_last = topics.get(&self.topic).is_some_and(|topic| topic.readers() == 0);
         let topic = if is_last { topics.remove(&self.topic) } else { None };
         drop(topics);
@@ -192,6 +192,6 @@ impl Drop for Leave {
 
 impl fmt::Debug for LocalBackplane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LocalBackplane").field("topics", &lock(&self.0).len()).finish()
+        f.debug_struct("LocalBackplane").field("topics", &self.0.lock().len()).finish()
     }
 }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ use futures::task::AtomicWaker;
 
 use super::backplane::Backplane;
 use super::condition::Condition;
-use super::lock;
 use super::payload::{Payload, Unreadable, encode};
 use super::room::Inner;
 use crate::escaped::Escaped;
 use crate::foreign::{self, Panicked};
 use crate::runtime::{self, Clock};
+use crate::sync::Mutex;
 use crate::ws::PreparedMessage;
 use crate::ws::connection::{Share, random_bytes};
 
@@ -64,7 +64,7 @@ impl Bridge {
     /// application's, and may use the hub.
     pub(super) fn subscribe<U: Send + Sync + 'static>(&self, room: &Arc<Inner<U>>) {
         let Some(link) = &room.link else { return };
-        let Some(ended) = lock(&link.unheard).take() else { return };
+        let Some(ended) = link.unheard.lock().take() else { return };
         let listener = Listener {
             backplane: Arc::clone(&self.backplane),
             line: Arc::clone(&self.outlet.0),
@@ -92,7 +92,7 @@ impl Link {
     /// one is copied.
     pub(super) fn prepare(&self, topic: &Arc<str>, message: &PreparedMessage) -> Outgoing<'_> {
         let line = &*self.outlet.0;
-        let has_room = lock(&line.waiting).has_room_for(message.len());
+        let has_room = line.waiting.lock().has_room_for(message.len());
         let payload = has_room.then(|| encode(line.origin, None, &message.message()));
         Outgoing { line, topic: Arc::clone(topic), payload, is_queued: false }
     }
@@ -113,7 +113,7 @@ impl Outgoing<'_> {
     pub(super) fn queue(&mut self) {
         if let Some(payload) = self.payload.take() {
             let parcel = Parcel { topic: Arc::clone(&self.topic), payload };
-            self.is_queued = lock(&self.line.waiting).push(parcel);
+            self.is_queued = self.line.waiting.lock().push(parcel);
         }
     }
 
@@ -204,7 +204,7 @@ struct Outlet(Arc<Line>);
 
 impl Drop for Outlet {
     fn drop(&mut self) {
-        lock(&self.0.waiting).is_over = true;
+        self.0.waiting.lock().is_over = true;
         self.0.wake_publisher();
     }
 }
@@ -217,7 +217,7 @@ impl Publisher {
     async fn next(&self) -> Option<Parcel> {
         let Self(line) = self;
         let take = || {
-            let mut waiting = lock(&line.waiting);
+            let mut waiting = line.waiting.lock();
             let parcel = waiting.parcels.pop_front();
             if parcel.is_some() || waiting.is_over { Poll::Ready(parcel) } else { Poll::Pending }
         };
@@ -254,7 +254,7 @@ impl Publisher {
 
     /// A message has been published, or is lost.
     fn is_done_with(&self, len: usize) {
-        let mut waiting = lock(&self.0.waiting);
+        let mut waiting = self.0.waiting.lock();
         waiting.bytes = waiting.bytes.saturating_sub(len);
         let has_caught_up = waiting.parcels.is_empty();
         drop(waiting);
@@ -269,7 +269,7 @@ impl Publisher {
 
 impl Drop for Publisher {
     fn drop(&mut self) {
-        let mut waiting = lock(&self.0.waiting);
+        let mut waiting = self.0.waiting.lock();
         waiting.is_over = true;
         let parcels = std::mem::take(&mut waiting.parcels);
         drop(waiting);

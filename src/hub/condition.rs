@@ -1,11 +1,10 @@
 //! Whether something goes well: logged when that changes, not each time.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::lock;
 use crate::runtime::Clock;
+use crate::sync::Mutex;
 
 /// Time without a failure after which it goes well again. What fails now and then, perhaps because a peer
 /// wants it to, is logged once.
@@ -41,7 +40,7 @@ impl Condition {
     }
 
     fn fails_at(&self, now: Instant) -> bool {
-        let mut failures = lock(&self.failures);
+        let mut failures = self.failures.lock();
         let is_news = failures.is_none();
         let known = failures.get_or_insert(Failures { count: 0, latest: now });
         known.count = known.count.saturating_add(1);
@@ -51,7 +50,7 @@ impl Condition {
     }
 
     fn goes_well_at(&self, now: Instant) -> Option<u64> {
-        let mut failures = lock(&self.failures);
+        let mut failures = self.failures.lock();
         let is_over = |it: &mut Failures| now.saturating_duration_since(it.latest) >= SETTLED;
         let count = failures.take_if(is_over)?.count;
         self.is_failing.store(false, Ordering::Relaxed);

@@ -50,7 +50,7 @@ mod tail;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 pub use self::backplane::{Backplane, LocalBackplane};
 use self::bridge::Bridge;
@@ -60,6 +60,7 @@ pub use self::presence::{Presence, PresenceEvents};
 use self::room::Inner;
 pub use self::room::{Broadcast, Room};
 pub use self::roster::{MemberStats, RoomStats};
+use crate::sync::{Mutex, MutexGuard};
 
 /// Locks that the names of rooms are spread over.
 const SHARDS: usize = 16;
@@ -153,7 +154,7 @@ impl<U: Send + Sync + 'static> Hub<U> {
     /// The rooms that somebody is in, by name.
     #[must_use]
     pub fn rooms(&self) -> Vec<Room<U>> {
-        let shards = self.0.shards.iter().map(lock);
+        let shards = self.0.shards.iter().map(Mutex::lock);
         let mut rooms: Vec<Room<U>> = shards
             .flat_map(|rooms| rooms.values().filter_map(Weak::upgrade).collect::<Vec<_>>())
             .map(|room| self.0.subscribed(room))
@@ -197,7 +198,7 @@ impl<U> Shelf<U> {
         let hash = usize::try_from(self.hasher.hash_one(name) % 16).unwrap_or_default();
         // There are as many as the remainder can be.
         let [first, ..] = &self.shards;
-        lock(self.shards.get(hash).unwrap_or(first))
+        self.shards.get(hash).unwrap_or(first).lock()
     }
 
     /// Strikes a room off that nobody holds any more.
@@ -215,10 +216,6 @@ impl<U> Shelf<U> {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl<U> Clone for Hub<U> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
@@ -233,7 +230,7 @@ impl<U> Default for Hub<U> {
 
 impl<U> fmt::Debug for Hub<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let rooms: usize = self.0.shards.iter().map(|shard| lock(shard).len()).sum();
+        let rooms: usize = self.0.shards.iter().map(|shard| shard.lock().len()).sum();
         f.debug_struct("Hub").field("rooms", &rooms).finish_non_exhaustive()
     }
 }

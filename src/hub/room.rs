@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, Weak};
+use std::sync::{Arc, Weak};
 
 use super::bridge::Link;
 use super::membership::Membership;
@@ -10,7 +10,8 @@ use super::options::RoomOptions;
 use super::presence::{KEPT, Presence, PresenceEvents};
 use super::roster::{RoomStats, Roster};
 use super::tail::Tail;
-use super::{Shelf, lock};
+use super::Shelf;
+use crate::sync::{Mutex, MutexGuard};
 use crate::ws::connection::{Delivery, Writers, charge_turn};
 use crate::ws::{ConnectionId, PreparedMessage, Sender};
 
@@ -111,7 +112,7 @@ impl<U> Inner<U> {
     }
 
     fn roster(&self) -> MutexGuard<'_, Roster<U>> {
-        lock(&self.roster)
+        self.roster.lock()
     }
 
     pub(super) fn name(&self) -> &Arc<str> {

@@ -2,13 +2,13 @@
 //! one learns how many items it has missed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures::task::AtomicWaker;
 
-use super::lock;
 use crate::foreign;
+use crate::sync::Mutex;
 
 /// The end that tells. Readers come to their end when it is dropped.
 pub(super) struct Tail<T>(Arc<Mutex<Log<T>>>);
@@ -83,7 +83,7 @@ impl<T> Tail<T> {
 
     /// Tells all readers.
     pub(super) fn tell(&self, item: T) -> Told<T> {
-        let mut log = lock(&self.0);
+        let mut log = self.0.lock();
         let readers = log.readers.len();
         if readers == 0 {
             log.first += 1;
@@ -101,7 +101,7 @@ impl<T> Tail<T> {
     /// A reader of what is told from now on.
     pub(super) fn reader(&self) -> Reader<T> {
         let waker = Arc::new(AtomicWaker::new());
-        let mut log = lock(&self.0);
+        let mut log = self.0.lock();
         let (key, next) = (log.keys, log.end());
         log.keys += 1;
         log.readers.insert(key, Cursor { next, waker: Arc::clone(&waker) });
@@ -110,13 +110,13 @@ impl<T> Tail<T> {
 
     /// The number of readers.
     pub(super) fn readers(&self) -> usize {
-        lock(&self.0).readers.len()
+        self.0.lock().readers.len()
     }
 }
 
 impl<T> Drop for Tail<T> {
     fn drop(&mut self) {
-        let mut log = lock(&self.0);
+        let mut log = self.0.lock();
         log.is_over = true;
         let readers = log.waiting();
         drop(log);
@@ -149,7 +149,7 @@ impl<T: Clone> Reader<T> {
     }
 
     fn read(&self) -> Poll<Option<Read<T>>> {
-        let mut log = lock(&self.log);
+        let mut log = self.log.lock();
         let Log { kept, first, readers, is_over, .. } = &mut *log;
         let Some(cursor) = readers.get_mut(&self.key) else { return Poll::Ready(None) };
         let missed = first.saturating_sub(cursor.next);
@@ -174,7 +174,7 @@ impl<T: Clone> Reader<T> {
 impl<T> Drop for Reader<T> {
     fn drop(&mut self) {
         let mut unread = Vec::new();
-        let mut log = lock(&self.log);
+        let mut log = self.log.lock();
         let Log { kept, first, readers, .. } = &mut *log;
         if let Some(cursor) = readers.remove(&self.key) {
             let place = usize::try_from(cursor.next.saturating_sub(*first)).unwrap_or(usize::MAX);
@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn kept<T>(tail: &Tail<T>) -> usize {
-        lock(&tail.0).kept.len()
+        tail.0.lock().kept.len()
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! What a server has done since it was bound, as far as nobody else knows.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Instance;
+use crate::sync::Mutex;
 use crate::ws::HandshakeError;
 
 #[derive(Debug, Default)]
@@ -34,7 +35,7 @@ impl Counters {
 
     /// An upgrade was asked for, and is refused.
     pub(crate) fn count_refused(&self, error: HandshakeError) {
-        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut refused = self.refused.lock();
         *refused.entry(error.name()).or_default() += 1;
     }
 
@@ -55,7 +56,7 @@ impl Counters {
     }
 
     pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.refused.lock().clone()
     }
 }
 

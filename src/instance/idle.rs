@@ -1,14 +1,15 @@
 //! Connections that wait for a request, and make room for others when the server is full.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
 use slab::Slab;
 
 use super::Instance;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The connections that speak HTTP, and which of them is idle for the longest time.
 ///
@@ -96,7 +97,7 @@ impl IdleConnections {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -1,12 +1,13 @@
 //! The open WebSocket connections of a server.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use slab::Slab;
 
 use super::Instance;
 use crate::foreign::attempt;
+use crate::sync::{Mutex, MutexGuard};
 use crate::ws::connection::Shared;
 use crate::ws::{CloseInfo, Stats};
 
@@ -73,7 +74,7 @@ impl Sockets {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tasks that serve connections, so that none is left behind.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::join_all;
@@ -9,6 +9,7 @@ use slab::Slab;
 
 use crate::changes::Changes;
 use crate::runtime::{self, Task};
+use crate::sync::{Mutex, MutexGuard};
 
 /// The running tasks of a server.
 #[derive(Debug, Default)]
@@ -95,7 +96,7 @@ impl Tasks {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 

@@ -1,6 +1,6 @@
 //! The end of a server: nobody new, a word to everybody, and no task left behind.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::future::{Either, select};
@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::foreign::attempt;
 use crate::instance::Instance;
 use crate::runtime::{self};
+use crate::sync::{Mutex, MutexGuard};
 use crate::ws::{CloseCode, CloseFrame, ProtocolError};
 
 /// How long tasks may take to be dropped. Only one that never comes to an `await` needs longer.
@@ -228,6 +229,6 @@ impl Shutdown {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 }

@@ -1,9 +1,10 @@
 //! What lies between a client and the server, and what can be wrong with it.
 
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use super::pipe::{End, Side, Wires, with};
+use crate::sync::Mutex;
 
 /// The line that connections go over: how wide it is, and its faults.
 ///

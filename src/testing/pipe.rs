@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use futures::io::{AsyncRead, AsyncWrite};
@@ -14,6 +14,7 @@ use slab::Slab;
 
 use crate::foreign::attempt;
 use crate::permits::Held;
+use crate::sync::Mutex;
 
 /// What a connection holds in each direction, in bytes, unless a test says otherwise.
 const CAPACITY: usize = 64 << 10;
@@ -80,7 +81,7 @@ impl Wires {
 /// Does something under the lock, and wakes afterwards: a waker is code of an executor, which may use the
 /// line on the spot.
 pub(super) fn with<T>(wires: &Mutex<Wires>, change: impl FnOnce(&mut Wires) -> T) -> T {
-    let mut wires = wires.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut wires = wires.lock();
     let result = change(&mut wires);
     let woken = mem::take(&mut wires.woken);
     drop(wires);

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::addresses::Ipv6Prefix;
 use crate::permits::Permits;
+use crate::sync::Mutex;
 
 /// All permits that a limit has to give.
 #[derive(Debug)]
@@ -66,7 +67,7 @@ impl Pool {
             Clients::All(permits) => (Arc::clone(permits), None),
             Clients::Each(prefix, guests) => {
                 let address = client.map(|client| prefix.client(client));
-                let mut guests = lock(guests);
+                let mut guests = guests.lock();
                 let new = || Guests { permits: Arc::new(Permits::new(self.number)), places: 0 };
                 let guests = guests.entry(address).or_insert_with(new);
                 guests.places = guests.places.saturating_add(1);
@@ -78,7 +79,7 @@ impl Pool {
 
     fn leave(&self, address: Address) {
         let Clients::Each(_, guests) = &self.clients else { return };
-        let mut guests = lock(guests);
+        let mut guests = guests.lock();
         let Some(those) = guests.get_mut(&address) else { return };
         those.places = those.places.saturating_sub(1);
         if those.places == 0 {
@@ -95,7 +96,7 @@ impl Pool {
         match &self.clients {
             Clients::All(permits) => permits.available(),
             Clients::Each(prefix, guests) => {
-                let guests = lock(guests);
+                let guests = guests.lock();
                 let those = guests.get(&Some(prefix.client(address)));
                 those.map_or(self.number, |those| those.permits.available())
             }
@@ -115,7 +116,7 @@ impl Pool {
         match &self.clients {
             Clients::All(permits) => vec![count(permits)],
             Clients::Each(_, guests) => {
-                lock(guests).values().map(|those| count(&those.permits)).collect()
+                guests.lock().values().map(|those| count(&those.permits)).collect()
             }
         }
     }
@@ -127,7 +128,7 @@ impl fmt::Debug for Clients {
         match self {
             Self::All(permits) => f.debug_tuple("All").field(permits).finish(),
             Self::Each(prefix, guests) => {
-                let addresses = lock(guests).len();
+                let addresses = guests.lock().len();
                 let mut each = f.debug_struct("Each");
                 each.field("prefix", prefix).field("addresses", &addresses).finish_non_exhaustive()
             }
@@ -150,10 +151,6 @@ impl Drop for Place {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,12 +168,12 @@ mod tests {
             .into_iter()
             .chain([pool.enter(None)])
             .collect();
-        assert_eq!(lock(guests).len(), 3);
+        assert_eq!(guests.lock().len(), 3);
         for (place, count) in places.into_iter().skip(1).rev().zip([2, 1, 1]) {
             drop(place);
-            assert_eq!(lock(guests).len(), count);
+            assert_eq!(guests.lock().len(), count);
         }
-        assert!(lock(guests).is_empty());
+        assert!(guests.lock().is_empty());
     }
 
     #[test]

@@ -5,10 +5,11 @@
 //! under the connection's lock. A long message takes the connection's window along, and until it is
 //! queued the others go plain, which changes nothing in the window of either side.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::codecs;
 use super::prepared::PreparedMessage;
+use crate::sync::{Mutex, MutexGuard};
 use crate::ws::deflate::{Agreement, DeflateOptions, Reservation};
 use crate::ws::options::WebSocketOptions;
 use crate::ws::proto::deflate::{Deflater, DeflaterConfig, Flush};
@@ -158,7 +159,7 @@ impl Deflation {
     /// Compresses one frame as it is queued, if it belongs to a compressed message. The caller
     /// holds the lock of the connection.
     pub(super) fn deflate_fragment(self: &Arc<Self>, frame: &Frame) -> Option<Frame> {
-        let mut fragments = self.fragments.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fragments = self.fragments.lock();
         let is_first = matches!(frame.opcode(), OpCode::Text | OpCode::Binary);
         let begins = is_first && frame.compression() == Some(true);
         let mut borrowed = match fragments.take_if(|_| frame.opcode().is_data()) {
@@ -223,12 +224,12 @@ impl Deflation {
     /// The connection has ended: nothing is compressed any more, whoever still has a handle.
     pub(super) fn end(&self) {
         *self.window() = Window::Ended;
-        *self.fragments.lock().unwrap_or_else(PoisonError::into_inner) = None;
-        drop(self.reservation.lock().unwrap_or_else(PoisonError::into_inner).take());
+        *self.fragments.lock() = None;
+        drop(self.reservation.lock().take());
     }
 
     fn window(&self) -> MutexGuard<'_, Window> {
-        self.window.lock().unwrap_or_else(PoisonError::into_inner)
+        self.window.lock()
     }
 }
 

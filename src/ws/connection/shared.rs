@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use crate::changes;
 use crate::error::{Error, Result};
 use crate::escaped::Escaped;
 use crate::stream::Stream;
+use crate::sync::{Mutex, MutexGuard};
 use crate::ws::options::Settings;
 use crate::ws::proto::{CloseCode, Frame, Role};
 
@@ -248,7 +249,7 @@ impl Shared {
 
     /// Takes the lock, and along with it what this thread has staged for the connection.
     pub(super) fn lock(&self) -> CoreGuard<'_> {
-        let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut core = self.core.lock();
         let is_turn = turn::unstage(self.id(), &mut core);
         core.enter(is_turn);
         let wakes = Wakes {
@@ -291,7 +292,7 @@ impl Shared {
     /// The other direction of [`deflation`](Self::deflation).
     pub(super) fn inflation(&self) -> Option<Inflation> {
         let deflation = self.deflation()?;
-        let core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
+        let core = self.core.lock();
         Some(Inflation::new(deflation.parameters(), core.role(), core.max_message_size()))
     }
 

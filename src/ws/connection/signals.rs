@@ -1,12 +1,13 @@
 //! The tasks that are woken when something happens to a connection.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use futures::task::AtomicWaker;
 
 use crate::changes::Changes;
 use crate::foreign::attempt;
+use crate::sync::{Mutex, MutexGuard};
 
 /// The tasks that wait for the connection.
 ///
@@ -66,7 +67,7 @@ impl Signals {
     }
 
     fn task(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner)
+        self.task.lock()
     }
 }
 

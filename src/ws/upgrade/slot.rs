@@ -1,7 +1,7 @@
 //! What a handler and its endpoint tell each other.
 
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use super::headers::{are_valid, extensions_header, parse_header, response_header
 use super::{Early, Transport};
 use crate::error::Result;
 use crate::instance::{Instance, Place};
+use crate::sync::{Mutex, MutexGuard};
 use crate::ws::admission::Admission;
 use crate::ws::connection::{Deflation, Shared};
 use crate::ws::deflate::Agreement;
@@ -279,7 +280,7 @@ impl Slot {
     }
 
     fn talk(&self) -> MutexGuard<'_, Talk> {
-        self.talk.lock().unwrap_or_else(PoisonError::into_inner)
+        self.talk.lock()
     }
 }
 
