@@ -22,11 +22,12 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
 use super::signals::guarded;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes that a connection may always hold, and that do not count.
 pub(super) const FREE: usize = 16 << 10;
@@ -211,7 +212,7 @@ impl MessageBudget {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+        self.table.lock()
     }
 }
 
