@@ -6,28 +6,29 @@
 //!
 //! [RFC 6455 §4.2]: https://www.rfc-editor.org/rfc/rfc6455#section-4.2
 
-use std::fmt;
 use std::fmt::Write as _;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use httparse::Status;
 
+use crate::connection::{ConnectionTask, Deflation, Handling, Opened, Shared, WebSocket};
 use crate::error::Result;
 use crate::escaped::Escaped;
-use crate::head::{self, Fields, HeadError};
+use crate::head;
+use crate::head::{Fields, HeadError};
+use crate::options::{Settings, WebSocketOptions};
+use crate::proto::handshake::{
+    HandshakeError, HeaderLines, Opening, is_host_and_port, is_reserved, is_token,
+};
+use crate::proto::{Role, extension};
 use crate::runtime::Clock;
 use crate::stream::Stream;
-use crate::ws::connection::{ConnectionTask, Deflation, Handling, Opened, Shared};
-use crate::ws::handshake::{HeaderLines, Opening, is_host_and_port, is_reserved, is_token};
-use crate::ws::options::Settings;
-use crate::ws::proto::{Role, extension};
-use crate::ws::{HandshakeError, WebSocket, WebSocketOptions};
 
 /// How long the head of the request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

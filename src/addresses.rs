@@ -1,9 +1,10 @@
 //! Addresses of clients, and how many connections each has.
 
-use crate::sync::{Mutex, MutexGuard};
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// How many bits of an IPv6 address tell clients apart. Default: 64, the network that one customer gets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -1,14 +1,14 @@
 //! Waiting for what another task changes, with no lock held while somebody is woken.
 
-use std::fmt;
 use std::future::Future;
-use std::mem;
 use std::pin::Pin;
-use std::sync::atomic::{Ordering::SeqCst, fence};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::fence;
 use std::sync::{Arc, OnceLock};
 #[cfg(feature = "server")]
 use std::task::ready;
 use std::task::{Context, Poll, Waker};
+use std::{fmt, mem};
 
 use slab::Slab;
 
@@ -165,7 +165,8 @@ impl<T, F: FnMut() -> Option<T> + Unpin> Future for Until<'_, F> {
 #[cfg(all(test, feature = "server"))]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     use std::task::Wake;
 
     use futures::FutureExt;

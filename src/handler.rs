@@ -13,8 +13,9 @@ use tide::{Body, Response, StatusCode};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::escaped::Escaped;
-use crate::ws::HandshakeError;
-use crate::ws::upgrade::{self, Abandon, Slot, Transport};
+use crate::proto::handshake::HandshakeError;
+use crate::upgrade;
+use crate::upgrade::{Abandon, Slot, Transport};
 
 /// A handler at work.
 type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;

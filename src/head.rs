@@ -9,8 +9,8 @@ use std::io;
 
 use futures::io::AsyncReadExt;
 
+use crate::proto::handshake::{HeaderLines, as_text};
 use crate::stream::Stream;
-use crate::ws::handshake::{HeaderLines, as_text};
 
 /// Longest head, in bytes.
 const MAX_LEN: usize = 16 << 10;

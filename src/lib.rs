@@ -5,6 +5,7 @@
 //! [`recv`](WebSocket::recv) and [`send`](WebSocket::send). The state of a connection is the local
 //! variables of its handler.
 //!
+
 #![cfg_attr(feature = "server", doc = "```no_run")]
 #![cfg_attr(not(feature = "server"), doc = "```ignore")]
 //! use tidewire::{RequestContext, Server, WebSocketOptions};
@@ -157,7 +158,7 @@ mod addresses;
 mod permits;
 
 #[cfg(feature = "rooms")]
-mod hub;
+mod rooms;
 
 #[cfg(feature = "server")]
 mod server;
@@ -174,7 +175,19 @@ mod context;
 #[cfg(feature = "server")]
 mod instance;
 
-mod ws;
+#[cfg(feature = "server")]
+mod admission;
+
+mod connection;
+mod message;
+mod options;
+mod proto;
+
+#[cfg(feature = "tungstenite")]
+mod tungstenite;
+
+#[cfg(feature = "server")]
+mod upgrade;
 
 #[cfg(feature = "accept")]
 mod accept;
@@ -190,6 +203,22 @@ pub mod testing;
 
 #[cfg(feature = "accept")]
 pub use self::accept::{OpeningRequest, accept};
+#[cfg(feature = "server")]
+pub use self::admission::ConnectionLimit;
+#[cfg(feature = "tungstenite")]
+pub use self::connection::HandOverError;
+pub use self::connection::{
+    CloseInfo, ConnectionId, Initiator, PreparedMessage, Sender, SlowConsumer, Stats, WebSocket,
+};
+pub use self::message::Message;
+pub use self::options::{
+    DeflateBudget, DeflateOptions, HeartbeatOptions, RateLimit, WebSocketOptions,
+};
+pub use self::proto::handshake::HandshakeError;
+pub use self::proto::{
+    CloseCode, CloseFrame, DeflateAnswerError, DeflateParameters, Frame, FrameError,
+    InvalidDeflateParameters, OpCode, ProtocolError, Role,
+};
 
 #[cfg(all(feature = "client", feature = "tls"))]
 pub use self::client::ClientTls;
@@ -204,13 +233,13 @@ pub use self::error::{Error, Result, Timeout};
 pub use self::handler::{Handler, IntoResponse, endpoint};
 #[cfg(feature = "server")]
 pub use self::http::ServerOptions;
+#[cfg(feature = "server")]
+pub use self::instance::Metrics;
 #[cfg(feature = "rooms")]
-pub use self::hub::{
+pub use self::rooms::{
     Backplane, Broadcast, Hub, LocalBackplane, MemberStats, Membership, Presence, PresenceEvents,
     Room, RoomOptions, RoomStats,
 };
-#[cfg(feature = "server")]
-pub use self::instance::Metrics;
 #[cfg(feature = "rooms")]
 pub use self::runtime::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]
@@ -222,16 +251,8 @@ pub use self::server::{
 pub use self::server::{ClientCertificates, TlsConfig};
 #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
 pub use self::tls::TlsError;
-#[cfg(feature = "server")]
-pub use self::ws::ConnectionLimit;
 #[cfg(feature = "tungstenite")]
-pub use self::ws::{BridgeStream, FromTungsteniteError, HandOverError, IntoTungsteniteError};
-pub use self::ws::{
-    CloseCode, CloseFrame, CloseInfo, ConnectionId, DeflateAnswerError, DeflateBudget,
-    DeflateOptions, DeflateParameters, Frame, FrameError, HandshakeError, HeartbeatOptions,
-    Initiator, InvalidDeflateParameters, Message, OpCode, PreparedMessage, ProtocolError,
-    RateLimit, Role, Sender, SlowConsumer, Stats, WebSocket, WebSocketOptions,
-};
+pub use self::tungstenite::{BridgeStream, FromTungsteniteError, IntoTungsteniteError};
 
 /// The crate whose `ServerConfig` a `TlsConfig` can be made from, and whose `ClientConfig` a `ClientTls`.
 #[cfg(feature = "tls")]

@@ -1,6 +1,6 @@
 //! Permits: so many there are, and who finds none free waits in line.
 //!
-//! What is limited, and what happens to those who must not wait, is `ws/admission/` for WebSocket
+//! What is limited, and what happens to those who must not wait, is `admission/` for WebSocket
 //! connections and `server/accept.rs` for sockets.
 
 use std::collections::BTreeMap;
@@ -180,14 +180,16 @@ fn wake(waker: Option<Waker>) {
 #[cfg(test)]
 mod tests {
     use std::pin::Pin;
-    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::SeqCst;
     use std::task::Wake;
     use std::time::Duration;
 
     use futures::StreamExt;
 
     use super::*;
-    use crate::runtime::{self, Clock};
+    use crate::runtime;
+    use crate::runtime::Clock;
 
     type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
 

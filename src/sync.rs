@@ -9,15 +9,14 @@
 //! A thread that holds one lock takes only those further down:
 //!
 //! 1. `hub::room::Room`'s roster;
-//! 2. a connection, see `ws/connection/mod.rs`;
+//! 2. a connection, see `connection/mod.rs`;
 //! 3. its compressor, its tasks' wakers, a channel of presence events.
 //!
 //! All others are leaves: under them no other lock is taken.
 
 use std::fmt;
-use std::sync::PoisonError;
-
 pub(crate) use std::sync::MutexGuard;
+use std::sync::PoisonError;
 
 /// A [`std::sync::Mutex`] whose value outlives a panic.
 #[derive(Default)]

@@ -1,23 +1,22 @@
-//! From the name of a host to a connected socket.
-//!
-//! A name may have addresses of both families, of which one leads nowhere. So they are tried in turn,
-//! the next one when the last has failed or has taken a while, and the first connection wins
-//! ([RFC 8305]).
-//!
-//! [RFC 8305]: https://www.rfc-editor.org/rfc/rfc8305
+//! How a server is reached: TCP over IPv6 or IPv4, a Unix socket, a proxy's tunnel, TLS.
 
 use std::io;
 use std::net::SocketAddr;
 #[cfg(unix)]
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::stream::{FuturesUnordered, StreamExt};
 
+use super::proxy::Proxy;
+use super::target::Target;
+#[cfg(feature = "tls")]
+use super::tls::ClientTls;
 use crate::error::ConnectError;
+use crate::runtime;
 #[cfg(unix)]
 use crate::runtime::UnixStream;
-use crate::runtime::{self, Clock, TcpStream};
+use crate::runtime::{Clock, TcpStream};
 use crate::stream::Stream;
 
 /// How long an address has before the next is tried beside it (RFC 8305 §8).
@@ -109,6 +108,61 @@ async fn first_of<F: Future>(
 
 fn failed(addr: SocketAddr, error: io::Error) -> ConnectError {
     ConnectError::Connect { addr: addr.to_string(), error: error.into() }
+}
+
+/// What is not the ordinary way.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Route {
+    /// The URL of a proxy.
+    pub(super) proxy: Option<String>,
+    #[cfg(unix)]
+    pub(super) unix_socket: Option<PathBuf>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<ClientTls>,
+}
+
+impl Route {
+    /// Goes it, up to where the opening handshake can begin.
+    pub(super) async fn go(&self, target: &Target, clock: &Clock) -> Result<Dialled, ConnectError> {
+        let Dialled { mut stream, peer_addr } = self.dial(target, clock).await?;
+        if target.is_secure {
+            stream = encrypt(self, stream, &target.host).await?;
+        }
+        Ok(Dialled { stream, peer_addr })
+    }
+
+    async fn dial(&self, target: &Target, clock: &Clock) -> Result<Dialled, ConnectError> {
+        #[cfg(unix)]
+        if let Some(path) = &self.unix_socket {
+            return unix(path).await;
+        }
+        let Some(proxy) = &self.proxy else {
+            return tcp(&target.host, target.port, clock).await;
+        };
+        let proxy = Proxy::parse(proxy)?;
+        let Dialled { mut stream, .. } = tcp(&proxy.host, proxy.port, clock).await?;
+        if proxy.is_secure {
+            stream = encrypt(self, stream, &proxy.host).await?;
+        }
+        // The address is the proxy's, not that of whom we talk to.
+        Ok(Dialled { stream: proxy.tunnel(stream, target, clock).await?, peer_addr: None })
+    }
+}
+
+#[cfg(feature = "tls")]
+async fn encrypt(route: &Route, stream: Stream, host: &str) -> Result<Stream, ConnectError> {
+    let shared = match &route.tls {
+        Some(tls) => Ok(tls.clone()),
+        None => ClientTls::shared(),
+    };
+    let failed =
+        |error| ConnectError::Tls { host: host.to_owned(), error: io::Error::other(error).into() };
+    shared.map_err(failed)?.encrypt(stream, host).await
+}
+
+#[cfg(not(feature = "tls"))]
+fn encrypt(_: &Route, _: Stream, _: &str) -> std::future::Ready<Result<Stream, ConnectError>> {
+    std::future::ready(Err(ConnectError::TlsMissing))
 }
 
 #[cfg(test)]

@@ -3,26 +3,25 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `target` | what a URL says |
-//! | `route`, `dial`, `proxy` | the way to the server: sockets, tunnels, TLS on top |
-//! | `tls`, `unverified` | whom to trust |
-//! | `request`, `response`, `verdict` | the opening handshake: what is sent, what is read, whether it is right |
+//! | `dial`, `proxy` | the way to the server: sockets, tunnels, TLS on top |
+//! | `tls`, `unverified` | which certificates are trusted |
+//! | `request`, `response`, `check_response` | the opening handshake: what is sent, what is read, whether it is right |
 //! | `opening` | all of that in its order, with redirects and deadlines |
 //! | `reconnect`, `backoff` | connections one after the other, and the pauses between them |
 
 mod backoff;
+mod check_response;
 mod dial;
 mod opening;
 mod proxy;
 mod reconnect;
 mod request;
 mod response;
-mod route;
 mod target;
 #[cfg(feature = "tls")]
 mod tls;
 #[cfg(feature = "tls")]
 mod unverified;
-mod verdict;
 
 use std::fmt;
 use std::future::Future;
@@ -38,17 +37,17 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::io::{AsyncRead, AsyncWrite};
 
+use self::dial::Route;
 use self::opening::Opened;
 pub use self::reconnect::{Reconnect, ReconnectOptions};
-use self::route::Route;
 #[cfg(feature = "tls")]
 pub use self::tls::ClientTls;
+use crate::connection::{ConnectionTask, Handling, Shared, WebSocket};
 use crate::error::{Error, HandshakeResponse, Result, without_secrets};
 use crate::foreign::attempt;
+use crate::options::{DeflateOptions, WebSocketOptions};
 use crate::runtime::Clock;
 use crate::stream::Stream;
-use crate::ws::connection::{ConnectionTask, Handling, Shared};
-use crate::ws::{DeflateOptions, WebSocket, WebSocketOptions};
 
 /// Opens a WebSocket connection, with all defaults of [`Client`].
 ///

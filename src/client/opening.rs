@@ -5,18 +5,17 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::io::AsyncWriteExt;
 
-use super::Parts;
 use super::dial::Dialled;
 use super::request::Opening;
 use super::response::{Answer, SWITCHING_PROTOCOLS};
 use super::target::Target;
-use super::verdict;
+use super::{Parts, check_response};
+use crate::connection::{Deflation, Opened as Agreement, Shared};
 use crate::error::{ConnectError, ConnectStep, HandshakeResponse};
+use crate::options::deflate::Agreement as DeflateAgreement;
+use crate::proto::Role;
 use crate::runtime::Clock;
 use crate::stream::Stream;
-use crate::ws::connection::{Deflation, Opened as Agreement, Shared};
-use crate::ws::deflate::Agreement as DeflateAgreement;
-use crate::ws::proto::Role;
 
 /// A connection that is open.
 pub(super) struct Opened {
@@ -123,12 +122,12 @@ async fn conclude(parts: &Parts, answered: Answered) -> Result<Opened, ConnectEr
 async fn accepted(
     parts: &Parts,
     answered: Answered,
-) -> Result<(Answered, verdict::Agreed), ConnectError> {
+) -> Result<(Answered, check_response::Agreed), ConnectError> {
     let response = &answered.answer.response;
     if response.status() != SWITCHING_PROTOCOLS {
         return Err(ConnectError::Refused(Box::new(answered.body(parts.clock()).await)));
     }
-    match verdict::check(response, &answered.key, &parts.options.parts) {
+    match check_response::check(response, &answered.key, &parts.options.parts) {
         Ok(agreed) => Ok((answered, agreed)),
         Err(violation) => {
             let response = Box::new(answered.answer.response);
@@ -141,7 +140,7 @@ fn connection(
     parts: &Parts,
     dialled: Dialled,
     unread: Bytes,
-    agreed: verdict::Agreed,
+    agreed: check_response::Agreed,
 ) -> Arc<Shared> {
     let options = &parts.options.parts;
     let deflation = agreed.deflate.map(|parameters| {

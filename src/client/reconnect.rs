@@ -12,12 +12,11 @@ use futures::stream::FusedStream;
 
 use super::Client;
 use super::backoff::Backoff;
+use crate::connection::{CloseInfo, Sender, WebSocket, random_bytes};
 use crate::error::{ConnectError, Error, HandshakeResponse, Result};
 use crate::escaped::Escaped;
 use crate::foreign::attempt;
 use crate::runtime::Timer;
-use crate::ws::connection::random_bytes;
-use crate::ws::{CloseInfo, Sender, WebSocket};
 
 /// When a [`Reconnect`] tries again, and when it gives up.
 #[derive(Clone)]

@@ -15,7 +15,7 @@ use super::Parts;
 use super::target::Target;
 use crate::error::{ConnectError, without_secrets};
 use crate::escaped::Escaped;
-use crate::ws::proto::extension;
+use crate::proto::extension;
 
 /// An opening handshake, ready to be sent.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ fn invalid_header(error: &async_tungstenite::tungstenite::Error) -> ConnectError
 mod tests {
     use super::*;
     use crate::client::Client;
-    use crate::ws::DeflateOptions;
+    use crate::options::DeflateOptions;
 
     fn opening(client: &Client, is_first: bool) -> Result<String, ConnectError> {
         let target = Target::parse(&client.parts.url)?;

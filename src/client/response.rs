@@ -12,10 +12,11 @@ use bytes::Bytes;
 use httparse::Status;
 
 use crate::error::{ConnectError, HandshakeResponse};
-use crate::head::{self, Fields, HeadError};
+use crate::head;
+use crate::head::{Fields, HeadError};
+use crate::proto::handshake::HeaderLines;
 use crate::runtime::Clock;
 use crate::stream::Stream;
-use crate::ws::handshake::HeaderLines;
 
 /// Bytes of a body that are kept.
 const MAX_BODY: usize = 1 << 10;

@@ -1,9 +1,8 @@
 //! Whom a client trusts, and how it shows who it is itself.
 
-use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::{fmt, io};
 
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{ClientConfig, VerifierBuilderError, WantsClientCert, WebPkiServerVerifier};

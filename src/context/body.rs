@@ -1,11 +1,11 @@
 //! The body of a request: how long it may be, and how it is collected, in a limited time.
 
 use std::error::Error;
-use std::fmt;
-use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use std::{fmt, io};
 
 use futures::AsyncReadExt;
 use serde::de::DeserializeOwned;

@@ -1,8 +1,6 @@
-//! The request, as a handler sees it. How its body is limited and collected is `body`; what of it tide's request
-//! cannot hold is `facts`.
+//! The request, as a handler sees it. How its body is limited and collected is `body`.
 
 mod body;
-mod facts;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -17,17 +15,17 @@ use tide::http::{Method, Version};
 use tide::{Request, Response, StatusCode};
 
 pub(crate) use self::body::{BodyLimits, BodyTooLarge};
-pub(crate) use self::facts::{RawHeaders, Told};
+use crate::admission;
+use crate::admission::{Admission, ClientAddr, ServerLimits};
+use crate::connection::WebSocket;
 use crate::error::{Error, Result};
 use crate::instance::Metrics;
+use crate::options::WebSocketOptions;
+use crate::proto::extension::Extension;
+use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, as_text, is_token};
+use crate::proto::{CloseCode, CloseFrame, ProtocolError, extension};
 use crate::stream::Security;
-use crate::ws::admission::{self, Admission, ClientAddr, ServerLimits};
-use crate::ws::handshake::{HeaderLines, Opening, as_text, is_token};
-use crate::ws::proto::extension::{self, Extension};
-use crate::ws::upgrade::{Answer, PeerAddr, Slot};
-use crate::ws::{
-    CloseCode, CloseFrame, HandshakeError, ProtocolError, WebSocket, WebSocketOptions,
-};
+use crate::upgrade::{Answer, PeerAddr, Slot};
 
 /// A request, and the way to answer it: by HTTP, or by becoming a [`WebSocket`].
 ///
@@ -415,5 +413,34 @@ impl<State> fmt::Debug for RequestContext<State> {
             .field("method", &method)
             .field("path", &url.path())
             .finish_non_exhaustive()
+    }
+}
+
+/// What trusted proxies tell of the client of a request.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Told {
+    /// `None` if they say nothing about it.
+    pub(crate) addr: Option<ClientAddr>,
+    /// Whether the client speaks TLS to one of them.
+    pub(crate) is_secure: bool,
+}
+
+/// The header lines of a request whose values `http_types` cannot hold: those that are not ASCII.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RawHeaders(Vec<(http::HeaderName, Vec<u8>)>);
+
+impl RawHeaders {
+    pub(crate) fn push(&mut self, name: http::HeaderName, value: Vec<u8>) {
+        self.0.push((name, value));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Such values of a header, byte for byte as they were received.
+    pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
+        let same = move |line: &&(http::HeaderName, _)| line.0.as_str().eq_ignore_ascii_case(name);
+        self.0.iter().filter(same).map(|(_, value)| value.as_slice())
     }
 }

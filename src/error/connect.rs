@@ -1,12 +1,11 @@
 //! Why a client did not get its connection, and what the server had to say about it.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use std::{error, fmt};
+use std::{error, fmt, io};
 
 use crate::head::Fields;
-use crate::ws::DeflateAnswerError;
+use crate::proto::DeflateAnswerError;
 
 /// Why a [`Client`](crate::Client) did not get its connection.
 ///

@@ -3,15 +3,15 @@
 #[cfg(feature = "client")]
 mod connect;
 
-use std::io;
 use std::sync::Arc;
-use std::{error, fmt};
+use std::{error, fmt, io};
 
 #[cfg(feature = "client")]
 pub(crate) use self::connect::without_secrets;
 #[cfg(feature = "client")]
 pub use self::connect::{ConnectError, ConnectStep, HandshakeResponse, ResponseViolation};
-use crate::ws::{FrameError, HandshakeError, ProtocolError};
+use crate::proto::handshake::HandshakeError;
+use crate::proto::{FrameError, ProtocolError};
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -23,7 +23,7 @@ use super::refusal::Refusal;
 use super::{Addrs, ServerOptions};
 use crate::context::{BodyLimits, RawHeaders};
 use crate::escaped::Escaped;
-use crate::ws::upgrade::{PeerAddr, Upgraded};
+use crate::upgrade::{PeerAddr, Upgraded};
 
 /// Makes a request for tide, or says why it must not have it.
 pub(super) fn request(

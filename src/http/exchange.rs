@@ -5,7 +5,8 @@
 //! because the body of a request may travel to another.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use ::http::header::{CONNECTION, UPGRADE};
 use ::http::{HeaderMap, HeaderName};
@@ -16,7 +17,7 @@ use super::Upgraded;
 use super::pieces::End;
 use crate::stream::Security;
 use crate::sync::Mutex;
-use crate::ws::upgrade::Early;
+use crate::upgrade::Early;
 
 /// What has become of the body of a request.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]

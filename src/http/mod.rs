@@ -48,15 +48,14 @@ pub use self::options::ServerOptions;
 pub(crate) use self::proxies::TrustedProxies;
 pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
+use crate::admission::{ConnectionLimit, ServerLimits};
 use crate::context::BodyTooLarge;
 use crate::escaped::Escaped;
 use crate::foreign::{Contained, attempt, discard};
 use crate::instance::{Instance, Lease, OpenHttp};
 use crate::runtime::{Clock, yield_now};
 use crate::stream::Stream;
-use crate::ws::ConnectionLimit;
-use crate::ws::admission::ServerLimits;
-use crate::ws::upgrade::{Early, OnUpgrade, Upgraded};
+use crate::upgrade::{Early, OnUpgrade, Upgraded};
 
 /// What hyper may buffer of a head beyond our own limit.
 ///

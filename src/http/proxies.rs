@@ -9,8 +9,8 @@ use ::http::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
 use super::forwarded::{Hop, Node, forwarded, is_proto_https, x_forwarded_for};
+use crate::admission::ClientAddr;
 use crate::context::Told;
-use crate::ws::admission::ClientAddr;
 
 /// Most hops that are looked at; no real path has as many.
 const MAX_HOPS: usize = 64;

@@ -10,10 +10,10 @@ use futures::channel::mpsc;
 use futures::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::*;
+use crate::admission::{ClientAddr, admit};
 use crate::context::{BodyLimits, RawHeaders};
 use crate::runtime::{Clock, block_on, spawn};
-use crate::ws::admission::{ClientAddr, admit};
-use crate::ws::upgrade::PeerAddr;
+use crate::upgrade::PeerAddr;
 use crate::{ConnectionLimit, RequestContext, Server, WebSocketOptions, endpoint};
 
 const WITHIN: Duration = Duration::from_secs(5);

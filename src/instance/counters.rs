@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use super::Instance;
+use crate::proto::handshake::HandshakeError;
 use crate::sync::Mutex;
-use crate::ws::HandshakeError;
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {

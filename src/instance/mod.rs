@@ -25,9 +25,9 @@ pub use self::metrics::Metrics;
 pub(crate) use self::sockets::{Place, Sockets};
 pub(crate) use self::tasks::Tasks;
 use crate::changes::Changes;
+use crate::connection::MessageBudget;
+use crate::proto::CloseFrame;
 use crate::runtime::Clock;
-use crate::ws::CloseFrame;
-use crate::ws::connection::MessageBudget;
 
 /// A running server, shared by all that serves its connections.
 #[derive(Debug, Default)]

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::Instance;
+use crate::connection::{CloseInfo, Shared, Stats};
 use crate::foreign::attempt;
 use crate::sync::{Mutex, MutexGuard};
-use crate::ws::connection::Shared;
-use crate::ws::{CloseInfo, Stats};
 
 /// The open connections, and the sums over those that have ended.
 #[derive(Debug, Default)]

@@ -8,7 +8,8 @@ use futures::future::join_all;
 use slab::Slab;
 
 use crate::changes::Changes;
-use crate::runtime::{self, Task};
+use crate::runtime;
+use crate::runtime::Task;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The running tasks of a server.

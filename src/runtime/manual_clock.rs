@@ -1,12 +1,13 @@
 //! A clock that stands still until a test turns it.
 
-use crate::sync::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// A clock for tests: it stands still until [`advance`](Self::advance) turns it.
 ///

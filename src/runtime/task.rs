@@ -5,14 +5,16 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 
-use crate::foreign::{self, Contained};
+use crate::foreign;
+use crate::foreign::Contained;
 
 type Spawner = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 

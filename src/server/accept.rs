@@ -109,11 +109,12 @@ mod tests {
 
     use super::*;
     use crate::http::ServerOptions;
-    use crate::server::bind::{self, TcpOptions};
+    use crate::server::listener;
+    use crate::server::listener::TcpOptions;
 
     #[test]
     fn after_32_connections_the_other_listeners_have_their_turn() {
-        let socket = bind::tcp(([127, 0, 0, 1], 0).into(), TcpOptions::default()).unwrap();
+        let socket = listener::tcp(([127, 0, 0, 1], 0).into(), TcpOptions::default()).unwrap();
         let listener = Listener::tcp(socket).unwrap();
         let addr = listener.local_addr().as_tcp().unwrap();
         let crowd: Vec<_> = (0..40).map(|_| TcpStream::connect(addr).unwrap()).collect();

@@ -1,13 +1,12 @@
 //! A server that listens.
 
-use std::fmt;
-use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 #[cfg(feature = "testing")]
 use std::pin::Pin;
 use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::task::{Context, Poll, ready};
+use std::{fmt, io};
 
 #[cfg(feature = "testing")]
 use futures::channel::oneshot;
@@ -21,15 +20,16 @@ use super::handle::ServerHandle;
 use super::listener::{Listener, LocalAddr};
 use super::shutdown::Shutdown;
 #[cfg(feature = "tls")]
-use super::tls::{self, TlsConfig};
-use crate::Result;
+use super::tls;
+#[cfg(feature = "tls")]
+use super::tls::TlsConfig;
+use crate::admission::ConnectionLimit;
 use crate::http::{Addrs, App, Front, ServerOptions};
 use crate::instance::Instance;
 #[cfg(feature = "testing")]
 use crate::permits::Held;
-use crate::runtime;
 use crate::stream::Stream;
-use crate::ws::ConnectionLimit;
+use crate::{Result, runtime};
 
 /// What is said where an executor that the application has brought refuses a task.
 pub(crate) const NO_EXECUTOR: &str = "the executor that `set_spawner` has brought runs no tasks";

@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpListener};
 #[cfg(unix)]
 use std::path::Path;
 
-use super::bind::{self, TcpOptions};
-use super::listener::{Listener, LocalAddr};
-use crate::Result;
-use crate::runtime::{self, ToSocketAddrs};
+use super::listener;
+use super::listener::{Listener, LocalAddr, TcpOptions};
+use crate::runtime::ToSocketAddrs;
+use crate::{Result, runtime};
 
 /// Everything that one server listens on: any number of addresses and sockets.
 ///
@@ -82,7 +82,7 @@ impl Listeners {
     #[cfg(unix)]
     pub fn unix(self, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let listener = bind::unix(path).map_err(|error| refused(path.display(), &error))?;
+        let listener = listener::unix(path).map_err(|error| refused(path.display(), &error))?;
         Ok(self.and(listener))
     }
 
@@ -127,7 +127,7 @@ impl Listeners {
         let mut failure = nothing_to_listen_on();
         for addr in runtime::resolve(addr).await? {
             let only_v6 = self.shares_port_with_ipv4(addr);
-            let socket = bind::tcp(addr, TcpOptions { only_v6, ..options });
+            let socket = listener::tcp(addr, TcpOptions { only_v6, ..options });
             match socket.and_then(Listener::tcp) {
                 Ok(listener) => return Ok(self.and(listener)),
                 Err(error) => failure = refused(addr, &error),

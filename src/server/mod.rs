@@ -1,12 +1,11 @@
 //! The server: routes, and the sockets it listens on.
 //!
 //! Routing, middleware and state are tide's. What is ours is where requests come from: `listeners`
-//! says on which sockets, `bind` makes them, `accept` takes connections from each `listener`, `tls`
+//! says on which sockets, `listener` is one of them, `accept` takes connections from each, `tls`
 //! decrypts them, and `http/` turns them into requests. `route` is a path while it gets its endpoints, `bound`
 //! a server that listens, `handle` what other tasks know of it, and `shutdown` its end.
 
 mod accept;
-mod bind;
 mod bound;
 mod capacity;
 mod handle;
@@ -17,15 +16,7 @@ mod shutdown;
 #[cfg(feature = "tls")]
 mod tls;
 
-use std::fmt;
-use std::io;
-
-use crate::ConnectionLimit;
-use crate::Result;
-use crate::context::RequestContext;
-use crate::handler::{self, Handler};
-use crate::http::{App, ServerOptions};
-use crate::runtime::ToSocketAddrs;
+use std::{fmt, io};
 
 pub use self::bound::Bound;
 #[cfg(feature = "testing")]
@@ -37,6 +28,11 @@ pub use self::route::Route;
 pub use self::shutdown::{ShutdownOptions, ShutdownReport};
 #[cfg(feature = "tls")]
 pub use self::tls::{ClientCertificates, TlsConfig};
+use crate::context::RequestContext;
+use crate::handler::Handler;
+use crate::http::{App, ServerOptions};
+use crate::runtime::ToSocketAddrs;
+use crate::{ConnectionLimit, Result, handler};
 
 /// HTTP and WebSocket routes behind one port.
 ///

@@ -1,8 +1,7 @@
 //! A path, and what is added to it.
 
-use std::fmt;
-use std::io;
 use std::path::Path;
+use std::{fmt, io};
 
 use tide::http::Method;
 use tide::utils::async_trait;

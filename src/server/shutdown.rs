@@ -9,9 +9,9 @@ use crate::changes::Changes;
 use crate::error::Result;
 use crate::foreign::attempt;
 use crate::instance::Instance;
-use crate::runtime::{self};
+use crate::proto::{CloseCode, CloseFrame, ProtocolError};
+use crate::runtime;
 use crate::sync::{Mutex, MutexGuard};
-use crate::ws::{CloseCode, CloseFrame, ProtocolError};
 
 /// How long tasks may take to be dropped. Only one that never comes to an `await` needs longer.
 const DROPPING: Duration = Duration::from_secs(1);

@@ -15,7 +15,9 @@ use std::task::{Context, Poll, Waker, ready};
 use futures::io::{AsyncRead, AsyncWrite};
 use rustls::Connection;
 #[cfg(feature = "client")]
-use rustls::{ClientConfig, ClientConnection, pki_types::ServerName};
+use rustls::pki_types::ServerName;
+#[cfg(feature = "client")]
+use rustls::{ClientConfig, ClientConnection};
 
 use super::Stream;
 

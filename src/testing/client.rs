@@ -15,12 +15,12 @@ use super::peer::Peer;
 use super::pipe::End;
 use super::request::TestRequest;
 use super::upgrade::TestUpgrade;
+use crate::connection::WebSocket;
 use crate::error::{Error, Result};
 use crate::http::Addrs;
 use crate::instance::Metrics;
 use crate::server::{Bound, NO_EXECUTOR, Server, ServerHandle, ShutdownOptions, ShutdownReport};
 use crate::stream::Stream;
-use crate::ws::WebSocket;
 
 /// Where the server would listen, for those who ask.
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);

@@ -4,8 +4,7 @@
 
 use bytes::Bytes;
 
-use crate::ws::proto::apply_mask;
-use crate::ws::{Frame, OpCode};
+use crate::proto::{Frame, OpCode, apply_mask};
 
 /// The masking key of RFC 6455 §5.7, so that the bytes of a test can be written down.
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];

@@ -15,9 +15,8 @@ use super::line::Line;
 use super::patience::{Caller, Patience};
 use super::response::TestResponse;
 use crate::error::{Error, Result};
+use crate::proto::{CloseFrame, Frame, FrameHeader, OpCode, ProtocolError};
 use crate::stream::Stream;
-use crate::ws::proto::FrameHeader;
-use crate::ws::{CloseFrame, Frame, OpCode, ProtocolError};
 
 /// Most bytes that are read at once.
 const PIECE: usize = 4 << 10;

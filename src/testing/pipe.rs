@@ -315,15 +315,16 @@ impl Drop for End {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::Ordering::Relaxed;
     use std::task::Wake;
 
     use futures::FutureExt;
     use futures::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::Line;
     use super::*;
     use crate::runtime::block_on;
+    use crate::testing::Line;
 
     #[test]
     fn each_chunk_is_written_and_read_on_its_own() {

@@ -6,9 +6,10 @@ use super::peer::Peer;
 use super::request::check_path;
 use super::response::TestResponse;
 use crate::client::Client;
+use crate::connection::WebSocket;
 use crate::error::{ConnectError, Error, Result};
+use crate::options::{DeflateOptions, WebSocketOptions};
 use crate::stream::Stream;
-use crate::ws::{DeflateOptions, WebSocket, WebSocketOptions};
 
 /// An opening handshake that is not sent yet.
 #[derive(Debug)]

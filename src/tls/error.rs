@@ -1,9 +1,8 @@
 //! What can be wrong with certificates and keys.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::{error, fmt};
+use std::{error, fmt, io};
 
 use super::Pem;
 use crate::error::Error;

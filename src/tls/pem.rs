@@ -3,10 +3,9 @@
 //! [RFC 7468]: https://www.rfc-editor.org/rfc/rfc7468
 
 use std::borrow::Cow;
-use std::fmt;
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fmt, fs};
 
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};

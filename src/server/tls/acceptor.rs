@@ -9,7 +9,8 @@ use futures::future::{Either, select};
 
 use super::TlsConfig;
 use crate::escaped::Escaped;
-use crate::http::{self, Addrs, Front, Refusal};
+use crate::http;
+use crate::http::{Addrs, Front, Refusal};
 use crate::runtime::Clock;
 use crate::stream::{Stream, TlsStream};
 

@@ -1,0 +1,769 @@
+//! The memory that the connections of one server share for messages in progress: [`MessageBudget`]. Each
+//! connection has an [`Account`] of it.
+//!
+//! Unfinished messages, read-ahead and decompression count. [`FREE`] bytes of each connection do not, so short
+//! messages touch nothing that is shared; the rest counts in steps, when the connection parks.
+//!
+//! When the budget is spent, connections that hold more than is free wait in line. A connection that gives bytes
+//! back wakes the first in line, and that one wakes the next once it has read, so one task is woken at a time.
+//!
+//! Progress does not depend on bytes that come back:
+//!
+//! - One connection at a time has the *pass*, and goes beyond the limit to the end of its message. Without it, all
+//!   could hold a part of a message and wait for the rest.
+//! - A connection that has waited for [`PATIENCE`] has the largest one closed, and the pass moves on. Without that,
+//!   peers that do not finish their messages could keep the others out.
+//!
+//! Connections that only read ahead come last: no handler waits for them, so they need neither.
+//!
+//! The table's lock is taken under that of a connection, and nothing under it. Wakers run without both:
+//! `CoreGuard` settles what an account owes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::shared::guarded;
+use super::state::{Core, Parked};
+use super::stats::Initiator;
+use crate::error::Error;
+use crate::proto::{CloseCode, Run};
+use crate::sync::{Mutex, MutexGuard};
+
+/// Bytes that a connection may always hold, and that do not count.
+pub(super) const FREE: usize = 16 << 10;
+
+/// Bytes beyond that count in steps of this size.
+const STEP: usize = 16 << 10;
+
+/// How long a connection waits until the largest one is closed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The memory that all connections of a server may hold for messages in progress.
+#[derive(Debug)]
+pub(crate) struct MessageBudget {
+    limit: usize,
+    /// The sum of all shares.
+    held: AtomicUsize,
+    /// Connections in line.
+    waiting: AtomicUsize,
+    /// The share that may go beyond the limit, by its address; 0 if none may.
+    pass: AtomicUsize,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// Connections that have held more than is free, by the address of their share.
+    shares: BTreeMap<usize, Arc<Share>>,
+    /// Connections in line, by the number of their pause: first those for whose message a handler waits, then
+    /// those that read ahead.
+    lines: [BTreeMap<u64, Arc<Share>>; 2],
+    pauses: u64,
+    closed: u64,
+}
+
+/// The bytes of one connection.
+#[derive(Debug)]
+struct Share {
+    held: AtomicUsize,
+    /// Whether the connection is to be closed. It has no bytes of the budget then.
+    is_condemned: AtomicBool,
+    /// Wakes the connection's task.
+    waker: Waker,
+}
+
+/// The figures of a budget.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct BudgetFigures {
+    pub(crate) limit: usize,
+    pub(crate) held: usize,
+    pub(crate) pauses: u64,
+    pub(crate) closed: u64,
+}
+
+#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "servers alone have a budget"))]
+impl MessageBudget {
+    pub(crate) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self {
+            limit,
+            held: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            pass: AtomicUsize::new(0),
+            table: Mutex::default(),
+        })
+    }
+
+    pub(crate) fn figures(&self) -> BudgetFigures {
+        let (limit, held) = (self.limit, self.held.load(Relaxed));
+        let table = self.table();
+        BudgetFigures { limit, held, pauses: table.pauses, closed: table.closed }
+    }
+}
+
+impl MessageBudget {
+    pub(super) fn is_spent(&self) -> bool {
+        self.held.load(SeqCst) >= self.limit
+    }
+
+    /// Does what a connection owes the others. Wakers run: the caller holds no lock.
+    pub(super) fn settle(&self, owed: Owed) {
+        if owed == Owed::Closing {
+            self.close_largest();
+        }
+        self.wake_next();
+    }
+
+    /// Wakes the first in line if there is room. If there is none, the first may get the pass.
+    fn wake_next(&self) {
+        if self.waiting.load(SeqCst) == 0 {
+            return;
+        }
+        let mut table = self.table();
+        let is_spent = self.is_spent();
+        let [urgent, ahead] = &mut table.lines;
+        let first = urgent.first_entry().or_else(|| ahead.first_entry().filter(|_| !is_spent));
+        let Some(first) = first.filter(|first| !is_spent || self.hand_pass_to(first.get())) else {
+            return;
+        };
+        let share = first.remove();
+        self.tell_waiting(&table);
+        drop(table);
+        guarded(move || share.waker.wake_by_ref());
+    }
+
+    /// Closes the connection that holds most, unless there is room. What it holds is free from now on, so that
+    /// others that lose patience at the same time close no more than necessary.
+    fn close_largest(&self) {
+        let mut table = self.table();
+        let held = |share: &Arc<Share>| share.held.load(Relaxed);
+        let largest = table.shares.values().max_by_key(|share| held(share));
+        let largest = largest.filter(|share| self.is_spent() && held(share) > 0).cloned();
+        let Some(share) = largest else { return };
+        table.shares.remove(&share.address());
+        table.closed += 1;
+        share.is_condemned.store(true, Relaxed);
+        self.release(&share);
+        if !self.is_spent() {
+            // Whoever has the pass did not get to the end of its message in time.
+            self.pass.store(0, SeqCst);
+        }
+        drop(table);
+        guarded(move || share.waker.wake_by_ref());
+    }
+
+    /// Puts a connection in line, with the number of its pause; false if it may go on after all.
+    fn stand_in_line(&self, share: &Arc<Share>, ticket: &mut Option<u64>, is_urgent: bool) -> bool {
+        let mut table = self.table();
+        if let Some(ticket) = *ticket {
+            table.remove(ticket);
+        }
+        // First this, then the look: bytes that come back from here on are told.
+        self.waiting.store(table.waiting() + 1, SeqCst);
+        let must_wait = self.is_spent() && !(is_urgent && self.hand_pass_to(share));
+        if must_wait {
+            table.pauses += u64::from(ticket.is_none());
+            // Who was woken and found nothing keeps its place.
+            let ticket = *ticket.get_or_insert(table.pauses);
+            let [urgent, ahead] = &mut table.lines;
+            let line = if is_urgent { urgent } else { ahead };
+            line.insert(ticket, Arc::clone(share));
+        }
+        self.tell_waiting(&table);
+        must_wait
+    }
+
+    fn leave_line(&self, ticket: u64) {
+        let mut table = self.table();
+        table.remove(ticket);
+        self.tell_waiting(&table);
+    }
+
+    fn tell_waiting(&self, table: &Table) {
+        self.waiting.store(table.waiting(), SeqCst);
+    }
+
+    /// Whether the connection has the pass now, because no other has it.
+    fn hand_pass_to(&self, share: &Share) -> bool {
+        self.pass.compare_exchange(0, share.address(), SeqCst, SeqCst).is_ok()
+    }
+
+    fn has_pass(&self, share: &Share) -> bool {
+        self.pass.load(SeqCst) == share.address()
+    }
+
+    /// Takes the pass back from a connection; false if that has it not.
+    fn take_pass_of(&self, share: &Share) -> bool {
+        self.has_pass(share)
+            && self.pass.compare_exchange(share.address(), 0, SeqCst, SeqCst).is_ok()
+    }
+
+    fn release(&self, share: &Share) {
+        self.held.fetch_sub(share.held.swap(0, SeqCst), SeqCst);
+    }
+
+    fn open_share(&self, waker: &Waker) -> Arc<Share> {
+        let share = Arc::new(Share {
+            held: AtomicUsize::new(0),
+            is_condemned: AtomicBool::new(false),
+            waker: waker.clone(),
+        });
+        self.table().shares.insert(share.address(), Arc::clone(&share));
+        share
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock()
+    }
+}
+
+impl Table {
+    fn waiting(&self) -> usize {
+        self.lines.iter().map(BTreeMap::len).sum()
+    }
+
+    fn remove(&mut self, ticket: u64) {
+        for line in &mut self.lines {
+            line.remove(&ticket);
+        }
+    }
+}
+
+impl Share {
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+}
+
+/// What a connection owes the others of its server.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Owed {
+    /// It gave something back, or does not need the room that it was woken for.
+    Room,
+    /// It has waited for [`PATIENCE`]: the largest connection is to be closed.
+    Closing,
+}
+
+/// What one connection has of the budget of its server.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// `None` for a connection without a limit, or whose account is closed.
+    budget: Option<Arc<MessageBudget>>,
+    /// `None` until the connection holds more than is free.
+    share: Option<Arc<Share>>,
+    /// The number of its pause, if it waits for others.
+    ticket: Option<u64>,
+    owed: Option<(Arc<MessageBudget>, Owed)>,
+}
+
+impl Account {
+    pub(super) fn new(budget: Option<Arc<MessageBudget>>) -> Self {
+        Self { budget, share: None, ticket: None, owed: None }
+    }
+
+    /// Puts the connection in line; false if it may go on. `waker` is called when there is room.
+    pub(super) fn wait(&mut self, is_urgent: bool, waker: &Waker) -> bool {
+        let Some(budget) = &self.budget else { return false };
+        let share = self.share.get_or_insert_with(|| budget.open_share(waker));
+        budget.stand_in_line(share, &mut self.ticket, is_urgent)
+    }
+
+    /// The connection does not wait any more.
+    pub(super) fn stop_waiting(&mut self) {
+        let Some(ticket) = self.ticket.take() else { return };
+        if let Some(budget) = &self.budget {
+            budget.leave_line(ticket);
+        }
+        // The next has its turn once this connection has taken what it needs.
+        self.owe(Owed::Room);
+    }
+
+    /// Counts what the connection holds.
+    pub(super) fn count(&mut self, held: usize, waker: &Waker) {
+        let Some(budget) = &self.budget else { return };
+        if held <= FREE && self.share.is_none() {
+            return;
+        }
+        let share = self.share.get_or_insert_with(|| budget.open_share(waker));
+        let counted = held.saturating_sub(FREE).div_ceil(STEP).saturating_mul(STEP);
+        if counted == share.held.load(Relaxed) || share.is_condemned.load(Relaxed) {
+            return;
+        }
+        // The sum is right also if the connection is condemned meanwhile.
+        let before = share.held.swap(counted, SeqCst);
+        if counted > before {
+            budget.held.fetch_add(counted - before, SeqCst);
+        } else {
+            budget.held.fetch_sub(before - counted, SeqCst);
+            self.owe(Owed::Room);
+        }
+    }
+
+    /// The connection is not inside a message.
+    pub(super) fn return_pass(&mut self) {
+        if let (Some(budget), Some(share)) = (&self.budget, &self.share) {
+            if budget.take_pass_of(share) {
+                self.owe(Owed::Room);
+            }
+        }
+    }
+
+    /// The connection has waited for [`PATIENCE`].
+    pub(super) fn lose_patience(&mut self) {
+        self.owe(Owed::Closing);
+    }
+
+    /// The connection is over, or gives way: nothing of it counts any more.
+    pub(super) fn close(&mut self) {
+        self.stop_waiting();
+        if let Some(share) = self.share.take() {
+            if let Some(budget) = &self.budget {
+                budget.table().shares.remove(&share.address());
+                budget.release(&share);
+                budget.take_pass_of(&share);
+            }
+            self.owe(Owed::Room);
+        }
+        self.budget = None;
+    }
+
+    fn owe(&mut self, owed: Owed) {
+        if owed == Owed::Closing {
+            self.owed = None;
+        }
+        if let (None, Some(budget)) = (&self.owed, &self.budget) {
+            self.owed = Some((Arc::clone(budget), owed));
+        }
+    }
+
+    /// What is owed, and the budget that [settles](MessageBudget::settle) it.
+    pub(super) fn take_owed(&mut self) -> Option<(Arc<MessageBudget>, Owed)> {
+        self.owed.take()
+    }
+
+    pub(super) fn owes(&self) -> bool {
+        self.owed.is_some()
+    }
+
+    /// Whether the connection holds more than is free, or has.
+    pub(super) fn has_share(&self) -> bool {
+        self.share.is_some()
+    }
+
+    /// Whether the connection has a limit.
+    pub(super) fn is_open(&self) -> bool {
+        self.budget.is_some()
+    }
+
+    /// Whether the connection has to keep to what is free.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.budget.as_ref().is_some_and(|budget| budget.is_spent())
+    }
+
+    pub(super) fn has_pass(&self) -> bool {
+        let share = self.budget.as_ref().zip(self.share.as_ref());
+        share.is_some_and(|(budget, share)| budget.has_pass(share))
+    }
+
+    /// Whether the connection is to be closed, because it holds most.
+    pub(super) fn is_condemned(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.is_condemned.load(Relaxed))
+    }
+
+    pub(super) fn is_waiting(&self) -> bool {
+        self.ticket.is_some()
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        // A task that ends closes the account before. Else those in line wait for their patience.
+        self.close();
+    }
+}
+
+/// A connection that holds more than this is counted after each read, and not only when it parks. Messages that come in
+/// one read are not.
+const MUCH: usize = 64 << 10;
+
+impl Core {
+    /// How many bytes may be read; `None` if the connection waits for others, and `waker` is called when
+    /// there is room. `is_wanted` if a handler waits for the message.
+    #[inline]
+    pub(super) fn room_to_read(&mut self, is_wanted: bool, waker: &Waker) -> Option<usize> {
+        if !self.account.is_bounded() && !self.account.is_waiting() {
+            return Some(usize::MAX);
+        }
+        self.room_for(is_wanted, self.is_peer_ahead, waker)
+    }
+
+    /// Room for bytes that are there for certain, or only may be.
+    fn room_for(&mut self, is_urgent: bool, is_certain: bool, waker: &Waker) -> Option<usize> {
+        if !self.account.is_bounded() {
+            self.stop_waiting();
+            return Some(usize::MAX);
+        }
+        let room = match FREE.saturating_sub(self.held()) {
+            // In small pieces: what follows the message is then no more than is free.
+            0 if self.account.has_pass() => FREE,
+            // One byte tells whether the peer waits for us, or we for the peer.
+            0 if !is_certain => 1,
+            0 if self.wait(is_urgent, waker) => return None,
+            0 => FREE,
+            room => room,
+        };
+        self.stop_waiting();
+        Some(room)
+    }
+
+    /// Puts the connection in line; false if it may go on.
+    fn wait(&mut self, is_urgent: bool, waker: &Waker) -> bool {
+        let must_wait = self.account.wait(is_urgent, waker);
+        if must_wait {
+            self.deadlines.pause(is_urgent.then_some(PATIENCE));
+        }
+        must_wait
+    }
+
+    fn stop_waiting(&mut self) {
+        self.account.stop_waiting();
+        self.deadlines.resume();
+    }
+
+    /// The connection parks, or holds much: its bytes are counted.
+    pub(super) fn count_held(&mut self, waker: &Waker) {
+        if !self.account.is_open() {
+            return;
+        }
+        let held = self.held();
+        if held <= FREE && !self.account.has_share() {
+            return;
+        }
+        self.account.count(held, waker);
+        if !self.is_in_progress() {
+            self.account.return_pass();
+        }
+        if self.account.is_waiting() {
+            let is_urgent = self.parked != Parked::Nobody;
+            if !self.wants_room() {
+                self.stop_waiting();
+            } else if !self.wait(is_urgent, waker) {
+                // It was woken for room that the caller did not come to take.
+                self.stop_waiting();
+                self.owe_look();
+            }
+        }
+    }
+
+    /// Whether the connection is counted at once, and not only when it parks.
+    pub(super) fn is_holding_much(&self) -> bool {
+        self.decoder.buffered().max(self.inbox.bytes()) > MUCH
+    }
+
+    fn held(&self) -> usize {
+        let received =
+            [self.run.held(), self.inbox.bytes(), self.decoder.buffered(), self.unread.len()];
+        received.into_iter().fold(self.in_batch, usize::saturating_add)
+    }
+
+    /// Whether the rest of a message is to come, from the peer or from its decompression.
+    fn is_in_progress(&self) -> bool {
+        self.is_inflating || (self.decoder.is_inside_message() && self.end.is_none())
+    }
+
+    /// Whether the connection takes bytes if there is room.
+    fn wants_room(&self) -> bool {
+        let is_reading = self.is_reading() && self.end.is_none() && self.deferred.is_none();
+        is_reading || (self.is_inflating && self.parked != Parked::Nobody)
+    }
+
+    /// The caller holds so many bytes of what it took.
+    pub(super) fn count_batch(&mut self, in_batch: usize, is_inflating: bool, waker: &Waker) {
+        (self.in_batch, self.is_inflating) = (in_batch, is_inflating);
+        self.count_held(waker);
+    }
+
+    /// How many bytes the caller, which holds `in_batch`, may decompress; `None` if it waits for others. It is
+    /// woken like one in `recv` then.
+    pub(super) fn room_to_inflate(
+        &mut self,
+        in_batch: usize,
+        io: &Context<'_>,
+        is_in_task: bool,
+    ) -> Option<usize> {
+        (self.in_batch, self.is_inflating) = (in_batch, true);
+        let room = self.room_for(true, true, io.waker());
+        if room.is_none() {
+            self.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+            // The task has the timer.
+            self.owe_look();
+        }
+        room
+    }
+
+    /// Whether a message that is decompressed may go on.
+    pub(super) fn can_inflate(&self) -> bool {
+        self.is_inflating && (!self.account.is_bounded() || self.account.has_pass())
+    }
+
+    /// The caller holds nothing of what it took.
+    pub(super) fn forget_batch(&mut self) {
+        (self.in_batch, self.is_inflating) = (0, false);
+    }
+
+    /// The `WebSocket` is gone: what has arrived, and what still comes, is for nobody.
+    pub(super) fn forget_received(&mut self) {
+        self.forget_batch();
+        self.run = Run::default();
+        self.inbox.clear();
+        self.is_discarding = true;
+    }
+
+    /// Fails the connection if it holds most of a budget that is spent. Its bytes are free then.
+    pub(super) fn give_way(&mut self) {
+        if !self.account.is_condemned() {
+            return;
+        }
+        self.stop_waiting();
+        self.account.close();
+        self.run = Run::default();
+        self.inbox.clear();
+        self.decoder.forget();
+        self.unread = Bytes::new();
+        self.deferred = None;
+        if self.state.can_send() {
+            self.initiator = Initiator::Local;
+        }
+        // Messages are lost, however the connection had ended before.
+        self.end = Some(Err(Error::Overloaded));
+        self.has_news = true;
+        if !self.is_gone() {
+            self.fail(Error::Overloaded, CloseCode::TRY_AGAIN_LATER);
+        }
+    }
+
+    /// Whether the connection gave way.
+    pub(super) fn has_given_way(&self) -> bool {
+        matches!(self.end, Some(Err(Error::Overloaded)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+
+    use super::*;
+
+    const LIMIT: usize = 256 << 10;
+
+    /// A connection: its account, and how often it was woken.
+    struct Connection {
+        account: Account,
+        woken: Arc<Count>,
+    }
+
+    #[derive(Debug, Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    impl Connection {
+        fn of(budget: &Arc<MessageBudget>) -> Self {
+            let account = Account::new(Some(Arc::clone(budget)));
+            Self { account, woken: Arc::default() }
+        }
+
+        fn many<const N: usize>(budget: &Arc<MessageBudget>) -> [Self; N] {
+            std::array::from_fn(|_| Self::of(budget))
+        }
+
+        fn waker(&self) -> Waker {
+            Waker::from(Arc::clone(&self.woken))
+        }
+
+        fn waits(&mut self, is_urgent: bool) -> bool {
+            let waker = self.waker();
+            self.account.wait(is_urgent, &waker)
+        }
+
+        fn hold(&mut self, held: usize) {
+            let waker = self.waker();
+            self.account.count(held, &waker);
+            self.settle();
+        }
+
+        fn lose_patience(&mut self) {
+            self.account.lose_patience();
+            self.settle();
+        }
+
+        /// It has read what it waited for.
+        fn go_on(&mut self) {
+            self.account.stop_waiting();
+            self.settle();
+        }
+
+        /// What `CoreGuard` does.
+        fn settle(&mut self) {
+            if let Some((budget, owed)) = self.account.take_owed() {
+                budget.settle(owed);
+            }
+        }
+
+        fn woken(&self) -> usize {
+            self.woken.0.load(Relaxed)
+        }
+    }
+
+    fn woken(connections: &[Connection]) -> Vec<usize> {
+        connections.iter().map(Connection::woken).collect()
+    }
+
+    #[test]
+    fn what_is_free_is_not_counted_and_the_rest_in_steps() {
+        let budget = MessageBudget::new(LIMIT);
+        let mut connection = Connection::of(&budget);
+        for (held, counted) in [
+            (0, 0),
+            (FREE, 0),
+            (FREE + 1, STEP),
+            (FREE + STEP, STEP),
+            (FREE + STEP + 1, 2 * STEP),
+            (1 << 20, (1 << 20) - FREE),
+            (FREE, 0),
+        ] {
+            connection.hold(held);
+            assert_eq!(budget.figures().held, counted, "{held} bytes");
+        }
+        connection.hold(1 << 20);
+        drop(connection);
+        assert_eq!(budget.figures(), BudgetFigures { limit: LIMIT, ..BudgetFigures::default() });
+        assert!(budget.table().shares.is_empty());
+    }
+
+    #[test]
+    fn beyond_the_limit_one_connection_has_the_pass_until_its_message_ends() {
+        let budget = MessageBudget::new(LIMIT);
+        let [mut large, mut small] = Connection::many(&budget);
+        large.hold(LIMIT);
+        assert!(!large.account.is_bounded(), "one step is left");
+        large.hold(LIMIT + FREE);
+        assert!(large.account.is_bounded());
+        assert!(!large.waits(true) && large.account.has_pass());
+        assert!(small.waits(true) && !small.account.has_pass());
+        assert_eq!((budget.figures().pauses, small.woken()), (1, 0));
+        large.account.return_pass();
+        large.settle();
+        assert_eq!((small.woken(), small.account.has_pass()), (1, true));
+        assert!(large.waits(true));
+    }
+
+    #[test]
+    fn a_connection_that_ends_gives_back_its_bytes_its_pass_and_its_place() {
+        let budget = MessageBudget::new(LIMIT);
+        let [mut first, mut second, mut third] = Connection::many(&budget);
+        first.hold(LIMIT + FREE);
+        assert!(!first.waits(true) && second.waits(true) && third.waits(true));
+        second.account.close();
+        second.settle();
+        first.account.close();
+        first.settle();
+        assert_eq!((budget.figures().held, budget.pass.load(Relaxed)), (0, 0));
+        assert_eq!((second.woken(), third.woken()), (0, 1));
+        third.account.close();
+        assert!(budget.table().shares.is_empty() && budget.waiting.load(Relaxed) == 0);
+    }
+
+    #[test]
+    fn those_in_line_are_woken_one_after_another_as_long_as_there_is_room() {
+        let budget = MessageBudget::new(LIMIT);
+        let [mut large, mut passing] = Connection::many(&budget);
+        large.hold(LIMIT + FREE);
+        assert!(!passing.waits(true));
+        let mut line: [Connection; 3] = Connection::many(&budget);
+        assert!(line.iter_mut().all(|connection| connection.waits(true)));
+        large.hold(LIMIT);
+        assert_eq!(woken(&line), [1, 0, 0]);
+        // The first takes what there is, so the second waits on.
+        line[0].hold(FREE + STEP);
+        line[0].go_on();
+        assert_eq!(woken(&line), [1, 0, 0]);
+        large.hold(0);
+        assert_eq!(woken(&line), [1, 1, 0]);
+        // The second does not need what it was woken for.
+        line[1].go_on();
+        assert_eq!(woken(&line), [1, 1, 1]);
+        line[2].go_on();
+        assert_eq!(budget.waiting.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn a_connection_that_finds_nothing_left_keeps_its_place() {
+        let budget = MessageBudget::new(LIMIT);
+        let [mut large, mut passing, mut first, mut second] = Connection::many(&budget);
+        large.hold(LIMIT + FREE);
+        assert!(!passing.waits(true) && first.waits(true) && second.waits(true));
+        large.hold(LIMIT);
+        large.hold(LIMIT + FREE);
+        assert!(first.waits(true));
+        large.hold(LIMIT);
+        assert_eq!((first.woken(), second.woken(), budget.figures().pauses), (2, 0, 2));
+    }
+
+    #[test]
+    fn who_only_reads_ahead_comes_last_and_never_has_the_pass() {
+        let budget = MessageBudget::new(LIMIT);
+        let [mut large, mut ahead, mut urgent] = Connection::many(&budget);
+        large.hold(LIMIT + FREE);
+        assert!(ahead.waits(false) && !ahead.account.has_pass());
+        assert!(!large.waits(true) && urgent.waits(true));
+        large.hold(0);
+        assert_eq!((urgent.woken(), ahead.woken()), (1, 0));
+        urgent.go_on();
+        assert_eq!(ahead.woken(), 1);
+        // A handler that receives now has its connection come first.
+        large.hold(LIMIT + FREE);
+        assert!(ahead.waits(false) && ahead.waits(true));
+        assert_eq!(budget.table().lines.each_ref().map(BTreeMap::len), [1, 0]);
+    }
+
+    #[test]
+    fn one_that_loses_patience_has_the_largest_closed_and_the_pass_moves_on() {
+        let budget = MessageBudget::new(LIMIT);
+        let mut connections: [Connection; 3] = Connection::many(&budget);
+        for (connection, held) in connections.iter_mut().zip([100 << 10, 150 << 10, 50 << 10]) {
+            connection.hold(held + FREE);
+        }
+        let [slow, largest, patient] = &mut connections;
+        assert!(!slow.waits(true) && slow.account.has_pass() && patient.waits(true));
+        for _ in 0..3 {
+            patient.lose_patience();
+            assert_eq!((largest.account.is_condemned(), largest.woken()), (true, 1));
+            assert!(!slow.account.is_condemned() && !slow.account.has_pass());
+            assert_eq!((budget.figures().closed, patient.woken()), (1, 1), "there is room");
+        }
+        // What it holds is free already, and counted no more.
+        let held = budget.figures().held;
+        largest.hold(200 << 10);
+        largest.account.close();
+        assert_eq!(budget.figures().held, held);
+    }
+
+    #[test]
+    fn room_that_is_found_in_line_is_taken() {
+        let budget = MessageBudget::new(LIMIT);
+        let mut connection = Connection::of(&budget);
+        connection.hold(2 * FREE);
+        assert!(!connection.waits(true) && !connection.account.is_waiting());
+        assert_eq!((budget.waiting.load(Relaxed), budget.figures().pauses), (0, 0));
+    }
+}

@@ -1,0 +1,216 @@
+//! The driver: the future at the root of a connection's own task.
+//!
+//! It polls the handler, and each time the handler waits for anything at all, it writes what was queued in one
+//! go, reads ahead while the handler is not in `recv`, and goes on closing. When the handler has returned it
+//! closes the connection, and stays until that is done.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use super::shared::Shared;
+use crate::escaped::Escaped;
+use crate::foreign::{Panicked, attempt};
+use crate::proto::{CloseCode, CloseFrame};
+
+pub(crate) struct ConnectionTask<T, E> {
+    handler: Handling<T, E>,
+    /// The code to close with when the `WebSocket` is dropped.
+    code: CloseCode,
+    shared: Arc<Shared>,
+}
+
+impl<T, E> ConnectionTask<T, E> {
+    pub(crate) fn new(handler: Handling<T, E>, shared: Arc<Shared>) -> Self {
+        // From here on, and not from the first poll on: calls that come before rely on the task.
+        shared.lock().has_task = true;
+        Self { handler, code: CloseCode::NORMAL, shared }
+    }
+}
+
+impl<T, E: fmt::Display> Future for ConnectionTask<T, E> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { handler, code, shared } = &mut *self;
+        let mut core = shared.poll_turn(cx, |cx| {
+            if let Poll::Ready(Err(Failed)) = handler.poll(cx) {
+                *code = CloseCode::INTERNAL_ERROR;
+            }
+        });
+        if core.is_abandoned {
+            core.begin_close(Some(CloseFrame::lossy(*code, "")));
+        }
+        core.service(&mut shared.io_context());
+        core.is_task_owed = false;
+        let is_over = core.is_gone() && handler.is_over();
+        drop(core);
+        if is_over { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl<T, E> Drop for ConnectionTask<T, E> {
+    fn drop(&mut self) {
+        // The handler goes first, and with it what it sends in its destructors.
+        self.handler.discard();
+        // A stream of the application may panic when it is dropped. It is gone then, and the rest is done.
+        let _ = attempt(|| self.shared.lose_task())
+            .or_else(|Panicked| attempt(|| self.shared.lose_task()));
+    }
+}
+
+impl<T, E> fmt::Debug for ConnectionTask<T, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionTask").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+/// A handler at work, or `None` once it is over. Whatever of it panics, nothing else does: not its
+/// connection, and not the task that it is dropped with.
+pub(crate) struct Handling<T, E>(Option<Handler<T, E>>);
+
+type Handler<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
+
+/// The handler has returned an error, or panicked, and the log has the reason.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failed;
+
+impl<T, E> Handling<T, E> {
+    pub(crate) fn new(handler: Handler<T, E>) -> Self {
+        Self(Some(handler))
+    }
+
+    /// Polls the handler. Once it has returned it is dropped, and what it returned: that it succeeded is all
+    /// that matters here.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>>
+    where
+        E: fmt::Display,
+    {
+        let Some(handler) = &mut self.0 else { return Poll::Ready(Ok(())) };
+        let (is_ok, has_panicked) = match attempt(|| handler.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(Ok(value))) => (true, attempt(|| drop(value)).is_err()),
+            Ok(Poll::Ready(Err(error))) => {
+                let told = attempt(|| {
+                    let error = Escaped(&error);
+                    log::debug!(error:%; "WebSocket handler failed: {error}");
+                })
+                .is_err();
+                (false, told | attempt(|| drop(error)).is_err())
+            }
+            Err(Panicked) => (false, true),
+        };
+        let has_panicked = has_panicked | attempt(|| drop(self.0.take())).is_err();
+        if has_panicked {
+            Self::tell_panic();
+        }
+        Poll::Ready(if is_ok && !has_panicked { Ok(()) } else { Err(Failed) })
+    }
+
+    /// Drops the handler where it stands.
+    pub(crate) fn discard(&mut self) {
+        if attempt(|| drop(self.0.take())).is_err() {
+            Self::tell_panic();
+        }
+    }
+
+    fn tell_panic() {
+        let _ = attempt(|| log::error!("WebSocket handler panicked"));
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.is_none()
+    }
+}
+
+impl<T, E> Drop for Handling<T, E> {
+    fn drop(&mut self) {
+        self.discard();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use bytes::Bytes;
+    use futures::io::Cursor;
+
+    use super::*;
+    use crate::connection::shared::Opened;
+    use crate::options::Settings;
+    use crate::proto::{Frame, OpCode, Role};
+    use crate::stream::Stream;
+
+    fn shared() -> Arc<Shared> {
+        let stream = Stream::boxed(Cursor::new(Vec::new()));
+        let (settings, opened) = (Settings::default(), Opened::default());
+        Shared::new(stream, Bytes::new(), Role::Server, settings, opened)
+    }
+
+    #[test]
+    fn a_turn_ends_also_where_a_panic_unwinds_through_it() {
+        let (outer, inner) = (shared(), shared());
+        let frame = Frame::new(true, OpCode::Text, "Hello");
+        let cx = &mut Context::from_waker(Waker::noop());
+        drop(outer.poll_turn(cx, |cx| {
+            assert!(outer.stage(&frame));
+            let polled = attempt(|| {
+                drop(inner.poll_turn(cx, |_| {
+                    assert!(inner.stage(&frame) && !outer.stage(&frame));
+                    panic!("on purpose");
+                }));
+            });
+            polled.unwrap_err();
+            assert!(!inner.stage(&frame), "the turn is over");
+            assert!(!inner.lock().is_in_turn());
+            assert_eq!(inner.lock().outbox.queued(), 7, "what it has sent before is sent");
+            assert!(outer.stage(&frame), "the turn that it has interrupted goes on");
+        }));
+        assert!(!outer.stage(&frame));
+        assert_eq!(outer.lock().outbox.queued(), 14);
+    }
+
+    #[test]
+    fn what_panics_of_a_handler_fails_it_and_no_more() {
+        /// Panics when it is written or dropped.
+        struct Bomb;
+
+        impl fmt::Display for Bomb {
+            fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+                panic!("in a Display");
+            }
+        }
+
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("in a destructor");
+            }
+        }
+
+        fn handling<T: 'static>(
+            handler: impl Future<Output = Result<T, Bomb>> + Send + 'static,
+        ) -> Handling<T, Bomb> {
+            Handling::new(Box::pin(handler))
+        }
+
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(matches!(handling(async { Ok(()) }).poll(cx), Poll::Ready(Ok(()))));
+        let failed = [
+            handling(async { Ok(Bomb) }).poll(cx),
+            handling(async { Err::<(), _>(Bomb) }).poll(cx),
+            handling::<()>(async { panic!("on purpose") }).poll(cx),
+            handling::<()>(async { std::panic::panic_any(Bomb) }).poll(cx),
+        ];
+        assert!(failed.iter().all(|outcome| matches!(outcome, Poll::Ready(Err(Failed)))));
+
+        let mut waiting = handling::<()>(async {
+            let _bomb = Bomb;
+            std::future::pending().await
+        });
+        assert!(waiting.poll(cx).is_pending());
+        drop(waiting);
+    }
+}

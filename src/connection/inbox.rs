@@ -1,0 +1,190 @@
+//! Frames that have arrived and that nobody has asked for yet.
+//!
+//! They stay frames until somebody does: `recv` joins those of a message, `recv_frame` does not,
+//! and either may be abandoned or take turns with the other without losing anything.
+
+use std::collections::VecDeque;
+
+use super::thread_cache;
+use crate::error::{Error, Result};
+use crate::message::Message;
+use crate::proto::{Frame, OpCode, Payload};
+
+/// What a frame costs besides its payload, in bytes.
+const FRAME_COST: usize = 64;
+
+#[derive(Debug, Default)]
+pub(super) struct Inbox {
+    frames: VecDeque<Frame>,
+    /// Payloads and overhead of all frames.
+    bytes: usize,
+    /// Last frames of messages among them.
+    messages: usize,
+    /// Control frames among them.
+    controls: usize,
+}
+
+impl Inbox {
+    pub(super) fn push(&mut self, frame: Frame) {
+        if self.frames.capacity() == 0 {
+            self.frames = thread_cache::take_frames();
+        }
+        self.bytes += cost(&frame);
+        if frame.opcode().is_control() {
+            self.controls += 1;
+        } else if frame.fin() {
+            self.messages += 1;
+        }
+        self.frames.push_back(frame);
+    }
+
+    /// The next message, if it is whole.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::MessageBegun`] if its first fragments were taken as frames.
+    #[inline]
+    pub(super) fn pop_message(&mut self) -> Result<Option<Message>> {
+        if self.messages == 0 {
+            return Ok(None);
+        }
+        // Nearly every message is one frame, and no control frame is in front of it.
+        match self.frames.front() {
+            Some(frame) if frame.is_whole_message() => Ok(self.pop().map(Message::from_frame)),
+            _ => self.pop_joined(),
+        }
+    }
+
+    fn pop_joined(&mut self) -> Result<Option<Message>> {
+        while self.frames.front().is_some_and(|frame| frame.opcode().is_control()) {
+            self.pop();
+        }
+        let Some(first) = self.frames.front() else { return Ok(None) };
+        if first.opcode() == OpCode::Continuation {
+            return Err(Error::MessageBegun);
+        }
+        let (opcode, is_deflated) = (first.opcode(), first.is_deflated());
+        if first.fin() {
+            return Ok(self.pop().map(Message::from_frame));
+        }
+        let joined = self.join().map(|payload| Frame::from_payload(true, opcode, payload));
+        let joined = joined.map(|frame| if is_deflated { frame.into_deflated() } else { frame });
+        Ok(joined.map(Message::from_frame))
+    }
+
+    /// The next frame.
+    pub(super) fn pop(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(cost(&frame));
+        if frame.opcode().is_control() {
+            self.controls = self.controls.saturating_sub(1);
+        } else if frame.fin() {
+            self.messages = self.messages.saturating_sub(1);
+        }
+        Some(frame)
+    }
+
+    /// Joins the fragments of the first message, which is whole.
+    fn join(&mut self) -> Option<Payload> {
+        let last = self.frames.iter().position(|frame| frame.opcode().is_data() && frame.fin())?;
+        let fragments = self.frames.iter().take(last + 1).filter(|f| f.opcode().is_data());
+        let mut joined = Vec::with_capacity(fragments.map(|frame| frame.payload().len()).sum());
+        for _ in 0..=last {
+            let frame = self.pop()?;
+            if frame.opcode().is_data() {
+                joined.extend_from_slice(frame.payload());
+            }
+        }
+        Some(Payload::from(joined))
+    }
+
+    /// Takes all frames of `other` behind those that are here.
+    pub(super) fn append(&mut self, other: &mut Self) {
+        if self.frames.is_empty() {
+            return std::mem::swap(self, other);
+        }
+        self.frames.append(&mut other.frames);
+        self.bytes += std::mem::take(&mut other.bytes);
+        self.messages += std::mem::take(&mut other.messages);
+        self.controls += std::mem::take(&mut other.controls);
+    }
+
+    /// Payloads and overhead of all frames but those of the first message.
+    pub(super) fn bytes_behind_first(&self) -> usize {
+        let mut is_first = true;
+        let mut is_behind = |frame: &Frame| {
+            let is_behind = !is_first;
+            is_first &= frame.opcode().is_control() || !frame.fin();
+            is_behind
+        };
+        self.frames.iter().filter(|frame| is_behind(frame)).map(cost).sum()
+    }
+
+    /// Messages and control frames: what a turn may take of them is limited.
+    pub(super) fn units(&self) -> usize {
+        self.messages + self.controls
+    }
+
+    /// Forgets control frames: the connection is read by messages.
+    pub(super) fn drop_controls(&mut self) {
+        if self.controls > 0 {
+            self.frames.retain(|frame| frame.opcode().is_data());
+            self.bytes = self.frames.iter().map(cost).sum();
+            self.controls = 0;
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+        (self.bytes, self.messages, self.controls) = (0, 0, 0);
+        self.release();
+    }
+
+    /// Returns the memory of an empty queue.
+    pub(super) fn release(&mut self) {
+        if self.frames.is_empty() && self.frames.capacity() > 0 {
+            thread_cache::put_frames(std::mem::take(&mut self.frames));
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Control frames among those that are queued.
+    pub(super) fn controls(&self) -> usize {
+        self.controls
+    }
+
+    /// Forgets the fragments of a message whose last one will not come.
+    pub(super) fn drop_unfinished(&mut self) {
+        while self.frames.back().is_some_and(|frame| frame.opcode().is_data() && !frame.fin()) {
+            let dropped = self.frames.pop_back();
+            self.bytes = self.bytes.saturating_sub(dropped.as_ref().map_or(0, cost));
+        }
+    }
+
+    /// The first data frame.
+    #[cfg(feature = "tungstenite")]
+    pub(super) fn first_data(&self) -> Option<&Frame> {
+        self.frames.iter().find(|frame| frame.opcode().is_data())
+    }
+
+    /// Is there any data frame?
+    pub(super) fn has_data(&self) -> bool {
+        self.frames.len() > self.controls
+    }
+
+    pub(super) fn has_message(&self) -> bool {
+        self.messages > 0
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+fn cost(frame: &Frame) -> usize {
+    frame.payload().len().saturating_add(FRAME_COST)
+}

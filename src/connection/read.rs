@@ -1,0 +1,383 @@
+//! Reading: bytes from the stream become frames in the inbox, under the connection's lock.
+//!
+//! The rate limit counts here what the peer sends. It reads the clock once for all that was read together, not
+//! for each frame.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::{Buf, Bytes};
+use futures::io::AsyncRead;
+
+use super::inbox::Inbox;
+use super::state::{
+    Core, Deferred, MESSAGES_PER_TURN, Mode, Parked, Phase, READS_PER_TURN, as_u64,
+};
+use super::stats::Initiator;
+use super::thread_cache;
+use super::timers::Deadline;
+use crate::error::Result;
+use crate::options::rate_limit::{Rate, RateLimit};
+use crate::proto::{Bucket, CloseFrame, Frame, OpCode, Payload, ProtocolError, Run};
+
+/// Control frames kept for a caller who has not said yet whether it reads frames.
+const CONTROLS_KEPT: usize = 32;
+
+impl Core {
+    /// The caller has received all that was handed over, and asks for more.
+    ///
+    /// The mode decides whether control frames are kept for it.
+    pub(super) fn ask(&mut self, mode: Mode) {
+        self.is_handed_over = false;
+        self.forget_batch();
+        if self.mode != mode {
+            self.make_room();
+            self.mode = mode;
+            if mode == Mode::Messages {
+                self.inbox.drop_controls();
+            }
+        }
+    }
+
+    /// Reads once and decodes what was read; pending when nothing is there.
+    ///
+    /// `is_wanted` if somebody waits for the rest of a message, whatever else is queued.
+    pub(super) fn fill(&mut self, cx: &mut Context<'_>, is_wanted: bool) -> Poll<()> {
+        if self.end.is_some() || self.deferred.is_some() {
+            return Poll::Pending;
+        }
+        if !self.unread.is_empty() {
+            let mut unread = std::mem::take(&mut self.unread);
+            let mut input = &*unread;
+            self.decode(&mut input, is_wanted);
+            let used = unread.len() - input.len();
+            unread.advance(used);
+            self.unread = unread;
+            return Poll::Ready(());
+        }
+        let waker = cx.waker();
+        let Some(room) = self.room_to_read(is_wanted, waker) else { return Poll::Pending };
+        thread_cache::with_read_buffer(|buf| {
+            let Some(stream) = &mut self.stream else { return Poll::Pending };
+            let room = room.min(buf.len());
+            match Pin::new(stream).poll_read(cx, buf.get_mut(..room).unwrap_or_default()) {
+                Poll::Pending => {
+                    self.is_peer_ahead = false;
+                    if let Some(limiter) = &mut self.limiter {
+                        limiter.catch_up();
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => self.lose(io::ErrorKind::UnexpectedEof.into()),
+                Poll::Ready(Ok(len)) => {
+                    self.tally.wire_bytes_in += as_u64(len);
+                    self.is_peer_ahead = len == room;
+                    let mut input = buf.get(..len).unwrap_or_default();
+                    self.decode(&mut input, is_wanted);
+                    self.unread = Bytes::copy_from_slice(input);
+                    if self.is_holding_much() {
+                        self.count_held(cx.waker());
+                    }
+                }
+                Poll::Ready(Err(error)) => self.lose(error),
+            }
+            Poll::Ready(())
+        })
+    }
+
+    /// Counts a read that has brought nothing to receive; true if it was the last of the turn: a peer
+    /// that sends pings alone must not keep the thread.
+    pub(super) fn has_read_enough(&mut self) -> bool {
+        if self.has_item() {
+            return false;
+        }
+        self.budget = self.budget.saturating_sub(MESSAGES_PER_TURN / READS_PER_TURN);
+        self.budget == 0
+    }
+
+    /// Takes frames off the front of `input` until it is used up or enough is queued.
+    fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
+        self.is_wanted = is_wanted;
+        if let Some(limiter) = &mut self.limiter {
+            limiter.refill(self.settings.clock.now());
+        }
+        self.take_run(input);
+        while !self.has_enough() {
+            match self.decoder.next(input) {
+                Ok(Some(frame)) => self.accept(frame),
+                Ok(None) => return,
+                Err(error) => self.defer(Deferred::Failure(error)),
+            }
+            if self.end.is_some() || self.deferred.is_some() {
+                // Whatever follows a close frame is not for us (§5.5.1, §7.1.7).
+                *input = &[];
+                return;
+            }
+        }
+    }
+
+    /// Takes whole messages as they are, if they come first and are asked for as messages.
+    fn take_run(&mut self, input: &mut &[u8]) {
+        if !self.inbox.is_empty() || self.mode == Mode::Frames || self.phase != Phase::Open {
+            return;
+        }
+        if self.run.len() == 0 {
+            self.run = Run::in_buffer(thread_cache::take_run());
+        }
+        let limiter = self.limiter.as_mut();
+        let max = limiter.as_ref().map_or(usize::MAX, |limiter| limiter.messages_left());
+        let (messages, payload_bytes) = self.decoder.fill_run(&mut self.run, input, max);
+        if let Some(limiter) = limiter {
+            limiter.take_run(messages);
+        }
+        self.tally.frames_in += as_u64(messages);
+        self.tally.messages_in += as_u64(messages);
+        self.tally.payload_bytes_in += as_u64(payload_bytes);
+        if self.run.len() == 0 {
+            thread_cache::put_run(std::mem::take(&mut self.run));
+        }
+    }
+
+    fn accept(&mut self, frame: Frame) {
+        self.tally.frames_in += 1;
+        if let Err(error) = self.check_rate(&frame) {
+            return self.defer(Deferred::Failure(error));
+        }
+        match frame.opcode() {
+            OpCode::Continuation | OpCode::Text | OpCode::Binary => {
+                if !frame.is_deflated() {
+                    self.tally.payload_bytes_in += as_u64(frame.payload().len());
+                }
+                self.tally.messages_in += u64::from(frame.fin());
+                self.tally.compressed_in += u64::from(frame.fin() && frame.is_deflated());
+                self.accept_data(frame);
+                return;
+            }
+            OpCode::Ping => {
+                self.tally.pings_in += 1;
+                if self.settings.auto_pong && self.state.can_send() {
+                    self.pong = Some(Box::new(Payload::copy_from(frame.payload())));
+                    self.queue_pong();
+                }
+            }
+            OpCode::Pong => {
+                self.tally.pongs_in += 1;
+                if self.accept_pong(frame.payload()) {
+                    return;
+                }
+            }
+            OpCode::Close => self.accept_close(frame.payload()),
+        }
+        let is_shown = match self.mode {
+            Mode::Messages => false,
+            // A ping that is not answered here is kept in any case, up to `read_ahead_size`.
+            Mode::Undecided => {
+                self.inbox.controls() < CONTROLS_KEPT || self.leaves_to_caller(&frame)
+            }
+            Mode::Frames => true,
+        };
+        if is_shown {
+            self.inbox.push(frame);
+        }
+    }
+
+    /// Whether the caller has to answer this frame.
+    fn leaves_to_caller(&self, frame: &Frame) -> bool {
+        frame.opcode() == OpCode::Ping && !self.settings.auto_pong
+    }
+
+    /// Does the peer send faster than it may? What it sends to a connection that closes is not
+    /// worth an answer.
+    fn check_rate(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
+        let Some(limiter) = self.limiter.as_mut().filter(|_| self.phase == Phase::Open) else {
+            return Ok(());
+        };
+        match frame.opcode() {
+            OpCode::Continuation | OpCode::Text | OpCode::Binary => limiter.take_message(),
+            OpCode::Ping => limiter.take_control(),
+            OpCode::Pong if self.tally.pongs_in >= self.outbox.counts.pings => {
+                limiter.take_control()
+            }
+            OpCode::Pong | OpCode::Close => Ok(()),
+        }
+    }
+
+    /// Queues a data frame, unless it comes after our close frame and nobody asks for it: then it
+    /// and all that follows is discarded, so that the peer's close frame is found.
+    fn accept_data(&mut self, frame: Frame) {
+        let is_unwanted = !self.is_wanted && self.parked == Parked::Nobody && self.is_full();
+        if self.phase != Phase::Open && is_unwanted {
+            self.is_discarding = true;
+        }
+        if self.is_discarding {
+            self.inbox.drop_unfinished();
+        } else {
+            self.inbox.push(frame);
+        }
+    }
+
+    /// Answers the latest ping, unless the peer leaves too much unread: a flood of pings then
+    /// costs one payload, and §5.5.3 allows to answer the last of them only.
+    pub(super) fn queue_pong(&mut self) {
+        if self.outbox.len() >= self.settings.send_buffer_size || !self.state.can_send() {
+            return;
+        }
+        if let Some(payload) = self.pong.take() {
+            self.push(&mut Some(Frame::from_payload(true, OpCode::Pong, *payload)));
+        }
+    }
+
+    fn accept_close(&mut self, payload: &[u8]) {
+        // The decoder has checked the payload.
+        let frame = CloseFrame::decode(payload).unwrap_or_default();
+        if self.state.can_send() {
+            self.initiator = Initiator::Remote;
+        }
+        let reply = frame.as_ref().map(|frame| CloseFrame::lossy(frame.code(), ""));
+        self.state.receive_close(frame);
+        self.has_news = true;
+        self.defer(Deferred::Close(reply));
+    }
+
+    /// Takes the end up now, or once the messages before it are received.
+    fn defer(&mut self, deferred: Deferred) {
+        self.deferred = Some(Box::new(deferred));
+        let is_waited_for = self.run.len() > 0 || self.inbox.has_data() || self.is_handed_over;
+        if is_waited_for && self.phase == Phase::Open {
+            self.deadlines.start_close(Deadline::Deferred, self.settings.close_timeout);
+        } else {
+            self.take_up_deferred();
+        }
+    }
+
+    /// Hands what is queued over to the caller, as far as the turn allows.
+    pub(super) fn take_batch(&mut self, run: &mut Run, inbox: &mut Inbox) {
+        self.parked = Parked::Nobody;
+        self.is_handed_over = true;
+        self.make_room();
+        *run = self.run.take(self.budget);
+        self.budget = self.budget.saturating_sub(run.len());
+        if self.run.len() == 0 {
+            self.budget = self.budget.saturating_sub(self.inbox.units());
+            inbox.append(&mut self.inbox);
+        }
+        // The first message goes to the caller at once.
+        self.in_batch = run.held().saturating_add(inbox.bytes_behind_first());
+    }
+
+    /// The caller makes room for reading ahead: where it had stopped for want of room, it has to go on.
+    fn make_room(&mut self) {
+        self.is_look_owed |= self.is_full();
+    }
+
+    /// Is there what the caller reads the connection by?
+    pub(super) fn has_item(&self) -> bool {
+        match self.mode {
+            Mode::Messages => self.run.len() > 0 || self.inbox.has_message(),
+            Mode::Frames | Mode::Undecided => self.run.len() > 0 || !self.inbox.is_empty(),
+        }
+    }
+
+    /// Whether the caller in `recv` has something to do: an item to take, or the end to take up.
+    pub(super) fn can_recv(&self) -> bool {
+        self.has_item() || self.deferred.is_some() || self.has_recv_end() || self.can_inflate()
+    }
+
+    fn has_recv_end(&self) -> bool {
+        (self.has_task || self.is_gone()) && self.end.is_some()
+    }
+
+    /// What `recv` returns when nothing is left to receive.
+    ///
+    /// A connection without a task is closed to its last step by whoever waits in `recv`.
+    pub(super) fn recv_end(&self) -> Option<Result<()>> {
+        if self.has_recv_end() { self.end.clone() } else { None }
+    }
+
+    pub(super) fn can_read_ahead(&self) -> bool {
+        let may_read = match self.parked {
+            Parked::InTask => false,
+            Parked::Elsewhere => !self.has_item() || !self.is_full(),
+            Parked::Nobody => !self.is_full(),
+        };
+        may_read && self.deferred.is_none()
+    }
+
+    pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.fill(cx, self.parked != Parked::Nobody)
+    }
+
+    /// Does this side take more from the stream? If not, the peer's clock stands still.
+    pub(super) fn is_reading(&self) -> bool {
+        self.parked != Parked::Nobody || !self.is_full()
+    }
+
+    /// Is enough queued, when nobody waits for it?
+    fn is_full(&self) -> bool {
+        let queued = [self.run.held(), self.inbox.bytes(), self.decoder.buffered()];
+        queued.into_iter().fold(0, usize::saturating_add) > self.settings.read_ahead_size
+    }
+
+    fn has_enough(&self) -> bool {
+        if self.phase != Phase::Open {
+            return false;
+        }
+        let has_message = self.run.len() > 0 || self.inbox.has_message();
+        self.is_full() && (has_message || !self.is_wanted)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Limiter {
+    limit: RateLimit,
+    messages: Bucket,
+    controls: Bucket,
+    /// Was the stream empty since the last time? If not, what comes now may be as old as that.
+    has_caught_up: bool,
+}
+
+impl Limiter {
+    pub(super) fn new(limit: RateLimit, now: Instant) -> Self {
+        let bucket = |rate: Rate| Bucket::new(rate.per_second, rate.burst, now);
+        let (messages, controls) = (bucket(limit.messages), bucket(limit.controls));
+        Self { limit, messages, controls, has_caught_up: true }
+    }
+
+    /// Something was read: it may be as much as time allows.
+    pub(super) fn refill(&mut self, now: Instant) {
+        let overflow = !std::mem::take(&mut self.has_caught_up);
+        self.messages.refill(now, overflow);
+        self.controls.refill(now, overflow);
+    }
+
+    /// There is nothing to read: what comes next was not kept waiting.
+    pub(super) fn catch_up(&mut self) {
+        self.has_caught_up = true;
+    }
+
+    /// Messages that the peer may send now.
+    pub(super) fn messages_left(&self) -> usize {
+        self.messages.available()
+    }
+
+    /// Counts a run of messages, which are no more than were left.
+    pub(super) fn take_run(&mut self, messages: usize) {
+        self.messages.take_many(messages);
+    }
+
+    /// Counts a data frame.
+    pub(super) fn take_message(&mut self) -> Result<(), ProtocolError> {
+        let per_second = self.limit.messages.per_second;
+        let is_allowed = self.messages.take();
+        is_allowed.then_some(()).ok_or(ProtocolError::MessageRateExceeded { per_second })
+    }
+
+    /// Counts a control frame.
+    pub(super) fn take_control(&mut self) -> Result<(), ProtocolError> {
+        let per_second = self.limit.controls.per_second;
+        let is_allowed = self.controls.take();
+        is_allowed.then_some(()).ok_or(ProtocolError::ControlRateExceeded { per_second })
+    }
+}

@@ -1,0 +1,241 @@
+//! Sending from other tasks.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use super::{CloseInfo, ConnectionId, PreparedMessage, Shared, WebSocket};
+use crate::error::Result;
+use crate::message::Message;
+use crate::options::heartbeat::HeartbeatOptions;
+use crate::proto::{CloseCode, Frame, OpCode, ProtocolError};
+
+/// Sends over a connection from any task, at any time.
+///
+/// Whole messages of many senders interleave, never their frames. A `Sender` does not keep its
+/// connection open: that is the [`WebSocket`](crate::WebSocket)'s part.
+///
+/// # Cancel safety
+///
+/// Every future of this type may be dropped at any time: the whole message is queued, or nothing.
+#[derive(Clone)]
+pub struct Sender {
+    shared: Arc<Shared>,
+}
+
+impl Sender {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Sends a message, as [`WebSocket::send`](crate::WebSocket::send).
+    ///
+    /// Waits while the connection's own task is between the fragments of a message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed) after a close frame has gone either way, or the
+    /// error that ended the connection.
+    pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
+        self.shared.send(message.into(), true).await
+    }
+
+    /// Sends a text message, as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_text(&self, text: impl Into<String>) -> Result<()> {
+        self.send(Message::text(text)).await
+    }
+
+    /// Sends a binary message, as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_binary(&self, bytes: impl Into<Bytes>) -> Result<()> {
+        self.send(Message::binary(bytes)).await
+    }
+
+    /// Sends a value as JSON, in a text message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON. Else as
+    /// [`send`](Self::send).
+    pub async fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
+        self.send(Message::json(value)?).await
+    }
+
+    /// Sends a message that is sent over other connections, too: encoded and compressed only once.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
+        self.shared.send_prepared(message).await
+    }
+
+    /// Sends a ping (RFC 6455 §5.5.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as
+    /// [`send`](Self::send).
+    pub async fn ping(&self, payload: impl Into<Bytes>) -> Result<()> {
+        self.shared.send_frame(Frame::new(true, OpCode::Ping, payload)).await
+    }
+
+    /// Sends a pong that no ping asked for (RFC 6455 §5.5.3).
+    ///
+    /// # Errors
+    ///
+    /// As [`ping`](Self::ping).
+    pub async fn pong(&self, payload: impl Into<Bytes>) -> Result<()> {
+        self.shared.send_frame(Frame::new(true, OpCode::Pong, payload)).await
+    }
+
+    /// Closes the connection, as [`WebSocket::close`](crate::WebSocket::close).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent or `reason`
+    /// exceeds 123 bytes.
+    pub async fn close(
+        &self,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> Result<CloseInfo> {
+        self.shared.close(code.try_into().map_err(Into::into), reason).await
+    }
+
+    /// Closes the connection at a point in time, as
+    /// [`WebSocket::expire_at`](crate::WebSocket::expire_at).
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close).
+    pub fn expire_at(
+        &self,
+        at: Instant,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> Result<()> {
+        self.shared.expire_at(at, code.try_into().map_err(Into::into), reason)
+    }
+
+    /// Takes [`expire_at`](Self::expire_at) back, by whomever it was called.
+    pub fn cancel_expiry(&self) {
+        self.shared.cancel_expiry();
+    }
+
+    /// Runs a heartbeat until the connection has ended, as a future to spawn.
+    ///
+    /// The pings are those of [`WebSocket::heartbeat`](crate::WebSocket::heartbeat), and go out from
+    /// the connection's own task. Of several heartbeats only the one that was started last runs;
+    /// whoever waits for an earlier one learns of the end all the same.
+    ///
+    /// ```
+    /// use tidewire::{Error, HeartbeatOptions, Sender, Timeout};
+    ///
+    /// async fn watch(sender: Sender) {
+    ///     match sender.run_heartbeat(HeartbeatOptions::default()).await {
+    ///         Ok(()) => println!("closed"),
+    ///         Err(Error::Timeout(Timeout::Pong)) => println!("no answer"),
+    ///         Err(error) => println!("lost: {error}"),
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the connection: [`Error::Timeout`](crate::Error::Timeout) with
+    /// [`Timeout::Pong`](crate::Timeout::Pong) if the peer did not answer. An orderly end is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops its heartbeat; the connection stays.
+    pub fn run_heartbeat(
+        &self,
+        options: HeartbeatOptions,
+    ) -> impl Future<Output = Result<()>> + Send + use<> {
+        Arc::clone(&self.shared).run_heartbeat(options)
+    }
+
+    /// How long the latest answered ping of a heartbeat was under way; `None` before.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.shared.rtt()
+    }
+
+    /// Waits until the stream has taken all that was sent, by whomever.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the connection before.
+    pub async fn flush(&self) -> Result<()> {
+        self.shared.flush().await
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) -> CloseInfo {
+        self.shared.closed().await
+    }
+
+    /// How the connection ended; `None` while it has not.
+    #[must_use]
+    pub fn close_info(&self) -> Option<CloseInfo> {
+        self.shared.close_info()
+    }
+
+    /// Has no close frame gone either way, and the stream not failed?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.is_open()
+    }
+
+    /// What the connection is called, here and in rooms.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.shared.connection_id()
+    }
+
+    #[cfg(feature = "rooms")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The address of the peer; `None` if the stream is not a socket of our listener.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.shared.peer_addr()
+    }
+}
+
+/// The sender of the connection, as [`WebSocket::sender`] returns it.
+impl From<&WebSocket> for Sender {
+    fn from(ws: &WebSocket) -> Self {
+        ws.sender()
+    }
+}
+
+impl From<&Self> for Sender {
+    fn from(sender: &Self) -> Self {
+        sender.clone()
+    }
+}
+
+impl fmt::Debug for Sender {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sender")
+            .field("peer_addr", &self.peer_addr())
+            .field("is_open", &self.is_open())
+            .finish_non_exhaustive()
+    }
+}

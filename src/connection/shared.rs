@@ -1,0 +1,644 @@
+//! `Shared`: the connection under its lock, who is woken after it, and who waits for it.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
+
+use bytes::Bytes;
+use futures::task::AtomicWaker;
+
+use super::backlog::Place;
+use super::budget::{Account, MessageBudget, Owed};
+use super::compression::Deflation;
+use super::handler_buffer;
+use super::recv::Inflation;
+use super::state::{Core, MESSAGES_PER_TURN, Parked};
+use super::stats::{CloseInfo, ConnectionId, Stats};
+use crate::changes;
+use crate::changes::Changes;
+use crate::error::{Error, Result};
+use crate::escaped::Escaped;
+use crate::foreign::attempt;
+use crate::options::Settings;
+use crate::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
+use crate::stream::Stream;
+use crate::sync::{Mutex, MutexGuard};
+
+/// A place among those that wait for progress.
+pub(super) type Listener = Option<changes::Listener>;
+
+/// What the opening handshake has settled.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    pub(crate) peer_addr: Option<SocketAddr>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) deflation: Option<Arc<Deflation>>,
+    /// What the connections of the server may hold of messages in progress, if that is bounded.
+    pub(crate) budget: Option<Arc<MessageBudget>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    core: Mutex<Core>,
+    pub(super) signals: Arc<Signals>,
+    /// Whether another task has closed the connection, or begun a message in fragments, since the
+    /// turn of the handler began. It then takes the lock to send.
+    is_shut: AtomicBool,
+    connection_id: ConnectionId,
+    /// The waker that stream and timer are polled with, whoever polls them.
+    pub(super) io_waker: Waker,
+    opened: Opened,
+}
+
+/// The connection, for as long as its lock is held. Dropping it releases the lock, and then wakes those
+/// for whom something has changed.
+pub(super) struct CoreGuard<'a> {
+    // Fields are dropped in this order: the lock is free when foreign code runs.
+    core: MutexGuard<'a, Core>,
+    wakes: Wakes<'a>,
+    /// Is this the turn of the connection's handler?
+    is_turn: bool,
+    /// Whether what is owed is left for the next who takes the lock.
+    is_postponed: bool,
+}
+
+/// What follows from a step under the lock, and must not happen under it: wakers, loggers and the
+/// destructors of wakers are foreign code. Dropping it does all of that.
+struct Wakes<'a> {
+    shared: &'a Shared,
+    /// Whether there is anything to do.
+    is_due: bool,
+    driver: Driver,
+    recv: bool,
+    waiters: bool,
+    rare: Option<Box<Rare>>,
+}
+
+/// What few steps leave behind: boxed, so that the others do not ask for each of it.
+#[derive(Default)]
+struct Rare {
+    failure: Option<Box<(Error, CloseCode)>>,
+    /// What is owed to the other connections of the server.
+    owed: Option<(Arc<MessageBudget>, Owed)>,
+}
+
+/// The one that writes, reads ahead and closes, if it is to be woken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Driver {
+    Asleep,
+    /// The connection's task. Without one, those who wait in a call know themselves.
+    Task,
+    /// The task; without one, all who wait in a call.
+    TaskOrCallers,
+}
+
+impl Wakes<'_> {
+    /// Takes over what the step owes to others: nearly always nothing, which costs a few comparisons.
+    #[inline]
+    fn collect(&mut self, core: &mut Core) {
+        if core.is_owing() {
+            self.collect_owed(core);
+        }
+        core.has_news = false;
+    }
+
+    #[cold]
+    fn collect_owed(&mut self, core: &mut Core) {
+        self.is_due = true;
+        if core.parked != Parked::Nobody && core.can_recv() {
+            match std::mem::replace(&mut core.parked, Parked::Nobody) {
+                Parked::InTask => self.driver = Driver::Task,
+                Parked::Elsewhere | Parked::Nobody => self.recv = true,
+            }
+        }
+        self.waiters = core.has_news && std::mem::take(&mut core.has_listeners);
+        // During the handler's turn the task is awake, and sees to all of it when the handler parks.
+        if !core.is_in_turn() {
+            if core.has_task && std::mem::take(&mut core.is_task_owed) {
+                core.is_write_scheduled = true;
+                self.driver = Driver::Task;
+            }
+            if std::mem::take(&mut core.is_look_owed) {
+                self.driver = Driver::TaskOrCallers;
+            }
+        }
+        let rare = Rare { failure: core.unlogged.take(), owed: core.account.take_owed() };
+        self.rare = Some(rare).filter(|it| it.failure.is_some() || it.owed.is_some()).map(Box::new);
+    }
+
+    #[cold]
+    fn fire(&mut self) {
+        let signals = &self.shared.signals;
+        match self.driver {
+            Driver::Asleep => {}
+            Driver::Task => _ = signals.wake_task(),
+            Driver::TaskOrCallers => signals.wake_driver(),
+        }
+        if self.recv {
+            signals.wake_recv();
+        }
+        if self.waiters {
+            signals.wake_waiters();
+        }
+        let Rare { failure, owed } = self.rare.take().map(|rare| *rare).unwrap_or_default();
+        if let Some((error, code)) = failure.map(|failure| *failure) {
+            let error = Escaped(error);
+            guarded(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
+        }
+        if let Some((budget, owed)) = owed {
+            budget.settle(owed);
+        }
+    }
+}
+
+impl Drop for Wakes<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.is_due {
+            self.fire();
+        }
+    }
+}
+
+impl CoreGuard<'_> {
+    /// Takes over the duty to write for the connection's task. If this returns true the caller has it,
+    /// and the task is not woken.
+    #[cfg(feature = "rooms")]
+    pub(super) fn claim_write(&mut self) -> bool {
+        let is_claimed =
+            self.has_task && !self.is_in_turn() && std::mem::take(&mut self.is_task_owed);
+        self.is_write_scheduled |= is_claimed;
+        is_claimed
+    }
+
+    /// Wakes nobody when this is dropped, for the caller holds another lock. If this returns true somebody
+    /// is owed it: to take this lock once more, when the other is released, is enough.
+    #[cfg(feature = "rooms")]
+    pub(super) fn postpone_wakes(&mut self) -> bool {
+        self.is_postponed = true;
+        self.has_news &= self.has_listeners;
+        let is_recv_owed = self.parked != Parked::Nobody && self.can_recv();
+        let is_driver_owed = (self.has_task && self.is_task_owed) || self.is_look_owed;
+        let is_told = is_recv_owed || self.has_news || self.unlogged.is_some();
+        is_told || self.account.owes() || (is_driver_owed && !self.is_in_turn())
+    }
+
+    /// Registers the caller in `recv`, who is not in the connection's task. Returns the waker before, to be
+    /// dropped without the lock like all foreign code.
+    pub(super) fn register_recv(&mut self, waker: &Waker) -> Option<Waker> {
+        let recv = &self.wakes.shared.signals.recv;
+        let replaced = recv.take();
+        recv.register(waker);
+        replaced
+    }
+}
+
+impl Deref for CoreGuard<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl DerefMut for CoreGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.core
+    }
+}
+
+impl Drop for CoreGuard<'_> {
+    fn drop(&mut self) {
+        let shared = self.wakes.shared;
+        if self.is_turn {
+            handler_buffer::set_room(shared.id(), self.core.room());
+        }
+        let is_shut = !self.core.can_stage();
+        if shared.is_shut.load(Ordering::Relaxed) != is_shut {
+            shared.is_shut.store(is_shut, Ordering::Release);
+        }
+        if !self.is_postponed {
+            self.wakes.collect(&mut self.core);
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        stream: Stream,
+        unread: Bytes,
+        role: Role,
+        settings: Settings,
+        opened: Opened,
+    ) -> Arc<Self> {
+        let signals = Arc::new(Signals::default());
+        let io_waker = Waker::from(Arc::clone(&signals));
+        let account = Account::new(opened.budget.clone());
+        let core = Core::new(stream, unread, role, settings, opened.deflation.clone(), account);
+        Arc::new(Self {
+            core: Mutex::new(core),
+            signals,
+            is_shut: AtomicBool::new(false),
+            connection_id: ConnectionId::next(),
+            io_waker,
+            opened,
+        })
+    }
+
+    /// Takes the lock, and along with it what this thread has staged for the connection.
+    pub(super) fn lock(&self) -> CoreGuard<'_> {
+        let mut core = self.core.lock();
+        let is_turn = handler_buffer::unstage(self.id(), &mut core);
+        core.enter(is_turn);
+        let wakes = Wakes {
+            shared: self,
+            is_due: false,
+            driver: Driver::Asleep,
+            recv: false,
+            waiters: false,
+            rare: None,
+        };
+        CoreGuard { core, wakes, is_turn, is_postponed: false }
+    }
+
+    /// Queues the frame without taking the lock, if this is the turn of the connection's handler.
+    #[inline]
+    pub(super) fn stage(&self, frame: &Frame) -> bool {
+        !self.is_shut.load(Ordering::Acquire) && handler_buffer::stage(self.id(), frame)
+    }
+
+    /// Different from that of every other connection that is alive.
+    pub(super) fn id(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    pub(crate) fn connection_id(&self) -> ConnectionId {
+        self.connection_id
+    }
+
+    /// What the connections of the server may hold of messages in progress, if that is bounded.
+    pub(super) fn budget(&self) -> Option<&Arc<MessageBudget>> {
+        self.opened.budget.as_ref()
+    }
+
+    /// How messages are compressed, if they are.
+    pub(super) fn deflation(&self) -> Option<&Arc<Deflation>> {
+        self.opened.deflation.as_ref()
+    }
+
+    /// The other direction of [`deflation`](Self::deflation).
+    pub(super) fn inflation(&self) -> Option<Inflation> {
+        let deflation = self.deflation()?;
+        let core = self.core.lock();
+        Some(Inflation::new(deflation.parameters(), core.role(), core.max_message_size()))
+    }
+
+    /// The context that stream and timer are polled with.
+    pub(super) fn io_context(&self) -> Context<'_> {
+        Context::from_waker(&self.io_waker)
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().is_open()
+    }
+
+    pub(crate) fn close_info(&self) -> Option<CloseInfo> {
+        self.lock().close_info()
+    }
+
+    pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
+        self.opened.peer_addr
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        self.lock().stats()
+    }
+
+    /// Bytes that were sent and that the stream has not taken.
+    #[cfg(feature = "server")]
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.lock().waiting_len()
+    }
+
+    pub(super) fn subprotocol(&self) -> Option<&str> {
+        self.opened.subprotocol.as_deref()
+    }
+
+    /// Polls the connection's handler as its task: what it sends is staged until it parks. Returns
+    /// the connection with all of it.
+    pub(super) fn poll_turn(
+        &self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Context<'_>),
+    ) -> CoreGuard<'_> {
+        let mut core = self.lock();
+        if !core.is_in_task(cx) {
+            // Wakers are foreign code: they are cloned and dropped without the lock.
+            drop(core);
+            let copies = (cx.waker().clone(), cx.waker().clone());
+            core = self.lock();
+            let replaced = (core.set_task_waker(copies.0), self.signals.set_task(Some(copies.1)));
+            drop(core);
+            guarded(|| drop(replaced));
+            core = self.lock();
+        }
+        core.begin_turn();
+        let (role, room) = (core.role(), core.room());
+        drop(core);
+        let interrupted = handler_buffer::begin(self.id(), role, room);
+        let mut turn = HandlersTurn { shared: self, interrupted, is_over: false };
+        poll(cx);
+        turn.end()
+    }
+
+    /// The connection's task is dropped: without a closing handshake, the connection ends.
+    pub(super) fn lose_task(&self) {
+        let mut core = self.lock();
+        let wakers = (core.lose_task(), self.signals.set_task(None));
+        drop(core);
+        guarded(|| drop(wakers));
+    }
+
+    /// Changes what is to be done when, and has the task that drives the connection look at it.
+    pub(super) fn reschedule<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
+        let mut core = self.lock();
+        core.owe_look();
+        change(&mut core)
+    }
+
+    #[cfg(feature = "rooms")]
+    /// Wakes the connection's task, to write or to close.
+    pub(super) fn wake_task(&self) {
+        self.signals.wake_task();
+    }
+
+    /// May something be queued now by somebody at `place`? Writes what is in the way, if the stream takes
+    /// it. Who has to wait has a place then.
+    pub(super) fn has_room(&self, core: &mut Core, place: &mut Option<Place>) -> Result<bool> {
+        if let Some(error) = core.send_error() {
+            return Err(error);
+        }
+        if !core.has_room(*place) {
+            core.hold_place(place);
+            let before = core.outbox.written();
+            core.write(&mut self.io_context());
+            // A peer that reads as fast as this can be written must not keep the thread. One that reads
+            // nothing does not, and those who wait for it have to come to rest.
+            if core.outbox.written() > before {
+                core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / 4);
+            }
+        }
+        Ok(core.has_room(*place) && core.budget > 0)
+    }
+
+    /// The `WebSocket` is dropped: its connection ends.
+    pub(super) fn abandon(&self) {
+        let mut core = self.lock();
+        (core.is_abandoned, core.is_task_owed) = (true, true);
+        core.forget_received();
+        if !core.has_task {
+            let failed = std::thread::panicking();
+            let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
+            core.abandon(&mut self.io_context(), outcome);
+        }
+    }
+}
+
+/// The turn of a handler. It ends also where a panic unwinds through it: the thread would take later
+/// connections for this one.
+struct HandlersTurn<'a> {
+    shared: &'a Shared,
+    /// The turn that goes on after this one, if there is one.
+    interrupted: Option<Box<handler_buffer::Turn>>,
+    is_over: bool,
+}
+
+impl<'a> HandlersTurn<'a> {
+    fn end(&mut self) -> CoreGuard<'a> {
+        let mut core = self.shared.lock();
+        core.is_turn = false;
+        core.end_turn();
+        handler_buffer::end(self.interrupted.take());
+        self.is_over = true;
+        core
+    }
+}
+
+impl Drop for HandlersTurn<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            drop(self.end());
+        }
+    }
+}
+
+/// The tasks that wait for the connection.
+///
+/// Wakers are foreign code: none runs under a lock of ours, and one that panics keeps no other from being
+/// woken.
+#[derive(Debug, Default)]
+pub(super) struct Signals {
+    /// The connection's own task, if it has one: it passes on what concerns the others.
+    task: Mutex<Option<Waker>>,
+    /// The task in `recv`.
+    pub(super) recv: AtomicWaker,
+    /// All other waiters: senders that wait for room, `flush`, `close`, `closed`.
+    pub(super) progress: Changes,
+}
+
+impl Wake for Signals {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.wake_driver();
+    }
+}
+
+impl Signals {
+    /// Wakes the task that writes, reads ahead and closes; without one, all who wait in a call.
+    pub(super) fn wake_driver(&self) {
+        if !self.wake_task() {
+            self.wake_recv();
+            self.wake_waiters();
+        }
+    }
+
+    /// Wakes the connection's task; false if it has none.
+    pub(super) fn wake_task(&self) -> bool {
+        // Cloned, so that the lock is free when it runs.
+        let task = self.task().clone();
+        let has_task = task.is_some();
+        if let Some(task) = task {
+            guarded(|| task.wake());
+        }
+        has_task
+    }
+
+    pub(super) fn wake_recv(&self) {
+        guarded(|| self.recv.wake());
+    }
+
+    pub(super) fn wake_waiters(&self) {
+        self.progress.tell();
+    }
+
+    /// Replaces the waker of the connection's task, and returns the one before.
+    pub(super) fn set_task(&self, waker: Option<Waker>) -> Option<Waker> {
+        std::mem::replace(&mut *self.task(), waker)
+    }
+
+    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
+        self.task.lock()
+    }
+}
+
+/// Runs foreign code that must not end ours.
+pub(super) fn guarded<R>(foreign: impl FnOnce() -> R) {
+    let _ = attempt(|| drop(foreign()));
+}
+
+impl Shared {
+    /// Waits until the stream has taken all that was queued before.
+    pub(crate) async fn flush(&self) -> Result<()> {
+        let (mut listener, mut mark) = (None, None);
+        std::future::poll_fn(|cx| self.poll_flush(cx, &mut listener, &mut mark)).await
+    }
+
+    /// Waits until the stream has taken all that was sent when this was polled first: at each poll
+    /// there may be more, by others. `mark` is how much that is, once it is known.
+    pub(super) fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+        mark: &mut Option<u64>,
+    ) -> Poll<Result<()>> {
+        let result = ready!(self.poll_wait(cx, listener, |core| {
+            if mark.is_none() {
+                *mark = core.mark();
+            }
+            core.write(&mut self.io_context());
+            core.is_written((*mark)?)
+        }));
+        *mark = None;
+        Poll::Ready(result)
+    }
+
+    pub(super) async fn flush_to(&self, mark: u64) -> Result<()> {
+        let mut listener = None;
+        std::future::poll_fn(|cx| self.poll_written_to(cx, &mut listener, mark)).await
+    }
+
+    pub(super) fn poll_written_to(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+        mark: u64,
+    ) -> Poll<Result<()>> {
+        self.poll_wait(cx, listener, |core| {
+            core.write(&mut self.io_context());
+            core.is_written(mark)
+        })
+    }
+
+    /// Sends a close frame and waits for the end of the closing handshake.
+    pub(crate) async fn close(
+        &self,
+        code: Result<CloseCode, ProtocolError>,
+        reason: &str,
+    ) -> Result<CloseInfo> {
+        let code = code.map_err(Error::InvalidClose)?;
+        let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
+        let (mut frame, mut listener) = (Some(frame), None);
+        std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |core| {
+                if let Some(frame) = frame.take() {
+                    core.begin_close(Some(frame));
+                }
+                if core.is_settled() { core.close_info().map(Ok) } else { None }
+            })
+        })
+        .await
+    }
+
+    /// Begins the closing handshake, unless it has begun, and leaves it to the connection's task.
+    #[cfg(feature = "server")]
+    pub(crate) fn begin_close(&self, frame: CloseFrame) {
+        self.lock().begin_close(Some(frame));
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) async fn closed(&self) -> CloseInfo {
+        let mut listener = None;
+        std::future::poll_fn(|cx| self.poll_wait(cx, &mut listener, |core| core.close_info())).await
+    }
+
+    pub(super) fn poll_room(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+        place: &mut Option<Place>,
+    ) -> Poll<Result<()>> {
+        self.poll_wait(cx, listener, |core| match self.has_room(core, place) {
+            Ok(has_room) => has_room.then_some(Ok(())),
+            Err(error) => Some(Err(error)),
+        })
+    }
+
+    pub(super) fn poll_closed(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+    ) -> Poll<Result<()>> {
+        self.poll_wait(cx, listener, |core| {
+            core.begin_close(Some(CloseFrame::lossy(CloseCode::NORMAL, "")));
+            core.is_settled().then_some(Ok(()))
+        })
+    }
+
+    /// Waits until `check` finds what it looks for. A connection without a task of its own is
+    /// served from here.
+    pub(super) fn poll_wait<T>(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+        mut check: impl FnMut(&mut CoreGuard<'_>) -> Option<T>,
+    ) -> Poll<T> {
+        loop {
+            let mut core = self.lock();
+            if let Some(found) = check(&mut core) {
+                // It may hold a waker, which is foreign code.
+                drop(core);
+                *listener = None;
+                return Poll::Ready(found);
+            }
+            if core.budget == 0 {
+                core.budget = MESSAGES_PER_TURN;
+                drop(core);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // Listening begins under the lock, so nothing that is done under it is missed, and
+            // before the last look at the stream, so that no event of it is.
+            let listening = listener.get_or_insert_with(|| self.signals.progress.listen());
+            core.has_listeners = true;
+            if core.has_task {
+                drop(core);
+            } else {
+                let has_parked = core.service(&mut self.io_context());
+                drop(core);
+                if !has_parked {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            ready!(Pin::new(listening).poll(cx));
+            *listener = None;
+        }
+    }
+}

@@ -1,0 +1,640 @@
+//! `WebSocket`: the connection as its handler sees it, also as a `Stream` and a `Sink` of messages.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::Sink;
+use futures::io::{AsyncRead, AsyncWrite};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::backlog::Place;
+use super::compression::Deflation;
+use super::driver::{ConnectionTask, Handling};
+use super::recv::Batch;
+use super::send::{Queue, Stage};
+use super::sender::Sender;
+use super::shared::{Listener, Opened, Shared};
+use super::stats::{CloseInfo, ConnectionId, Stats};
+use crate::error::{Error, Result};
+use crate::message::Message;
+use crate::options::WebSocketOptions;
+use crate::options::heartbeat::HeartbeatOptions;
+use crate::proto::{CloseCode, CloseFrame, DeflateParameters, Frame, OpCode, ProtocolError, Role};
+use crate::stream::Stream;
+
+/// A WebSocket connection.
+///
+/// # Cancel safety
+///
+/// Every future of this type may be dropped at any time: no byte and no message is lost, and the
+/// next call goes on. A dropped [`send`](Self::send) has queued the whole message, or nothing.
+///
+/// # Closing
+///
+/// Dropping the `WebSocket` closes the connection, with the code that the outcome of its handler
+/// gives: 1000 for `Ok`, 1011 for `Err` or a panic. [`close`](Self::close) says more.
+pub struct WebSocket {
+    pub(super) shared: Arc<Shared>,
+    /// Boxed: a handler's future holds its connection more than once.
+    pub(super) batch: Box<Batch>,
+    /// `None` until the `Sink` is used. Boxed for the same reason.
+    pub(super) feed: Option<Box<Feed>>,
+    /// Has the `Stream` ended with an error?
+    pub(super) has_failed: bool,
+}
+
+impl WebSocket {
+    /// Speaks WebSocket over a stream whose opening handshake is done.
+    ///
+    /// `unread` are the bytes that were read beyond the handshake. The connection has no task of
+    /// its own: it lives from the calls made here. Pings are answered and the close is noticed
+    /// while somebody waits in one of them, and each `send` waits until the stream has taken the
+    /// message.
+    #[must_use]
+    pub fn from_stream<S>(
+        stream: S,
+        unread: impl Into<Bytes>,
+        role: Role,
+        options: &WebSocketOptions,
+    ) -> Self
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let stream = Stream::boxed(stream);
+        let opened = Opened { deflation: Deflation::agreed(options, role), ..Opened::default() };
+        Self::new(Shared::new(stream, unread.into(), role, options.parts.settings.clone(), opened))
+    }
+
+    /// Speaks WebSocket over a stream whose opening handshake is done, with a task of its own: the
+    /// future that is returned.
+    ///
+    /// It runs `handler`, writes all that the handler sends whenever the handler waits, reads ahead
+    /// and answers pings while it is busy elsewhere, and closes the connection when it has returned,
+    /// as the server does. With [`Role::Server`] it pings its peer unless
+    /// [`heartbeat`](WebSocketOptions::heartbeat) says otherwise. It ends when the connection is closed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future drops handler and connection, without a closing handshake.
+    pub fn run<S, F, Fut, T, E>(
+        stream: S,
+        unread: impl Into<Bytes>,
+        role: Role,
+        options: &WebSocketOptions,
+        handler: F,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        F: FnOnce(Self) -> Fut,
+        Fut: Future<Output = std::result::Result<T, E>> + Send + 'static,
+        T: 'static,
+        E: fmt::Display + 'static,
+    {
+        let stream = Stream::boxed(stream);
+        let opened = Opened { deflation: Deflation::agreed(options, role), ..Opened::default() };
+        let settings = options.parts.settings.clone().with_task();
+        let shared = Shared::new(stream, unread.into(), role, settings, opened);
+        let handler = handler(Self::new(Arc::clone(&shared)));
+        Box::pin(ConnectionTask::new(Handling::new(Box::pin(handler)), shared))
+    }
+
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        let batch = Box::new(Batch::new(shared.inflation()));
+        Self { shared, batch, feed: None, has_failed: false }
+    }
+
+    /// Receives the next message; `None` once the closing handshake is complete.
+    ///
+    /// Pings are answered and fragments joined on the way (RFC 6455 §5.4, §5.5.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Protocol`](crate::Error::Protocol) if the peer broke a rule: it has then been told which, in a close
+    /// frame. [`Error::Io`](crate::Error::Io) if the stream failed or ended without a closing handshake,
+    /// [`Error::Timeout`](crate::Error::Timeout) if a deadline passed. [`Error::MessageBegun`](crate::Error::MessageBegun) between the fragments of a
+    /// message that [`recv_frame`](Self::recv_frame) began.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: bytes read so far stay in the connection, and the next call goes on from there.
+    #[inline]
+    pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>>> + Send {
+        std::future::poll_fn(|cx| self.poll_recv(cx))
+    }
+
+    /// Receives the next frame, data or control, as it was sent: fragments are not joined. `None`
+    /// once the closing handshake is complete.
+    ///
+    /// Pings are still answered, once, unless
+    /// [`auto_pong`](WebSocketOptions::auto_pong) hands that to the caller; a close frame is
+    /// answered, and shown before the `None`. Pongs that answer a [`heartbeat`](Self::heartbeat) are not
+    /// shown. Control frames are shown from the first call on, or
+    /// from the start if [`recv`](Self::recv) was not called before.
+    ///
+    /// # Errors
+    ///
+    /// As [`recv`](Self::recv), without [`Error::MessageBegun`](crate::Error::MessageBegun).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`recv`](Self::recv).
+    pub fn recv_frame(&mut self) -> impl Future<Output = Result<Option<Frame>>> + Send {
+        std::future::poll_fn(|cx| self.poll_recv_frame(cx))
+    }
+
+    /// Receives the next message as JSON, from text or binary; `None` after the closing handshake.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`](crate::Error::Json) if the message is not JSON, or not of this shape; the connection stays open
+    /// and the next call reads the next message. Else as [`recv`](Self::recv).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`recv`](Self::recv).
+    pub async fn recv_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
+        let Some(message) = self.recv().await? else { return Ok(None) };
+        Ok(Some(serde_json::from_slice(message.as_bytes())?))
+    }
+
+    /// Sends a message.
+    ///
+    /// Returns once the message is queued. What is queued goes out in one write as soon as the
+    /// handler waits for anything; while more than
+    /// [`send_buffer_size`](WebSocketOptions::send_buffer_size) is queued, `send` waits for the
+    /// peer to read.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed) after a close frame has gone either way, or the error that ended the
+    /// connection. [`Error::Frame`](crate::Error::Frame) between the fragments of a message sent by
+    /// [`send_frame`](Self::send_frame).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the whole message is queued, or nothing.
+    #[inline]
+    pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<()>> + Send {
+        self.send_in_order(message.into())
+    }
+
+    /// Sends a text message, as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`send`](Self::send).
+    pub async fn send_text(&mut self, text: impl Into<String>) -> Result<()> {
+        self.send(Message::text(text)).await
+    }
+
+    /// Sends a binary message, as [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`send`](Self::send).
+    pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
+        self.send(Message::binary(bytes)).await
+    }
+
+    /// Sends a value as JSON, in a text message.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON. Else as [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe, as [`send`](Self::send).
+    pub async fn send_json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
+        self.send(Message::json(value)?).await
+    }
+
+    /// Sends one frame as given: a message in fragments, say.
+    ///
+    /// Between the first fragment and the last, messages of [`Sender`]s wait and those of
+    /// [`send`](Self::send) are refused; control frames may pass (RFC 6455 §5.4).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`](crate::Error::Frame) if the frame would break the protocol; nothing is sent then. Else as
+    /// [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the whole frame is queued, or nothing.
+    pub async fn send_frame(&mut self, frame: Frame) -> Result<()> {
+        self.begun().await?;
+        self.shared.send_frame(frame).await
+    }
+
+    /// Sends a ping, which the peer answers with a pong of the same payload (§5.5.2).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the whole frame is queued, or nothing.
+    pub async fn ping(&mut self, payload: impl Into<Bytes>) -> Result<()> {
+        self.send_frame(Frame::new(true, OpCode::Ping, payload)).await
+    }
+
+    /// Sends a pong that no ping asked for, or answers one that
+    /// [`auto_pong`](WebSocketOptions::auto_pong) left to the caller (§5.5.3).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as [`send`](Self::send).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the whole frame is queued, or nothing.
+    pub async fn pong(&mut self, payload: impl Into<Bytes>) -> Result<()> {
+        self.send_frame(Frame::new(true, OpCode::Pong, payload)).await
+    }
+
+    /// Closes the connection: sends a close frame and waits for the peer's, at most
+    /// [`close_timeout`](WebSocketOptions::close_timeout) (RFC 6455 §7.1.2).
+    ///
+    /// `code` is a [`CloseCode`] or a number. Everything sent before goes out first. Messages that arrive meanwhile can still be
+    /// received. If the connection is closing already, waits for that.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent (§7.4) or `reason` exceeds 123 bytes;
+    /// nothing is sent then. That the peer does not answer is no error: see
+    /// [`CloseInfo::clean`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the close frame is queued by the first poll, and the closing goes on.
+    pub async fn close(
+        &mut self,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> Result<CloseInfo> {
+        // A message that the `Sink` took goes out first; if it cannot, the connection has ended.
+        let _ = self.begun().await;
+        self.shared.close(code.try_into().map_err(Into::into), reason).await
+    }
+
+    /// Waits until the stream has taken all that was sent.
+    ///
+    /// Not needed for it to go out.
+    ///
+    /// # Errors
+    ///
+    /// The error that ended the connection before.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn flush(&mut self) -> Result<()> {
+        self.begun().await?;
+        self.shared.flush().await
+    }
+
+    /// Waits until the connection has ended, without receiving anything.
+    ///
+    /// Messages that arrive meanwhile are kept, up to
+    /// [`read_ahead_size`](WebSocketOptions::read_ahead_size); beyond it the end is not noticed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn closed(&self) -> CloseInfo {
+        self.shared.closed().await
+    }
+
+    /// How the connection ended; `None` while it has not.
+    #[must_use]
+    pub fn close_info(&self) -> Option<CloseInfo> {
+        self.shared.lock().close_info()
+    }
+
+    /// Has no close frame gone either way, and the stream not failed?
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.shared.lock().is_open()
+    }
+
+    /// A handle for other tasks to send with.
+    #[must_use]
+    pub fn sender(&self) -> Sender {
+        Sender::new(Arc::clone(&self.shared))
+    }
+
+    /// What this connection is called, here and in rooms.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.shared.connection_id()
+    }
+
+    /// The address of the peer; `None` if the stream is not a socket of our listener.
+    #[must_use]
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.shared.peer_addr()
+    }
+
+    /// What passed so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        let mut stats = self.shared.stats();
+        stats.payload_bytes_in += self.batch.inflated();
+        stats
+    }
+
+    /// The subprotocol that was agreed on in the opening handshake (RFC 6455 §1.9); `None` without.
+    ///
+    /// [`WebSocketOptions::subprotocols`] says which the server speaks.
+    #[must_use]
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.shared.subprotocol()
+    }
+
+    /// How messages are compressed, as agreed in the opening handshake (RFC 7692); `None` if they
+    /// are not.
+    ///
+    /// [`WebSocketOptions::deflate`] allows it.
+    #[must_use]
+    pub fn deflate(&self) -> Option<DeflateParameters> {
+        self.shared.deflation().map(|deflation| deflation.parameters())
+    }
+}
+
+impl Drop for WebSocket {
+    fn drop(&mut self) {
+        self.shared.abandon();
+    }
+}
+
+impl fmt::Debug for WebSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WebSocket")
+            .field("peer_addr", &self.peer_addr())
+            .field("is_open", &self.is_open())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is under way in the `Sink` of a connection.
+#[derive(Default)]
+pub(super) struct Feed {
+    /// Its place among those that wait.
+    pub(super) listener: Listener,
+    /// The same among broadcasts that wait, until there is room.
+    place: Option<Place>,
+    /// What it took and could not queue at once.
+    begun: Option<Box<Stage>>,
+    /// How much has to be written until it is flushed, while somebody waits for that.
+    flush_mark: Option<u64>,
+}
+
+impl futures::Stream for WebSocket {
+    type Item = Result<Message>;
+
+    /// The next message, as [`recv`](WebSocket::recv); ends after the first error.
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.has_failed {
+            return Poll::Ready(None);
+        }
+        let result = ready!(self.poll_recv(cx));
+        self.has_failed = result.is_err();
+        Poll::Ready(result.transpose())
+    }
+}
+
+impl<M: Into<Message>> Sink<M> for WebSocket {
+    type Error = Error;
+
+    fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_begun(cx))?;
+        let (shared, Feed { listener, place, .. }) = self.feed();
+        let outcome = ready!(shared.poll_room(cx, listener, place));
+        // What is broadcast before the message is taken goes before it.
+        *place = None;
+        Poll::Ready(outcome)
+    }
+
+    fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {
+        let (shared, feed) = self.get_mut().feed();
+        feed.flush_mark = None;
+        let begun = shared.start_send(message.into());
+        match begun.as_deref() {
+            // The flush writes it.
+            None | Some(Stage::Writing(..)) => {}
+            Some(Stage::Failed(error)) => return Err(error.clone()),
+            Some(_) => feed.begun = begun,
+        }
+        Ok(())
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_begun(cx))?;
+        let (shared, Feed { listener, flush_mark, .. }) = self.feed();
+        shared.poll_flush(cx, listener, flush_mark)
+    }
+
+    /// Closes the connection with 1000, as [`close`](WebSocket::close).
+    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.poll_begun(cx))?;
+        let (shared, Feed { listener, .. }) = self.feed();
+        shared.poll_closed(cx, listener)
+    }
+}
+
+/// The future of a message that is sent directly.
+#[must_use = "without `.await` nothing waits for room, and errors are lost"]
+pub(super) enum Sending<'a> {
+    Direct(Queue<'a>),
+    /// The message waits for one of the `Sink`, which is compressed or has no room. Boxed, so that the rest
+    /// fits two registers.
+    Behind(Box<Behind<'a>>),
+}
+
+pub(super) struct Behind<'a> {
+    ws: &'a mut WebSocket,
+    /// `None` once it is on its way.
+    message: Option<Message>,
+}
+
+impl Future for Sending<'_> {
+    type Output = Result<()>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        match self.get_mut() {
+            Self::Direct(queue) => Pin::new(queue).poll(cx),
+            Self::Behind(behind) => behind.poll(cx),
+        }
+    }
+}
+
+impl Behind<'_> {
+    #[cold]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        ready!(self.ws.poll_begun(cx))?;
+        // From here on it is the message that was taken last, and whose place is kept if the future is
+        // dropped: it is sent whole, or not begun.
+        if let Some(message) = self.message.take() {
+            let (shared, feed) = self.ws.feed();
+            feed.begun = shared.start_send(message);
+        }
+        self.ws.poll_begun(cx)
+    }
+}
+
+impl WebSocket {
+    fn feed(&mut self) -> (&Shared, &mut Feed) {
+        (&self.shared, self.feed.get_or_insert_default())
+    }
+
+    /// Sends a message behind the one that the `Sink` took last.
+    #[inline]
+    pub(super) fn send_in_order(&mut self, message: Message) -> Sending<'_> {
+        let is_behind = self.feed.as_ref().is_some_and(|feed| feed.begun.is_some());
+        if is_behind {
+            return Sending::Behind(Box::new(Behind { ws: self, message: Some(message) }));
+        }
+        Sending::Direct(self.shared.send(message, false))
+    }
+
+    /// Waits until the message that the `Sink` took last is queued.
+    pub(super) async fn begun(&mut self) -> Result<()> {
+        std::future::poll_fn(|cx| self.poll_begun(cx)).await
+    }
+
+    /// Waits until the message that the `Sink` took last is queued: a long one is compressed first.
+    pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        let Some(feed) = &mut self.feed else { return Poll::Ready(Ok(())) };
+        let Some(begun) = &mut feed.begun else { return Poll::Ready(Ok(())) };
+        let result = ready!(begun.poll(&self.shared, cx));
+        feed.begun = None;
+        Poll::Ready(result)
+    }
+}
+
+impl WebSocket {
+    /// Starts to ping the peer (RFC 6455 §5.5.2), or stops it with `None`.
+    ///
+    /// A server pings without being asked to: see
+    /// [`WebSocketOptions::heartbeat`](crate::WebSocketOptions::heartbeat).
+    ///
+    /// The pings go out from the connection's own task while the handler does whatever it does, and
+    /// [`rtt`](Self::rtt) is measured by them; without a task
+    /// ([`from_stream`](Self::from_stream)), while somebody waits in a call. A heartbeat replaces
+    /// the one before.
+    ///
+    /// A peer that shows no sign of life for [`timeout`](HeartbeatOptions::timeout) after a ping fails the
+    /// connection: [`recv`](Self::recv) returns
+    /// [`Error::Timeout`](crate::Error::Timeout) with [`Timeout::Pong`](crate::Timeout::Pong), and
+    /// the stream is dropped at once. A close frame with 1008 goes ahead of that if nothing else
+    /// waits to be written; nobody waits for an answer to it.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidewire::{HeartbeatOptions, Result, WebSocket};
+    ///
+    /// async fn echo(mut ws: WebSocket) -> Result<()> {
+    ///     ws.heartbeat(HeartbeatOptions::default().interval(Duration::from_secs(5)));
+    ///     while let Some(message) = ws.recv().await? {
+    ///         ws.send(message).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn heartbeat(&self, options: impl Into<Option<HeartbeatOptions>>) {
+        let options = options.into();
+        self.shared.reschedule(|core| core.set_heartbeat(options));
+    }
+
+    /// How long the latest answered ping of the heartbeat was under way, from the queue to its pong;
+    /// `None` before.
+    #[must_use]
+    pub fn rtt(&self) -> Option<Duration> {
+        self.shared.rtt()
+    }
+
+    /// Closes the connection at a point in time, with a code of the caller's choice: when a token
+    /// expires, say.
+    ///
+    /// It is closed as by [`close`](Self::close), and [`recv`](Self::recv) returns `None` then. A
+    /// later call replaces an earlier one, [`cancel_expiry`](Self::cancel_expiry) takes it back, and
+    /// once the connection closes it has no effect. A time that has passed closes the connection as
+    /// soon as its handler waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent (§7.4) or
+    /// `reason` exceeds 123 bytes; what was set before remains.
+    pub fn expire_at(
+        &self,
+        at: Instant,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> Result<()> {
+        self.shared.expire_at(at, code.try_into().map_err(Into::into), reason)
+    }
+
+    /// Takes [`expire_at`](Self::expire_at) back, by whomever it was called.
+    pub fn cancel_expiry(&self) {
+        self.shared.cancel_expiry();
+    }
+}
+
+impl Shared {
+    pub(crate) async fn run_heartbeat(self: Arc<Self>, options: HeartbeatOptions) -> Result<()> {
+        let number = self.reschedule(|core| core.set_heartbeat(Some(options)));
+        let _stop = StopHeartbeat { shared: &self, number };
+        let mut listener = None;
+        std::future::poll_fn(|cx| self.poll_wait(cx, &mut listener, |core| core.outcome())).await
+    }
+
+    pub(crate) fn rtt(&self) -> Option<Duration> {
+        self.lock().stats().rtt
+    }
+
+    pub(crate) fn expire_at(
+        &self,
+        at: Instant,
+        code: Result<CloseCode, ProtocolError>,
+        reason: &str,
+    ) -> Result<()> {
+        let code = code.map_err(Error::InvalidClose)?;
+        let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
+        self.reschedule(|core| core.set_expiry(Some((at, frame))));
+        Ok(())
+    }
+
+    pub(crate) fn cancel_expiry(&self) {
+        self.lock().set_expiry(None);
+    }
+}
+
+/// Ends a heartbeat with the future that runs it.
+struct StopHeartbeat<'a> {
+    shared: &'a Shared,
+    number: u64,
+}
+
+impl Drop for StopHeartbeat<'_> {
+    fn drop(&mut self) {
+        self.shared.lock().stop_heartbeat(self.number);
+    }
+}

@@ -1,0 +1,456 @@
+//! Writing: the outbox, and how its frames get into the stream.
+//!
+//! Frames are encoded into one buffer when they are queued, and all of them go out in one write. Long payloads
+//! are not copied: they follow as pieces of a vectored write.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, Bytes};
+use futures::io::AsyncWrite;
+
+use super::backlog::Place;
+use super::state::{Core, Phase, as_u64};
+use super::thread_cache;
+use super::timers::Deadline;
+use crate::error::{Error, Result};
+use crate::proto::{Frame, FrameHeader, OpCode, Role, apply_mask};
+use crate::stream::Stream;
+
+impl Core {
+    /// Writes what is queued, as far as the stream takes it.
+    pub(super) fn write(&mut self, cx: &mut Context<'_>) {
+        self.is_write_scheduled = false;
+        loop {
+            // A pong that had no room has some once the stream has taken what was before it.
+            self.queue_pong();
+            if !self.refill() && self.outbox.is_empty() {
+                break;
+            }
+            if !self.write_queued(cx) {
+                return;
+            }
+        }
+        self.pass_turn();
+    }
+
+    /// Writes what is in the outbox; false if the stream takes no more.
+    fn write_queued(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(stream) = &mut self.stream else { return false };
+        let (written, result) = self.outbox.write(stream, cx);
+        self.tally.wire_bytes_out += as_u64(written);
+        if written > 0 || result.is_ready() {
+            self.deadlines.stop_send();
+            self.has_news = true;
+            if std::mem::take(&mut self.is_refused) {
+                self.note_room();
+            }
+        }
+        match result {
+            Poll::Ready(Ok(())) => return true,
+            Poll::Ready(Err(error)) => self.lose(error),
+            Poll::Pending => {
+                self.is_refused = true;
+                if let Some(timeout) = self.settings.send_timeout {
+                    // Only the task sets the timer of a clock that has begun to run.
+                    self.is_task_owed |= self.deadlines.start_send(timeout);
+                }
+            }
+        }
+        false
+    }
+
+    /// The peer has made room for bytes that waited: it is there.
+    fn note_room(&mut self) {
+        self.tally.room_made += 1;
+        if self.phase == Phase::Closing {
+            // It has time until it has come to our close frame, and then to answer that.
+            self.deadlines.start_close(Deadline::Close, self.settings.close_timeout);
+        }
+    }
+
+    /// Queues a frame that is sent directly.
+    pub(super) fn send(&mut self, frame: &mut Option<Frame>) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.release();
+        }
+        self.push(frame);
+    }
+
+    /// Queues a frame.
+    pub(super) fn push(&mut self, frame: &mut Option<Frame>) {
+        self.current_outbox().push(frame);
+    }
+
+    /// Queues a frame that others have as well: most are copied, and not cloned before.
+    pub(super) fn push_shared(&mut self, frame: &Frame) {
+        let outbox = self.current_outbox();
+        if !outbox.push_copy(frame) {
+            outbox.push(&mut Some(frame.clone()));
+        }
+    }
+
+    /// The queue for the next frame, which the connection's task has to write.
+    fn current_outbox(&mut self) -> &mut Outbox {
+        self.is_task_owed |= !self.is_write_scheduled;
+        if self.is_aside {
+            self.aside.get_or_insert_with(|| Box::new(Outbox::new(self.role)))
+        } else {
+            &mut self.outbox
+        }
+    }
+
+    /// May the handler send without asking? Not behind what another task has sent meanwhile.
+    pub(super) fn can_stage(&self) -> bool {
+        let is_ordered = self.deflation.as_ref().is_some_and(|deflation| deflation.is_ordered());
+        let is_first = self.aside.is_none() && self.backlog.is_none();
+        let is_free = !is_ordered && is_first && !self.state.is_sending_fragments();
+        is_free && self.send_error().is_none()
+    }
+
+    /// Takes what the handler has staged.
+    pub(super) fn unstage(&mut self, staged: &mut Outbox) {
+        self.outbox.append(staged);
+    }
+
+    /// Bytes that the handler may send before it has to ask.
+    pub(super) fn room(&self) -> usize {
+        if !self.can_stage() {
+            return 0;
+        }
+        self.settings.send_buffer_size.saturating_sub(self.queued_len())
+    }
+
+    /// Has the outbox room for a message of somebody at this place?
+    pub(super) fn has_room(&self, place: Option<Place>) -> bool {
+        self.is_ahead_of_backlog(place) && self.queued_len() < self.settings.send_buffer_size
+    }
+
+    /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.
+    pub(super) fn is_written(&self, mark: u64) -> Option<Result<()>> {
+        if self.is_gone() {
+            let is_lost = self.tally.wire_bytes_out < mark;
+            return Some(if is_lost { Err(self.lost_error()) } else { Ok(()) });
+        }
+        (self.is_all_written() || self.outbox.written() >= mark).then_some(Ok(()))
+    }
+
+    /// How much will have been written, at most, when all that is queued now is; `None` if what the
+    /// handler has sent before is not here yet.
+    pub(super) fn mark(&mut self) -> Option<u64> {
+        if self.is_aside {
+            self.is_turn_awaited = true;
+            return None;
+        }
+        let waiting = self.backlog.as_ref().map_or(0, |backlog| backlog.most_wire_bytes());
+        Some(self.outbox.queued().saturating_add(waiting))
+    }
+
+    /// Has the stream taken, and flushed, everything?
+    pub(super) fn is_all_written(&self) -> bool {
+        self.outbox.is_empty() && self.aside.is_none() && self.backlog.is_none()
+    }
+
+    /// Bytes that the stream has not taken, without the backlog.
+    pub(super) fn queued_len(&self) -> usize {
+        let aside = self.aside.as_ref().map_or(0, |aside| aside.len());
+        self.outbox.len().saturating_add(aside)
+    }
+
+    /// Bytes that were sent and that the stream has not taken.
+    #[cfg(feature = "server")]
+    pub(super) fn waiting_len(&self) -> usize {
+        let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.bytes());
+        self.queued_len().saturating_add(backlog)
+    }
+
+    fn lost_error(&self) -> Error {
+        self.send_error().unwrap_or(Error::Closed)
+    }
+
+    /// Why nothing can be sent, if so.
+    pub(super) fn send_error(&self) -> Option<Error> {
+        match &self.end {
+            Some(Err(error)) => Some(error.clone()),
+            Some(Ok(())) => Some(Error::Closed),
+            None => (!self.state.can_send()).then_some(Error::Closed),
+        }
+    }
+}
+
+/// From this many bytes on a payload is passed to the kernel from where it is, not copied.
+const SHARE_FROM: usize = 16 << 10;
+
+/// Pieces passed to the kernel in one write, at most.
+const MAX_PIECES: usize = 32;
+
+/// Bytes at the front of the buffer that are written, before the rest is moved there.
+const COMPACT_FROM: usize = 64 << 10;
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    role: Role,
+    /// Headers and short payloads, in order.
+    buf: Vec<u8>,
+    /// How much of `buf` is written.
+    pos: usize,
+    /// Long payloads, each with its place in `buf`.
+    long: VecDeque<(usize, Bytes)>,
+    /// Bytes not yet written.
+    len: usize,
+    /// Bytes ever queued.
+    total: u64,
+    /// Was anything written since the stream was last flushed?
+    is_dirty: bool,
+    pub(super) counts: Counts,
+}
+
+/// What was queued since somebody last asked.
+#[derive(Debug)]
+pub(super) struct Counts {
+    pub(super) frames: u64,
+    pub(super) messages: u64,
+    pub(super) payload_bytes: u64,
+    pub(super) compressed: u64,
+    pub(super) pings: u64,
+    pub(super) pongs: u64,
+}
+
+impl Counts {
+    const NONE: Self =
+        Self { frames: 0, messages: 0, payload_bytes: 0, compressed: 0, pings: 0, pongs: 0 };
+
+    /// Counts a control frame.
+    #[cold]
+    fn add_control(&mut self, opcode: OpCode) {
+        self.pings += u64::from(opcode == OpCode::Ping);
+        self.pongs += u64::from(opcode == OpCode::Pong);
+    }
+
+    /// Counts what `other` has, and empties it.
+    fn append(&mut self, other: &mut Self) {
+        self.frames += other.frames;
+        self.messages += other.messages;
+        self.payload_bytes += other.payload_bytes;
+        self.compressed += other.compressed;
+        self.pings += other.pings;
+        self.pongs += other.pongs;
+        *other = Self::NONE;
+    }
+}
+
+impl Outbox {
+    pub(super) const fn new(role: Role) -> Self {
+        Self {
+            role,
+            buf: Vec::new(),
+            pos: 0,
+            long: VecDeque::new(),
+            len: 0,
+            total: 0,
+            is_dirty: false,
+            counts: Counts::NONE,
+        }
+    }
+
+    /// Whether frames are masked from here on.
+    pub(super) fn set_role(&mut self, role: Role) {
+        self.role = role;
+    }
+
+    /// Queues the frame and takes it.
+    pub(super) fn push(&mut self, slot: &mut Option<Frame>) {
+        let Some(frame) = slot.take() else { return };
+        if self.push_copy(&frame) {
+            return;
+        }
+        self.push_header(&frame, None);
+        self.long.push_back((self.buf.len(), frame.into_payload()));
+    }
+
+    /// Queues a copy of the frame; false if its payload is better shared.
+    #[inline]
+    pub(super) fn push_copy(&mut self, frame: &Frame) -> bool {
+        if self.role == Role::Server && frame.payload().len() >= SHARE_FROM {
+            return false;
+        }
+        let mask = (self.role == Role::Client).then(thread_cache::bytes);
+        self.push_header(frame, mask);
+        let start = self.buf.len();
+        frame.append_payload_to(&mut self.buf);
+        if let Some(key) = mask {
+            apply_mask(key, 0, self.buf.get_mut(start..).unwrap_or_default());
+        }
+        true
+    }
+
+    /// Queues the header, and counts the whole frame.
+    #[expect(clippy::inline_always, reason = "called twice, and cheaper than the call")]
+    #[inline(always)]
+    fn push_header(&mut self, frame: &Frame, mask: Option<[u8; 4]>) {
+        if self.buf.capacity() == 0 {
+            self.buf = thread_cache::take_write_buffer();
+        }
+        let (fin, opcode, payload_len) = (frame.fin(), frame.opcode(), frame.payload().len());
+        // Only the first frame of a message says so (RFC 7692 §6).
+        let rsv1 = frame.is_deflated() && opcode != OpCode::Continuation;
+        let old_len = self.buf.len();
+        // A length in memory fits 64 bits.
+        let len = u64::try_from(payload_len).unwrap_or(u64::MAX);
+        FrameHeader { fin, rsv1, opcode, mask, len }.encode(&mut self.buf);
+        let queued = self.buf.len() - old_len + payload_len;
+        self.len += queued;
+        self.total += u64::try_from(queued).unwrap_or_default();
+        self.counts.frames += 1;
+        if opcode.is_data() {
+            self.counts.messages += u64::from(fin);
+            self.counts.payload_bytes += frame.plain_len();
+            if rsv1 {
+                self.counts.compressed += 1;
+            }
+        } else {
+            self.counts.add_control(opcode);
+        }
+    }
+
+    /// Queues everything that `staged` holds, and leaves it empty.
+    pub(super) fn append(&mut self, staged: &mut Self) {
+        self.counts.append(&mut staged.counts);
+        self.total += staged.total;
+        staged.total = 0;
+        if self.len == 0 {
+            self.release();
+            std::mem::swap(&mut self.buf, &mut staged.buf);
+            std::mem::swap(&mut self.long, &mut staged.long);
+        } else {
+            let start = self.buf.len();
+            self.buf.append(&mut staged.buf);
+            self.long.extend(staged.long.drain(..).map(|(at, bytes)| (start + at, bytes)));
+        }
+        self.len += std::mem::take(&mut staged.len);
+    }
+
+    /// Writes what is queued, and flushes the stream after the last byte.
+    ///
+    /// Returns the number of bytes written before the stream could take no more.
+    pub(super) fn write(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> (usize, Poll<io::Result<()>>) {
+        let mut written = 0;
+        while self.len > 0 {
+            match self.write_once(stream, cx) {
+                Poll::Ready(Ok(0)) => {
+                    return (written, Poll::Ready(Err(io::ErrorKind::WriteZero.into())));
+                }
+                Poll::Ready(Ok(len)) => {
+                    self.consume(len);
+                    self.is_dirty = true;
+                    written += len;
+                }
+                Poll::Ready(Err(error)) => return (written, Poll::Ready(Err(error))),
+                Poll::Pending => return (written, Poll::Pending),
+            }
+        }
+        self.release();
+        (written, self.flush(stream, cx))
+    }
+
+    fn flush(&mut self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.is_dirty {
+            ready!(Pin::new(stream).poll_flush(cx))?;
+            self.is_dirty = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_once(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let stream = Pin::new(stream);
+        if self.long.is_empty() {
+            return stream.poll_write(cx, self.buf.get(self.pos..).unwrap_or_default());
+        }
+        let mut pieces = [IoSlice::new(&[]); MAX_PIECES];
+        let mut used = 0;
+        for (slot, piece) in pieces.iter_mut().zip(self.pieces()) {
+            *slot = IoSlice::new(piece);
+            used += 1;
+        }
+        stream.poll_write_vectored(cx, pieces.get(..used).unwrap_or_default())
+    }
+
+    /// What is not written, in order.
+    fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        let mut from = self.pos;
+        let between = self.long.iter().flat_map(move |(at, bytes)| {
+            let short = self.buf.get(from..*at).unwrap_or_default();
+            from = *at;
+            [short, bytes]
+        });
+        let rest = self.long.back().map_or(self.pos, |(at, _)| *at);
+        between.chain([self.buf.get(rest..).unwrap_or_default()]).filter(|piece| !piece.is_empty())
+    }
+
+    fn consume(&mut self, len: usize) {
+        self.len = self.len.saturating_sub(len);
+        let mut len = len;
+        while len > 0 {
+            let end = self.long.front().map_or(self.buf.len(), |(at, _)| *at);
+            let short = len.min(end - self.pos);
+            self.pos += short;
+            len -= short;
+            let Some((_, bytes)) = self.long.front_mut().filter(|_| len > 0) else { break };
+            let long = len.min(bytes.len());
+            bytes.advance(long);
+            len -= long;
+            if bytes.is_empty() {
+                self.long.pop_front();
+            }
+        }
+        if self.pos >= COMPACT_FROM && self.pos * 2 >= self.buf.len() {
+            self.buf.drain(..self.pos);
+            self.long.iter_mut().for_each(|(at, _)| *at -= self.pos);
+            self.pos = 0;
+        }
+    }
+
+    /// Gives the memory of an empty queue back.
+    fn release(&mut self) {
+        self.pos = 0;
+        if self.buf.capacity() > 0 {
+            thread_cache::put_write_buffer(std::mem::take(&mut self.buf));
+        }
+        if self.long.capacity() > 0 {
+            self.long = VecDeque::new();
+        }
+    }
+
+    /// Forgets everything.
+    pub(super) fn clear(&mut self) {
+        (self.len, self.is_dirty) = (0, false);
+        self.long.clear();
+        self.release();
+    }
+
+    /// Bytes not yet taken by the stream.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Has the stream taken, and flushed, everything?
+    pub(super) fn is_empty(&self) -> bool {
+        self.len == 0 && !self.is_dirty
+    }
+
+    /// Bytes ever queued.
+    pub(super) fn queued(&self) -> u64 {
+        self.total
+    }
+
+    /// Bytes ever taken by the stream.
+    pub(super) fn written(&self) -> u64 {
+        self.total.saturating_sub(u64::try_from(self.len).unwrap_or_default())
+    }
+}

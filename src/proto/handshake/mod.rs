@@ -1,0 +1,25 @@
+//! The opening handshake.
+
+mod error;
+#[cfg(any(feature = "accept", feature = "client"))]
+mod header_lines;
+#[cfg(feature = "accept")]
+mod host;
+#[cfg(feature = "accept")]
+mod opening;
+mod origin;
+mod subprotocol;
+
+pub use self::error::HandshakeError;
+#[cfg(feature = "accept")]
+pub(crate) use self::header_lines::is_token;
+#[cfg(any(feature = "accept", feature = "client"))]
+pub(crate) use self::header_lines::{HeaderLines, as_text};
+#[cfg(feature = "accept")]
+pub(crate) use self::host::is_host_and_port;
+#[cfg(feature = "server")]
+pub(crate) use self::opening::RESERVED;
+#[cfg(feature = "accept")]
+pub(crate) use self::opening::{Opening, is_reserved};
+pub(crate) use self::origin::Origins;
+pub(crate) use self::subprotocol::Subprotocols;

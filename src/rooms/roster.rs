@@ -1,0 +1,159 @@
+//! The members of a room.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::sync::Arc;
+
+use super::presence::Presence;
+use crate::connection::{Bounds, ConnectionId, Delivery, PreparedMessage, Shared, Writers};
+
+/// What a member was sent.
+///
+/// `queued`, `dropped` and `gone` add up to the messages that were meant for it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct MemberStats {
+    /// Messages queued for it.
+    pub queued: u64,
+    /// Those among them that a later one has replaced before they were sent.
+    pub replaced: u64,
+    /// Messages left out because it was too slow, the one included for which it was closed.
+    pub dropped: u64,
+    /// Messages left out because its connection had ended.
+    pub gone: u64,
+}
+
+impl MemberStats {
+    fn count(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Sent => self.queued += 1,
+            Delivery::Waiting { replaced } => {
+                self.queued += 1;
+                self.replaced += u64::try_from(replaced).unwrap_or_default();
+            }
+            Delivery::Dropped | Delivery::Closed => self.dropped += 1,
+            Delivery::Gone => self.gone += 1,
+        }
+    }
+}
+
+impl AddAssign for MemberStats {
+    fn add_assign(&mut self, other: Self) {
+        self.queued += other.queued;
+        self.replaced += other.replaced;
+        self.dropped += other.dropped;
+        self.gone += other.gone;
+    }
+}
+
+/// What passed through a room since it was created.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct RoomStats {
+    /// Messages broadcast, or sent to one member.
+    pub messages: u64,
+    /// What became of them, over all members there ever were.
+    pub members: MemberStats,
+    /// Members closed for being too slow.
+    pub closed: u64,
+}
+
+/// One member.
+pub(super) struct Member<U> {
+    pub(super) user: Arc<U>,
+    shared: Arc<Shared>,
+    bounds: Bounds,
+    pub(super) stats: MemberStats,
+    /// The latest membership of this connection.
+    pub(super) generation: u64,
+}
+
+/// The members by connection, and what was sent to them.
+pub(super) struct Roster<U> {
+    members: BTreeMap<ConnectionId, Member<U>>,
+    generations: u64,
+    pub(super) stats: RoomStats,
+}
+
+impl<U> Default for Roster<U> {
+    fn default() -> Self {
+        Self { members: BTreeMap::new(), generations: 0, stats: RoomStats::default() }
+    }
+}
+
+impl<U> Roster<U> {
+    /// Enters a member, and returns the one that the connection was before.
+    pub(super) fn enter(
+        &mut self,
+        shared: Arc<Shared>,
+        user: Arc<U>,
+        bounds: Bounds,
+    ) -> (u64, Option<Member<U>>) {
+        self.generations += 1;
+        let (id, generation) = (shared.connection_id(), self.generations);
+        let member = Member { user, shared, bounds, stats: MemberStats::default(), generation };
+        let before = self.members.insert(id, member);
+        self.retire(before.as_ref());
+        (generation, before)
+    }
+
+    /// Strikes off the member, unless it has entered again since.
+    pub(super) fn leave(&mut self, id: ConnectionId, generation: u64) -> Option<Member<U>> {
+        let is_same = self.members.get(&id).is_some_and(|member| member.generation == generation);
+        let member = if is_same { self.members.remove(&id) } else { None };
+        self.retire(member.as_ref());
+        member
+    }
+
+    fn retire(&mut self, member: Option<&Member<U>>) {
+        if let Some(member) = member {
+            self.stats.members += member.stats;
+        }
+    }
+
+    /// What became of all messages, for those who are here and those who were.
+    pub(super) fn stats(&self) -> RoomStats {
+        let mut stats = self.stats;
+        self.members.values().for_each(|member| stats.members += member.stats);
+        stats
+    }
+
+    pub(super) fn get(&self, id: ConnectionId) -> Option<&Member<U>> {
+        self.members.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Member<U>> {
+        self.members.get_mut(&id)
+    }
+
+    /// Who is here, in the order in which their connections were opened.
+    pub(super) fn users(&self) -> Vec<(ConnectionId, Arc<U>)> {
+        self.members.iter().map(|(id, member)| (*id, Arc::clone(&member.user))).collect()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (ConnectionId, &mut Member<U>)> {
+        self.members.iter_mut().map(|(id, member)| (*id, member))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.members.len()
+    }
+}
+
+impl<U> Member<U> {
+    pub(super) fn left(&self, id: ConnectionId) -> Presence<U> {
+        Presence::Left(id, Arc::clone(&self.user))
+    }
+
+    /// Hands the message to the member's connection.
+    pub(super) fn deliver(
+        &mut self,
+        source: u64,
+        message: &PreparedMessage,
+        writers: &mut Writers,
+    ) -> Delivery {
+        let delivery = self.shared.deliver(source, message, &self.bounds, writers);
+        self.stats.count(delivery);
+        delivery
+    }
+}

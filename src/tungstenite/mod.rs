@@ -1,0 +1,18 @@
+//! The bridge to async-tungstenite, for code that speaks its types: values one by one, and whole
+//! connections, in both directions.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `convert` | messages, close frames and close codes |
+//! | `into`, `from` | a connection that goes to async-tungstenite, or comes from there |
+//! | `stream`, `frame_tracker` | the stream below such a connection; where the frames in it begin and end |
+
+mod convert;
+mod frame_tracker;
+mod from;
+mod into;
+mod stream;
+
+pub use self::from::FromTungsteniteError;
+pub use self::into::IntoTungsteniteError;
+pub use self::stream::BridgeStream;
