@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::escaped::Escaped;
 use crate::proto::handshake::HandshakeError;
 use crate::upgrade;
-use crate::upgrade::{Abandon, Slot, Transport};
+use crate::upgrade::{Abandon, PendingUpgrade, Transport};
 
 /// A handler at work.
 type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
@@ -161,7 +161,7 @@ where
 {
     async fn call(&self, mut request: tide::Request<State>) -> tide::Result {
         let transport = Transport::take_from(request.as_mut());
-        let slot = Arc::new(Slot::new(&transport));
+        let slot = Arc::new(PendingUpgrade::new(&transport));
         let _abandon = Abandon(&slot);
         let mut handler = self.0.call(RequestContext::new(request, Arc::clone(&slot)));
 

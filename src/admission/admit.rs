@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::pool::Place;
+use super::pool::AddressEntry;
 use super::{ClientAddr, ConnectionLimit};
 use crate::permits::Permit;
 use crate::proto::handshake::HandshakeError;
@@ -24,7 +24,7 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 struct Seat {
     _permit: Permit,
-    _place: Place,
+    _place: AddressEntry,
 }
 
 /// Takes a permit of each limit, and waits for it where the limit allows that. Given twice, a limit
@@ -74,7 +74,11 @@ async fn take_seat(
     Ok(Seat { _permit: permit, _place: place })
 }
 
-async fn wait_in_line(limit: &ConnectionLimit, place: &Place, clock: &Clock) -> Option<Permit> {
+async fn wait_in_line(
+    limit: &ConnectionLimit,
+    place: &AddressEntry,
+    clock: &Clock,
+) -> Option<Permit> {
     let queue = limit.queue?;
     let in_line = place.permits.queue(queue.max_waiting)?;
     clock.timeout(Some(queue.timeout), in_line.permit()).await

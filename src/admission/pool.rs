@@ -63,7 +63,7 @@ impl Pool {
     }
 
     /// Where a client asks for a permit, and keeps it.
-    pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> Place {
+    pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> AddressEntry {
         let (permits, address) = match &self.clients {
             Clients::All(permits) => (Arc::clone(permits), None),
             Clients::Each(prefix, guests) => {
@@ -75,7 +75,7 @@ impl Pool {
                 (Arc::clone(&guests.permits), address)
             }
         };
-        Place { permits, address, pool: Arc::clone(self) }
+        AddressEntry { permits, address, pool: Arc::clone(self) }
     }
 
     fn leave(&self, address: Address) {
@@ -140,13 +140,13 @@ impl fmt::Debug for Clients {
 /// A client at the permits of a pool, with or without one. Its address is forgotten with its last
 /// place.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct AddressEntry {
     pub(super) permits: Arc<Permits>,
     address: Address,
     pool: Arc<Pool>,
 }
 
-impl Drop for Place {
+impl Drop for AddressEntry {
     fn drop(&mut self) {
         self.pool.leave(self.address);
     }
@@ -164,7 +164,7 @@ mod tests {
     fn an_address_is_forgotten_with_its_last_place() {
         let pool = Arc::new(Pool::for_each_address(2, Ipv6Prefix::default()));
         let Clients::Each(_, guests) = &pool.clients else { panic!("{pool:?}") };
-        let places: Vec<Place> = ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
+        let places: Vec<AddressEntry> = ["192.0.2.1", "192.0.2.1", "192.0.2.2"]
             .map(|client| pool.enter(Some(address(client))))
             .into_iter()
             .chain([pool.enter(None)])

@@ -51,18 +51,18 @@ pub(crate) enum Delivery {
 /// The messages that wait, oldest first.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingBroadcast>,
     bytes: usize,
     /// The first place of those who wait to send directly; `None` if nobody does.
-    held_from: Option<Place>,
+    held_from: Option<SendTicket>,
 }
 
-/// Where in the sequence of all that ever waited for a connection somebody stands: before the
-/// broadcast of the same number, and behind those of lower ones.
+/// A position in the order of all that ever waited for a connection. A send with ticket *n* goes before broadcast *n*
+/// and after all lower ones.
 #[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
-pub(super) struct Place(u64);
+pub(super) struct SendTicket(u64);
 
-impl Place {
+impl SendTicket {
     /// Takes this place, and leaves the one after it.
     fn take(&mut self) -> Self {
         let taken = *self;
@@ -72,8 +72,8 @@ impl Place {
 }
 
 #[derive(Debug)]
-struct Waiting {
-    place: Place,
+struct WaitingBroadcast {
+    ticket: SendTicket,
     source: u64,
     message: PreparedMessage,
     /// May a later message still take its place?
@@ -99,7 +99,7 @@ impl Backlog {
     /// `Delivery::Closed` is for the caller to carry out.
     pub(super) fn offer(
         &mut self,
-        end: &mut Place,
+        end: &mut SendTicket,
         source: u64,
         message: &PreparedMessage,
         bounds: &Bounds,
@@ -115,8 +115,8 @@ impl Backlog {
         }
         let is_replaceable = bounds.policy == SlowConsumer::Conflate;
         self.bytes += message.len();
-        let (place, message) = (end.take(), message.clone());
-        self.waiting.push_back(Waiting { place, source, message, is_replaceable });
+        let (ticket, message) = (end.take(), message.clone());
+        self.waiting.push_back(WaitingBroadcast { ticket, source, message, is_replaceable });
         Delivery::Waiting { replaced }
     }
 
@@ -167,7 +167,7 @@ impl Backlog {
 
     /// The message whose turn it is.
     pub(super) fn pop(&mut self) -> Option<PreparedMessage> {
-        let Waiting { message, .. } = self.waiting.pop_front()?;
+        let WaitingBroadcast { message, .. } = self.waiting.pop_front()?;
         self.bytes -= message.len();
         Some(message)
     }
@@ -178,18 +178,18 @@ impl Backlog {
     }
 
     /// Somebody at this place waits to send directly.
-    pub(super) fn hold(&mut self, place: Place) {
-        self.held_from = Some(self.held_from.map_or(place, |first| first.min(place)));
+    pub(super) fn hold(&mut self, ticket: SendTicket) {
+        self.held_from = Some(self.held_from.map_or(ticket, |first| first.min(ticket)));
     }
 
     /// Has all been sent that stands before this place?
-    pub(super) fn is_turn_of(&self, place: Place) -> bool {
-        self.waiting.front().is_none_or(|next| place <= next.place)
+    pub(super) fn is_turn_of(&self, ticket: SendTicket) -> bool {
+        self.waiting.front().is_none_or(|next| ticket <= next.ticket)
     }
 
     /// Is it the turn of those who send directly?
     pub(super) fn is_held(&self) -> bool {
-        self.held_from.is_some_and(|place| self.is_turn_of(place))
+        self.held_from.is_some_and(|ticket| self.is_turn_of(ticket))
     }
 
     /// They had their turn.
@@ -241,8 +241,8 @@ mod tests {
     }
 
     /// The place behind all that waits.
-    fn end(backlog: &Backlog) -> Place {
-        Place(backlog.waiting.back().map_or(0, |last| last.place.0 + 1))
+    fn end(backlog: &Backlog) -> SendTicket {
+        SendTicket(backlog.waiting.back().map_or(0, |last| last.ticket.0 + 1))
     }
 
     fn waiting(backlog: &mut Backlog) -> Vec<String> {
@@ -308,7 +308,7 @@ mod tests {
         backlog.pop();
         assert!(backlog.is_held());
         // Who came after "d" waits for it, whosever turn it is.
-        assert_eq!([first, second].map(|place| backlog.is_turn_of(place)), [true, false]);
+        assert_eq!([first, second].map(|ticket| backlog.is_turn_of(ticket)), [true, false]);
         backlog.release();
         assert!(!backlog.is_held());
         assert_eq!(waiting(&mut backlog), ["d"]);

@@ -5,18 +5,18 @@ use std::sync::Arc;
 #[cfg(feature = "rooms")]
 use std::task::Context;
 
-use super::backlog::{Bounds, Delivery, Place, SlowConsumer};
+use super::backlog::{Bounds, Delivery, SendTicket, SlowConsumer};
 #[cfg(feature = "rooms")]
-use super::group_write::Writers;
+use super::group_write::GroupWrites;
 use super::prepared::PreparedMessage;
 use super::shared::Shared;
-use super::state::Core;
+use super::state::Connection;
 #[cfg(feature = "rooms")]
 use super::state::Phase;
 use crate::error::Result;
 use crate::proto::{CloseCode, CloseFrame};
 
-impl Core {
+impl Connection {
     /// Queues a broadcast, without waiting for anything.
     pub(super) fn deliver(
         &mut self,
@@ -51,13 +51,13 @@ impl Core {
     /// Writes in place of the connection's task, which is woken for what only it does.
     #[cfg(feature = "rooms")]
     pub(super) fn write_for_task(&mut self, cx: &mut Context<'_>) {
-        if self.is_aside {
+        if self.is_during_poll {
             // The task writes at the end of its turn.
         } else if self.phase != Phase::Open {
             self.is_task_owed = true;
         } else if self.is_write_scheduled {
             self.write(cx);
-            self.take_note();
+            self.record_activity();
         }
     }
 
@@ -117,24 +117,22 @@ impl Core {
         while self.push_next() {}
     }
 
-    /// Somebody waits to send directly, and has its turn after the broadcasts that waited when it came:
-    /// however many follow, it is not for ever.
-    pub(super) fn hold_place(&mut self, place: &mut Option<Place>) {
+    /// Gives a waiting send a ticket behind the broadcasts that wait already, so that later ones cannot starve it.
+    pub(super) fn hold_ticket(&mut self, ticket: &mut Option<SendTicket>) {
         if let Some(backlog) = &mut self.backlog {
-            backlog.hold(*place.get_or_insert(self.backlog_end));
+            backlog.hold(*ticket.get_or_insert(self.backlog_end));
         }
     }
 
     /// May somebody at this place, if it has one, send directly? Not ahead of broadcasts, but inside a
     /// message in fragments, which they wait for.
-    pub(super) fn is_ahead_of_backlog(&self, place: Option<Place>) -> bool {
-        let place = place.unwrap_or(self.backlog_end);
-        let is_next = self.backlog.as_ref().is_none_or(|backlog| backlog.is_turn_of(place));
+    pub(super) fn is_ahead_of_backlog(&self, ticket: Option<SendTicket>) -> bool {
+        let ticket = ticket.unwrap_or(self.backlog_end);
+        let is_next = self.backlog.as_ref().is_none_or(|backlog| backlog.is_turn_of(ticket));
         is_next || self.state.is_sending_fragments()
     }
 
-    /// Goes on with the broadcasts, once those who waited to send have been told that it is their
-    /// turn, and have not come.
+    /// Goes on with the broadcasts if the send whose turn it was has been woken and did not come: its future was dropped.
     pub(super) fn pass_turn(&mut self) {
         let Some(backlog) = self.backlog.as_mut().filter(|backlog| backlog.is_held()) else {
             return;
@@ -167,19 +165,19 @@ impl Shared {
         source: u64,
         message: &PreparedMessage,
         bounds: &Bounds,
-        writers: &mut Writers,
+        writers: &mut GroupWrites,
     ) -> Delivery {
         self.compress(message);
-        let mut core = self.lock();
-        let delivery = core.deliver(source, message, bounds);
+        let mut connection = self.lock();
+        let delivery = connection.deliver(source, message, bounds);
         match delivery {
-            Delivery::Sent if core.claim_write() => writers.add(self),
+            Delivery::Sent if connection.claim_write() => writers.add(self),
             // Without a task, those who wait in a call write it.
-            Delivery::Sent | Delivery::Closed if !core.has_task => core.owe_look(),
+            Delivery::Sent | Delivery::Closed if !connection.has_task => connection.owe_look(),
             // A task writes it, or what is in the way, and then goes on with it.
             _ => {}
         }
-        if core.postpone_wakes() {
+        if connection.postpone_wakes() {
             writers.add_waker(self);
         }
         delivery
@@ -194,10 +192,10 @@ impl Shared {
     /// Writes what broadcasts have queued, in place of the connection's task; how many bytes that were.
     #[cfg(feature = "rooms")]
     pub(super) fn write_for_task(&self) -> u64 {
-        let mut core = self.lock();
-        let before = core.bytes_written();
-        core.write_for_task(&mut self.io_context());
-        core.bytes_written().saturating_sub(before)
+        let mut connection = self.lock();
+        let before = connection.bytes_written();
+        connection.write_for_task(&mut self.io_context());
+        connection.bytes_written().saturating_sub(before)
     }
 
     /// Compresses a message before the lock is taken, which others wait for.
@@ -210,14 +208,16 @@ impl Shared {
     /// Sends a prepared message, once there is room.
     pub(crate) async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
         self.compress(message);
-        let (mut listener, mut place) = (None, None);
+        let (mut listener, mut ticket) = (None, None);
         let mark = std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core| match self.has_room(core, &mut place) {
-                Err(error) => Some(Err(error)),
-                Ok(has_room) if !has_room || core.state.is_sending_fragments() => None,
-                Ok(_) => {
-                    core.send_prepared(message);
-                    Some(Ok((!core.has_task).then(|| core.outbox.queued())))
+            self.poll_wait(cx, &mut listener, |connection| {
+                match self.has_room(connection, &mut ticket) {
+                    Err(error) => Some(Err(error)),
+                    Ok(has_room) if !has_room || connection.state.is_sending_fragments() => None,
+                    Ok(_) => {
+                        connection.send_prepared(message);
+                        Some(Ok((!connection.has_task).then(|| connection.outbox.queued())))
+                    }
                 }
             })
         });

@@ -17,7 +17,7 @@
 //! Connections that only read ahead come last: no handler waits for them, so they need neither.
 //!
 //! The table's lock is taken under that of a connection, and nothing under it. Wakers run without both:
-//! `CoreGuard` settles what an account owes.
+//! `Guard` settles what an account owes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,10 +29,10 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::shared::guarded;
-use super::state::{Core, Parked};
+use super::state::{Connection, Parked};
 use super::stats::Initiator;
 use crate::error::Error;
-use crate::proto::{CloseCode, Run};
+use crate::proto::{CloseCode, WireBatch};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes that a connection may always hold, and that do not count.
@@ -391,7 +391,7 @@ impl Drop for Account {
 /// one read are not.
 const MUCH: usize = 64 << 10;
 
-impl Core {
+impl Connection {
     /// How many bytes may be read; `None` if the connection waits for others, and `waker` is called when
     /// there is room. `is_wanted` if a handler waits for the message.
     #[inline]
@@ -425,14 +425,14 @@ impl Core {
     fn wait(&mut self, is_urgent: bool, waker: &Waker) -> bool {
         let must_wait = self.account.wait(is_urgent, waker);
         if must_wait {
-            self.deadlines.pause(is_urgent.then_some(PATIENCE));
+            self.timers.pause(is_urgent.then_some(PATIENCE));
         }
         must_wait
     }
 
     fn stop_waiting(&mut self) {
         self.account.stop_waiting();
-        self.deadlines.resume();
+        self.timers.resume();
     }
 
     /// The connection parks, or holds much: its bytes are counted.
@@ -483,7 +483,7 @@ impl Core {
     }
 
     /// The caller holds so many bytes of what it took.
-    pub(super) fn count_batch(&mut self, in_batch: usize, is_inflating: bool, waker: &Waker) {
+    pub(super) fn count_received(&mut self, in_batch: usize, is_inflating: bool, waker: &Waker) {
         (self.in_batch, self.is_inflating) = (in_batch, is_inflating);
         self.count_held(waker);
     }
@@ -519,7 +519,7 @@ impl Core {
     /// The `WebSocket` is gone: what has arrived, and what still comes, is for nobody.
     pub(super) fn forget_received(&mut self) {
         self.forget_batch();
-        self.run = Run::default();
+        self.run = WireBatch::default();
         self.inbox.clear();
         self.is_discarding = true;
     }
@@ -531,7 +531,7 @@ impl Core {
         }
         self.stop_waiting();
         self.account.close();
-        self.run = Run::default();
+        self.run = WireBatch::default();
         self.inbox.clear();
         self.decoder.forget();
         self.unread = Bytes::new();
@@ -612,7 +612,7 @@ mod tests {
             self.settle();
         }
 
-        /// What `CoreGuard` does.
+        /// What `Guard` does.
         fn settle(&mut self) {
             if let Some((budget, owed)) = self.account.take_owed() {
                 budget.settle(owed);

@@ -12,17 +12,17 @@ use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
 
 use super::budget::PATIENCE;
-use super::state::{Core, Deferred, Phase};
+use super::state::{Connection, Deferred, Phase};
 use super::stats::{CloseInfo, Initiator};
 use super::thread_cache;
 use super::timers::Deadline;
 use crate::error::{Error, Result, Timeout};
-use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, ProtocolError, Role, Run};
+use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, ProtocolError, Role, WireBatch};
 
 /// How long to wait for the end of the stream, after the closing handshake.
 const LINGER: Duration = Duration::from_secs(1);
 
-impl Core {
+impl Connection {
     /// Ends the connection as the peer's last frame demands; true if there was one.
     pub(super) fn take_up_deferred(&mut self) -> bool {
         match self.deferred.take().map(|deferred| *deferred) {
@@ -50,7 +50,7 @@ impl Core {
         self.refill_all();
         if self.state.send_close(frame) {
             self.push(&mut Some(Frame::from_payload(true, OpCode::Close, payload)));
-            self.deadlines.start_close(Deadline::Close, self.settings.close_timeout);
+            self.timers.start_close(Deadline::Close, self.settings.close_timeout);
         }
         if self.phase == Phase::Open {
             self.phase = Phase::Closing;
@@ -68,7 +68,7 @@ impl Core {
 
     /// Fails the connection because of a message that was received whole.
     pub(super) fn refuse(&mut self, error: ProtocolError) {
-        self.run = Run::default();
+        self.run = WireBatch::default();
         self.inbox.clear();
         self.forget_batch();
         self.deferred = None;
@@ -103,13 +103,13 @@ impl Core {
         self.decoder.forget();
         self.pong = None;
         self.outbox.clear();
-        self.aside = None;
+        self.during_poll = None;
         self.backlog = None;
         if let Some(deflation) = self.deflation.take() {
             deflation.end();
         }
         self.limiter = None;
-        self.deadlines.clear();
+        self.timers.clear();
         if let Some(mut stream) = self.stream.take().filter(|_| !is_ended) {
             stream.end();
         }
@@ -130,7 +130,7 @@ impl Core {
         if is_written {
             self.phase = Phase::Lingering { has_ended: false };
             self.has_news = true;
-            self.deadlines.start_close(Deadline::Linger, LINGER.min(self.settings.close_timeout));
+            self.timers.start_close(Deadline::Linger, LINGER.min(self.settings.close_timeout));
         }
         is_written
     }
@@ -158,14 +158,14 @@ impl Core {
     pub(super) fn check_deadlines(&mut self, cx: &mut Context<'_>) {
         match self.settings.message_timeout {
             Some(timeout) if self.is_waiting_for_message() => {
-                self.deadlines.start_message(self.tally.messages_in, timeout);
+                self.timers.start_message(self.tally.messages_in, timeout);
             }
-            _ => self.deadlines.stop_message(),
+            _ => self.timers.stop_message(),
         }
-        self.take_note();
+        self.record_activity();
         self.count_held(cx.waker());
-        while let Some(deadline) = self.deadlines.poll(cx) {
-            if self.meet(deadline, cx) {
+        while let Some(deadline) = self.timers.poll(cx) {
+            if self.on_deadline(deadline, cx) {
                 // What follows from it happens in the next turn.
                 return self.owe_look();
             }
@@ -178,7 +178,7 @@ impl Core {
     }
 
     /// Does what is to be done at this time; true if more follows from it.
-    fn meet(&mut self, deadline: Deadline, cx: &mut Context<'_>) -> bool {
+    fn on_deadline(&mut self, deadline: Deadline, cx: &mut Context<'_>) -> bool {
         match deadline {
             Deadline::Heartbeat => {
                 self.beat(cx);
@@ -186,8 +186,8 @@ impl Core {
             }
             Deadline::Room => {
                 self.account.lose_patience();
-                self.deadlines.resume();
-                self.deadlines.pause(Some(PATIENCE));
+                self.timers.resume();
+                self.timers.pause(Some(PATIENCE));
                 return false;
             }
             Deadline::Message(_) => {
@@ -199,8 +199,8 @@ impl Core {
             Deadline::Send => self.drop_stream(Error::Timeout(Timeout::Send)),
             Deadline::Close => self.drop_stream(Error::Timeout(Timeout::Close)),
             Deadline::Linger => self.drop_stream(Error::Closed),
-            Deadline::Idle => self.go_away("idle timeout"),
-            Deadline::Lifetime => self.go_away("maximum lifetime"),
+            Deadline::Idle => self.close_going_away("idle timeout"),
+            Deadline::Lifetime => self.close_going_away("maximum lifetime"),
             Deadline::Expiry => self.expire(),
         }
         true

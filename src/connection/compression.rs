@@ -323,8 +323,8 @@ pub(super) fn deflated(message: &Frame, out: Vec<u8>) -> Option<Frame> {
     is_worth_it.then(|| message.deflate(Payload::from(out)))
 }
 
-/// Codecs of a kind that a thread keeps, at most: more are in use only while long messages take
-/// turns.
+/// Compressors, and decompressors, kept per thread. More exist only while several long messages are compressed in
+/// steps.
 const MAX_KEPT: usize = 4;
 
 #[derive(Default)]

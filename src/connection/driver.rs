@@ -35,18 +35,18 @@ impl<T, E: fmt::Display> Future for ConnectionTask<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { handler, code, shared } = &mut *self;
-        let mut core = shared.poll_turn(cx, |cx| {
+        let mut connection = shared.poll_turn(cx, |cx| {
             if let Poll::Ready(Err(Failed)) = handler.poll(cx) {
                 *code = CloseCode::INTERNAL_ERROR;
             }
         });
-        if core.is_abandoned {
-            core.begin_close(Some(CloseFrame::lossy(*code, "")));
+        if connection.is_abandoned {
+            connection.begin_close(Some(CloseFrame::lossy(*code, "")));
         }
-        core.service(&mut shared.io_context());
-        core.is_task_owed = false;
-        let is_over = core.is_gone() && handler.is_over();
-        drop(core);
+        connection.service(&mut shared.io_context());
+        connection.is_task_owed = false;
+        let is_over = connection.is_gone() && handler.is_over();
+        drop(connection);
         if is_over { Poll::Ready(()) } else { Poll::Pending }
     }
 }
@@ -156,20 +156,20 @@ mod tests {
         let frame = Frame::new(true, OpCode::Text, "Hello");
         let cx = &mut Context::from_waker(Waker::noop());
         drop(outer.poll_turn(cx, |cx| {
-            assert!(outer.stage(&frame));
+            assert!(outer.buffer(&frame));
             let polled = attempt(|| {
                 drop(inner.poll_turn(cx, |_| {
-                    assert!(inner.stage(&frame) && !outer.stage(&frame));
+                    assert!(inner.buffer(&frame) && !outer.buffer(&frame));
                     panic!("on purpose");
                 }));
             });
             polled.unwrap_err();
-            assert!(!inner.stage(&frame), "the turn is over");
+            assert!(!inner.buffer(&frame), "the turn is over");
             assert!(!inner.lock().is_in_turn());
             assert_eq!(inner.lock().outbox.queued(), 7, "what it has sent before is sent");
-            assert!(outer.stage(&frame), "the turn that it has interrupted goes on");
+            assert!(outer.buffer(&frame), "the turn that it has interrupted goes on");
         }));
-        assert!(!outer.stage(&frame));
+        assert!(!outer.buffer(&frame));
         assert_eq!(outer.lock().outbox.queued(), 14);
     }
 

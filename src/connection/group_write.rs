@@ -6,10 +6,10 @@ use std::vec::IntoIter;
 use super::shared::Shared;
 use crate::runtime;
 
-/// So many connections are written for by one task.
+/// Connections that one task writes for.
 const GROUP: usize = 64;
 
-/// Fewer are woken: that costs less than a task.
+/// Below this many, waking the task of each connection is cheaper than spawning one.
 const FEWEST: usize = 3;
 
 /// Bytes after which such a task lets others go on, once the connection at hand is written: some 0.3 ms of
@@ -18,13 +18,13 @@ const BYTES_PER_TURN: u64 = 1 << 20;
 
 /// Connections that have something to write. Dropping it has them written; drop it where no lock is held,
 /// for wakers and the spawner are the application's.
-pub(crate) struct Writers {
+pub(crate) struct GroupWrites {
     connections: Vec<Arc<Shared>>,
     /// Connections that owe a wake-up.
     wakers: Vec<Arc<Shared>>,
 }
 
-impl Writers {
+impl GroupWrites {
     /// For a message to so many connections, at most.
     pub(crate) fn among(connections: usize) -> Self {
         Self { connections: Vec::with_capacity(connections), wakers: Vec::new() }
@@ -41,7 +41,7 @@ impl Writers {
     }
 }
 
-impl Drop for Writers {
+impl Drop for GroupWrites {
     fn drop(&mut self) {
         let mut left = Group(std::mem::take(&mut self.connections).into_iter());
         self.wakers.drain(..).for_each(|shared| shared.wake_for_broadcast());
@@ -196,7 +196,7 @@ mod tests {
         let policy = SlowConsumer::DropNewest;
         let bounds = Bounds { max_messages: 1, max_bytes: 100, policy };
         let connections = connections_over(|| Stream::boxed(Greedy), 10, Waker::noop());
-        let mut writers = Writers::among(10);
+        let mut writers = GroupWrites::among(10);
         for connection in &connections {
             connection.deliver(0, &message, &bounds, &mut writers);
         }
@@ -219,7 +219,7 @@ mod tests {
         drop(Group(connections.clone().into_iter()));
         assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST);
         // For one there is no task.
-        let mut writers = Writers::among(1);
+        let mut writers = GroupWrites::among(1);
         writers.add(&connections[0]);
         drop(writers);
         assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST + 1);
@@ -233,7 +233,7 @@ mod tests {
         let woken = |meanwhile: fn(&Shared)| {
             let woken = Arc::new(Count::default());
             let connections = connections(1, &Waker::from(Arc::clone(&woken)));
-            let mut writers = Writers::among(1);
+            let mut writers = GroupWrites::among(1);
             connections[0].deliver(0, &message, &bounds, &mut writers);
             meanwhile(&connections[0]);
             let group = || Group(connections.clone().into_iter());

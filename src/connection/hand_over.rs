@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use super::WebSocket;
 use super::inbox::Inbox;
-use super::recv::Batch;
-use super::state::{Core, as_u64};
+use super::recv::Received;
+use super::state::{Connection, as_u64};
 use crate::error::Error;
-use crate::proto::{Frame, FrameHeader, Limits, OpCode, Role, Run};
+use crate::proto::{Frame, FrameHeader, Limits, OpCode, Role, WireBatch};
 use crate::stream::Stream;
 
 /// Why a connection cannot go on in another implementation of WebSocket.
@@ -69,19 +69,19 @@ impl WebSocket {
     ) -> Poll<Result<HandedOver, HandOverError>> {
         // Whether the message of the `Sink` was sent or not, the check below tells what follows.
         let _ = ready!(self.poll_begun(cx));
-        let Self { shared, batch, feed, .. } = self;
-        let listener = &mut feed.get_or_insert_default().listener;
-        let Batch { run, inbox, .. } = &mut **batch;
-        shared.poll_wait(cx, listener, |core| {
-            if let Err(error) = core.check_hand_over(run, inbox) {
+        let Self { shared, received, sink, .. } = self;
+        let listener = &mut sink.get_or_insert_default().listener;
+        let Received { run, inbox, .. } = &mut **received;
+        shared.poll_wait(cx, listener, |connection| {
+            if let Err(error) = connection.check_hand_over(run, inbox) {
                 return Some(Err(error));
             }
             // During a turn of the handler, what that has sent is not here yet.
-            if core.mark().is_none() || !core.write_all(&mut shared.io_context()) {
+            if connection.mark().is_none() || !connection.write_all(&mut shared.io_context()) {
                 return None;
             }
-            let (role, limits) = (core.role(), core.limits());
-            let handed_over = core.hand_over(run, inbox).map(|(stream, unread)| HandedOver {
+            let (role, limits) = (connection.role(), connection.limits());
+            let handed_over = connection.hand_over(run, inbox).map(|(stream, unread)| HandedOver {
                 stream,
                 unread,
                 role,
@@ -94,16 +94,20 @@ impl WebSocket {
     }
 }
 
-impl Core {
+impl Connection {
     /// Can another implementation go on here? `run` and `inbox` are what the caller was handed.
-    pub(super) fn check_hand_over(&self, run: &Run, inbox: &Inbox) -> Result<(), HandOverError> {
+    pub(super) fn check_hand_over(
+        &self,
+        run: &WireBatch,
+        inbox: &Inbox,
+    ) -> Result<(), HandOverError> {
         if !self.is_open() {
             return Err(HandOverError::Closed);
         }
         if self.deflation.is_some() {
             return Err(HandOverError::Deflate);
         }
-        let is_watched = self.deadlines.agenda.as_ref().is_some_and(|it| it.is_asked_for());
+        let is_watched = self.timers.open.as_ref().is_some_and(|it| it.is_asked_for());
         if is_watched || self.limiter.is_some() {
             return Err(HandOverError::Watched);
         }
@@ -117,7 +121,7 @@ impl Core {
     }
 
     /// Does what is still to be received begin inside a message?
-    fn is_receiving_rest(&self, run: &Run, inbox: &Inbox) -> bool {
+    fn is_receiving_rest(&self, run: &WireBatch, inbox: &Inbox) -> bool {
         let next = [(run, inbox), (&self.run, &self.inbox)].into_iter().find_map(|(run, inbox)| {
             if run.len() > 0 { Some(OpCode::Binary) } else { inbox.first_data().map(Frame::opcode) }
         });
@@ -139,7 +143,7 @@ impl Core {
     /// and what is behind them here. The connection is closed for everybody else.
     pub(super) fn hand_over(
         &mut self,
-        run: &mut Run,
+        run: &mut WireBatch,
         inbox: &mut Inbox,
     ) -> Option<(Stream, Vec<u8>)> {
         let stream = self.stream.take()?;
@@ -153,7 +157,7 @@ impl Core {
         Some((stream, unread))
     }
 
-    fn put_back(&self, run: &mut Run, inbox: &mut Inbox, out: &mut Vec<u8>) {
+    fn put_back(&self, run: &mut WireBatch, inbox: &mut Inbox, out: &mut Vec<u8>) {
         while let Some(frame) = run.next().or_else(|| inbox.pop()) {
             // It has had its pong.
             if frame.opcode() != OpCode::Ping || !self.settings.auto_pong {

@@ -11,28 +11,28 @@
 use std::cell::{Cell, RefCell};
 use std::task::Context;
 
-use super::state::Core;
+use super::state::Connection;
 use super::write::Outbox;
 use crate::proto::{Frame, Role};
 
-/// One poll of a handler.
+/// The buffer of the thread, and whose it is during one poll of a handler.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct HandlerBuffer {
     /// The connection of the handler, by the address it has as long as its task runs.
-    connection: usize,
-    staged: Outbox,
-    /// Bytes that may be staged before the lock has to be taken.
+    id: usize,
+    frames: Outbox,
+    /// Bytes that it may hold before the lock has to be taken.
     room: usize,
     /// What was left of its share when another turn interrupted it.
-    share: Share,
+    share: DeliveryShare,
 }
 
-impl Turn {
-    const NOBODY: usize = 0;
+impl HandlerBuffer {
+    const NO_ONE: usize = 0;
 
-    const fn nobody() -> Self {
-        let staged = Outbox::new(Role::Server);
-        Self { connection: Self::NOBODY, staged, room: 0, share: Share::WHOLE }
+    const fn empty() -> Self {
+        let frames = Outbox::new(Role::Server);
+        Self { id: Self::NO_ONE, frames, room: 0, share: DeliveryShare::WHOLE }
     }
 }
 
@@ -42,9 +42,9 @@ impl Turn {
 /// 32 Ki of them take some 2 ms, and are 32 messages for 1 000 members: a burst of so many is still
 /// written at once, which is a twentieth of the work.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Share(usize);
+pub(crate) struct DeliveryShare(usize);
 
-impl Share {
+impl DeliveryShare {
     pub(crate) const WHOLE: Self = Self(32 << 10);
 
     /// Takes what a message of so many bytes costs.
@@ -60,38 +60,39 @@ impl Share {
 
 thread_local! {
     // In place: it is entered and left more often than anything else is done.
-    static TURN: RefCell<Turn> = const { RefCell::new(Turn::nobody()) };
+    static TURN: RefCell<HandlerBuffer> = const { RefCell::new(HandlerBuffer::empty()) };
     // Beside it: each call of `recv` reads it.
-    static SHARE: Cell<Share> = const { Cell::new(Share::WHOLE) };
+    static SHARE: Cell<DeliveryShare> = const { Cell::new(DeliveryShare::WHOLE) };
 }
 
 /// Begins the turn of a connection; the one returned, which it interrupts, goes to [`end`].
-pub(super) fn begin(connection: usize, role: Role, room: usize) -> Option<Box<Turn>> {
-    with(|turn| {
-        let is_interrupted = turn.connection != Turn::NOBODY;
-        turn.share = SHARE.replace(Share::WHOLE);
-        let interrupted = is_interrupted.then(|| Box::new(std::mem::replace(turn, Turn::nobody())));
-        turn.connection = connection;
-        turn.staged.set_role(role);
-        turn.room = room;
+pub(super) fn begin(id: usize, role: Role, room: usize) -> Option<Box<HandlerBuffer>> {
+    with(|buffer| {
+        let is_interrupted = buffer.id != HandlerBuffer::NO_ONE;
+        buffer.share = SHARE.replace(DeliveryShare::WHOLE);
+        let interrupted =
+            is_interrupted.then(|| Box::new(std::mem::replace(buffer, HandlerBuffer::empty())));
+        buffer.id = id;
+        buffer.frames.set_role(role);
+        buffer.room = room;
         interrupted
     })?
 }
 
 /// Ends the current turn, whose frames have been taken.
-pub(super) fn end(interrupted: Option<Box<Turn>>) {
-    let ended = with(|turn| match interrupted {
+pub(super) fn end(interrupted: Option<Box<HandlerBuffer>>) {
+    let ended = with(|buffer| match interrupted {
         None => {
-            turn.connection = Turn::NOBODY;
-            SHARE.set(Share::WHOLE);
+            buffer.id = HandlerBuffer::NO_ONE;
+            SHARE.set(DeliveryShare::WHOLE);
             None
         }
         Some(interrupted) => {
             SHARE.set(interrupted.share);
-            Some(std::mem::replace(turn, *interrupted))
+            Some(std::mem::replace(buffer, *interrupted))
         }
     });
-    // Not while it is borrowed: a payload that was staged may be the application's.
+    // Not while it is borrowed: a payload in it may be the application's.
     drop(ended);
 }
 
@@ -113,41 +114,41 @@ pub(super) fn is_spent() -> bool {
 #[cold]
 pub(super) fn yield_to_others(cx: &Context<'_>) {
     // A caller that is polled again at once, or outside of any turn, has a new share.
-    SHARE.set(Share::WHOLE);
+    SHARE.set(DeliveryShare::WHOLE);
     cx.waker().wake_by_ref();
 }
 
-/// Stages a copy of the frame; false if the lock has to be taken instead.
+/// Keeps a copy of the frame; false if the lock has to be taken instead.
 #[inline]
-pub(super) fn stage(connection: usize, frame: &Frame) -> bool {
-    let stage = |turn: &mut Turn| {
-        let may_stage = turn.connection == connection && turn.staged.len() < turn.room;
-        may_stage && turn.staged.push_copy(frame)
+pub(super) fn push(id: usize, frame: &Frame) -> bool {
+    let push = |buffer: &mut HandlerBuffer| {
+        let may_push = buffer.id == id && buffer.frames.len() < buffer.room;
+        may_push && buffer.frames.push_copy(frame)
     };
-    with(stage).unwrap_or(false)
+    with(push).unwrap_or(false)
 }
 
-/// Moves what is staged into the connection itself; true if this is its turn.
-pub(super) fn unstage(connection: usize, core: &mut Core) -> bool {
-    let unstage = |turn: &mut Turn| {
-        if !turn.staged.is_empty() {
-            core.unstage(&mut turn.staged);
+/// Moves the frames into the connection itself; true if its handler is polled by this thread.
+pub(super) fn drain(id: usize, connection: &mut Connection) -> bool {
+    let drain = |buffer: &mut HandlerBuffer| {
+        if !buffer.frames.is_empty() {
+            connection.take_handler_buffer(&mut buffer.frames);
         }
     };
-    with_that_of(connection, unstage).is_some()
+    with_that_of(id, drain).is_some()
 }
 
-/// Sets how many bytes may be staged.
-pub(super) fn set_room(connection: usize, room: usize) {
-    with_that_of(connection, |turn| turn.room = room);
+/// Sets how many bytes may be kept.
+pub(super) fn set_room(id: usize, room: usize) {
+    with_that_of(id, |buffer| buffer.room = room);
 }
 
-fn with_that_of<R>(connection: usize, f: impl FnOnce(&mut Turn) -> R) -> Option<R> {
-    with(|turn| (turn.connection == connection).then(|| f(turn)))?
+fn with_that_of<R>(id: usize, f: impl FnOnce(&mut HandlerBuffer) -> R) -> Option<R> {
+    with(|buffer| (buffer.id == id).then(|| f(buffer)))?
 }
 
 /// `None` on a thread that ends, and drops what it has: it has no turns any more.
 #[inline]
-fn with<R>(f: impl FnOnce(&mut Turn) -> R) -> Option<R> {
-    TURN.try_with(|turn| f(&mut turn.borrow_mut())).ok()
+fn with<R>(f: impl FnOnce(&mut HandlerBuffer) -> R) -> Option<R> {
+    TURN.try_with(|buffer| f(&mut buffer.borrow_mut())).ok()
 }

@@ -102,7 +102,7 @@ impl Heartbeat {
     }
 
     /// The connection parks: takes note of whether the peer is read.
-    pub(super) fn take_note(&mut self, is_reading: bool) {
+    pub(super) fn record_activity(&mut self, is_reading: bool) {
         if let Some(asked) = &mut self.asked {
             asked.is_excused |= !is_reading;
         }
@@ -226,12 +226,12 @@ mod tests {
     fn time_in_which_this_side_does_not_read_does_not_count() {
         let mut pinged = Pinged::new();
         for seconds in [4, 8, 12] {
-            pinged.heartbeat.take_note(false);
-            pinged.heartbeat.take_note(true);
+            pinged.heartbeat.record_activity(false);
+            pinged.heartbeat.record_activity(true);
             assert_eq!(pinged.beat(seconds, NOTHING), Beat::Nothing);
             assert_eq!(pinged.next(), u64::from(seconds) + 4);
         }
-        pinged.heartbeat.take_note(true);
+        pinged.heartbeat.record_activity(true);
         assert_eq!(pinged.beat(16, NOTHING), Beat::Fail);
     }
 

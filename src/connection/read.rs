@@ -13,19 +13,19 @@ use futures::io::AsyncRead;
 
 use super::inbox::Inbox;
 use super::state::{
-    Core, Deferred, MESSAGES_PER_TURN, Mode, Parked, Phase, READS_PER_TURN, as_u64,
+    Connection, Deferred, MESSAGES_PER_TURN, Mode, Parked, Phase, READS_PER_TURN, as_u64,
 };
 use super::stats::Initiator;
 use super::thread_cache;
 use super::timers::Deadline;
 use crate::error::Result;
 use crate::options::rate_limit::{Rate, RateLimit};
-use crate::proto::{Bucket, CloseFrame, Frame, OpCode, Payload, ProtocolError, Run};
+use crate::proto::{Bucket, CloseFrame, Frame, OpCode, Payload, ProtocolError, WireBatch};
 
 /// Control frames kept for a caller who has not said yet whether it reads frames.
 const CONTROLS_KEPT: usize = 32;
 
-impl Core {
+impl Connection {
     /// The caller has received all that was handed over, and asks for more.
     ///
     /// The mode decides whether control frames are kept for it.
@@ -124,11 +124,11 @@ impl Core {
             return;
         }
         if self.run.len() == 0 {
-            self.run = Run::in_buffer(thread_cache::take_run());
+            self.run = WireBatch::in_buffer(thread_cache::take_run());
         }
         let limiter = self.limiter.as_mut();
         let max = limiter.as_ref().map_or(usize::MAX, |limiter| limiter.messages_left());
-        let (messages, payload_bytes) = self.decoder.fill_run(&mut self.run, input, max);
+        let (messages, payload_bytes) = self.decoder.fill_wire_batch(&mut self.run, input, max);
         if let Some(limiter) = limiter {
             limiter.take_run(messages);
         }
@@ -246,14 +246,14 @@ impl Core {
         self.deferred = Some(Box::new(deferred));
         let is_waited_for = self.run.len() > 0 || self.inbox.has_data() || self.is_handed_over;
         if is_waited_for && self.phase == Phase::Open {
-            self.deadlines.start_close(Deadline::Deferred, self.settings.close_timeout);
+            self.timers.start_close(Deadline::Deferred, self.settings.close_timeout);
         } else {
             self.take_up_deferred();
         }
     }
 
     /// Hands what is queued over to the caller, as far as the turn allows.
-    pub(super) fn take_batch(&mut self, run: &mut Run, inbox: &mut Inbox) {
+    pub(super) fn take_batch(&mut self, run: &mut WireBatch, inbox: &mut Inbox) {
         self.parked = Parked::Nobody;
         self.is_handed_over = true;
         self.make_room();
@@ -309,7 +309,7 @@ impl Core {
         self.fill(cx, self.parked != Parked::Nobody)
     }
 
-    /// Does this side take more from the stream? If not, the peer's clock stands still.
+    /// Whether this side reads. While it does not, the timeouts of messages and of idleness stand still.
     pub(super) fn is_reading(&self) -> bool {
         self.parked != Parked::Nobody || !self.is_full()
     }
@@ -334,7 +334,8 @@ pub(super) struct Limiter {
     limit: RateLimit,
     messages: Bucket,
     controls: Bucket,
-    /// Was the stream empty since the last time? If not, what comes now may be as old as that.
+    /// Whether the stream was drained since the last refill. If not, bytes read now may have arrived before it, so the
+    /// bucket may overflow.
     has_caught_up: bool,
 }
 

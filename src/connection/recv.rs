@@ -12,12 +12,14 @@ use super::{WebSocket, compression, handler_buffer, thread_cache};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::proto::deflate::Inflater;
-use crate::proto::{DeflateParameters, Frame, OpCode, Payload, ProtocolError, Role, Run, Utf8};
+use crate::proto::{
+    DeflateParameters, Frame, OpCode, Payload, ProtocolError, Role, Utf8, WireBatch,
+};
 
 /// What was taken from the connection at once, so that most calls of `recv` take no lock: first the
 /// run, then the frames.
-pub(super) struct Batch {
-    pub(super) run: Run,
+pub(super) struct Received {
+    pub(super) run: WireBatch,
     pub(super) inbox: Inbox,
     /// The compressed message under way; `None` if messages are not compressed.
     inflation: Option<Box<Inflation>>,
@@ -25,10 +27,10 @@ pub(super) struct Batch {
     is_counted: bool,
 }
 
-impl Batch {
+impl Received {
     pub(super) fn new(inflation: Option<Inflation>) -> Self {
         let inflation = inflation.map(Box::new);
-        Self { run: Run::default(), inbox: Inbox::default(), inflation, is_counted: false }
+        Self { run: WireBatch::default(), inbox: Inbox::default(), inflation, is_counted: false }
     }
 
     /// Bytes that came out of compressed messages.
@@ -75,18 +77,18 @@ impl WebSocket {
             return Poll::Pending;
         }
         loop {
-            if let Some(frame) = self.batch.run.next() {
+            if let Some(frame) = self.received.run.next() {
                 return Poll::Ready(Ok(Some(Message::from_frame(frame))));
             }
-            if self.batch.inflation.is_some() {
+            if self.received.inflation.is_some() {
                 let inflated = ready!(self.poll_recv_inflated(cx))?;
                 if inflated.is_some() {
                     return Poll::Ready(Ok(inflated));
                 }
-            } else if let Some(message) = self.batch.inbox.pop_message()? {
+            } else if let Some(message) = self.received.inbox.pop_message()? {
                 return Poll::Ready(Ok(Some(message)));
             }
-            if !ready!(self.poll_batch(cx, Mode::Messages))? {
+            if !ready!(self.poll_take(cx, Mode::Messages))? {
                 return Poll::Ready(Ok(None));
             }
         }
@@ -96,17 +98,17 @@ impl WebSocket {
     #[cold]
     fn poll_recv_inflated(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
         loop {
-            if let Some(frame) = self.batch.inflating() {
+            if let Some(frame) = self.received.inflating() {
                 if !frame.is_whole_message() {
                     return Poll::Ready(Err(Error::MessageBegun));
                 }
                 let inflated = ready!(self.poll_inflate(cx));
                 return Poll::Ready(Ok(inflated.map(Message::from_frame)));
             }
-            let Some(message) = self.batch.inbox.pop_message()? else {
+            let Some(message) = self.received.inbox.pop_message()? else {
                 return Poll::Ready(Ok(None));
             };
-            if let Some(frame) = self.batch.inflate_later(message.into_frame()) {
+            if let Some(frame) = self.received.inflate_later(message.into_frame()) {
                 return Poll::Ready(Ok(Some(Message::from_frame(frame))));
             }
         }
@@ -118,20 +120,20 @@ impl WebSocket {
             return Poll::Pending;
         }
         loop {
-            if let Some(frame) = self.batch.run.next() {
+            if let Some(frame) = self.received.run.next() {
                 return Poll::Ready(Ok(Some(frame)));
             }
-            if self.batch.inflating().is_some() {
+            if self.received.inflating().is_some() {
                 let inflated = ready!(self.poll_inflate(cx));
                 if inflated.is_some() {
                     return Poll::Ready(Ok(inflated));
                 }
             }
-            if let Some(frame) = self.batch.inbox.pop() {
-                let Some(frame) = self.batch.inflate_later(frame) else { continue };
+            if let Some(frame) = self.received.inbox.pop() {
+                let Some(frame) = self.received.inflate_later(frame) else { continue };
                 return Poll::Ready(Ok(Some(frame)));
             }
-            if !ready!(self.poll_batch(cx, Mode::Frames))? {
+            if !ready!(self.poll_take(cx, Mode::Frames))? {
                 return Poll::Ready(Ok(None));
             }
         }
@@ -139,26 +141,26 @@ impl WebSocket {
 
     /// Goes on with the compressed frame under way; `None` if the connection has failed over it.
     fn poll_inflate(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
-        let held = self.batch.held();
+        let held = self.received.held();
         let Some(room) = ready!(self.poll_room(cx, held)) else {
-            self.batch.forget();
+            self.received.forget();
             return Poll::Ready(None);
         };
-        let Some(inflation) = &mut self.batch.inflation else { return Poll::Ready(None) };
+        let Some(inflation) = &mut self.received.inflation else { return Poll::Ready(None) };
         match inflation.step(room) {
             Ok(Some(frame)) => {
-                if self.batch.is_counted {
-                    self.count_batch(false);
+                if self.received.is_counted {
+                    self.count_received(false);
                 }
                 return Poll::Ready(Some(frame));
             }
             Ok(None) => {
-                self.count_batch(true);
+                self.count_received(true);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             Err(error) => {
-                self.batch.forget();
+                self.received.forget();
                 self.shared.lock().refuse(error);
             }
         }
@@ -172,89 +174,89 @@ impl WebSocket {
         if is_free {
             return Poll::Ready(Some(usize::MAX));
         }
-        self.batch.is_counted = true;
+        self.received.is_counted = true;
         // Dropped after the lock is free: it is foreign code.
         let mut _replaced = None;
-        let mut core = self.shared.lock();
-        core.give_way();
-        if core.has_given_way() {
+        let mut connection = self.shared.lock();
+        connection.give_way();
+        if connection.has_given_way() {
             return Poll::Ready(None);
         }
-        let is_in_task = core.is_in_task(cx);
+        let is_in_task = connection.is_in_task(cx);
         if !is_in_task {
-            _replaced = core.register_recv(cx.waker());
+            _replaced = connection.register_recv(cx.waker());
         }
-        match core.room_to_inflate(held, &self.shared.io_context(), is_in_task) {
+        match connection.room_to_inflate(held, &self.shared.io_context(), is_in_task) {
             Some(room) => Poll::Ready(Some(room)),
             None => Poll::Pending,
         }
     }
 
     /// Counts what is held here as the connection's.
-    fn count_batch(&mut self, is_inflating: bool) {
+    fn count_received(&mut self, is_inflating: bool) {
         if self.shared.budget().is_some() {
-            self.batch.is_counted = is_inflating;
-            let (held, waker) = (self.batch.held(), &self.shared.io_waker);
-            self.shared.lock().count_batch(held, is_inflating, waker);
+            self.received.is_counted = is_inflating;
+            let (held, waker) = (self.received.held(), &self.shared.io_waker);
+            self.shared.lock().count_received(held, is_inflating, waker);
         }
     }
 
     /// Takes the next batch from the connection; false once it has ended in order.
     #[cold]
-    fn poll_batch(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
+    fn poll_take(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
         let io = &mut self.shared.io_context();
-        thread_cache::put_run(std::mem::take(&mut self.batch.run));
+        thread_cache::put_run(std::mem::take(&mut self.received.run));
         // Dropped after the lock is free: it is foreign code.
         let mut _replaced = None;
-        let mut core = self.shared.lock();
-        core.ask(mode);
-        let is_in_task = core.is_in_task(cx);
+        let mut connection = self.shared.lock();
+        connection.ask(mode);
+        let is_in_task = connection.is_in_task(cx);
         let mut is_registered = false;
-        while !core.has_item() {
-            core.take_up_deferred();
-            if let Some(end) = core.recv_end() {
-                core.parked = Parked::Nobody;
+        while !connection.has_item() {
+            connection.take_up_deferred();
+            if let Some(end) = connection.recv_end() {
+                connection.parked = Parked::Nobody;
                 return Poll::Ready(end.map(|()| false));
             }
             if !is_registered && !is_in_task {
                 // Before the last look at the stream, whose event may come at any time.
-                _replaced = core.register_recv(cx.waker());
+                _replaced = connection.register_recv(cx.waker());
                 is_registered = true;
             }
-            if core.fill(io, true).is_ready() {
-                if core.has_read_enough() {
+            if connection.fill(io, true).is_ready() {
+                if connection.has_read_enough() {
                     break;
                 }
                 continue;
             }
-            core.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
-            self.batch.inbox.release();
+            connection.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+            self.received.inbox.release();
             if is_in_task {
                 // The task writes when the handler has returned to it.
                 return Poll::Pending;
             }
-            core.service(io);
-            if !core.can_recv() {
+            connection.service(io);
+            if !connection.can_recv() {
                 return Poll::Pending;
             }
         }
-        if !core.has_task {
+        if !connection.has_task {
             // There may be no other call for a long time: a pong does not wait for it.
-            core.write(io);
+            connection.write(io);
         }
-        if core.budget > 0 {
-            let Batch { run, inbox, .. } = &mut *self.batch;
-            core.take_batch(run, inbox);
+        if connection.budget > 0 {
+            let Received { run, inbox, .. } = &mut *self.received;
+            connection.take_batch(run, inbox);
             return Poll::Ready(Ok(true));
         }
         // Others have their turn, and what was sent goes out.
-        core.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
+        connection.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
         if !is_in_task {
-            core.budget = MESSAGES_PER_TURN;
-            core.write(io);
-            core.check_deadlines(io);
+            connection.budget = MESSAGES_PER_TURN;
+            connection.write(io);
+            connection.check_deadlines(io);
         }
-        drop(core);
+        drop(connection);
         cx.waker().wake_by_ref();
         Poll::Pending
     }

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use super::backlog::Place;
+use super::backlog::SendTicket;
 use super::compression::{Borrowed, Deflating, Prepared};
-use super::shared::{CoreGuard, Listener, Shared};
-use super::state::Core;
+use super::shared::{Guard, Listener, Shared};
+use super::state::Connection;
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::proto::{Frame, FrameError, OpCode};
@@ -15,84 +15,91 @@ use crate::proto::{Frame, FrameError, OpCode};
 impl Shared {
     /// Queues a message: now if there is room, else once there is.
     #[inline]
-    pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> Queue<'_> {
+    pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> SendFuture<'_> {
         let frame = message.into_frame();
-        if self.deflation().is_none() && self.stage(&frame) {
-            return Queue { shared: self, stage: None };
+        if self.deflation().is_none() && self.buffer(&frame) {
+            return SendFuture { shared: self, state: None };
         }
         self.send_slow(frame, Kind::Message { waits_for_frames })
     }
 
     #[cold]
-    fn send_slow(&self, frame: Frame, kind: Kind) -> Queue<'_> {
-        Queue { shared: self, stage: self.begin_send(frame, kind).unless_queued() }
+    fn send_slow(&self, frame: Frame, kind: Kind) -> SendFuture<'_> {
+        SendFuture { shared: self, state: self.begin_send(frame, kind).unless_queued() }
     }
 
-    fn begin_send(&self, mut frame: Frame, kind: Kind) -> Stage {
+    fn begin_send(&self, mut frame: Frame, kind: Kind) -> SendState {
         if let Some(deflation) = self.deflation() {
             match deflation.prepare(frame) {
                 Prepared::Now(prepared) => frame = prepared,
-                Prepared::Long(deflating) => return Stage::Deflating(deflating, kind),
+                Prepared::Long(deflating) => return SendState::Deflating(deflating, kind),
             }
-            if self.stage(&frame) {
-                return Stage::Queued;
+            if self.buffer(&frame) {
+                return SendState::Queued;
             }
         }
         self.queue(Some(frame), kind)
     }
 
     /// Begins to send a message of the `Sink`.
-    pub(super) fn start_send(&self, message: Message) -> Option<Box<Stage>> {
+    pub(super) fn start_send(&self, message: Message) -> Option<Box<SendState>> {
         let kind = Kind::Message { waits_for_frames: false };
         self.begin_send(message.into_frame(), kind).unless_queued()
     }
 
     /// Queues one frame: now if there is room, else once there is.
-    pub(crate) fn send_frame(&self, frame: Frame) -> Queue<'_> {
-        Queue { shared: self, stage: self.queue(Some(frame), Kind::Frame).unless_queued() }
+    pub(crate) fn send_frame(&self, frame: Frame) -> SendFuture<'_> {
+        SendFuture { shared: self, state: self.queue(Some(frame), Kind::Frame).unless_queued() }
     }
 
-    fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> Stage {
-        let mut place = None;
-        let result = self.try_queue(&mut self.lock(), &mut frame, kind, &mut place);
-        result.unwrap_or_else(|| Stage::Waiting(Waiting { place, ..Waiting::new(frame, kind) }))
+    fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> SendState {
+        let mut ticket = None;
+        let result = self.try_queue(&mut self.lock(), &mut frame, kind, &mut ticket);
+        result.unwrap_or_else(|| {
+            SendState::Waiting(WaitingSend { ticket, ..WaitingSend::new(frame, kind) })
+        })
     }
 
     /// Queues the frame if there is room, and takes it.
     fn try_queue(
         &self,
-        core: &mut CoreGuard<'_>,
+        connection: &mut Guard<'_>,
         frame: &mut Option<Frame>,
         kind: Kind,
-        place: &mut Option<Place>,
-    ) -> Option<Stage> {
+        ticket: &mut Option<SendTicket>,
+    ) -> Option<SendState> {
         match self
-            .has_room(core, place)
-            .and_then(|has_room| Ok(has_room && self.queue_into(core, frame, kind)?))
+            .has_room(connection, ticket)
+            .and_then(|has_room| Ok(has_room && self.queue_into(connection, frame, kind)?))
         {
             Ok(false) => return None,
             Ok(true) => {}
-            Err(error) => return Some(Stage::Failed(error)),
+            Err(error) => return Some(SendState::Failed(error)),
         }
-        if core.has_task {
-            return Some(Stage::Queued);
+        if connection.has_task {
+            return Some(SendState::Queued);
         }
         // Nobody else would write it.
-        Some(Stage::Writing(core.outbox.queued(), None))
+        Some(SendState::Writing(connection.outbox.queued(), None))
     }
 
     /// Queues the frame; false if it has to wait for those of another message.
-    fn queue_into(&self, core: &mut Core, frame: &mut Option<Frame>, kind: Kind) -> Result<bool> {
+    fn queue_into(
+        &self,
+        connection: &mut Connection,
+        frame: &mut Option<Frame>,
+        kind: Kind,
+    ) -> Result<bool> {
         match kind {
-            Kind::Message { waits_for_frames } if core.state.is_sending_fragments() => {
+            Kind::Message { waits_for_frames } if connection.state.is_sending_fragments() => {
                 return if waits_for_frames { Ok(false) } else { Err(interrupted(frame.as_ref())) };
             }
             Kind::Frame => {
                 if let Some(frame) = frame {
-                    let was_inside = core.state.is_sending_fragments();
-                    core.state.send_frame(frame)?;
+                    let was_inside = connection.state.is_sending_fragments();
+                    connection.state.send_frame(frame)?;
                     // Messages of other tasks wait for the last fragment.
-                    core.has_news |= was_inside && !core.state.is_sending_fragments();
+                    connection.has_news |= was_inside && !connection.state.is_sending_fragments();
                 }
             }
             Kind::Message { .. } => {}
@@ -106,7 +113,7 @@ impl Shared {
                 *frame = deflated;
             }
         }
-        core.send(frame);
+        connection.send(frame);
         Ok(true)
     }
 }
@@ -116,35 +123,35 @@ impl Shared {
 /// Queueing does not wait for the first poll: nearly always it is done at once, and a frame that is
 /// not moved into a future costs half as much.
 #[must_use = "without `.await` nothing waits for room, and errors are lost"]
-pub(crate) struct Queue<'a> {
+pub(crate) struct SendFuture<'a> {
     shared: &'a Shared,
     /// `None` once the frame is queued. Boxed, so that the rest fits two registers.
-    stage: Option<Box<Stage>>,
+    state: Option<Box<SendState>>,
 }
 
-pub(super) enum Stage {
+pub(super) enum SendState {
     Queued,
     Failed(Error),
     /// So many bytes have to be written, because the connection has no task to do it.
     Writing(u64, Listener),
     /// A long message is compressed.
     Deflating(Deflating, Kind),
-    Waiting(Waiting),
+    Waiting(WaitingSend),
 }
 
-pub(super) struct Waiting {
+pub(super) struct WaitingSend {
     frame: Option<Frame>,
     kind: Kind,
     listener: Listener,
     /// Its place among broadcasts that wait, if there are any.
-    place: Option<Place>,
+    ticket: Option<SendTicket>,
     /// The compressor of the frame, to be given back once that is queued.
     deflater: Option<Borrowed>,
 }
 
-impl Waiting {
+impl WaitingSend {
     fn new(frame: Option<Frame>, kind: Kind) -> Self {
-        Self { frame, kind, listener: None, place: None, deflater: None }
+        Self { frame, kind, listener: None, ticket: None, deflater: None }
     }
 }
 
@@ -157,20 +164,20 @@ pub(super) enum Kind {
     Frame,
 }
 
-impl Future for Queue<'_> {
+impl Future for SendFuture<'_> {
     type Output = Result<()>;
 
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let Self { shared, stage } = self.get_mut();
-        match stage {
+        let Self { shared, state } = self.get_mut();
+        match state {
             None => Poll::Ready(Ok(())),
-            Some(stage) => stage.poll(shared, cx),
+            Some(state) => state.poll(shared, cx),
         }
     }
 }
 
-impl Stage {
+impl SendState {
     fn unless_queued(self) -> Option<Box<Self>> {
         if matches!(self, Self::Queued) { None } else { Some(Box::new(self)) }
     }
@@ -192,7 +199,7 @@ impl Stage {
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     };
-                    Self::Waiting(Waiting { deflater, ..Waiting::new(Some(frame), *kind) })
+                    Self::Waiting(WaitingSend { deflater, ..WaitingSend::new(Some(frame), *kind) })
                 }
                 Self::Waiting(waiting) => ready!(waiting.poll(shared, cx)),
             };
@@ -200,17 +207,17 @@ impl Stage {
     }
 }
 
-impl Waiting {
-    fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<Stage> {
-        let Self { frame, kind, listener, place, deflater } = self;
-        let queue = |core: &mut CoreGuard<'_>| shared.try_queue(core, frame, *kind, place);
-        let stage = ready!(shared.poll_wait(cx, listener, queue));
+impl WaitingSend {
+    fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<SendState> {
+        let Self { frame, kind, listener, ticket, deflater } = self;
+        let queue = |connection: &mut Guard<'_>| shared.try_queue(connection, frame, *kind, ticket);
+        let state = ready!(shared.poll_wait(cx, listener, queue));
         if let Some(deflater) = deflater.take() {
-            if !matches!(stage, Stage::Failed(_)) {
+            if !matches!(state, SendState::Failed(_)) {
                 deflater.keep_window();
             }
         }
-        Poll::Ready(stage)
+        Poll::Ready(state)
     }
 }
 

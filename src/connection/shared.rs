@@ -11,12 +11,12 @@ use std::task::{Context, Poll, Wake, Waker, ready};
 use bytes::Bytes;
 use futures::task::AtomicWaker;
 
-use super::backlog::Place;
+use super::backlog::SendTicket;
 use super::budget::{Account, MessageBudget, Owed};
 use super::compression::Deflation;
 use super::handler_buffer;
 use super::recv::Inflation;
-use super::state::{Core, MESSAGES_PER_TURN, Parked};
+use super::state::{Connection, MESSAGES_PER_TURN, Parked};
 use super::stats::{CloseInfo, ConnectionId, Stats};
 use crate::changes;
 use crate::changes::Changes;
@@ -43,7 +43,7 @@ pub(crate) struct Opened {
 
 #[derive(Debug)]
 pub(crate) struct Shared {
-    core: Mutex<Core>,
+    connection: Mutex<Connection>,
     pub(super) signals: Arc<Signals>,
     /// Whether another task has closed the connection, or begun a message in fragments, since the
     /// turn of the handler began. It then takes the lock to send.
@@ -56,9 +56,9 @@ pub(crate) struct Shared {
 
 /// The connection, for as long as its lock is held. Dropping it releases the lock, and then wakes those
 /// for whom something has changed.
-pub(super) struct CoreGuard<'a> {
+pub(super) struct Guard<'a> {
     // Fields are dropped in this order: the lock is free when foreign code runs.
-    core: MutexGuard<'a, Core>,
+    connection: MutexGuard<'a, Connection>,
     wakes: Wakes<'a>,
     /// Is this the turn of the connection's handler?
     is_turn: bool,
@@ -99,34 +99,35 @@ enum Driver {
 impl Wakes<'_> {
     /// Takes over what the step owes to others: nearly always nothing, which costs a few comparisons.
     #[inline]
-    fn collect(&mut self, core: &mut Core) {
-        if core.is_owing() {
-            self.collect_owed(core);
+    fn collect(&mut self, connection: &mut Connection) {
+        if connection.is_owing() {
+            self.collect_owed(connection);
         }
-        core.has_news = false;
+        connection.has_news = false;
     }
 
     #[cold]
-    fn collect_owed(&mut self, core: &mut Core) {
+    fn collect_owed(&mut self, connection: &mut Connection) {
         self.is_due = true;
-        if core.parked != Parked::Nobody && core.can_recv() {
-            match std::mem::replace(&mut core.parked, Parked::Nobody) {
+        if connection.parked != Parked::Nobody && connection.can_recv() {
+            match std::mem::replace(&mut connection.parked, Parked::Nobody) {
                 Parked::InTask => self.driver = Driver::Task,
                 Parked::Elsewhere | Parked::Nobody => self.recv = true,
             }
         }
-        self.waiters = core.has_news && std::mem::take(&mut core.has_listeners);
+        self.waiters = connection.has_news && std::mem::take(&mut connection.has_listeners);
         // During the handler's turn the task is awake, and sees to all of it when the handler parks.
-        if !core.is_in_turn() {
-            if core.has_task && std::mem::take(&mut core.is_task_owed) {
-                core.is_write_scheduled = true;
+        if !connection.is_in_turn() {
+            if connection.has_task && std::mem::take(&mut connection.is_task_owed) {
+                connection.is_write_scheduled = true;
                 self.driver = Driver::Task;
             }
-            if std::mem::take(&mut core.is_look_owed) {
+            if std::mem::take(&mut connection.is_look_owed) {
                 self.driver = Driver::TaskOrCallers;
             }
         }
-        let rare = Rare { failure: core.unlogged.take(), owed: core.account.take_owed() };
+        let rare =
+            Rare { failure: connection.unlogged.take(), owed: connection.account.take_owed() };
         self.rare = Some(rare).filter(|it| it.failure.is_some() || it.owed.is_some()).map(Box::new);
     }
 
@@ -164,7 +165,7 @@ impl Drop for Wakes<'_> {
     }
 }
 
-impl CoreGuard<'_> {
+impl Guard<'_> {
     /// Takes over the duty to write for the connection's task. If this returns true the caller has it,
     /// and the task is not woken.
     #[cfg(feature = "rooms")]
@@ -197,32 +198,32 @@ impl CoreGuard<'_> {
     }
 }
 
-impl Deref for CoreGuard<'_> {
-    type Target = Core;
+impl Deref for Guard<'_> {
+    type Target = Connection;
 
-    fn deref(&self) -> &Core {
-        &self.core
+    fn deref(&self) -> &Connection {
+        &self.connection
     }
 }
 
-impl DerefMut for CoreGuard<'_> {
-    fn deref_mut(&mut self) -> &mut Core {
-        &mut self.core
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Connection {
+        &mut self.connection
     }
 }
 
-impl Drop for CoreGuard<'_> {
+impl Drop for Guard<'_> {
     fn drop(&mut self) {
         let shared = self.wakes.shared;
         if self.is_turn {
-            handler_buffer::set_room(shared.id(), self.core.room());
+            handler_buffer::set_room(shared.id(), self.connection.room());
         }
-        let is_shut = !self.core.can_stage();
+        let is_shut = !self.connection.can_buffer();
         if shared.is_shut.load(Ordering::Relaxed) != is_shut {
             shared.is_shut.store(is_shut, Ordering::Release);
         }
         if !self.is_postponed {
-            self.wakes.collect(&mut self.core);
+            self.wakes.collect(&mut self.connection);
         }
     }
 }
@@ -238,9 +239,10 @@ impl Shared {
         let signals = Arc::new(Signals::default());
         let io_waker = Waker::from(Arc::clone(&signals));
         let account = Account::new(opened.budget.clone());
-        let core = Core::new(stream, unread, role, settings, opened.deflation.clone(), account);
+        let connection =
+            Connection::new(stream, unread, role, settings, opened.deflation.clone(), account);
         Arc::new(Self {
-            core: Mutex::new(core),
+            connection: Mutex::new(connection),
             signals,
             is_shut: AtomicBool::new(false),
             connection_id: ConnectionId::next(),
@@ -250,10 +252,10 @@ impl Shared {
     }
 
     /// Takes the lock, and along with it what this thread has staged for the connection.
-    pub(super) fn lock(&self) -> CoreGuard<'_> {
-        let mut core = self.core.lock();
-        let is_turn = handler_buffer::unstage(self.id(), &mut core);
-        core.enter(is_turn);
+    pub(super) fn lock(&self) -> Guard<'_> {
+        let mut connection = self.connection.lock();
+        let is_turn = handler_buffer::drain(self.id(), &mut connection);
+        connection.enter(is_turn);
         let wakes = Wakes {
             shared: self,
             is_due: false,
@@ -262,13 +264,13 @@ impl Shared {
             waiters: false,
             rare: None,
         };
-        CoreGuard { core, wakes, is_turn, is_postponed: false }
+        Guard { connection, wakes, is_turn, is_postponed: false }
     }
 
     /// Queues the frame without taking the lock, if this is the turn of the connection's handler.
     #[inline]
-    pub(super) fn stage(&self, frame: &Frame) -> bool {
-        !self.is_shut.load(Ordering::Acquire) && handler_buffer::stage(self.id(), frame)
+    pub(super) fn buffer(&self, frame: &Frame) -> bool {
+        !self.is_shut.load(Ordering::Acquire) && handler_buffer::push(self.id(), frame)
     }
 
     /// Different from that of every other connection that is alive.
@@ -293,8 +295,12 @@ impl Shared {
     /// The other direction of [`deflation`](Self::deflation).
     pub(super) fn inflation(&self) -> Option<Inflation> {
         let deflation = self.deflation()?;
-        let core = self.core.lock();
-        Some(Inflation::new(deflation.parameters(), core.role(), core.max_message_size()))
+        let connection = self.connection.lock();
+        Some(Inflation::new(
+            deflation.parameters(),
+            connection.role(),
+            connection.max_message_size(),
+        ))
     }
 
     /// The context that stream and timer are polled with.
@@ -334,21 +340,22 @@ impl Shared {
         &self,
         cx: &mut Context<'_>,
         poll: impl FnOnce(&mut Context<'_>),
-    ) -> CoreGuard<'_> {
-        let mut core = self.lock();
-        if !core.is_in_task(cx) {
+    ) -> Guard<'_> {
+        let mut connection = self.lock();
+        if !connection.is_in_task(cx) {
             // Wakers are foreign code: they are cloned and dropped without the lock.
-            drop(core);
+            drop(connection);
             let copies = (cx.waker().clone(), cx.waker().clone());
-            core = self.lock();
-            let replaced = (core.set_task_waker(copies.0), self.signals.set_task(Some(copies.1)));
-            drop(core);
+            connection = self.lock();
+            let replaced =
+                (connection.set_task_waker(copies.0), self.signals.set_task(Some(copies.1)));
+            drop(connection);
             guarded(|| drop(replaced));
-            core = self.lock();
+            connection = self.lock();
         }
-        core.begin_turn();
-        let (role, room) = (core.role(), core.room());
-        drop(core);
+        connection.begin_turn();
+        let (role, room) = (connection.role(), connection.room());
+        drop(connection);
         let interrupted = handler_buffer::begin(self.id(), role, room);
         let mut turn = HandlersTurn { shared: self, interrupted, is_over: false };
         poll(cx);
@@ -357,17 +364,17 @@ impl Shared {
 
     /// The connection's task is dropped: without a closing handshake, the connection ends.
     pub(super) fn lose_task(&self) {
-        let mut core = self.lock();
-        let wakers = (core.lose_task(), self.signals.set_task(None));
-        drop(core);
+        let mut connection = self.lock();
+        let wakers = (connection.lose_task(), self.signals.set_task(None));
+        drop(connection);
         guarded(|| drop(wakers));
     }
 
     /// Changes what is to be done when, and has the task that drives the connection look at it.
-    pub(super) fn reschedule<T>(&self, change: impl FnOnce(&mut Core) -> T) -> T {
-        let mut core = self.lock();
-        core.owe_look();
-        change(&mut core)
+    pub(super) fn reschedule<T>(&self, change: impl FnOnce(&mut Connection) -> T) -> T {
+        let mut connection = self.lock();
+        connection.owe_look();
+        change(&mut connection)
     }
 
     #[cfg(feature = "rooms")]
@@ -376,34 +383,38 @@ impl Shared {
         self.signals.wake_task();
     }
 
-    /// May something be queued now by somebody at `place`? Writes what is in the way, if the stream takes
+    /// May something be queued now by somebody at `ticket`? Writes what is in the way, if the stream takes
     /// it. Who has to wait has a place then.
-    pub(super) fn has_room(&self, core: &mut Core, place: &mut Option<Place>) -> Result<bool> {
-        if let Some(error) = core.send_error() {
+    pub(super) fn has_room(
+        &self,
+        connection: &mut Connection,
+        ticket: &mut Option<SendTicket>,
+    ) -> Result<bool> {
+        if let Some(error) = connection.send_error() {
             return Err(error);
         }
-        if !core.has_room(*place) {
-            core.hold_place(place);
-            let before = core.outbox.written();
-            core.write(&mut self.io_context());
+        if !connection.has_room(*ticket) {
+            connection.hold_ticket(ticket);
+            let before = connection.outbox.written();
+            connection.write(&mut self.io_context());
             // A peer that reads as fast as this can be written must not keep the thread. One that reads
             // nothing does not, and those who wait for it have to come to rest.
-            if core.outbox.written() > before {
-                core.budget = core.budget.saturating_sub(MESSAGES_PER_TURN / 4);
+            if connection.outbox.written() > before {
+                connection.budget = connection.budget.saturating_sub(MESSAGES_PER_TURN / 4);
             }
         }
-        Ok(core.has_room(*place) && core.budget > 0)
+        Ok(connection.has_room(*ticket) && connection.budget > 0)
     }
 
     /// The `WebSocket` is dropped: its connection ends.
     pub(super) fn abandon(&self) {
-        let mut core = self.lock();
-        (core.is_abandoned, core.is_task_owed) = (true, true);
-        core.forget_received();
-        if !core.has_task {
+        let mut connection = self.lock();
+        (connection.is_abandoned, connection.is_task_owed) = (true, true);
+        connection.forget_received();
+        if !connection.has_task {
             let failed = std::thread::panicking();
             let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
-            core.abandon(&mut self.io_context(), outcome);
+            connection.abandon(&mut self.io_context(), outcome);
         }
     }
 }
@@ -413,18 +424,18 @@ impl Shared {
 struct HandlersTurn<'a> {
     shared: &'a Shared,
     /// The turn that goes on after this one, if there is one.
-    interrupted: Option<Box<handler_buffer::Turn>>,
+    interrupted: Option<Box<handler_buffer::HandlerBuffer>>,
     is_over: bool,
 }
 
 impl<'a> HandlersTurn<'a> {
-    fn end(&mut self) -> CoreGuard<'a> {
-        let mut core = self.shared.lock();
-        core.is_turn = false;
-        core.end_turn();
+    fn end(&mut self) -> Guard<'a> {
+        let mut connection = self.shared.lock();
+        connection.is_turn = false;
+        connection.end_turn();
         handler_buffer::end(self.interrupted.take());
         self.is_over = true;
-        core
+        connection
     }
 }
 
@@ -518,12 +529,12 @@ impl Shared {
         listener: &mut Listener,
         mark: &mut Option<u64>,
     ) -> Poll<Result<()>> {
-        let result = ready!(self.poll_wait(cx, listener, |core| {
+        let result = ready!(self.poll_wait(cx, listener, |connection| {
             if mark.is_none() {
-                *mark = core.mark();
+                *mark = connection.mark();
             }
-            core.write(&mut self.io_context());
-            core.is_written((*mark)?)
+            connection.write(&mut self.io_context());
+            connection.is_written((*mark)?)
         }));
         *mark = None;
         Poll::Ready(result)
@@ -540,9 +551,9 @@ impl Shared {
         listener: &mut Listener,
         mark: u64,
     ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core| {
-            core.write(&mut self.io_context());
-            core.is_written(mark)
+        self.poll_wait(cx, listener, |connection| {
+            connection.write(&mut self.io_context());
+            connection.is_written(mark)
         })
     }
 
@@ -556,11 +567,11 @@ impl Shared {
         let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
         let (mut frame, mut listener) = (Some(frame), None);
         std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |core| {
+            self.poll_wait(cx, &mut listener, |connection| {
                 if let Some(frame) = frame.take() {
-                    core.begin_close(Some(frame));
+                    connection.begin_close(Some(frame));
                 }
-                if core.is_settled() { core.close_info().map(Ok) } else { None }
+                if connection.is_settled() { connection.close_info().map(Ok) } else { None }
             })
         })
         .await
@@ -575,16 +586,19 @@ impl Shared {
     /// Waits for the end of the connection.
     pub(crate) async fn closed(&self) -> CloseInfo {
         let mut listener = None;
-        std::future::poll_fn(|cx| self.poll_wait(cx, &mut listener, |core| core.close_info())).await
+        std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |connection| connection.close_info())
+        })
+        .await
     }
 
     pub(super) fn poll_room(
         &self,
         cx: &mut Context<'_>,
         listener: &mut Listener,
-        place: &mut Option<Place>,
+        ticket: &mut Option<SendTicket>,
     ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core| match self.has_room(core, place) {
+        self.poll_wait(cx, listener, |connection| match self.has_room(connection, ticket) {
             Ok(has_room) => has_room.then_some(Ok(())),
             Err(error) => Some(Err(error)),
         })
@@ -595,9 +609,9 @@ impl Shared {
         cx: &mut Context<'_>,
         listener: &mut Listener,
     ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |core| {
-            core.begin_close(Some(CloseFrame::lossy(CloseCode::NORMAL, "")));
-            core.is_settled().then_some(Ok(()))
+        self.poll_wait(cx, listener, |connection| {
+            connection.begin_close(Some(CloseFrame::lossy(CloseCode::NORMAL, "")));
+            connection.is_settled().then_some(Ok(()))
         })
     }
 
@@ -607,31 +621,31 @@ impl Shared {
         &self,
         cx: &mut Context<'_>,
         listener: &mut Listener,
-        mut check: impl FnMut(&mut CoreGuard<'_>) -> Option<T>,
+        mut check: impl FnMut(&mut Guard<'_>) -> Option<T>,
     ) -> Poll<T> {
         loop {
-            let mut core = self.lock();
-            if let Some(found) = check(&mut core) {
+            let mut connection = self.lock();
+            if let Some(found) = check(&mut connection) {
                 // It may hold a waker, which is foreign code.
-                drop(core);
+                drop(connection);
                 *listener = None;
                 return Poll::Ready(found);
             }
-            if core.budget == 0 {
-                core.budget = MESSAGES_PER_TURN;
-                drop(core);
+            if connection.budget == 0 {
+                connection.budget = MESSAGES_PER_TURN;
+                drop(connection);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             // Listening begins under the lock, so nothing that is done under it is missed, and
             // before the last look at the stream, so that no event of it is.
             let listening = listener.get_or_insert_with(|| self.signals.progress.listen());
-            core.has_listeners = true;
-            if core.has_task {
-                drop(core);
+            connection.has_listeners = true;
+            if connection.has_task {
+                drop(connection);
             } else {
-                let has_parked = core.service(&mut self.io_context());
-                drop(core);
+                let has_parked = connection.service(&mut self.io_context());
+                drop(connection);
                 if !has_parked {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;

@@ -1,4 +1,4 @@
-//! `Core`: what a connection consists of, and the poll of its task.
+//! `Connection`: what a connection consists of, and the poll of its task.
 //!
 //! All of it happens under the connection's lock and never waits: what cannot go on leaves the connection's
 //! waker with the stream or the timer.
@@ -8,20 +8,22 @@ use std::task::{Context, Waker};
 
 use bytes::Bytes;
 
-use super::backlog::{Backlog, Place};
+use super::backlog::{Backlog, SendTicket};
 use super::budget::Account;
 use super::compression::Deflation;
 use super::inbox::Inbox;
 use super::read::Limiter;
 use super::stats::{Initiator, Stats, Tally};
 use super::thread_cache;
-use super::timers::{Agenda, Deadlines};
+use super::timers::{OpenTimers, Timers};
 use super::write::Outbox;
 use crate::error::{Error, Result};
 use crate::options::Settings;
 #[cfg(feature = "tungstenite")]
 use crate::proto::Limits;
-use crate::proto::{CloseCode, CloseFrame, Decoder, Payload, ProtocolError, Role, Run, State};
+use crate::proto::{
+    CloseCode, CloseFrame, Decoder, Payload, ProtocolError, Role, State, WireBatch,
+};
 use crate::stream::Stream;
 
 /// Reads per turn, so that a peer who never stops cannot keep the thread.
@@ -45,8 +47,8 @@ pub(super) enum Phase {
     Gone,
 }
 
-/// The end of what the peer has to say, for as long as the messages before it wait: their replies
-/// come first.
+/// The peer's close frame or violation, held until the messages before it have been received, so that replies to
+/// them go out first.
 #[derive(Debug)]
 pub(super) enum Deferred {
     /// A close frame, to be answered with this.
@@ -75,28 +77,28 @@ pub(super) enum Mode {
 
 #[derive(Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
-pub(super) struct Core {
+pub(super) struct Connection {
     pub(super) stream: Option<Stream>,
     pub(super) decoder: Decoder,
     /// Bytes that were read and not decoded yet.
     pub(super) unread: Bytes,
     /// Short messages before everything in the inbox.
-    pub(super) run: Run,
+    pub(super) run: WireBatch,
     pub(super) inbox: Inbox,
     pub(super) outbox: Outbox,
     /// Broadcasts that wait for the outbox: while there are any, it has no room for anything else.
     pub(super) backlog: Option<Box<Backlog>>,
     /// The place of the next that has to wait.
-    pub(super) backlog_end: Place,
+    pub(super) backlog_end: SendTicket,
     /// What other tasks send during a turn of the handler: it follows what the handler has sent
     /// before, which is not here yet.
-    pub(super) aside: Option<Box<Outbox>>,
+    pub(super) during_poll: Option<Box<Outbox>>,
     /// How messages are compressed, if they are, and until the stream is gone.
     pub(super) deflation: Option<Arc<Deflation>>,
     /// Is it the handler's turn?
     pub(super) is_in_turn: bool,
     /// Is this another task's access during the turn?
-    pub(super) is_aside: bool,
+    pub(super) is_during_poll: bool,
     /// Does such a task wait for the end of the turn?
     pub(super) is_turn_awaited: bool,
     /// The payload of the latest ping, when the outbox was too full for its pong.
@@ -122,7 +124,7 @@ pub(super) struct Core {
     pub(super) end: Option<Result<()>>,
     pub(super) initiator: Initiator,
     pub(super) settings: Settings,
-    pub(super) deadlines: Deadlines,
+    pub(super) timers: Timers,
     /// What the pings of heartbeats begin with, so that their pongs are known.
     pub(super) ping_tag: [u8; 4],
     /// How fast the peer may send, if that is limited.
@@ -155,7 +157,7 @@ pub(super) struct Core {
     pub(super) has_listeners: bool,
 }
 
-impl Core {
+impl Connection {
     pub(super) fn new(
         stream: Stream,
         unread: Bytes,
@@ -167,22 +169,22 @@ impl Core {
         let watch = settings.watch.take().map(|watch| *watch).unwrap_or_default();
         let clock = &settings.clock;
         let pings = settings.has_task && role == Role::Server;
-        let deadlines = Deadlines::new(Agenda::new(&watch, pings, clock), clock.clone());
+        let timers = Timers::new(OpenTimers::new(&watch, pings, clock), clock.clone());
         let limiter = watch.rate_limit.map(|limit| Box::new(Limiter::new(limit, clock.now())));
         let tally = Tally::new(clock.now());
         Self {
             stream: Some(stream),
             decoder: Decoder::new(role, settings.limits, deflation.is_some()),
             unread,
-            run: Run::default(),
+            run: WireBatch::default(),
             inbox: Inbox::default(),
             outbox: Outbox::new(role),
             backlog: None,
-            backlog_end: Place::default(),
-            aside: None,
+            backlog_end: SendTicket::default(),
+            during_poll: None,
             is_in_turn: false,
             deflation,
-            is_aside: false,
+            is_during_poll: false,
             is_turn_awaited: false,
             pong: None,
             state: State::default(),
@@ -198,7 +200,7 @@ impl Core {
             end: None,
             initiator: Initiator::Local,
             settings,
-            deadlines,
+            timers,
             ping_tag: thread_cache::bytes(),
             limiter,
             tally,
@@ -293,9 +295,9 @@ impl Core {
     /// The lock is taken, by the handler in its turn, whose messages are here now, or by another
     /// task.
     pub(super) fn enter(&mut self, is_turn: bool) {
-        self.is_aside = self.is_in_turn && !is_turn;
-        if let Some(mut aside) = self.aside.take_if(|_| is_turn) {
-            self.outbox.append(&mut aside);
+        self.is_during_poll = self.is_in_turn && !is_turn;
+        if let Some(mut during_poll) = self.during_poll.take_if(|_| is_turn) {
+            self.outbox.append(&mut during_poll);
         }
     }
 

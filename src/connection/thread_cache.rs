@@ -13,7 +13,7 @@ use bytes::BytesMut;
 
 use crate::escaped::Escaped;
 use crate::foreign::attempt;
-use crate::proto::{Frame, Run};
+use crate::proto::{Frame, WireBatch};
 
 /// Bytes read from a stream at once.
 const READ_SIZE: usize = 64 << 10;
@@ -21,8 +21,7 @@ const READ_SIZE: usize = 64 << 10;
 /// Largest write buffer, in bytes, that is kept for the next connection.
 const MAX_WRITE_KEPT: usize = 128 << 10;
 
-/// Bytes of further write buffers, for as many connections: a broadcast needs one for each member
-/// before the first of them is written.
+/// Bytes of spare write buffers kept per thread. A broadcast fills one per member before it writes any.
 const MAX_SPARE: usize = 1 << 20;
 
 /// Bytes of a new write buffer.
@@ -110,7 +109,7 @@ pub(super) fn take_run() -> BytesMut {
 
 /// Gives the buffer of a run back, if it has one. Messages that still share its memory keep it: it is used again
 /// when they are gone, and replaced before.
-pub(super) fn put_run(run: Run) {
+pub(super) fn put_run(run: WireBatch) {
     if let Some(buf) = run.into_buffer() {
         with(|scratch| scratch.run = buf);
     }

@@ -12,7 +12,7 @@ use std::task::{Context, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::heartbeat::{Beat, Heartbeat, Signs, Token};
-use super::state::Core;
+use super::state::Connection;
 use super::thread_cache;
 use crate::error::{Error, Timeout};
 use crate::options::heartbeat::HeartbeatOptions;
@@ -21,7 +21,7 @@ use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload};
 use crate::runtime;
 use crate::runtime::{Clock, Timer};
 
-/// What must not take longer than it may, or is to be done.
+/// What happens to a connection at a point in time: a timeout ends, or a ping or a close is due.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Deadline {
     /// The rest of the message numbered so.
@@ -47,13 +47,13 @@ pub(super) enum Deadline {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Deadlines {
+pub(super) struct Timers {
     message: Option<(u64, Instant)>,
     send: Option<Instant>,
     pause: Option<Pause>,
     close: Option<(Deadline, Instant)>,
     /// Of an open connection, if it has any.
-    pub(super) agenda: Option<Box<Agenda>>,
+    pub(super) open: Option<Box<OpenTimers>>,
     alarm: Option<Box<Alarm>>,
     clock: Clock,
 }
@@ -66,9 +66,9 @@ struct Pause {
     until: Option<Instant>,
 }
 
-impl Deadlines {
-    pub(super) fn new(agenda: Option<Box<Agenda>>, clock: Clock) -> Self {
-        Self { agenda, clock, ..Self::default() }
+impl Timers {
+    pub(super) fn new(open: Option<Box<OpenTimers>>, clock: Clock) -> Self {
+        Self { open, clock, ..Self::default() }
     }
 
     /// A message is under way; the clock of the one numbered `number` starts if it does not run.
@@ -114,7 +114,7 @@ impl Deadlines {
     /// The connection closes; the deadline replaces an earlier one, and all that is for open
     /// connections.
     pub(super) fn start_close(&mut self, deadline: Deadline, timeout: Duration) {
-        self.agenda = None;
+        self.open = None;
         self.close = Some((deadline, self.clock.after(timeout)));
     }
 
@@ -123,7 +123,7 @@ impl Deadlines {
     }
 
     pub(super) fn heartbeat(&mut self) -> Option<&mut Heartbeat> {
-        self.agenda.as_mut()?.heartbeat.as_mut()
+        self.open.as_mut()?.heartbeat.as_mut()
     }
 
     /// What is too late; if nothing is, `cx` is woken when something may be.
@@ -140,7 +140,7 @@ impl Deadlines {
         }
     }
 
-    /// What was next is not: spares the connection a wake-up for nothing.
+    /// Sets the timer anew after the next deadline has moved, so that it does not go off at the old time.
     pub(super) fn postpone(&mut self) {
         if let (Some((_, at)), Some(alarm)) = (self.next(), &mut self.alarm) {
             alarm.set(at);
@@ -152,8 +152,8 @@ impl Deadlines {
         let message = message.map(|(number, at)| (Deadline::Message(number), at));
         let send = self.send.map(|at| (Deadline::Send, at));
         let room = self.pause.as_ref().and_then(|pause| pause.until).map(|at| (Deadline::Room, at));
-        let agenda = self.agenda.as_ref().and_then(|agenda| agenda.next());
-        [message, send, room, self.close, agenda].into_iter().flatten().min_by_key(|(_, at)| *at)
+        let open = self.open.as_ref().and_then(|open| open.next());
+        [message, send, room, self.close, open].into_iter().flatten().min_by_key(|(_, at)| *at)
     }
 }
 
@@ -164,7 +164,7 @@ const SHORTEST: Duration = Duration::from_millis(10);
 const LIFETIME_JITTER: u32 = 10;
 
 #[derive(Debug, Default)]
-pub(super) struct Agenda {
+pub(super) struct OpenTimers {
     pub(super) heartbeat: Option<Heartbeat>,
     idle: Option<Box<Idle>>,
     lifetime: Option<Instant>,
@@ -179,12 +179,12 @@ pub(super) struct Agenda {
 struct Idle {
     timeout: Duration,
     until: Instant,
-    passed: Passed,
+    activity: Activity,
 }
 
 /// Data that has passed in either direction. If it is the same as before, none has.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Passed {
+pub(super) struct Activity {
     /// Data frames.
     pub(super) frames: u64,
     /// Bytes of a frame that has not arrived as a whole.
@@ -193,24 +193,24 @@ pub(super) struct Passed {
     pub(super) room_made: u64,
 }
 
-impl Agenda {
+impl OpenTimers {
     /// What the options put on it; `None` if nothing. `pings` if the connection does so without being asked.
     pub(super) fn new(watch: &Watch, pings: bool, clock: &Clock) -> Option<Box<Self>> {
-        let mut agenda = Self {
+        let mut open = Self {
             idle: watch.idle_timeout.map(|timeout| Box::new(Idle::new(timeout, clock))),
             lifetime: watch.max_lifetime.map(|lifetime| end_of_lifetime(lifetime, clock)),
             ..Self::empty(clock)
         };
         match watch.pings {
             Pings::Set(Some(options)) => {
-                agenda.start_heartbeat(options);
+                open.start_heartbeat(options);
             }
             Pings::ByServers if pings => {
-                agenda.heartbeat = Some(agenda.beats(HeartbeatOptions::default()));
+                open.heartbeat = Some(open.beats(HeartbeatOptions::default()));
             }
             Pings::Set(None) | Pings::ByServers => {}
         }
-        agenda.next().is_some().then(|| Box::new(agenda))
+        open.next().is_some().then(|| Box::new(open))
     }
 
     /// Without any item.
@@ -247,14 +247,14 @@ impl Agenda {
     }
 
     /// The connection parks: takes note of what has passed, and whether it reads.
-    pub(super) fn take_note(&mut self, passed: Passed, is_reading: bool) {
+    pub(super) fn record_activity(&mut self, activity: Activity, is_reading: bool) {
         if let Some(heartbeat) = &mut self.heartbeat {
-            heartbeat.take_note(is_reading);
+            heartbeat.record_activity(is_reading);
         }
         if let Some(idle) = &mut self.idle {
             // What waits to be read is not known, and the peer may have sent anything.
-            if idle.passed != passed || !is_reading {
-                idle.passed = passed;
+            if idle.activity != activity || !is_reading {
+                idle.activity = activity;
                 idle.until = self.clock.after(idle.timeout);
             }
         }
@@ -280,7 +280,7 @@ impl Agenda {
 impl Idle {
     fn new(timeout: Duration, clock: &Clock) -> Self {
         let timeout = timeout.max(SHORTEST);
-        Self { timeout, until: clock.after(timeout), passed: Passed::default() }
+        Self { timeout, until: clock.after(timeout), activity: Activity::default() }
     }
 }
 
@@ -353,12 +353,12 @@ impl Alarm {
     }
 }
 
-impl Core {
+impl Connection {
     /// Starts a heartbeat in place of the one before, or just ends that; its number.
     pub(super) fn set_heartbeat(&mut self, options: Option<HeartbeatOptions>) -> u64 {
-        match (self.agenda(), options) {
-            (Some(agenda), Some(options)) => return agenda.start_heartbeat(options),
-            (Some(agenda), None) => agenda.stop_heartbeat(None),
+        match (self.open(), options) {
+            (Some(open), Some(options)) => return open.start_heartbeat(options),
+            (Some(open), None) => open.stop_heartbeat(None),
             (None, _) => {}
         }
         0
@@ -366,44 +366,44 @@ impl Core {
 
     /// Ends the heartbeat of this number, unless another has taken its place.
     pub(super) fn stop_heartbeat(&mut self, number: u64) {
-        if let Some(agenda) = &mut self.deadlines.agenda {
-            agenda.stop_heartbeat(Some(number));
+        if let Some(open) = &mut self.timers.open {
+            open.stop_heartbeat(Some(number));
         }
     }
 
     /// Closes the connection at a point in time, in place of the one before, or at none.
     pub(super) fn set_expiry(&mut self, expiry: Option<(Instant, CloseFrame)>) {
-        if let Some(agenda) = self.agenda() {
-            agenda.set_expiry(expiry);
+        if let Some(open) = self.open() {
+            open.set_expiry(expiry);
         }
     }
 
-    /// Where an open connection keeps what it has to do.
-    fn agenda(&mut self) -> Option<&mut Agenda> {
+    /// The timers of an open connection.
+    fn open(&mut self) -> Option<&mut OpenTimers> {
         let is_open = self.is_open();
         let clock = &self.settings.clock;
-        let agenda = &mut self.deadlines.agenda;
-        is_open.then(|| &mut **agenda.get_or_insert_with(|| Box::new(Agenda::empty(clock))))
+        let open = &mut self.timers.open;
+        is_open.then(|| &mut **open.get_or_insert_with(|| Box::new(OpenTimers::empty(clock))))
     }
 
-    /// The connection parks: what has passed is noted, so that nothing has to be when it does.
-    pub(super) fn take_note(&mut self) {
-        if self.deadlines.agenda.is_none() {
+    /// The connection parks: records its activity since the last call, so that reads and writes need not.
+    pub(super) fn record_activity(&mut self) {
+        if self.timers.open.is_none() {
             return;
         }
         // A connection in line does not read what its peer has answered.
         let is_reading = self.is_reading() && !self.account.is_waiting();
-        let passed = self.passed();
-        if let Some(agenda) = &mut self.deadlines.agenda {
-            agenda.take_note(passed, is_reading);
+        let activity = self.activity();
+        if let Some(open) = &mut self.timers.open {
+            open.record_activity(activity, is_reading);
         }
     }
 
-    fn passed(&self) -> Passed {
+    fn activity(&self) -> Activity {
         let (received, sent) = (&self.tally, &self.outbox.counts);
         let frames_in = received.frames_in.saturating_sub(received.pings_in + received.pongs_in);
         let frames_out = sent.frames.saturating_sub(sent.pings + sent.pongs);
-        Passed {
+        Activity {
             frames: frames_in + frames_out,
             partial: self.decoder.buffered(),
             room_made: received.room_made,
@@ -411,14 +411,14 @@ impl Core {
     }
 
     /// Closes the connection, which is asked for nothing any more.
-    pub(super) fn go_away(&mut self, reason: &str) {
+    pub(super) fn close_going_away(&mut self, reason: &str) {
         self.begin_close(Some(CloseFrame::lossy(CloseCode::GOING_AWAY, reason)));
     }
 
     /// Closes the connection, as its user has asked to.
     pub(super) fn expire(&mut self) {
-        let agenda = self.deadlines.agenda.as_mut();
-        let frame = agenda.and_then(|agenda| agenda.take_expiry());
+        let open = self.timers.open.as_mut();
+        let frame = open.and_then(|open| open.take_expiry());
         self.begin_close(frame);
     }
 
@@ -431,7 +431,7 @@ impl Core {
         for (slot, byte) in token.iter_mut().zip(self.ping_tag.into_iter().chain(fresh)) {
             *slot = byte;
         }
-        let Some(heartbeat) = self.deadlines.heartbeat() else { return };
+        let Some(heartbeat) = self.timers.heartbeat() else { return };
         match heartbeat.beat(now, signs, token, thread_cache::number()) {
             Beat::Nothing => {}
             Beat::Ping(token) => self.send_ping(token, cx),
@@ -450,10 +450,10 @@ impl Core {
 
     /// A pong has arrived; true if it answers a ping of a heartbeat, be it an earlier one.
     pub(super) fn accept_pong(&mut self, payload: &[u8]) -> bool {
-        let asked_at = self.deadlines.heartbeat().and_then(|heartbeat| heartbeat.answer(payload));
+        let asked_at = self.timers.heartbeat().and_then(|heartbeat| heartbeat.answer(payload));
         if let Some(asked_at) = asked_at {
             self.tally.rtt = Some(self.settings.clock.since(asked_at));
-            self.deadlines.postpone();
+            self.timers.postpone();
         }
         payload.len() == size_of::<Token>() && payload.starts_with(&self.ping_tag)
     }
@@ -489,7 +489,7 @@ mod tests {
 
     #[test]
     fn an_agenda_without_items_is_none() {
-        let is_some = |watch, pings| Agenda::new(&watch, pings, &Clock::default()).is_some();
+        let is_some = |watch, pings| OpenTimers::new(&watch, pings, &Clock::default()).is_some();
         assert!(!is_some(Watch::default(), false));
         let old = Watch { max_lifetime: Some(Duration::MAX), ..Watch::default() };
         assert!(is_some(old, false));
@@ -500,33 +500,33 @@ mod tests {
     #[test]
     fn the_heartbeat_of_an_idle_connection_costs_little() {
         // One box with all of it; another has its timer.
-        assert!(size_of::<Agenda>() <= 192, "{}", size_of::<Agenda>());
+        assert!(size_of::<OpenTimers>() <= 192, "{}", size_of::<OpenTimers>());
         assert!(size_of::<Alarm>() <= 112, "{}", size_of::<Alarm>());
     }
 
     #[test]
     fn what_comes_first_is_next() {
         let watch = Watch { idle_timeout: Some(MINUTE), ..Watch::default() };
-        let mut agenda = Agenda::new(&watch, false, &Clock::default()).unwrap();
-        let next = |agenda: &Agenda| agenda.next().map(|(deadline, _)| deadline);
-        assert_eq!(next(&agenda), Some(Deadline::Idle));
-        agenda.start_heartbeat(HeartbeatOptions::default());
-        assert_eq!(next(&agenda), Some(Deadline::Heartbeat));
+        let mut open = OpenTimers::new(&watch, false, &Clock::default()).unwrap();
+        let next = |open: &OpenTimers| open.next().map(|(deadline, _)| deadline);
+        assert_eq!(next(&open), Some(Deadline::Idle));
+        open.start_heartbeat(HeartbeatOptions::default());
+        assert_eq!(next(&open), Some(Deadline::Heartbeat));
         let expiry = (Instant::now(), CloseFrame::lossy(CloseCode::NORMAL, ""));
-        agenda.set_expiry(Some(expiry));
-        assert_eq!(next(&agenda), Some(Deadline::Expiry));
-        agenda.set_expiry(None);
-        assert_eq!(next(&agenda), Some(Deadline::Heartbeat));
+        open.set_expiry(Some(expiry));
+        assert_eq!(next(&open), Some(Deadline::Expiry));
+        open.set_expiry(None);
+        assert_eq!(next(&open), Some(Deadline::Heartbeat));
     }
 
     #[test]
     fn only_the_latest_heartbeat_is_stopped_by_its_number() {
-        let mut agenda = Agenda::default();
-        let first = agenda.start_heartbeat(HeartbeatOptions::default());
-        let second = agenda.start_heartbeat(HeartbeatOptions::default());
-        agenda.stop_heartbeat(Some(first));
-        assert!(agenda.heartbeat.is_some());
-        agenda.stop_heartbeat(Some(second));
-        assert!(agenda.heartbeat.is_none());
+        let mut open = OpenTimers::default();
+        let first = open.start_heartbeat(HeartbeatOptions::default());
+        let second = open.start_heartbeat(HeartbeatOptions::default());
+        open.stop_heartbeat(Some(first));
+        assert!(open.heartbeat.is_some());
+        open.stop_heartbeat(Some(second));
+        assert!(open.heartbeat.is_none());
     }
 }

@@ -14,11 +14,11 @@ use futures::io::{AsyncRead, AsyncWrite};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::backlog::Place;
+use super::backlog::SendTicket;
 use super::compression::Deflation;
 use super::driver::{ConnectionTask, Handling};
-use super::recv::Batch;
-use super::send::{Queue, Stage};
+use super::recv::Received;
+use super::send::{SendFuture, SendState};
 use super::sender::Sender;
 use super::shared::{Listener, Opened, Shared};
 use super::stats::{CloseInfo, ConnectionId, Stats};
@@ -43,9 +43,9 @@ use crate::stream::Stream;
 pub struct WebSocket {
     pub(super) shared: Arc<Shared>,
     /// Boxed: a handler's future holds its connection more than once.
-    pub(super) batch: Box<Batch>,
+    pub(super) received: Box<Received>,
     /// `None` until the `Sink` is used. Boxed for the same reason.
-    pub(super) feed: Option<Box<Feed>>,
+    pub(super) sink: Option<Box<SinkState>>,
     /// Has the `Stream` ended with an error?
     pub(super) has_failed: bool,
 }
@@ -106,8 +106,8 @@ impl WebSocket {
     }
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        let batch = Box::new(Batch::new(shared.inflation()));
-        Self { shared, batch, feed: None, has_failed: false }
+        let received = Box::new(Received::new(shared.inflation()));
+        Self { shared, received, sink: None, has_failed: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.
@@ -356,7 +356,7 @@ impl WebSocket {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.stats();
-        stats.payload_bytes_in += self.batch.inflated();
+        stats.payload_bytes_in += self.received.inflated();
         stats
     }
 
@@ -395,13 +395,13 @@ impl fmt::Debug for WebSocket {
 
 /// What is under way in the `Sink` of a connection.
 #[derive(Default)]
-pub(super) struct Feed {
+pub(super) struct SinkState {
     /// Its place among those that wait.
     pub(super) listener: Listener,
     /// The same among broadcasts that wait, until there is room.
-    place: Option<Place>,
+    ticket: Option<SendTicket>,
     /// What it took and could not queue at once.
-    begun: Option<Box<Stage>>,
+    begun: Option<Box<SendState>>,
     /// How much has to be written until it is flushed, while somebody waits for that.
     flush_mark: Option<u64>,
 }
@@ -425,36 +425,36 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
 
     fn poll_ready(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_begun(cx))?;
-        let (shared, Feed { listener, place, .. }) = self.feed();
-        let outcome = ready!(shared.poll_room(cx, listener, place));
+        let (shared, SinkState { listener, ticket, .. }) = self.sink();
+        let outcome = ready!(shared.poll_room(cx, listener, ticket));
         // What is broadcast before the message is taken goes before it.
-        *place = None;
+        *ticket = None;
         Poll::Ready(outcome)
     }
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {
-        let (shared, feed) = self.get_mut().feed();
-        feed.flush_mark = None;
+        let (shared, sink) = self.get_mut().sink();
+        sink.flush_mark = None;
         let begun = shared.start_send(message.into());
         match begun.as_deref() {
             // The flush writes it.
-            None | Some(Stage::Writing(..)) => {}
-            Some(Stage::Failed(error)) => return Err(error.clone()),
-            Some(_) => feed.begun = begun,
+            None | Some(SendState::Writing(..)) => {}
+            Some(SendState::Failed(error)) => return Err(error.clone()),
+            Some(_) => sink.begun = begun,
         }
         Ok(())
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_begun(cx))?;
-        let (shared, Feed { listener, flush_mark, .. }) = self.feed();
+        let (shared, SinkState { listener, flush_mark, .. }) = self.sink();
         shared.poll_flush(cx, listener, flush_mark)
     }
 
     /// Closes the connection with 1000, as [`close`](WebSocket::close).
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<()>> {
         ready!(self.poll_begun(cx))?;
-        let (shared, Feed { listener, .. }) = self.feed();
+        let (shared, SinkState { listener, .. }) = self.sink();
         shared.poll_closed(cx, listener)
     }
 }
@@ -462,7 +462,7 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
 /// The future of a message that is sent directly.
 #[must_use = "without `.await` nothing waits for room, and errors are lost"]
 pub(super) enum Sending<'a> {
-    Direct(Queue<'a>),
+    Direct(SendFuture<'a>),
     /// The message waits for one of the `Sink`, which is compressed or has no room. Boxed, so that the rest
     /// fits two registers.
     Behind(Box<Behind<'a>>),
@@ -493,22 +493,22 @@ impl Behind<'_> {
         // From here on it is the message that was taken last, and whose place is kept if the future is
         // dropped: it is sent whole, or not begun.
         if let Some(message) = self.message.take() {
-            let (shared, feed) = self.ws.feed();
-            feed.begun = shared.start_send(message);
+            let (shared, sink) = self.ws.sink();
+            sink.begun = shared.start_send(message);
         }
         self.ws.poll_begun(cx)
     }
 }
 
 impl WebSocket {
-    fn feed(&mut self) -> (&Shared, &mut Feed) {
-        (&self.shared, self.feed.get_or_insert_default())
+    fn sink(&mut self) -> (&Shared, &mut SinkState) {
+        (&self.shared, self.sink.get_or_insert_default())
     }
 
     /// Sends a message behind the one that the `Sink` took last.
     #[inline]
     pub(super) fn send_in_order(&mut self, message: Message) -> Sending<'_> {
-        let is_behind = self.feed.as_ref().is_some_and(|feed| feed.begun.is_some());
+        let is_behind = self.sink.as_ref().is_some_and(|sink| sink.begun.is_some());
         if is_behind {
             return Sending::Behind(Box::new(Behind { ws: self, message: Some(message) }));
         }
@@ -522,10 +522,10 @@ impl WebSocket {
 
     /// Waits until the message that the `Sink` took last is queued: a long one is compressed first.
     pub(super) fn poll_begun(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
-        let Some(feed) = &mut self.feed else { return Poll::Ready(Ok(())) };
-        let Some(begun) = &mut feed.begun else { return Poll::Ready(Ok(())) };
+        let Some(sink) = &mut self.sink else { return Poll::Ready(Ok(())) };
+        let Some(begun) = &mut sink.begun else { return Poll::Ready(Ok(())) };
         let result = ready!(begun.poll(&self.shared, cx));
-        feed.begun = None;
+        sink.begun = None;
         Poll::Ready(result)
     }
 }
@@ -561,7 +561,7 @@ impl WebSocket {
     /// ```
     pub fn heartbeat(&self, options: impl Into<Option<HeartbeatOptions>>) {
         let options = options.into();
-        self.shared.reschedule(|core| core.set_heartbeat(options));
+        self.shared.reschedule(|connection| connection.set_heartbeat(options));
     }
 
     /// How long the latest answered ping of the heartbeat was under way, from the queue to its pong;
@@ -600,10 +600,13 @@ impl WebSocket {
 
 impl Shared {
     pub(crate) async fn run_heartbeat(self: Arc<Self>, options: HeartbeatOptions) -> Result<()> {
-        let number = self.reschedule(|core| core.set_heartbeat(Some(options)));
+        let number = self.reschedule(|connection| connection.set_heartbeat(Some(options)));
         let _stop = StopHeartbeat { shared: &self, number };
         let mut listener = None;
-        std::future::poll_fn(|cx| self.poll_wait(cx, &mut listener, |core| core.outcome())).await
+        std::future::poll_fn(|cx| {
+            self.poll_wait(cx, &mut listener, |connection| connection.outcome())
+        })
+        .await
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
@@ -618,7 +621,7 @@ impl Shared {
     ) -> Result<()> {
         let code = code.map_err(Error::InvalidClose)?;
         let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
-        self.reschedule(|core| core.set_expiry(Some((at, frame))));
+        self.reschedule(|connection| connection.set_expiry(Some((at, frame))));
         Ok(())
     }
 

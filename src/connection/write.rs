@@ -11,15 +11,15 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures::io::AsyncWrite;
 
-use super::backlog::Place;
-use super::state::{Core, Phase, as_u64};
+use super::backlog::SendTicket;
+use super::state::{Connection, Phase, as_u64};
 use super::thread_cache;
 use super::timers::Deadline;
 use crate::error::{Error, Result};
 use crate::proto::{Frame, FrameHeader, OpCode, Role, apply_mask};
 use crate::stream::Stream;
 
-impl Core {
+impl Connection {
     /// Writes what is queued, as far as the stream takes it.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
         self.is_write_scheduled = false;
@@ -42,7 +42,7 @@ impl Core {
         let (written, result) = self.outbox.write(stream, cx);
         self.tally.wire_bytes_out += as_u64(written);
         if written > 0 || result.is_ready() {
-            self.deadlines.stop_send();
+            self.timers.stop_send();
             self.has_news = true;
             if std::mem::take(&mut self.is_refused) {
                 self.note_room();
@@ -55,7 +55,7 @@ impl Core {
                 self.is_refused = true;
                 if let Some(timeout) = self.settings.send_timeout {
                     // Only the task sets the timer of a clock that has begun to run.
-                    self.is_task_owed |= self.deadlines.start_send(timeout);
+                    self.is_task_owed |= self.timers.start_send(timeout);
                 }
             }
         }
@@ -67,7 +67,7 @@ impl Core {
         self.tally.room_made += 1;
         if self.phase == Phase::Closing {
             // It has time until it has come to our close frame, and then to answer that.
-            self.deadlines.start_close(Deadline::Close, self.settings.close_timeout);
+            self.timers.start_close(Deadline::Close, self.settings.close_timeout);
         }
     }
 
@@ -95,37 +95,37 @@ impl Core {
     /// The queue for the next frame, which the connection's task has to write.
     fn current_outbox(&mut self) -> &mut Outbox {
         self.is_task_owed |= !self.is_write_scheduled;
-        if self.is_aside {
-            self.aside.get_or_insert_with(|| Box::new(Outbox::new(self.role)))
+        if self.is_during_poll {
+            self.during_poll.get_or_insert_with(|| Box::new(Outbox::new(self.role)))
         } else {
             &mut self.outbox
         }
     }
 
     /// May the handler send without asking? Not behind what another task has sent meanwhile.
-    pub(super) fn can_stage(&self) -> bool {
+    pub(super) fn can_buffer(&self) -> bool {
         let is_ordered = self.deflation.as_ref().is_some_and(|deflation| deflation.is_ordered());
-        let is_first = self.aside.is_none() && self.backlog.is_none();
+        let is_first = self.during_poll.is_none() && self.backlog.is_none();
         let is_free = !is_ordered && is_first && !self.state.is_sending_fragments();
         is_free && self.send_error().is_none()
     }
 
     /// Takes what the handler has staged.
-    pub(super) fn unstage(&mut self, staged: &mut Outbox) {
-        self.outbox.append(staged);
+    pub(super) fn take_handler_buffer(&mut self, frames: &mut Outbox) {
+        self.outbox.append(frames);
     }
 
     /// Bytes that the handler may send before it has to ask.
     pub(super) fn room(&self) -> usize {
-        if !self.can_stage() {
+        if !self.can_buffer() {
             return 0;
         }
         self.settings.send_buffer_size.saturating_sub(self.queued_len())
     }
 
     /// Has the outbox room for a message of somebody at this place?
-    pub(super) fn has_room(&self, place: Option<Place>) -> bool {
-        self.is_ahead_of_backlog(place) && self.queued_len() < self.settings.send_buffer_size
+    pub(super) fn has_room(&self, ticket: Option<SendTicket>) -> bool {
+        self.is_ahead_of_backlog(ticket) && self.queued_len() < self.settings.send_buffer_size
     }
 
     /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.
@@ -137,10 +137,10 @@ impl Core {
         (self.is_all_written() || self.outbox.written() >= mark).then_some(Ok(()))
     }
 
-    /// How much will have been written, at most, when all that is queued now is; `None` if what the
-    /// handler has sent before is not here yet.
+    /// Upper bound of `Outbox::written` once all that is queued now has been written; `None` if what the handler has
+    /// sent before is not here yet.
     pub(super) fn mark(&mut self) -> Option<u64> {
-        if self.is_aside {
+        if self.is_during_poll {
             self.is_turn_awaited = true;
             return None;
         }
@@ -150,13 +150,13 @@ impl Core {
 
     /// Has the stream taken, and flushed, everything?
     pub(super) fn is_all_written(&self) -> bool {
-        self.outbox.is_empty() && self.aside.is_none() && self.backlog.is_none()
+        self.outbox.is_empty() && self.during_poll.is_none() && self.backlog.is_none()
     }
 
     /// Bytes that the stream has not taken, without the backlog.
     pub(super) fn queued_len(&self) -> usize {
-        let aside = self.aside.as_ref().map_or(0, |aside| aside.len());
-        self.outbox.len().saturating_add(aside)
+        let during_poll = self.during_poll.as_ref().map_or(0, |during_poll| during_poll.len());
+        self.outbox.len().saturating_add(during_poll)
     }
 
     /// Bytes that were sent and that the stream has not taken.
@@ -315,21 +315,21 @@ impl Outbox {
         }
     }
 
-    /// Queues everything that `staged` holds, and leaves it empty.
-    pub(super) fn append(&mut self, staged: &mut Self) {
-        self.counts.append(&mut staged.counts);
-        self.total += staged.total;
-        staged.total = 0;
+    /// Queues everything that `frames` holds, and leaves it empty.
+    pub(super) fn append(&mut self, frames: &mut Self) {
+        self.counts.append(&mut frames.counts);
+        self.total += frames.total;
+        frames.total = 0;
         if self.len == 0 {
             self.release();
-            std::mem::swap(&mut self.buf, &mut staged.buf);
-            std::mem::swap(&mut self.long, &mut staged.long);
+            std::mem::swap(&mut self.buf, &mut frames.buf);
+            std::mem::swap(&mut self.long, &mut frames.long);
         } else {
             let start = self.buf.len();
-            self.buf.append(&mut staged.buf);
-            self.long.extend(staged.long.drain(..).map(|(at, bytes)| (start + at, bytes)));
+            self.buf.append(&mut frames.buf);
+            self.long.extend(frames.long.drain(..).map(|(at, bytes)| (start + at, bytes)));
         }
-        self.len += std::mem::take(&mut staged.len);
+        self.len += std::mem::take(&mut frames.len);
     }
 
     /// Writes what is queued, and flushes the stream after the last byte.

@@ -25,7 +25,7 @@ use crate::proto::extension::Extension;
 use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, as_text, is_token};
 use crate::proto::{CloseCode, CloseFrame, ProtocolError, extension};
 use crate::stream::Security;
-use crate::upgrade::{Answer, PeerAddr, Slot};
+use crate::upgrade::{Answer, PeerAddr, PendingUpgrade};
 
 /// A request, and the way to answer it: by HTTP, or by becoming a [`WebSocket`].
 ///
@@ -51,12 +51,12 @@ use crate::upgrade::{Answer, PeerAddr, Slot};
 pub struct RequestContext<State = ()> {
     /// Boxed: a handler's future holds the context more than once, and lives as long as its socket.
     request: Box<Request<State>>,
-    slot: Arc<Slot>,
+    slot: Arc<PendingUpgrade>,
     response: Option<Box<Response>>,
 }
 
 impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
-    pub(crate) fn new(request: Request<State>, slot: Arc<Slot>) -> Self {
+    pub(crate) fn new(request: Request<State>, slot: Arc<PendingUpgrade>) -> Self {
         Self { request: Box::new(request), slot, response: None }
     }
 

@@ -12,7 +12,7 @@ use futures::io::{AsyncBufRead, AsyncRead};
 use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tide::http::Body;
 
-use super::exchange::{Answering, Exchange, Receipt};
+use super::exchange::{Answering, HttpProgress, Receipt};
 use crate::context::{BodyLimits, BodyTooLarge};
 use crate::foreign::Contained;
 use crate::runtime::Timer;
@@ -34,7 +34,7 @@ pub(super) struct RequestBody {
     /// Bytes that have come so far.
     len: u64,
     /// Until it knows what has become of the body.
-    exchange: Option<Arc<Exchange>>,
+    exchange: Option<Arc<HttpProgress>>,
 }
 
 impl RequestBody {
@@ -43,7 +43,7 @@ impl RequestBody {
         incoming: Incoming,
         timeout: Option<Duration>,
         limits: BodyLimits,
-        exchange: Arc<Exchange>,
+        exchange: Arc<HttpProgress>,
     ) -> Self {
         let (piece, exchange) = (Bytes::new(), Some(exchange));
         Self { incoming, piece, timeout, stall: None, limits, len: 0, exchange }

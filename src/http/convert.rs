@@ -18,7 +18,7 @@ use tide::http::headers::{
 use tide::http::{Body, Method, Request, Response, Url};
 
 use super::body::{RequestBody, ResponseBody};
-use super::exchange::Exchange;
+use super::exchange::HttpProgress;
 use super::refusal::Refusal;
 use super::{Addrs, ServerOptions};
 use crate::context::{BodyLimits, RawHeaders};
@@ -30,7 +30,7 @@ pub(super) fn request(
     request: ::http::Request<Incoming>,
     options: &ServerOptions,
     addrs: Addrs,
-    exchange: &Arc<Exchange>,
+    exchange: &Arc<HttpProgress>,
 ) -> Result<Request, Refusal> {
     let (head, incoming) = request.into_parts();
     let limits = BodyLimits::new(options.max_body_size, options.body_deadline, &options.clock);
@@ -81,7 +81,7 @@ pub(super) fn response(
     mut response: Response,
     to_head: bool,
     upgrade: Option<oneshot::Sender<Upgraded>>,
-    exchange: &Exchange,
+    exchange: &HttpProgress,
 ) -> Result<::http::Response<ResponseBody>, Refusal> {
     let status = StatusCode::from_u16(response.status().into())
         .map_err(|error| invalid(&format!("status: {error}")))?;

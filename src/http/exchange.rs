@@ -37,7 +37,7 @@ pub(super) enum Receipt {
 
 /// The state of one connection, shared by those who serve it.
 #[derive(Debug, Default)]
-pub(super) struct Exchange {
+pub(super) struct HttpProgress {
     /// What is known of the peer of an encrypted connection.
     security: Option<Arc<Security>>,
     /// From the head of a request to the last byte of its response.
@@ -68,7 +68,7 @@ pub(super) struct Exchange {
     granted: Mutex<Option<oneshot::Sender<Upgraded>>>,
 }
 
-impl Exchange {
+impl HttpProgress {
     /// The state of a new connection.
     pub(super) fn new(security: Option<Security>) -> Self {
         Self { security: security.map(Arc::new), ..Self::default() }
@@ -215,7 +215,7 @@ pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> 
 /// A request that is being answered. Dropped with the response, or with the handler.
 #[derive(Debug)]
 pub(super) struct Answering {
-    exchange: Arc<Exchange>,
+    exchange: Arc<HttpProgress>,
     /// Whether its target has a fragment.
     pub(super) has_fragment: bool,
 }
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn whoever_has_waited_for_another_101_may_ask_where_it_is_woken() {
-        struct Curious(Arc<Exchange>);
+        struct Curious(Arc<HttpProgress>);
 
         impl Wake for Curious {
             fn wake(self: Arc<Self>) {
@@ -245,7 +245,7 @@ mod tests {
             }
         }
 
-        let exchange = Arc::new(Exchange::default());
+        let exchange = Arc::new(HttpProgress::default());
         let ((first, mut waiting), (second, _)) = (oneshot::channel(), oneshot::channel());
         let waker = Waker::from(Arc::new(Curious(Arc::clone(&exchange))));
         assert!(waiting.poll_unpin(&mut Context::from_waker(&waker)).is_pending());

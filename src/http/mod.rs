@@ -1,6 +1,6 @@
 //! HTTP/1.1: one connection, from its first byte to its last or to the upgrade.
 //!
-//! hyper reads and writes the bytes ([RFC 9112]), tide routes what they mean. [`Front::serve`] drives
+//! hyper reads and writes the bytes ([RFC 9112]), tide routes what they mean. [`HttpServer::serve`] drives
 //! a connection between the two and does what neither does: it answers where hyper would just close,
 //! hands the stream over after a 101, and closes so that the peer can still read our last answer.
 //! Where connections come from is `server/`; what becomes of an upgraded stream is `ws/`.
@@ -43,7 +43,7 @@ pub(crate) use self::app::{App, Routes};
 use self::body::ResponseBody;
 #[cfg(feature = "testing")]
 pub(crate) use self::body::io_error;
-use self::exchange::{Answering, Exchange, Receipt, has_token};
+use self::exchange::{Answering, HttpProgress, Receipt, has_token};
 pub use self::options::ServerOptions;
 pub(crate) use self::proxies::TrustedProxies;
 pub(crate) use self::refusal::Refusal;
@@ -86,7 +86,7 @@ impl fmt::Display for Addrs {
 }
 
 /// What every connection of a server shares: its routes and its limits.
-pub(crate) struct Front<State> {
+pub(crate) struct HttpServer<State> {
     app: App<State>,
     options: ServerOptions,
     builder: http1::Builder,
@@ -95,7 +95,7 @@ pub(crate) struct Front<State> {
     limits: Option<ServerLimits>,
 }
 
-impl<State: Clone + Send + Sync + 'static> Front<State> {
+impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
     /// Serves `app` within the limits of `options`, as part of `instance`.
     pub(crate) fn new(app: App<State>, options: ServerOptions, instance: Arc<Instance>) -> Self {
         let builder = builder(&options);
@@ -119,7 +119,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
 
     async fn serve_or_panic(self: Arc<Self>, stream: Stream, addrs: Addrs) {
         let open = OpenHttp::begin(Arc::clone(&self.instance));
-        let exchange = Arc::new(Exchange::new(stream.security()));
+        let exchange = Arc::new(HttpProgress::new(stream.security()));
         let socket = Socket::new(stream, Arc::clone(&exchange), self.lease(), &self.options);
         let service = service_fn(|request| {
             // Begun here: hyper reads on, maybe to the end of the stream, before it polls the answer.
@@ -181,7 +181,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         self: Arc<Self>,
         request: ::http::Request<Incoming>,
         addrs: Addrs,
-        exchange: Arc<Exchange>,
+        exchange: Arc<HttpProgress>,
         answering: Answering,
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
         let to_head = request.method() == ::http::Method::HEAD;
@@ -221,7 +221,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
         &self,
         request: ::http::Request<Incoming>,
         addrs: Addrs,
-        exchange: &Arc<Exchange>,
+        exchange: &Arc<HttpProgress>,
     ) -> Result<::http::Response<ResponseBody>, Refusal> {
         let to_head = request.method() == ::http::Method::HEAD;
         let is_asterisk = request.uri().path() == "*";
@@ -247,7 +247,7 @@ impl<State: Clone + Send + Sync + 'static> Front<State> {
     }
 }
 
-impl<State> fmt::Debug for Front<State> {
+impl<State> fmt::Debug for HttpServer<State> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Front").field("options", &self.options).finish_non_exhaustive()
     }
@@ -308,7 +308,7 @@ fn offer_upgrade(
 /// down, the response under way is the last one.
 async fn drive<S>(
     connection: &mut http1::Connection<FuturesIo<Socket>, S>,
-    exchange: &Exchange,
+    exchange: &HttpProgress,
     instance: &Instance,
 ) -> hyper::Result<()>
 where
@@ -334,7 +334,7 @@ where
 }
 
 /// The answer that hyper left out when it gave up on a connection.
-fn unanswered(error: &hyper::Error, read: &[u8], exchange: &Exchange) -> Option<Refusal> {
+fn unanswered(error: &hyper::Error, read: &[u8], exchange: &HttpProgress) -> Option<Refusal> {
     let mid_head = !read.is_empty() && !exchange.is_answering();
     match error {
         _ if !mid_head => None,

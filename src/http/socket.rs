@@ -17,7 +17,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use hyper::rt::Sleep;
 
 use super::ServerOptions;
-use super::exchange::Exchange;
+use super::exchange::HttpProgress;
 use super::pieces::Pieces;
 use crate::instance::Lease;
 use crate::runtime::{Clock, Timer};
@@ -33,7 +33,7 @@ const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(2);
 pub(super) struct Socket {
     stream: Stream,
     pieces: Pieces,
-    exchange: Arc<Exchange>,
+    exchange: Arc<HttpProgress>,
     lease: Lease,
     head_timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
@@ -61,7 +61,7 @@ impl Socket {
     /// Serves HTTP on `stream`; the time for the first head starts now.
     pub(super) fn new(
         stream: Stream,
-        exchange: Arc<Exchange>,
+        exchange: Arc<HttpProgress>,
         lease: Lease,
         options: &ServerOptions,
     ) -> Self {

@@ -176,7 +176,7 @@ fn a_last_answer_is_written_to_its_end_into_a_socket_that_takes_a_byte_at_a_time
             ..Narrow::default()
         };
         let addr = SocketAddr::from(([127, 0, 0, 1], 80));
-        let front = Arc::new(Front::new(app.into(), ServerOptions::default(), Arc::default()));
+        let front = Arc::new(HttpServer::new(app.into(), ServerOptions::default(), Arc::default()));
         within(front.serve(Stream::boxed(narrow), Addrs { peer: Some(addr), local: Some(addr) }));
 
         let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
@@ -190,7 +190,7 @@ fn who_names_no_host_may_have_connected_to_a_link_local_address() {
     app.at("/").get(|request: tide::Request<()>| async move { Ok(request.url().to_string()) });
     let (input, written) = (b"GET / HTTP/1.0\r\n\r\n".to_vec(), Arc::default());
     let narrow = Narrow { input, written: Arc::clone(&written), ..Narrow::default() };
-    let front = Arc::new(Front::new(app.into(), ServerOptions::default(), Arc::default()));
+    let front = Arc::new(HttpServer::new(app.into(), ServerOptions::default(), Arc::default()));
     let local = SocketAddrV6::new(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 81, 0, 3);
     within(front.serve(Stream::boxed(narrow), Addrs { peer: None, local: Some(local.into()) }));
     let written = String::from_utf8(written.lock().unwrap().clone()).unwrap();
@@ -204,7 +204,7 @@ fn an_error_that_panics_when_it_is_dropped_does_not_reach_the_executor() {
     let written = Arc::default();
     let input = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec();
     let narrow = Narrow { input, written: Arc::clone(&written), ..Narrow::default() };
-    let front = Arc::new(Front::new(app.into(), ServerOptions::default(), Arc::default()));
+    let front = Arc::new(HttpServer::new(app.into(), ServerOptions::default(), Arc::default()));
     within(front.serve(Stream::boxed(narrow), Addrs { peer: None, local: None }));
     assert!(written.lock().unwrap().starts_with(b"H"), "a response had begun");
 }
@@ -264,7 +264,7 @@ fn a_connection_that_is_dropped_while_its_handler_waits_for_a_permit_leaves_the_
     }));
     let request = "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
-    let front = Arc::new(Front::new(app.into(), ServerOptions::default(), Arc::default()));
+    let front = Arc::new(HttpServer::new(app.into(), ServerOptions::default(), Arc::default()));
     let narrow = Narrow { input: request.into(), ..Narrow::default() };
     let addr = SocketAddr::from(([127, 0, 0, 1], 80));
     let addrs = Addrs { peer: Some(addr), local: Some(addr) };

@@ -54,13 +54,13 @@ const CLOSING: u64 = u64::MAX;
 impl IdleConnections {
     /// Has idle connections make room, one now or as soon as there is one, for as long as the returned value
     /// lives: one place is wanted.
-    pub(crate) fn make_room(&self) -> Wanted<'_> {
+    pub(crate) fn make_room(&self) -> Switching<'_> {
         let mut table = self.table();
         table.waiting = table.waiting.saturating_add(1);
         self.set_wanted(&mut table, |wanted| wanted.saturating_add(1));
         drop(table);
         self.close_wanted();
-        Wanted(self)
+        Switching(self)
     }
 
     /// Asks the connection that is idle for the longest time to close; false if there is none.
@@ -141,9 +141,9 @@ fn wake(connection: Option<Arc<State>>) -> bool {
 
 /// A place is wanted, until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Wanted<'a>(&'a IdleConnections);
+pub(crate) struct Switching<'a>(&'a IdleConnections);
 
-impl Drop for Wanted<'_> {
+impl Drop for Switching<'_> {
     fn drop(&mut self) {
         let mut table = self.0.table();
         table.waiting = table.waiting.saturating_sub(1);

@@ -22,7 +22,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) use self::counters::{Counters, OpenHttp};
 pub(crate) use self::idle::{IdleConnections, Lease};
 pub use self::metrics::Metrics;
-pub(crate) use self::sockets::{Place, Sockets};
+pub(crate) use self::sockets::{OpenSocket, Sockets};
 pub(crate) use self::tasks::Tasks;
 use crate::changes::Changes;
 use crate::connection::MessageBudget;

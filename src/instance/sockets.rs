@@ -86,19 +86,19 @@ impl Table {
 /// The place of an open connection in its server. Dropped when the connection has ended, it counts
 /// how.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct OpenSocket {
     instance: Arc<Instance>,
     key: usize,
 }
 
-impl Place {
+impl OpenSocket {
     pub(crate) fn take(instance: Arc<Instance>, shared: Arc<Shared>) -> Self {
         let key = instance.sockets.table().open.insert(shared);
         Self { instance, key }
     }
 }
 
-impl Drop for Place {
+impl Drop for OpenSocket {
     fn drop(&mut self) {
         let sockets = &self.instance.sockets;
         let Some(shared) = sockets.table().open.get(self.key).cloned() else { return };

@@ -4,7 +4,9 @@
 //! it is used up, and the buffer it was read into is free again.
 
 use super::utf8::Utf8;
-use super::{CloseFrame, Frame, FrameHeader, OpCode, Payload, ProtocolError, Role, Run, mask};
+use super::{
+    CloseFrame, Frame, FrameHeader, OpCode, Payload, ProtocolError, Role, WireBatch, mask,
+};
 
 /// Least room made for a payload that has not arrived as a whole, in bytes.
 const MIN_BODY: usize = 1 << 10;
@@ -100,7 +102,12 @@ impl Decoder {
 
     /// Takes up to `max` whole messages off the front of `input`, if none is under way; their
     /// number, and the sum of their payloads in bytes.
-    pub(crate) fn fill_run(&self, run: &mut Run, input: &mut &[u8], max: usize) -> (usize, usize) {
+    pub(crate) fn fill_wire_batch(
+        &self,
+        run: &mut WireBatch,
+        input: &mut &[u8],
+        max: usize,
+    ) -> (usize, usize) {
         if self.is_inside_message() {
             return (0, 0);
         }

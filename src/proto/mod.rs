@@ -30,7 +30,7 @@ pub use self::opcode::OpCode;
 pub(crate) use self::state::State;
 pub(crate) use self::token_bucket::Bucket;
 pub(crate) use self::utf8::Utf8;
-pub(crate) use self::wire_batch::Run;
+pub(crate) use self::wire_batch::WireBatch;
 
 /// Longest payload of a control frame, in bytes (RFC 6455 §5.5).
 pub(crate) const MAX_CONTROL_PAYLOAD: usize = 125;

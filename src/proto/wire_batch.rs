@@ -15,7 +15,7 @@ const MIN_SHARE: usize = 64;
 
 /// Whole, unfragmented messages, as they were on the wire; text has been checked.
 #[derive(Debug, Default)]
-pub(crate) struct Run {
+pub(crate) struct WireBatch {
     bytes: BytesMut,
     messages: usize,
     /// Most bytes that the run had: what a payload that shares its memory keeps alive.
@@ -41,7 +41,7 @@ impl Head {
     }
 }
 
-impl Run {
+impl WireBatch {
     /// Takes up to `max` messages off the front of `input`, and returns their number and the sum of
     /// their payloads in bytes.
     ///
@@ -187,8 +187,8 @@ impl Head {
 mod tests {
     use super::*;
 
-    fn fill(input: &mut &[u8], role: Role, limits: &Limits) -> Run {
-        let mut run = Run::default();
+    fn fill(input: &mut &[u8], role: Role, limits: &Limits) -> WireBatch {
+        let mut run = WireBatch::default();
         run.fill(input, role, limits, usize::MAX);
         run
     }
@@ -230,7 +230,7 @@ mod tests {
     #[test]
     fn a_run_takes_no_more_messages_than_it_may() {
         let mut input = b"\x82\x03abc\x81\x03def\x82\x04ghij".as_slice();
-        let (mut run, limits) = (Run::default(), Limits::default());
+        let (mut run, limits) = (WireBatch::default(), Limits::default());
         assert_eq!(run.fill(&mut input, Role::Client, &limits, 0), (0, 0));
         assert_eq!(run.fill(&mut input, Role::Client, &limits, 2), (2, 6));
         assert_eq!((run.len(), input), (2, b"\x82\x04ghij".as_slice()));

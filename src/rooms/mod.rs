@@ -22,16 +22,16 @@
 //!
 //! | lock | holds | taken under it |
 //! | --- | --- | --- |
-//! | a shard of `Shelf` | names of rooms | none |
+//! | a shard of `Registry` | names of rooms | none |
 //! | `Inner::roster` | members of a room | those of a member's connection, `Line::waiting`, a `Tail` of events |
 //! | `Line::waiting` | what is to be published | none |
-//! | `Link::unheard` | whether the room is still to subscribe | none |
+//! | `RoomFeed::unheard` | whether the room is still to subscribe | none |
 //! | `Condition` | since when something fails | none |
 //! | topics of a `LocalBackplane` | who subscribes to what | a `Tail` of payloads |
 //! | a `Tail` | what was told, and who reads it | none |
 //!
 //! The lock of the roster is held while all members and the backplane's queue are handed a message, so that
-//! all have the same order. No task is woken and nothing is written meanwhile: `Writers` do that afterwards.
+//! all have the same order. No task is woken and nothing is written meanwhile: `GroupWrites` do that afterwards.
 //! A connection's own lock is held while its stream is polled, so a stream must not use rooms, nor its
 //! connection.
 
@@ -87,10 +87,10 @@ const LARGE: usize = 64;
 /// server.listen("127.0.0.1:8080").await
 /// # }
 /// ```
-pub struct Hub<U = ()>(Arc<Shelf<U>>);
+pub struct Hub<U = ()>(Arc<Registry<U>>);
 
 /// The rooms of a hub.
-struct Shelf<U> {
+struct Registry<U> {
     shards: [Mutex<Rooms<U>>; SHARDS],
     hasher: RandomState,
     options: RoomOptions,
@@ -115,7 +115,7 @@ impl<U> Hub<U> {
 
     fn build(options: RoomOptions, bridge: Option<Bridge>) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Self(Arc::new(Shelf { shards, hasher: RandomState::new(), options, bridge }))
+        Self(Arc::new(Registry { shards, hasher: RandomState::new(), options, bridge }))
     }
 }
 
@@ -162,7 +162,7 @@ impl<U: Send + Sync + 'static> Hub<U> {
     }
 }
 
-impl<U: Send + Sync + 'static> Shelf<U> {
+impl<U: Send + Sync + 'static> Registry<U> {
     fn find_or_create(self: &Arc<Self>, name: &str, options: RoomOptions) -> Arc<Inner<U>> {
         let mut rooms = self.shard(name);
         if let Some(room) = rooms.get(name).and_then(Weak::upgrade) {
@@ -186,7 +186,7 @@ impl<U: Send + Sync + 'static> Shelf<U> {
     }
 }
 
-impl<U> Shelf<U> {
+impl<U> Registry<U> {
     fn find(&self, name: &str) -> Option<Arc<Inner<U>>> {
         self.shard(name).get(name).and_then(Weak::upgrade)
     }

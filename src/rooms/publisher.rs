@@ -21,7 +21,7 @@ use super::backplane::Backplane;
 use super::condition::Condition;
 use super::payload::{Payload, Unreadable, encode};
 use super::room::Inner;
-use crate::connection::{PreparedMessage, Share, random_bytes};
+use crate::connection::{DeliveryShare, PreparedMessage, random_bytes};
 use crate::escaped::Escaped;
 use crate::foreign::Panicked;
 use crate::runtime::Clock;
@@ -55,9 +55,13 @@ impl Bridge {
     }
 
     /// What lets a new room be heard elsewhere, and hear.
-    pub(super) fn link(&self) -> Link {
+    pub(super) fn link(&self) -> RoomFeed {
         let (alive, ended) = oneshot::channel();
-        Link { outlet: Arc::clone(&self.outlet), unheard: Mutex::new(Some(ended)), _alive: alive }
+        RoomFeed {
+            outlet: Arc::clone(&self.outlet),
+            unheard: Mutex::new(Some(ended)),
+            _alive: alive,
+        }
     }
 
     /// Lets a room hear what is said elsewhere, if it does not yet. No lock is held: a backplane is the
@@ -79,7 +83,7 @@ impl Bridge {
 }
 
 /// Between one room and the same room elsewhere.
-pub(super) struct Link {
+pub(super) struct RoomFeed {
     outlet: Arc<Outlet>,
     /// Completes when the room is gone. The caller that subscribes takes it.
     unheard: Mutex<Option<oneshot::Receiver<()>>>,
@@ -87,7 +91,7 @@ pub(super) struct Link {
     _alive: oneshot::Sender<()>,
 }
 
-impl Link {
+impl RoomFeed {
     /// Makes a message ready to be published. To be done before the lock of the room is taken: a long
     /// one is copied.
     pub(super) fn prepare(&self, topic: &Arc<str>, message: &PreparedMessage) -> Outgoing<'_> {
@@ -330,7 +334,7 @@ impl<U> Listener<U> {
 
     /// Passes on what is published, until the subscription or the room ends.
     async fn hear(&self, mut subscription: Subscription) {
-        let mut share = Share::WHOLE;
+        let mut share = DeliveryShare::WHOLE;
         while let Some(payload) = subscription.next().await {
             let Some(room) = self.room.upgrade() else { return };
             if let Some(ended) = self.line.hearing.goes_well() {
@@ -352,7 +356,7 @@ impl<U> Listener<U> {
             drop(room);
             share.take(1 + reached, payload.len());
             if share.is_spent() {
-                share = Share::WHOLE;
+                share = DeliveryShare::WHOLE;
                 runtime::yield_now().await;
             }
         }

@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::Shelf;
+use super::Registry;
 use super::options::RoomOptions;
 use super::presence::{KEPT, Presence, PresenceEvents};
-use super::publisher::Link;
+use super::publisher::RoomFeed;
 use super::roster::{MemberStats, RoomStats, Roster};
 use super::tail::Tail;
-use crate::connection::{ConnectionId, Delivery, PreparedMessage, Sender, Writers, charge_turn};
+use crate::connection::{
+    ConnectionId, Delivery, GroupWrites, PreparedMessage, Sender, charge_turn,
+};
 use crate::sync::{Mutex, MutexGuard};
 
 /// A room of a [`Hub`](super::Hub): whoever has joined is sent what is broadcast.
@@ -54,9 +56,9 @@ pub(super) struct Inner<U> {
     options: RoomOptions,
     roster: Mutex<Roster<U>>,
     events: Tail<Presence<U>>,
-    shelf: Weak<Shelf<U>>,
+    shelf: Weak<Registry<U>>,
     /// To the same room in other processes, if the hub has a backplane.
-    pub(super) link: Option<Link>,
+    pub(super) link: Option<RoomFeed>,
 }
 
 /// What became of one broadcast: how many members will be sent it, or why not.
@@ -94,8 +96,8 @@ impl<U> Inner<U> {
     pub(super) fn new(
         name: Arc<str>,
         options: RoomOptions,
-        shelf: Weak<Shelf<U>>,
-        link: Option<Link>,
+        shelf: Weak<Registry<U>>,
+        link: Option<RoomFeed>,
     ) -> Self {
         static SOURCES: AtomicU64 = AtomicU64::new(0);
         Self {
@@ -150,9 +152,9 @@ impl<U> Inner<U> {
         roster: &mut Roster<U>,
         message: &PreparedMessage,
         except: Option<ConnectionId>,
-    ) -> (Broadcast, Writers) {
+    ) -> (Broadcast, GroupWrites) {
         let mut broadcast = Broadcast::default();
-        let mut writers = Writers::among(roster.len());
+        let mut writers = GroupWrites::among(roster.len());
         roster.stats.messages += 1;
         for (id, member) in roster.iter_mut() {
             if Some(id) != except {
@@ -166,7 +168,7 @@ impl<U> Inner<U> {
     /// Hands the message to one member; `None` if it is not in the room.
     fn deliver_to(&self, id: ConnectionId, message: &PreparedMessage) -> Option<Delivery> {
         // Before the roster, so that they begin after its lock is released.
-        let mut writers = Writers::among(1);
+        let mut writers = GroupWrites::among(1);
         let mut roster = self.roster();
         let delivery = roster.get_mut(id)?.deliver(self.source, message, &mut writers);
         roster.stats.messages += 1;

@@ -5,7 +5,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use super::presence::Presence;
-use crate::connection::{Bounds, ConnectionId, Delivery, PreparedMessage, Shared, Writers};
+use crate::connection::{Bounds, ConnectionId, Delivery, GroupWrites, PreparedMessage, Shared};
 
 /// What a member was sent.
 ///
@@ -150,7 +150,7 @@ impl<U> Member<U> {
         &mut self,
         source: u64,
         message: &PreparedMessage,
-        writers: &mut Writers,
+        writers: &mut GroupWrites,
     ) -> Delivery {
         let delivery = self.shared.deliver(source, message, &self.bounds, writers);
         self.stats.count(delivery);

@@ -24,7 +24,7 @@ use super::tls;
 #[cfg(feature = "tls")]
 use super::tls::TlsConfig;
 use crate::admission::ConnectionLimit;
-use crate::http::{Addrs, App, Front, ServerOptions};
+use crate::http::{Addrs, App, HttpServer, ServerOptions};
 use crate::instance::Instance;
 #[cfg(feature = "testing")]
 use crate::permits::Held;
@@ -38,7 +38,7 @@ pub(crate) const NO_EXECUTOR: &str = "the executor that `set_spawner` has brough
 pub struct Bound<State = ()> {
     listeners: Vec<Listener>,
     capacity: Capacity,
-    front: Arc<Front<State>>,
+    front: Arc<HttpServer<State>>,
     instance: Arc<Instance>,
     shutdown: Arc<Shutdown>,
     #[cfg(feature = "tls")]
@@ -55,7 +55,7 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         let instance = Arc::new(Instance::new(options.clock.clone(), options.message_memory));
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
         let capacity = Capacity::new(&options, Arc::clone(&instance));
-        let front = Front::new(app, options, Arc::clone(&instance)).limited(limits);
+        let front = HttpServer::new(app, options, Arc::clone(&instance)).limited(limits);
         Self {
             listeners,
             capacity,

@@ -6,7 +6,7 @@ use crate::proto::{FrameHeader, OpCode};
 
 /// How far the bytes of one direction have come.
 #[derive(Debug)]
-pub(super) struct Position {
+pub(super) struct FrameTracker {
     part: Part,
     is_inside_message: bool,
     has_close: bool,
@@ -35,7 +35,7 @@ impl Part {
     const NO_HEADER: Self = Self::Header { bytes: [0; FrameHeader::MAX_LEN], len: 0 };
 }
 
-impl Position {
+impl FrameTracker {
     pub(super) const START: Self =
         Self { part: Part::Start, is_inside_message: false, has_close: false };
 
@@ -126,7 +126,7 @@ mod tests {
     fn a_message_ends_with_its_last_frame_however_the_bytes_are_split() {
         let bytes = b"\x01\x02ab\x89\x00\x80\x83\x01\x02\x03\x04xyz";
         for step in 1..=bytes.len() {
-            let mut position = Position::START;
+            let mut position = FrameTracker::START;
             let mut passed = 0;
             for piece in bytes.chunks(step) {
                 position.pass(piece);
@@ -142,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_handshake_may_come_first() {
-        let mut position = Position::START;
+        let mut position = FrameTracker::START;
         position.pass(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r");
         assert!(!position.is_between_messages());
         position.pass(b"\n");
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_close_frame_and_what_is_no_frame_are_noticed() {
-        let mut position = Position::START;
+        let mut position = FrameTracker::START;
         position.pass(b"\x88\x00");
         assert!(position.has_close() && !position.is_unreadable());
         position.pass(b"\xff\xff");
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn no_more_than_the_frame_is_let_through() {
-        let mut position = Position::START;
+        let mut position = FrameTracker::START;
         assert_eq!(position.within_frame(), 1);
         position.pass(b"\x82\x7e\x01\x00");
         assert_eq!(position.within_frame(), 256);

@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-use super::frame_tracker::Position;
+use super::frame_tracker::FrameTracker;
 use crate::stream::Stream;
 
 /// The stream of a [`WebSocketStream`](async_tungstenite::WebSocketStream) that came from
@@ -19,8 +19,8 @@ use crate::stream::Stream;
 #[derive(Debug)]
 pub struct BridgeStream {
     pub(super) stream: Stream,
-    pub(super) read: Position,
-    pub(super) written: Position,
+    pub(super) read: FrameTracker,
+    pub(super) written: FrameTracker,
     /// Is nothing read beyond the message under way?
     pub(super) is_stopping: bool,
     pub(super) peer_addr: Option<SocketAddr>,
@@ -43,8 +43,8 @@ impl BridgeStream {
     pub(super) fn from_stream(stream: Stream) -> Self {
         Self {
             stream,
-            read: Position::START,
-            written: Position::START,
+            read: FrameTracker::START,
+            written: FrameTracker::START,
             is_stopping: false,
             peer_addr: None,
             subprotocol: None,

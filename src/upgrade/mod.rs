@@ -21,8 +21,8 @@ use futures::channel::oneshot;
 use futures::task::AtomicWaker;
 use tide::StatusCode;
 
-use self::pending::Wanted;
-pub(crate) use self::pending::{Abandon, Answer, Slot};
+use self::pending::Switching;
+pub(crate) use self::pending::{Abandon, Answer, PendingUpgrade};
 use self::task::{Promise, Source};
 use crate::connection::{Handling, Opened};
 use crate::instance::Instance;
@@ -120,7 +120,7 @@ type HandlerFuture<T> = Pin<Box<dyn Future<Output = tide::Result<T>> + Send>>;
 /// Answers 101 and lets the handler go on in a task of its own.
 pub(crate) async fn start<T: 'static>(
     handler: HandlerFuture<T>,
-    slot: Arc<Slot>,
+    slot: Arc<PendingUpgrade>,
     transport: Transport,
 ) -> tide::Result {
     let mut wanted = slot.take_wanted().ok_or(HandshakeError::Abandoned)?;
@@ -148,7 +148,7 @@ pub(crate) async fn start<T: 'static>(
         }
     };
     let deadline = wanted.settings.clock.after(wanted.timeout);
-    let Wanted { settings, subprotocol, deflation, admission, .. } = *wanted;
+    let Switching { settings, subprotocol, deflation, admission, .. } = *wanted;
     let instance = slot.instance().cloned();
     let budget = instance.as_ref().and_then(|instance| instance.budget.clone());
     let parts = Box::new((settings, Opened { peer_addr, subprotocol, deflation, budget }));

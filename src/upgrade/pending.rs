@@ -13,7 +13,7 @@ use super::{Early, Transport};
 use crate::admission::Admission;
 use crate::connection::{Deflation, Shared, WebSocket};
 use crate::error::Result;
-use crate::instance::{Instance, Place};
+use crate::instance::{Instance, OpenSocket};
 use crate::options::deflate::Agreement;
 use crate::options::{Settings, WebSocketOptions};
 use crate::proto::handshake::{HandshakeError, is_reserved};
@@ -25,7 +25,7 @@ use crate::sync::{Mutex, MutexGuard};
 /// What leaves the talk is dropped without its lock: a waker, a response and permits that others wait for
 /// are code of the application, or call it.
 #[derive(Debug)]
-pub(crate) struct Slot {
+pub(crate) struct PendingUpgrade {
     can_upgrade: bool,
     instance: Option<Arc<Instance>>,
     early: Option<Arc<Early>>,
@@ -45,7 +45,7 @@ struct Talk {
 enum Stage {
     Idle,
     /// The handler wants to upgrade: this is the 101.
-    Wanted(Box<Wanted>),
+    Switching(Box<Switching>),
     /// The 101 is on its way.
     Answered,
     Open(WebSocket),
@@ -70,7 +70,7 @@ type Waiting<'a> = BoxFuture<'a, Result<Admission, HandshakeError>>;
 
 /// What the handler waits for, and what it was promised.
 #[derive(Debug)]
-pub(super) struct Wanted {
+pub(super) struct Switching {
     pub(super) accept: String,
     pub(super) headers: Vec<(HeaderName, HeaderValue)>,
     pub(super) settings: Settings,
@@ -80,7 +80,7 @@ pub(super) struct Wanted {
     pub(super) admission: Admission,
 }
 
-impl Slot {
+impl PendingUpgrade {
     pub(crate) fn new(transport: &Transport) -> Self {
         let can_upgrade = !matches!(transport, Transport::Front(None, ..));
         let talk = Talk { stage: Stage::Idle, waker: None, prepared: None };
@@ -121,13 +121,13 @@ impl Slot {
         accept: impl Fn() -> Result<Answer, HandshakeError>,
         admission: Option<Waiting<'_>>,
         options: &WebSocketOptions,
-    ) -> Result<Box<Wanted>, HandshakeError> {
+    ) -> Result<Box<Switching>, HandshakeError> {
         let wanted = self.wanted(accept()?, options)?;
         let Some(admission) = admission else { return Ok(wanted) };
         // What it would have reserved for its compression does not wait with it.
         drop(wanted);
         let admission = self.unless_in_vain(admission).await?;
-        Ok(Box::new(Wanted { admission, ..*self.wanted(accept()?, options)? }))
+        Ok(Box::new(Switching { admission, ..*self.wanted(accept()?, options)? }))
     }
 
     /// Waits for the permits, until the server shuts down, or the client sends something: it would not be
@@ -154,7 +154,7 @@ impl Slot {
         &self,
         answer: Answer,
         options: &WebSocketOptions,
-    ) -> Result<Box<Wanted>, HandshakeError> {
+    ) -> Result<Box<Switching>, HandshakeError> {
         let Answer { accept, subprotocol, agreement } = answer;
         let mut headers = response_headers(&options.parts.headers)?;
         if let Some(name) = &subprotocol {
@@ -177,7 +177,7 @@ impl Slot {
         });
         let (settings, timeout) = (options.parts.settings.clone(), options.parts.handshake_timeout);
         let admission = Admission::default();
-        Ok(Box::new(Wanted {
+        Ok(Box::new(Switching {
             accept,
             headers,
             settings,
@@ -208,11 +208,11 @@ impl Slot {
 
     /// Does the handler wait for its endpoint to answer 101?
     pub(crate) fn is_wanted(&self) -> bool {
-        matches!(self.talk().stage, Stage::Wanted(_))
+        matches!(self.talk().stage, Stage::Switching(_))
     }
 
-    fn want(&self, wanted: Box<Wanted>) {
-        let mut wanted = Stage::Wanted(wanted);
+    fn want(&self, wanted: Box<Switching>) {
+        let mut wanted = Stage::Switching(wanted);
         let mut talk = self.talk();
         // The request may have ended while this waited in another task.
         if matches!(talk.stage, Stage::Idle) {
@@ -236,10 +236,10 @@ impl Slot {
         prepared.map_or_else(|| Response::new(StatusCode::Ok), |response| *response)
     }
 
-    pub(super) fn take_wanted(&self) -> Option<Box<Wanted>> {
+    pub(super) fn take_wanted(&self) -> Option<Box<Switching>> {
         let mut talk = self.talk();
         match std::mem::replace(&mut talk.stage, Stage::Answered) {
-            Stage::Wanted(wanted) => Some(wanted),
+            Stage::Switching(wanted) => Some(wanted),
             stage => {
                 talk.stage = stage;
                 None
@@ -269,9 +269,9 @@ impl Slot {
 
     /// Enters the connection among those of its server. It is closed at once if the server shuts
     /// down, and has closed the others already.
-    pub(super) fn take_place(&self, shared: &Arc<Shared>) -> Option<Place> {
+    pub(super) fn take_place(&self, shared: &Arc<Shared>) -> Option<OpenSocket> {
         let instance = self.instance.as_ref()?;
-        let place = Place::take(Arc::clone(instance), Arc::clone(shared));
+        let place = OpenSocket::take(Arc::clone(instance), Arc::clone(shared));
         if let Some(frame) = instance.shutdown_frame() {
             shared.begin_close(frame.clone());
         }
@@ -284,13 +284,13 @@ impl Slot {
 }
 
 /// Takes the wish back if the handler gives up before the endpoint has seen it.
-struct Withdraw<'a>(&'a Slot);
+struct Withdraw<'a>(&'a PendingUpgrade);
 
 impl Drop for Withdraw<'_> {
     fn drop(&mut self) {
         let mut talk = self.0.talk();
         let waker = talk.waker.take();
-        let is_wanted = matches!(talk.stage, Stage::Wanted(_));
+        let is_wanted = matches!(talk.stage, Stage::Switching(_));
         let wanted = is_wanted.then(|| std::mem::replace(&mut talk.stage, Stage::Idle));
         drop(talk);
         drop((waker, wanted));
@@ -300,7 +300,7 @@ impl Drop for Withdraw<'_> {
 /// Ends the wait of a context that a handler gave to another task, when the endpoint is dropped:
 /// nobody will answer 101.
 #[derive(Debug)]
-pub(crate) struct Abandon<'a>(pub(crate) &'a Arc<Slot>);
+pub(crate) struct Abandon<'a>(pub(crate) &'a Arc<PendingUpgrade>);
 
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
@@ -356,7 +356,7 @@ mod tests {
     use super::*;
 
     /// A waker that asks the slot whenever it is called or dropped.
-    struct Curious(Arc<Slot>, Arc<AtomicUsize>);
+    struct Curious(Arc<PendingUpgrade>, Arc<AtomicUsize>);
 
     impl Curious {
         fn ask(&self) {
@@ -379,7 +379,8 @@ mod tests {
 
     #[test]
     fn a_waker_may_ask_the_slot_where_it_is_called_and_dropped() {
-        let (slot, asked) = (Arc::new(Slot::new(&Transport::Tide)), Arc::new(AtomicUsize::new(0)));
+        let (slot, asked) =
+            (Arc::new(PendingUpgrade::new(&Transport::Tide)), Arc::new(AtomicUsize::new(0)));
         let poll = || {
             let waker = Waker::from(Arc::new(Curious(Arc::clone(&slot), Arc::clone(&asked))));
             slot.poll_open(&mut Context::from_waker(&waker))

@@ -9,7 +9,7 @@ use futures::channel::oneshot;
 use tide::http::upgrade::Receiver;
 
 use super::Upgraded;
-use super::pending::Slot;
+use super::pending::PendingUpgrade;
 use crate::admission::Admission;
 use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
 use crate::error::Result;
@@ -51,7 +51,7 @@ impl Source {
 
 /// The connection that a handler waits for, maybe in another task. Dropped, with a task that its executor
 /// has dropped, there will be none.
-pub(super) struct Promise(pub(super) Arc<Slot>);
+pub(super) struct Promise(pub(super) Arc<PendingUpgrade>);
 
 impl Promise {
     fn settle(self, result: Result<WebSocket, HandshakeError>) {

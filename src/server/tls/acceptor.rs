@@ -10,7 +10,7 @@ use futures::future::{Either, select};
 use super::TlsConfig;
 use crate::escaped::Escaped;
 use crate::http;
-use crate::http::{Addrs, Front, Refusal};
+use crate::http::{Addrs, HttpServer, Refusal};
 use crate::runtime::Clock;
 use crate::stream::{Stream, TlsStream};
 
@@ -38,7 +38,7 @@ enum Failure {
 /// Serves one connection until it ends or is upgraded, from its first byte on.
 pub(in crate::server) async fn serve<State: Clone + Send + Sync + 'static>(
     acceptor: Arc<Acceptor>,
-    front: Arc<Front<State>>,
+    front: Arc<HttpServer<State>>,
     stream: Stream,
     addrs: Addrs,
 ) {
