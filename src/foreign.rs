@@ -28,6 +28,11 @@ pub(crate) fn attempt<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     })
 }
 
+/// Writes a record to the log. The logger is the application's: one that panics ends nothing that it is told of.
+pub(crate) fn tell(record: impl FnOnce()) {
+    let _ = attempt(record);
+}
+
 /// Drops a value of the application.
 #[cfg(feature = "rooms")]
 pub(crate) fn discard<T>(value: T) {

@@ -168,34 +168,36 @@ impl Shared {
         writers: &mut GroupWrites,
     ) -> Delivery {
         self.compress(message);
-        let mut connection = self.lock();
-        let delivery = connection.deliver(source, message, bounds);
-        match delivery {
-            Delivery::Sent if connection.claim_write() => writers.add(self),
-            // Without a task, those who wait in a call write it.
-            Delivery::Sent | Delivery::Closed if !connection.has_task => connection.owe_look(),
-            // A task writes it, or what is in the way, and then goes on with it.
-            _ => {}
-        }
-        if connection.postpone_wakes() {
-            writers.add_waker(self);
-        }
-        delivery
+        self.with(|connection, wakes| {
+            let delivery = connection.deliver(source, message, bounds);
+            match delivery {
+                Delivery::Sent if connection.claim_write() => writers.add(self),
+                // Without a task, those who wait in a call write it.
+                Delivery::Sent | Delivery::Closed if !connection.has_task => connection.owe_look(),
+                // A task writes it, or what is in the way, and then goes on with it.
+                _ => {}
+            }
+            if wakes.postpone(connection) {
+                writers.add_waker(self);
+            }
+            delivery
+        })
     }
 
     /// Wakes the tasks for which a broadcast has changed something. Call it without a lock.
     #[cfg(feature = "rooms")]
     pub(super) fn wake_for_broadcast(&self) {
-        drop(self.lock());
+        self.with(|_, _| {});
     }
 
     /// Writes what broadcasts have queued, in place of the connection's task; how many bytes that were.
     #[cfg(feature = "rooms")]
     pub(super) fn write_for_task(&self) -> u64 {
-        let mut connection = self.lock();
-        let before = connection.bytes_written();
-        connection.write_for_task(&mut self.io_context());
-        connection.bytes_written().saturating_sub(before)
+        self.with(|connection, _| {
+            let before = connection.bytes_written();
+            connection.write_for_task(&mut self.io_context());
+            connection.bytes_written().saturating_sub(before)
+        })
     }
 
     /// Compresses a message before the lock is taken, which others wait for.

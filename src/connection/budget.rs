@@ -17,7 +17,7 @@
 //! Connections that only read ahead come last: no handler waits for them, so they need neither.
 //!
 //! The table's lock is taken under that of a connection, and nothing under it. Wakers run without both:
-//! `Guard` settles what an account owes.
+//! `Shared::with` settles what an account owes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -612,7 +612,7 @@ mod tests {
             self.settle();
         }
 
-        /// What `Guard` does.
+        /// What `Shared::with` does after a step.
         fn settle(&mut self) {
             if let Some((budget, owed)) = self.account.take_owed() {
                 budget.settle(owed);

@@ -5,7 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -239,15 +239,12 @@ impl Connection {
     }
 
     /// The connection's task is gone, and with it whoever would read, write and close.
-    ///
-    /// Returns the waker of the task, which is foreign code.
-    pub(super) fn lose_task(&mut self) -> Option<Waker> {
+    pub(super) fn lose_task(&mut self) {
         self.has_task = false;
         if !self.is_gone() {
             self.drop_stream(Error::Closed);
         }
         self.account.close();
-        self.task_waker.take()
     }
 
     /// Ends a connection that nobody reads or writes for any more: one attempt, no waiting.

@@ -8,11 +8,13 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
-use super::shared::Shared;
+use super::handler_buffer::{self, HandlerBuffer};
+use super::shared::{Shared, Wakes, guarded};
+use super::state::Connection;
 use crate::escaped::Escaped;
-use crate::foreign::{Panicked, attempt};
+use crate::foreign::{Panicked, attempt, tell};
 use crate::proto::{CloseCode, CloseFrame};
 
 pub(crate) struct ConnectionTask<T, E> {
@@ -25,7 +27,7 @@ pub(crate) struct ConnectionTask<T, E> {
 impl<T, E> ConnectionTask<T, E> {
     pub(crate) fn new(handler: Handling<T, E>, shared: Arc<Shared>) -> Self {
         // From here on, and not from the first poll on: calls that come before rely on the task.
-        shared.lock().has_task = true;
+        shared.with(|connection, _| connection.has_task = true);
         Self { handler, code: CloseCode::NORMAL, shared }
     }
 }
@@ -35,19 +37,24 @@ impl<T, E: fmt::Display> Future for ConnectionTask<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { handler, code, shared } = &mut *self;
-        let mut connection = shared.poll_turn(cx, |cx| {
-            if let Poll::Ready(Err(Failed)) = handler.poll(cx) {
-                *code = CloseCode::INTERNAL_ERROR;
-            }
-        });
-        if connection.is_abandoned {
-            connection.begin_close(Some(CloseFrame::lossy(*code, "")));
+        // 1. The handler runs. What it sends goes to the handler's buffer.
+        let poll = HandlerPoll::begin(shared, cx);
+        if let Poll::Ready(Err(Failed)) = handler.poll(cx) {
+            *code = CloseCode::INTERNAL_ERROR;
         }
-        connection.service(&mut shared.io_context());
-        connection.is_task_owed = false;
-        let is_over = connection.is_gone() && handler.is_over();
-        drop(connection);
-        if is_over { Poll::Ready(()) } else { Poll::Pending }
+        // 2. It has parked: its buffer is in the outbox.
+        let is_gone = poll.end(|connection, _| {
+            // 3. Its `WebSocket` is gone: the connection closes.
+            if connection.is_abandoned {
+                connection.begin_close(Some(CloseFrame::lossy(*code, "")));
+            }
+            // 4. Write, read ahead, go on closing, set the timer.
+            connection.service(&mut shared.io_context());
+            connection.is_task_owed = false;
+            connection.is_gone()
+        });
+        // 5. The task ends with the stream and the handler.
+        if is_gone && handler.is_over() { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 
@@ -64,6 +71,64 @@ impl<T, E> Drop for ConnectionTask<T, E> {
 impl<T, E> fmt::Debug for ConnectionTask<T, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConnectionTask").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+/// A poll of the handler by the connection's task. It ends also where a panic unwinds through it: the thread would
+/// take later connections for this one.
+struct HandlerPoll<'a> {
+    shared: &'a Shared,
+    /// The buffer of the poll that goes on after this one, if there is one.
+    interrupted: Option<Box<HandlerBuffer>>,
+    is_over: bool,
+}
+
+impl<'a> HandlerPoll<'a> {
+    fn begin(shared: &'a Shared, cx: &Context<'_>) -> Self {
+        let begin = |connection: &mut Connection| {
+            connection.begin_turn();
+            (connection.role(), connection.room())
+        };
+        let of_known = shared.with(|it, _| it.is_in_task(cx).then(|| begin(it)));
+        let (role, room) = of_known.unwrap_or_else(|| {
+            shared.set_task(cx.waker());
+            shared.with(|it, _| begin(it))
+        });
+        let interrupted = handler_buffer::begin(shared.id(), role, room);
+        Self { shared, interrupted, is_over: false }
+    }
+
+    fn end<R>(mut self, step: impl FnOnce(&mut Connection, &mut Wakes<'_>) -> R) -> R {
+        self.is_over = true;
+        self.shared.with_handler_parked(self.interrupted.take(), step)
+    }
+}
+
+impl Drop for HandlerPoll<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.shared.with_handler_parked(self.interrupted.take(), |_, _| {});
+        }
+    }
+}
+
+impl Shared {
+    /// Notes which task drives the connection. Wakers are foreign code: they are cloned and dropped without a lock.
+    pub(super) fn set_task(&self, waker: &Waker) {
+        let (ours, copy) = (waker.clone(), waker.clone());
+        let replaced = self.with(|connection, _| {
+            (connection.task_waker.replace(ours), self.signals.set_task(Some(copy)))
+        });
+        guarded(|| drop(replaced));
+    }
+
+    /// The connection's task is dropped: without a closing handshake, the connection ends.
+    fn lose_task(&self) {
+        let wakers = self.with(|connection, _| {
+            connection.lose_task();
+            (connection.task_waker.take(), self.signals.set_task(None))
+        });
+        guarded(|| drop(wakers));
     }
 }
 
@@ -117,7 +182,7 @@ impl<T, E> Handling<T, E> {
     }
 
     fn tell_panic() {
-        let _ = attempt(|| log::error!("WebSocket handler panicked"));
+        tell(|| log::error!("WebSocket handler panicked"));
     }
 
     fn is_over(&self) -> bool {
@@ -155,22 +220,22 @@ mod tests {
         let (outer, inner) = (shared(), shared());
         let frame = Frame::new(true, OpCode::Text, "Hello");
         let cx = &mut Context::from_waker(Waker::noop());
-        drop(outer.poll_turn(cx, |cx| {
-            assert!(outer.buffer(&frame));
-            let polled = attempt(|| {
-                drop(inner.poll_turn(cx, |_| {
-                    assert!(inner.buffer(&frame) && !outer.buffer(&frame));
-                    panic!("on purpose");
-                }));
-            });
-            polled.unwrap_err();
-            assert!(!inner.buffer(&frame), "the turn is over");
-            assert!(!inner.lock().is_in_turn());
-            assert_eq!(inner.lock().outbox.queued(), 7, "what it has sent before is sent");
-            assert!(outer.buffer(&frame), "the turn that it has interrupted goes on");
-        }));
+        let queued = |shared: &Shared| shared.with(|connection, _| connection.outbox.queued());
+        let poll = HandlerPoll::begin(&outer, cx);
+        assert!(outer.buffer(&frame));
+        let polled = attempt(|| {
+            let _poll = HandlerPoll::begin(&inner, cx);
+            assert!(inner.buffer(&frame) && !outer.buffer(&frame));
+            panic!("on purpose");
+        });
+        polled.unwrap_err();
+        assert!(!inner.buffer(&frame), "the turn is over");
+        assert!(!inner.with(|connection, _| connection.is_in_turn()));
+        assert_eq!(queued(&inner), 7, "what it has sent before is sent");
+        assert!(outer.buffer(&frame), "the turn that it has interrupted goes on");
+        poll.end(|_, _| {});
         assert!(!outer.buffer(&frame));
-        assert_eq!(outer.lock().outbox.queued(), 14);
+        assert_eq!(queued(&outer), 14);
     }
 
     #[test]

@@ -183,8 +183,8 @@ mod tests {
             let stream = stream();
             let (settings, opened) = (Settings::default(), Opened::default());
             let shared = Shared::new(stream, Bytes::new(), Role::Server, settings, opened);
-            shared.lock().has_task = true;
-            drop(shared.poll_turn(&mut Context::from_waker(waker), |_| {}));
+            shared.with(|connection, _| connection.has_task = true);
+            shared.set_task(waker);
             shared
         };
         (0..count).map(connection).collect()
@@ -207,7 +207,8 @@ mod tests {
         }
         // Four of them are more than a mebibyte.
         assert_eq!(turns, 3);
-        let written = |connection: &Arc<Shared>| connection.lock().bytes_written();
+        let written =
+            |connection: &Arc<Shared>| connection.with(|connection, _| connection.bytes_written());
         assert!(connections.iter().all(|connection| written(connection) > 300 << 10));
     }
 
@@ -240,16 +241,22 @@ mod tests {
             assert_eq!(std::mem::take(&mut writers.connections).len(), 1);
             assert!(group().write().now_or_never().is_some());
             let first = woken.0.load(Ordering::Relaxed);
-            connections[0].lock().is_write_scheduled = true;
+            connections[0].with(|connection, _| connection.is_write_scheduled = true);
             assert!(group().write().now_or_never().is_some());
             (first, woken.0.load(Ordering::Relaxed))
         };
         // A clock begins to run, whoever wrote; once.
         assert_eq!(woken(|_| {}), (1, 1));
-        assert_eq!(woken(|shared| shared.lock().write(&mut shared.io_context())), (1, 1));
+        assert_eq!(
+            woken(|shared| shared.with(|connection, _| connection.write(&mut shared.io_context()))),
+            (1, 1)
+        );
         // A closing handshake goes on, and beginning it wakes the task, too.
-        assert_eq!(woken(|shared| shared.lock().begin_close(None)), (2, 3));
+        assert_eq!(
+            woken(|shared| shared.with(|connection, _| connection.begin_close(None))),
+            (2, 3)
+        );
         // Its turn has come anyhow.
-        assert_eq!(woken(|shared| shared.lock().begin_turn()), (0, 0));
+        assert_eq!(woken(|shared| shared.with(|connection, _| connection.begin_turn())), (0, 0));
     }
 }

@@ -77,18 +77,18 @@
 //!
 //! # Locks
 //!
-//! A step takes `Shared::connection`, does its work on the connection and lets the guard go. A room takes its roster
+//! `Shared::with` is the only way to a connection: it takes the lock, runs a step, lets the lock go, and only then wakes
+//! those whom the step owes that, also where the step unwinds. No guard leaves it. A room takes its roster
 //! before the connection of a member; a connection never takes a lock of a room. Under `Shared::connection` these are
 //! taken, and each is let go before the next: the window, fragments and reservation of `Deflation`, the tasks in
 //! `Signals`, and the table of the `MessageBudget`.
 //!
 //! Foreign code runs without any of them. A step only notes which wakers are to be called and what is to be logged;
-//! `Guard` does all of that when it is dropped, after the lock, and catches what panics. Three things of the
-//! caller's are used under `Shared::connection` all the same, because the connection is made of them: its stream, the
+//! `Wakes` does all of that when the lock is free, and catches what panics. Three things of the caller's are used under `Shared::connection` all the same, because the connection is made of them: its stream, the
 //! clone of a waker, and the destructor of a payload (`bytes::Bytes::from_owner`). None of them may use the
 //! connection it belongs to.
 //!
-//! What is owed is noted where it comes up, and told by the guard:
+//! What is owed is noted where it comes up, and told by `Wakes`:
 //!
 //! | noted by | is told | for |
 //! | --- | --- | --- |

@@ -161,7 +161,7 @@ impl WebSocket {
             }
             Err(error) => {
                 self.received.forget();
-                self.shared.lock().refuse(error);
+                self.shared.with(|connection, _| connection.refuse(error));
             }
         }
         Poll::Ready(None)
@@ -174,22 +174,31 @@ impl WebSocket {
         if is_free {
             return Poll::Ready(Some(usize::MAX));
         }
+        // As many bytes of the message under way are free: short ones wait for no other connection.
+        let inflating = self.received.inflation.as_ref().map_or(0, |inflation| inflation.held());
+        if inflating < FREE {
+            return Poll::Ready(Some(FREE - inflating));
+        }
         self.received.is_counted = true;
-        // Dropped after the lock is free: it is foreign code.
-        let mut _replaced = None;
-        let mut connection = self.shared.lock();
-        connection.give_way();
-        if connection.has_given_way() {
-            return Poll::Ready(None);
-        }
-        let is_in_task = connection.is_in_task(cx);
-        if !is_in_task {
-            _replaced = connection.register_recv(cx.waker());
-        }
-        match connection.room_to_inflate(held, &self.shared.io_context(), is_in_task) {
-            Some(room) => Poll::Ready(Some(room)),
-            None => Poll::Pending,
-        }
+        let shared = &self.shared;
+        // Dropped without the lock: it is foreign code.
+        let mut replaced = None;
+        let room = shared.with(|connection, _| {
+            connection.give_way();
+            if connection.has_given_way() {
+                return Poll::Ready(None);
+            }
+            let is_in_task = connection.is_in_task(cx);
+            if !is_in_task {
+                replaced = shared.register_recv(cx.waker());
+            }
+            match connection.room_to_inflate(held, &shared.io_context(), is_in_task) {
+                Some(room) => Poll::Ready(Some(room)),
+                None => Poll::Pending,
+            }
+        });
+        drop(replaced);
+        room
     }
 
     /// Counts what is held here as the connection's.
@@ -197,69 +206,90 @@ impl WebSocket {
         if self.shared.budget().is_some() {
             self.received.is_counted = is_inflating;
             let (held, waker) = (self.received.held(), &self.shared.io_waker);
-            self.shared.lock().count_received(held, is_inflating, waker);
+            self.shared.with(|connection, _| connection.count_received(held, is_inflating, waker));
         }
     }
 
     /// Takes the next batch from the connection; false once it has ended in order.
     #[cold]
     fn poll_take(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
-        let io = &mut self.shared.io_context();
-        thread_cache::put_run(std::mem::take(&mut self.received.run));
-        // Dropped after the lock is free: it is foreign code.
-        let mut _replaced = None;
-        let mut connection = self.shared.lock();
-        connection.ask(mode);
-        let is_in_task = connection.is_in_task(cx);
-        let mut is_registered = false;
-        while !connection.has_item() {
-            connection.take_up_deferred();
-            if let Some(end) = connection.recv_end() {
-                connection.parked = Parked::Nobody;
-                return Poll::Ready(end.map(|()| false));
-            }
-            if !is_registered && !is_in_task {
-                // Before the last look at the stream, whose event may come at any time.
-                _replaced = connection.register_recv(cx.waker());
-                is_registered = true;
-            }
-            if connection.fill(io, true).is_ready() {
-                if connection.has_read_enough() {
-                    break;
+        let Self { shared, received, .. } = self;
+        let io = &mut shared.io_context();
+        thread_cache::put_run(std::mem::take(&mut received.run));
+        // Dropped without the lock: it is foreign code.
+        let mut replaced = None;
+        let taken = shared.with(|connection, _| {
+            connection.ask(mode);
+            let is_in_task = connection.is_in_task(cx);
+            let mut is_registered = false;
+            // 1. Until there is something to take: read, and take up the end once all before it is received.
+            while !connection.has_item() {
+                connection.take_up_deferred();
+                if let Some(end) = connection.recv_end() {
+                    connection.parked = Parked::Nobody;
+                    return Taken::End(end);
                 }
-                continue;
+                if !is_registered && !is_in_task {
+                    // Before the last look at the stream, whose event may come at any time.
+                    replaced = shared.register_recv(cx.waker());
+                    is_registered = true;
+                }
+                if connection.fill(io, true).is_ready() {
+                    if connection.has_read_enough() {
+                        break;
+                    }
+                    continue;
+                }
+                // 2. There is nothing: the caller parks. In its own task it is the driver that writes then.
+                connection.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+                received.inbox.release();
+                if is_in_task {
+                    return Taken::Nothing;
+                }
+                connection.service(io);
+                if !connection.can_recv() {
+                    return Taken::Nothing;
+                }
             }
-            connection.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
-            self.received.inbox.release();
-            if is_in_task {
-                // The task writes when the handler has returned to it.
-                return Poll::Pending;
+            if !connection.has_task {
+                // There may be no other call for a long time: a pong does not wait for it.
+                connection.write(io);
             }
-            connection.service(io);
-            if !connection.can_recv() {
-                return Poll::Pending;
+            // 3. All that has arrived goes to the caller, as far as its turn allows.
+            if connection.budget > 0 {
+                connection.take_batch(&mut received.run, &mut received.inbox);
+                return Taken::Some;
+            }
+            // 4. Others have their turn, and what was sent goes out.
+            connection.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
+            if !is_in_task {
+                connection.budget = MESSAGES_PER_TURN;
+                connection.write(io);
+                connection.check_deadlines(io);
+            }
+            Taken::Yield
+        });
+        drop(replaced);
+        match taken {
+            Taken::Some => Poll::Ready(Ok(true)),
+            Taken::End(end) => Poll::Ready(end.map(|()| false)),
+            Taken::Nothing => Poll::Pending,
+            Taken::Yield => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
             }
         }
-        if !connection.has_task {
-            // There may be no other call for a long time: a pong does not wait for it.
-            connection.write(io);
-        }
-        if connection.budget > 0 {
-            let Received { run, inbox, .. } = &mut *self.received;
-            connection.take_batch(run, inbox);
-            return Poll::Ready(Ok(true));
-        }
-        // Others have their turn, and what was sent goes out.
-        connection.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
-        if !is_in_task {
-            connection.budget = MESSAGES_PER_TURN;
-            connection.write(io);
-            connection.check_deadlines(io);
-        }
-        drop(connection);
-        cx.waker().wake_by_ref();
-        Poll::Pending
     }
+}
+
+/// What came of a look for messages.
+enum Taken {
+    Some,
+    Nothing,
+    /// Other tasks have their turn first.
+    Yield,
+    /// The connection has ended.
+    End(Result<()>),
 }
 
 /// Bytes of a long message that one step reads, and writes, at most.

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 
 use super::backlog::SendTicket;
 use super::compression::{Borrowed, Deflating, Prepared};
-use super::shared::{Guard, Listener, Shared};
+use super::shared::{Listener, Shared};
 use super::state::Connection;
 use crate::error::{Error, Result};
 use crate::message::Message;
@@ -54,7 +54,8 @@ impl Shared {
 
     fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> SendState {
         let mut ticket = None;
-        let result = self.try_queue(&mut self.lock(), &mut frame, kind, &mut ticket);
+        let result =
+            self.with(|connection, _| self.try_queue(connection, &mut frame, kind, &mut ticket));
         result.unwrap_or_else(|| {
             SendState::Waiting(WaitingSend { ticket, ..WaitingSend::new(frame, kind) })
         })
@@ -63,7 +64,7 @@ impl Shared {
     /// Queues the frame if there is room, and takes it.
     fn try_queue(
         &self,
-        connection: &mut Guard<'_>,
+        connection: &mut Connection,
         frame: &mut Option<Frame>,
         kind: Kind,
         ticket: &mut Option<SendTicket>,
@@ -210,7 +211,8 @@ impl SendState {
 impl WaitingSend {
     fn poll(&mut self, shared: &Shared, cx: &mut Context<'_>) -> Poll<SendState> {
         let Self { frame, kind, listener, ticket, deflater } = self;
-        let queue = |connection: &mut Guard<'_>| shared.try_queue(connection, frame, *kind, ticket);
+        let queue =
+            |connection: &mut Connection| shared.try_queue(connection, frame, *kind, ticket);
         let state = ready!(shared.poll_wait(cx, listener, queue));
         if let Some(deflater) = deflater.take() {
             if !matches!(state, SendState::Failed(_)) {

@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
-use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +13,7 @@ use futures::task::AtomicWaker;
 use super::backlog::SendTicket;
 use super::budget::{Account, MessageBudget, Owed};
 use super::compression::Deflation;
-use super::handler_buffer;
+use super::handler_buffer::{self, HandlerBuffer};
 use super::recv::Inflation;
 use super::state::{Connection, MESSAGES_PER_TURN, Parked};
 use super::stats::{CloseInfo, ConnectionId, Stats};
@@ -22,7 +21,7 @@ use crate::changes;
 use crate::changes::Changes;
 use crate::error::{Error, Result};
 use crate::escaped::Escaped;
-use crate::foreign::attempt;
+use crate::foreign::{attempt, tell};
 use crate::options::Settings;
 use crate::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
 use crate::stream::Stream;
@@ -54,24 +53,20 @@ pub(crate) struct Shared {
     opened: Opened,
 }
 
-/// The connection, for as long as its lock is held. Dropping it releases the lock, and then wakes those
-/// for whom something has changed.
-pub(super) struct Guard<'a> {
-    // Fields are dropped in this order: the lock is free when foreign code runs.
+/// The connection while its lock is held, by [`Shared::with`] alone.
+struct Access<'a, 'b> {
     connection: MutexGuard<'a, Connection>,
-    wakes: Wakes<'a>,
-    /// Is this the turn of the connection's handler?
+    wakes: &'b mut Wakes<'a>,
+    /// Whether this thread polls the connection's handler.
     is_turn: bool,
-    /// Whether what is owed is left for the next who takes the lock.
-    is_postponed: bool,
 }
 
-/// What follows from a step under the lock, and must not happen under it: wakers, loggers and the
-/// destructors of wakers are foreign code. Dropping it does all of that.
-struct Wakes<'a> {
+/// What a step under the lock owes to others, and must not do itself: wakers and loggers are foreign code.
+/// [`Shared::with`] drops it when the lock is free, which does all of it.
+pub(super) struct Wakes<'a> {
     shared: &'a Shared,
-    /// Whether there is anything to do.
-    is_due: bool,
+    /// Whether what is owed is left for the next step.
+    is_postponed: bool,
     driver: Driver,
     recv: bool,
     waiters: bool,
@@ -96,7 +91,28 @@ enum Driver {
     TaskOrCallers,
 }
 
-impl Wakes<'_> {
+impl<'a> Wakes<'a> {
+    #[inline]
+    fn new(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            is_postponed: false,
+            driver: Driver::Asleep,
+            recv: false,
+            waiters: false,
+            rare: None,
+        }
+    }
+
+    /// Wakes no one after this step, for the caller holds another lock. If this returns true, somebody is owed a
+    /// wake-up: another step, when the other lock is free, is enough.
+    #[cfg(feature = "rooms")]
+    pub(super) fn postpone(&mut self, connection: &mut Connection) -> bool {
+        self.is_postponed = true;
+        connection.has_news &= connection.has_listeners;
+        connection.is_owing()
+    }
+
     /// Takes over what the step owes to others: nearly always nothing, which costs a few comparisons.
     #[inline]
     fn collect(&mut self, connection: &mut Connection) {
@@ -108,7 +124,6 @@ impl Wakes<'_> {
 
     #[cold]
     fn collect_owed(&mut self, connection: &mut Connection) {
-        self.is_due = true;
         if connection.parked != Parked::Nobody && connection.can_recv() {
             match std::mem::replace(&mut connection.parked, Parked::Nobody) {
                 Parked::InTask => self.driver = Driver::Task,
@@ -148,7 +163,7 @@ impl Wakes<'_> {
         let Rare { failure, owed } = self.rare.take().map(|rare| *rare).unwrap_or_default();
         if let Some((error, code)) = failure.map(|failure| *failure) {
             let error = Escaped(error);
-            guarded(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
+            tell(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
         }
         if let Some((budget, owed)) = owed {
             budget.settle(owed);
@@ -159,60 +174,14 @@ impl Wakes<'_> {
 impl Drop for Wakes<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.is_due {
+        let is_due = self.driver != Driver::Asleep || self.recv || self.waiters;
+        if is_due || self.rare.is_some() {
             self.fire();
         }
     }
 }
 
-impl Guard<'_> {
-    /// Takes over the duty to write for the connection's task. If this returns true the caller has it,
-    /// and the task is not woken.
-    #[cfg(feature = "rooms")]
-    pub(super) fn claim_write(&mut self) -> bool {
-        let is_claimed =
-            self.has_task && !self.is_in_turn() && std::mem::take(&mut self.is_task_owed);
-        self.is_write_scheduled |= is_claimed;
-        is_claimed
-    }
-
-    /// Wakes nobody when this is dropped, for the caller holds another lock. If this returns true somebody
-    /// is owed it: to take this lock once more, when the other is released, is enough.
-    #[cfg(feature = "rooms")]
-    pub(super) fn postpone_wakes(&mut self) -> bool {
-        self.is_postponed = true;
-        self.has_news &= self.has_listeners;
-        let is_recv_owed = self.parked != Parked::Nobody && self.can_recv();
-        let is_driver_owed = (self.has_task && self.is_task_owed) || self.is_look_owed;
-        let is_told = is_recv_owed || self.has_news || self.unlogged.is_some();
-        is_told || self.account.owes() || (is_driver_owed && !self.is_in_turn())
-    }
-
-    /// Registers the caller in `recv`, who is not in the connection's task. Returns the waker before, to be
-    /// dropped without the lock like all foreign code.
-    pub(super) fn register_recv(&mut self, waker: &Waker) -> Option<Waker> {
-        let recv = &self.wakes.shared.signals.recv;
-        let replaced = recv.take();
-        recv.register(waker);
-        replaced
-    }
-}
-
-impl Deref for Guard<'_> {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Guard<'_> {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
-}
-
-impl Drop for Guard<'_> {
+impl Drop for Access<'_, '_> {
     fn drop(&mut self) {
         let shared = self.wakes.shared;
         if self.is_turn {
@@ -222,7 +191,7 @@ impl Drop for Guard<'_> {
         if shared.is_shut.load(Ordering::Relaxed) != is_shut {
             shared.is_shut.store(is_shut, Ordering::Release);
         }
-        if !self.is_postponed {
+        if !self.wakes.is_postponed {
             self.wakes.collect(&mut self.connection);
         }
     }
@@ -251,26 +220,50 @@ impl Shared {
         })
     }
 
-    /// Takes the lock, and along with it what this thread has staged for the connection.
-    pub(super) fn lock(&self) -> Guard<'_> {
+    /// Runs a step of the connection under its lock, and then wakes those who are owed that, also if the step
+    /// unwinds. Frames that this thread keeps in the handler's buffer are in the outbox first.
+    #[inline]
+    pub(super) fn with<R>(&self, step: impl FnOnce(&mut Connection, &mut Wakes<'_>) -> R) -> R {
+        // Dropped last: the lock is free when foreign code runs.
+        let mut wakes = Wakes::new(self);
+        let mut access = self.enter(&mut wakes);
+        step(&mut access.connection, access.wakes)
+    }
+
+    /// [`with`](Self::with) at the end of a handler's poll, whose buffer is `interrupted`'s again.
+    pub(super) fn with_handler_parked<R>(
+        &self,
+        interrupted: Option<Box<HandlerBuffer>>,
+        step: impl FnOnce(&mut Connection, &mut Wakes<'_>) -> R,
+    ) -> R {
+        let mut wakes = Wakes::new(self);
+        let mut access = self.enter(&mut wakes);
+        access.is_turn = false;
+        access.connection.end_turn();
+        handler_buffer::end(interrupted);
+        step(&mut access.connection, access.wakes)
+    }
+
+    #[inline]
+    fn enter<'a, 'b>(&'a self, wakes: &'b mut Wakes<'a>) -> Access<'a, 'b> {
         let mut connection = self.connection.lock();
         let is_turn = handler_buffer::drain(self.id(), &mut connection);
         connection.enter(is_turn);
-        let wakes = Wakes {
-            shared: self,
-            is_due: false,
-            driver: Driver::Asleep,
-            recv: false,
-            waiters: false,
-            rare: None,
-        };
-        Guard { connection, wakes, is_turn, is_postponed: false }
+        Access { connection, wakes, is_turn }
     }
 
     /// Queues the frame without taking the lock, if this is the turn of the connection's handler.
     #[inline]
     pub(super) fn buffer(&self, frame: &Frame) -> bool {
         !self.is_shut.load(Ordering::Acquire) && handler_buffer::push(self.id(), frame)
+    }
+
+    /// Registers the caller in `recv`, who is not in the connection's task. Returns the waker before, to be
+    /// dropped without the lock like all foreign code.
+    pub(super) fn register_recv(&self, waker: &Waker) -> Option<Waker> {
+        let replaced = self.signals.recv.take();
+        self.signals.recv.register(waker);
+        replaced
     }
 
     /// Different from that of every other connection that is alive.
@@ -309,11 +302,11 @@ impl Shared {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.lock().is_open()
+        self.with(|connection, _| connection.is_open())
     }
 
     pub(crate) fn close_info(&self) -> Option<CloseInfo> {
-        self.lock().close_info()
+        self.with(|connection, _| connection.close_info())
     }
 
     pub(crate) fn peer_addr(&self) -> Option<SocketAddr> {
@@ -321,60 +314,25 @@ impl Shared {
     }
 
     pub(crate) fn stats(&self) -> Stats {
-        self.lock().stats()
+        self.with(|connection, _| connection.stats())
     }
 
     /// Bytes that were sent and that the stream has not taken.
     #[cfg(feature = "server")]
     pub(crate) fn queued_bytes(&self) -> usize {
-        self.lock().waiting_len()
+        self.with(|connection, _| connection.waiting_len())
     }
 
     pub(super) fn subprotocol(&self) -> Option<&str> {
         self.opened.subprotocol.as_deref()
     }
 
-    /// Polls the connection's handler as its task: what it sends is staged until it parks. Returns
-    /// the connection with all of it.
-    pub(super) fn poll_turn(
-        &self,
-        cx: &mut Context<'_>,
-        poll: impl FnOnce(&mut Context<'_>),
-    ) -> Guard<'_> {
-        let mut connection = self.lock();
-        if !connection.is_in_task(cx) {
-            // Wakers are foreign code: they are cloned and dropped without the lock.
-            drop(connection);
-            let copies = (cx.waker().clone(), cx.waker().clone());
-            connection = self.lock();
-            let replaced =
-                (connection.set_task_waker(copies.0), self.signals.set_task(Some(copies.1)));
-            drop(connection);
-            guarded(|| drop(replaced));
-            connection = self.lock();
-        }
-        connection.begin_turn();
-        let (role, room) = (connection.role(), connection.room());
-        drop(connection);
-        let interrupted = handler_buffer::begin(self.id(), role, room);
-        let mut turn = HandlersTurn { shared: self, interrupted, is_over: false };
-        poll(cx);
-        turn.end()
-    }
-
-    /// The connection's task is dropped: without a closing handshake, the connection ends.
-    pub(super) fn lose_task(&self) {
-        let mut connection = self.lock();
-        let wakers = (connection.lose_task(), self.signals.set_task(None));
-        drop(connection);
-        guarded(|| drop(wakers));
-    }
-
     /// Changes what is to be done when, and has the task that drives the connection look at it.
     pub(super) fn reschedule<T>(&self, change: impl FnOnce(&mut Connection) -> T) -> T {
-        let mut connection = self.lock();
-        connection.owe_look();
-        change(&mut connection)
+        self.with(|connection, _| {
+            connection.owe_look();
+            change(connection)
+        })
     }
 
     #[cfg(feature = "rooms")]
@@ -408,42 +366,15 @@ impl Shared {
 
     /// The `WebSocket` is dropped: its connection ends.
     pub(super) fn abandon(&self) {
-        let mut connection = self.lock();
-        (connection.is_abandoned, connection.is_task_owed) = (true, true);
-        connection.forget_received();
-        if !connection.has_task {
-            let failed = std::thread::panicking();
-            let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
-            connection.abandon(&mut self.io_context(), outcome);
-        }
-    }
-}
-
-/// The turn of a handler. It ends also where a panic unwinds through it: the thread would take later
-/// connections for this one.
-struct HandlersTurn<'a> {
-    shared: &'a Shared,
-    /// The turn that goes on after this one, if there is one.
-    interrupted: Option<Box<handler_buffer::HandlerBuffer>>,
-    is_over: bool,
-}
-
-impl<'a> HandlersTurn<'a> {
-    fn end(&mut self) -> Guard<'a> {
-        let mut connection = self.shared.lock();
-        connection.is_turn = false;
-        connection.end_turn();
-        handler_buffer::end(self.interrupted.take());
-        self.is_over = true;
-        connection
-    }
-}
-
-impl Drop for HandlersTurn<'_> {
-    fn drop(&mut self) {
-        if !self.is_over {
-            drop(self.end());
-        }
+        self.with(|connection, _| {
+            (connection.is_abandoned, connection.is_task_owed) = (true, true);
+            connection.forget_received();
+            if !connection.has_task {
+                let failed = std::thread::panicking();
+                let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
+                connection.abandon(&mut self.io_context(), outcome);
+            }
+        });
     }
 }
 
@@ -580,7 +511,7 @@ impl Shared {
     /// Begins the closing handshake, unless it has begun, and leaves it to the connection's task.
     #[cfg(feature = "server")]
     pub(crate) fn begin_close(&self, frame: CloseFrame) {
-        self.lock().begin_close(Some(frame));
+        self.with(|connection, _| connection.begin_close(Some(frame)));
     }
 
     /// Waits for the end of the connection.
@@ -621,38 +552,50 @@ impl Shared {
         &self,
         cx: &mut Context<'_>,
         listener: &mut Listener,
-        mut check: impl FnMut(&mut Guard<'_>) -> Option<T>,
+        mut check: impl FnMut(&mut Connection) -> Option<T>,
     ) -> Poll<T> {
         loop {
-            let mut connection = self.lock();
-            if let Some(found) = check(&mut connection) {
-                // It may hold a waker, which is foreign code.
-                drop(connection);
-                *listener = None;
-                return Poll::Ready(found);
-            }
-            if connection.budget == 0 {
-                connection.budget = MESSAGES_PER_TURN;
-                drop(connection);
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
-            }
-            // Listening begins under the lock, so nothing that is done under it is missed, and
-            // before the last look at the stream, so that no event of it is.
-            let listening = listener.get_or_insert_with(|| self.signals.progress.listen());
-            connection.has_listeners = true;
-            if connection.has_task {
-                drop(connection);
-            } else {
-                let has_parked = connection.service(&mut self.io_context());
-                drop(connection);
-                if !has_parked {
+            let step = self.with(|connection, _| {
+                if let Some(found) = check(connection) {
+                    return Wait::Over(found);
+                }
+                if connection.budget == 0 {
+                    connection.budget = MESSAGES_PER_TURN;
+                    return Wait::Yield;
+                }
+                // Listening begins under the lock, so nothing that is done under it is missed, and
+                // before the last look at the stream, so that no event of it is.
+                listener.get_or_insert_with(|| self.signals.progress.listen());
+                connection.has_listeners = true;
+                if connection.has_task || connection.service(&mut self.io_context()) {
+                    Wait::Listen
+                } else {
+                    Wait::Yield
+                }
+            });
+            match step {
+                Wait::Over(found) => {
+                    // Without the lock: it may hold a waker, which is foreign code.
+                    *listener = None;
+                    return Poll::Ready(found);
+                }
+                Wait::Yield => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
+                Wait::Listen => {}
             }
+            let Some(listening) = listener else { continue };
             ready!(Pin::new(listening).poll(cx));
             *listener = None;
         }
     }
+}
+
+/// How a wait goes on after a look at the connection.
+enum Wait<T> {
+    Over(T),
+    /// Other tasks have their turn first.
+    Yield,
+    Listen,
 }

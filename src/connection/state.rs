@@ -137,7 +137,7 @@ pub(super) struct Connection {
     pub(super) budget: usize,
     /// Has the connection a task that reads, writes and closes for it?
     pub(super) has_task: bool,
-    /// The waker of that task, to tell whether a caller runs in it.
+    /// The waker of that task, to tell whether a caller runs in it: `Signals` has the one that is called.
     pub(super) task_waker: Option<Waker>,
     /// Has that task been woken to write?
     pub(super) is_write_scheduled: bool,
@@ -257,11 +257,6 @@ impl Connection {
         false
     }
 
-    /// Sets the waker of the connection's task, and returns the one before.
-    pub(super) fn set_task_waker(&mut self, waker: Waker) -> Option<Waker> {
-        self.task_waker.replace(waker)
-    }
-
     /// The connection's task polls its handler.
     pub(super) fn begin_turn(&mut self) {
         self.is_in_turn = true;
@@ -274,7 +269,8 @@ impl Connection {
     /// Whether others are to be told of this step. During the handler's turn the task is awake.
     #[inline]
     pub(super) fn is_owing(&self) -> bool {
-        let is_driver_owed = !self.is_in_turn && (self.is_task_owed || self.is_look_owed);
+        let is_task_owed = self.has_task && self.is_task_owed;
+        let is_driver_owed = !self.is_in_turn && (is_task_owed || self.is_look_owed);
         let is_recv_owed = self.parked != Parked::Nobody && self.can_recv();
         let are_waiters_owed = self.has_news && self.has_listeners;
         let is_rare_owed = self.unlogged.is_some() || self.account.owes();
@@ -301,7 +297,17 @@ impl Connection {
         }
     }
 
-    /// Does `cx` belong to the connection's task?
+    /// Takes over the duty to write for the connection's task. If this returns true the caller has it, and the
+    /// task is not woken.
+    #[cfg(feature = "rooms")]
+    pub(super) fn claim_write(&mut self) -> bool {
+        let is_claimed =
+            self.has_task && !self.is_in_turn && std::mem::take(&mut self.is_task_owed);
+        self.is_write_scheduled |= is_claimed;
+        is_claimed
+    }
+
+    /// Whether `cx` is that of the connection's task.
     pub(super) fn is_in_task(&self, cx: &Context<'_>) -> bool {
         self.task_waker.as_ref().is_some_and(|task| task.will_wake(cx.waker()))
     }

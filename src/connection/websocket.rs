@@ -136,7 +136,7 @@ impl WebSocket {
     /// [`auto_pong`](WebSocketOptions::auto_pong) hands that to the caller; a close frame is
     /// answered, and shown before the `None`. Pongs that answer a [`heartbeat`](Self::heartbeat) are not
     /// shown. Control frames are shown from the first call on, or
-    /// from the start if [`recv`](Self::recv) was not called before.
+    /// from the start if [`recv`](Self::recv) was not called before; 32 of them are kept until then.
     ///
     /// # Errors
     ///
@@ -325,13 +325,13 @@ impl WebSocket {
     /// How the connection ended; `None` while it has not.
     #[must_use]
     pub fn close_info(&self) -> Option<CloseInfo> {
-        self.shared.lock().close_info()
+        self.shared.close_info()
     }
 
     /// Has no close frame gone either way, and the stream not failed?
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.shared.lock().is_open()
+        self.shared.is_open()
     }
 
     /// A handle for other tasks to send with.
@@ -610,7 +610,7 @@ impl Shared {
     }
 
     pub(crate) fn rtt(&self) -> Option<Duration> {
-        self.lock().stats().rtt
+        self.stats().rtt
     }
 
     pub(crate) fn expire_at(
@@ -626,7 +626,7 @@ impl Shared {
     }
 
     pub(crate) fn cancel_expiry(&self) {
-        self.lock().set_expiry(None);
+        self.with(|connection, _| connection.set_expiry(None));
     }
 }
 
@@ -638,6 +638,6 @@ struct StopHeartbeat<'a> {
 
 impl Drop for StopHeartbeat<'_> {
     fn drop(&mut self) {
-        self.shared.lock().stop_heartbeat(self.number);
+        self.shared.with(|connection, _| connection.stop_heartbeat(self.number));
     }
 }
