@@ -20,6 +20,7 @@ use httparse::Status;
 use crate::connection::{ConnectionTask, Deflation, Handling, Opened, Shared, WebSocket};
 use crate::error::Result;
 use crate::escaped::Escaped;
+use crate::foreign::tell;
 use crate::head;
 use crate::head::{Fields, HeadError};
 use crate::options::{Settings, WebSocketOptions};
@@ -92,7 +93,7 @@ async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRe
         }
         Some(Err(HeadError::Malformed(error))) => {
             let error = Escaped(error);
-            log::debug!(error:%; "the request is no HTTP: {error}");
+            tell(|| log::debug!(error:%; "the request is no HTTP: {error}"));
             return Err(turn_away(stream, false, HandshakeError::HeadMalformed).await);
         }
         None => return Err(turn_away(stream, false, HandshakeError::HeadTimedOut).await),

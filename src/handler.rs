@@ -13,6 +13,7 @@ use tide::{Body, Response, StatusCode};
 use crate::context::RequestContext;
 use crate::error::Error;
 use crate::escaped::Escaped;
+use crate::foreign::tell;
 use crate::proto::handshake::HandshakeError;
 use crate::upgrade;
 use crate::upgrade::{Abandon, PendingUpgrade, Transport};
@@ -204,7 +205,7 @@ fn error_response(error: tide::Error) -> Response {
         // The client is told the status alone.
         let status = u16::from(error.status());
         let told = Escaped(&error);
-        log::debug!(status, error:% = told; "handler failed: {told}");
+        tell(|| log::debug!(status, error:% = told; "handler failed: {told}"));
     }
     error.into()
 }

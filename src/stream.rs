@@ -93,6 +93,15 @@ impl Stream {
         }
     }
 
+    /// Encrypted bytes read so far; `None` without TLS.
+    pub(crate) fn encrypted_bytes_in(&self) -> Option<u64> {
+        match self {
+            #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
+            Self::Tls(tls) => Some(tls.bytes_in()),
+            _ => None,
+        }
+    }
+
     /// What the TLS handshake has shown; `None` without TLS.
     #[cfg(feature = "server")]
     pub(crate) fn security(&self) -> Option<Security> {

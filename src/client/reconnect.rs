@@ -15,7 +15,7 @@ use super::backoff::Backoff;
 use crate::connection::{CloseInfo, Sender, WebSocket, random_bytes};
 use crate::error::{ConnectError, Error, HandshakeResponse, Result};
 use crate::escaped::Escaped;
-use crate::foreign::attempt;
+use crate::foreign::tell;
 use crate::runtime::Timer;
 
 /// When a [`Reconnect`] tries again, and when it gives up.
@@ -223,7 +223,7 @@ impl Reconnect {
         }
         self.pause(reason.response().and_then(HandshakeResponse::retry_after));
         let told = Escaped(reason);
-        let _ = attempt(|| log::debug!(error:% = told; "no connection yet: {told}"));
+        tell(|| log::debug!(error:% = told; "no connection yet: {told}"));
         None
     }
 

@@ -15,6 +15,7 @@ use super::Parts;
 use super::target::Target;
 use crate::error::{ConnectError, without_secrets};
 use crate::escaped::Escaped;
+use crate::foreign::tell;
 use crate::proto::extension;
 
 /// An opening handshake, ready to be sent.
@@ -127,7 +128,7 @@ fn offered(names: &[String]) -> Result<Option<String>, ConnectError> {
 /// What generates the request wants text in the headers that it writes itself.
 fn invalid_header(error: &async_tungstenite::tungstenite::Error) -> ConnectError {
     let error = Escaped(error);
-    log::debug!(error:%; "the opening handshake cannot be written: {error}");
+    tell(|| log::debug!(error:%; "the opening handshake cannot be written: {error}"));
     ConnectError::InvalidHeader { name: "Host".to_owned() }
 }
 

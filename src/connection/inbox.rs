@@ -109,12 +109,28 @@ impl Inbox {
         self.controls += std::mem::take(&mut other.controls);
     }
 
-    /// Payloads and overhead of all frames but those of the first message.
-    pub(super) fn bytes_behind_first(&self) -> usize {
+    /// Gives up to `max` messages and control frames, the first ones, to another; how many those are.
+    pub(super) fn give(&mut self, max: usize, other: &mut Self) -> usize {
+        let units = self.units();
+        if units <= max {
+            other.append(self);
+            return units;
+        }
+        let mut given = 0;
+        while given < max {
+            let Some(frame) = self.pop() else { break };
+            given += usize::from(frame.opcode().is_control() || frame.fin());
+            other.push(frame);
+        }
+        given
+    }
+
+    /// Payloads and overhead of all frames but the first, or those of the first message.
+    pub(super) fn bytes_behind_first(&self, by_frames: bool) -> usize {
         let mut is_first = true;
         let mut is_behind = |frame: &Frame| {
             let is_behind = !is_first;
-            is_first &= frame.opcode().is_control() || !frame.fin();
+            is_first &= !by_frames && (frame.opcode().is_control() || !frame.fin());
             is_behind
         };
         self.frames.iter().filter(|frame| is_behind(frame)).map(cost).sum()

@@ -260,11 +260,11 @@ impl Connection {
         *run = self.run.take(self.budget);
         self.budget = self.budget.saturating_sub(run.len());
         if self.run.len() == 0 {
-            self.budget = self.budget.saturating_sub(self.inbox.units());
-            inbox.append(&mut self.inbox);
+            self.budget = self.budget.saturating_sub(self.inbox.give(self.budget, inbox));
         }
-        // The first message goes to the caller at once.
-        self.in_batch = run.held().saturating_add(inbox.bytes_behind_first());
+        // The first message, or frame, goes to the caller at once.
+        let behind_first = inbox.bytes_behind_first(self.mode == Mode::Frames);
+        self.in_batch = run.held().saturating_add(behind_first);
     }
 
     /// The caller makes room for reading ahead: where it had stopped for want of room, it has to go on.
@@ -324,8 +324,7 @@ impl Connection {
         if self.phase != Phase::Open {
             return false;
         }
-        let has_message = self.run.len() > 0 || self.inbox.has_message();
-        self.is_full() && (has_message || !self.is_wanted)
+        self.is_full() && (self.has_item() || !self.is_wanted)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::options::{Pings, Watch};
 use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload};
 use crate::runtime;
 use crate::runtime::{Clock, Timer};
+use crate::stream::Stream;
 
 /// What happens to a connection at a point in time: a timeout ends, or a ping or a close is due.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -424,7 +425,10 @@ impl Connection {
 
     /// Sends a ping, or gives up a peer that has not shown a sign of life since the last.
     pub(super) fn beat(&mut self, cx: &mut Context<'_>) {
-        let signs = Signs { read: self.tally.wire_bytes_in, room_made: self.tally.room_made };
+        // Under TLS, bytes count before their record is whole: one of 16 KiB may take longer than a timeout.
+        let encrypted = self.stream.as_ref().and_then(Stream::encrypted_bytes_in);
+        let read = encrypted.unwrap_or(self.tally.wire_bytes_in);
+        let signs = Signs { read, room_made: self.tally.room_made };
         let now = self.settings.clock.now();
         let mut token = Token::default();
         let fresh = thread_cache::bytes::<4>();

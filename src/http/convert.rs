@@ -23,6 +23,7 @@ use super::refusal::Refusal;
 use super::{Addrs, ServerOptions};
 use crate::context::{BodyLimits, RawHeaders};
 use crate::escaped::Escaped;
+use crate::foreign::tell;
 use crate::upgrade::{PeerAddr, Upgraded};
 
 /// Makes a request for tide, or says why it must not have it.
@@ -319,6 +320,6 @@ fn frame(status: StatusCode, to_head: bool, headers: &mut HeaderMap, body: Body)
 
 fn invalid(what: &str) -> Refusal {
     let reason = Escaped(what);
-    log::error!(reason:%; "a handler's response cannot be sent: {reason}");
+    tell(|| log::error!(reason:%; "a handler's response cannot be sent: {reason}"));
     Refusal::ResponseInvalid
 }

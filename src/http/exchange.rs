@@ -206,10 +206,12 @@ fn asks_for_websocket(headers: &HeaderMap) -> bool {
     has_token(headers, &UPGRADE, "websocket") && has_token(headers, &CONNECTION, "upgrade")
 }
 
-/// Whether a list has this token, in upper or lower case.
+/// Whether a list has this token, in upper or lower case. Other elements may be any bytes: a line with a letter
+/// beyond ASCII asks for an upgrade all the same.
 pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    let lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|item| item.trim().eq_ignore_ascii_case(token))
+    let lines = headers.get_all(name).iter().map(::http::HeaderValue::as_bytes);
+    let mut elements = lines.flat_map(|line| line.split(|byte| *byte == b','));
+    elements.any(|element| element.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// A request that is being answered. Dropped with the response, or with the handler.

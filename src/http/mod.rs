@@ -51,7 +51,7 @@ use self::socket::{Never, Socket};
 use crate::admission::{ConnectionLimit, ServerLimits};
 use crate::context::BodyTooLarge;
 use crate::escaped::Escaped;
-use crate::foreign::{Contained, attempt, discard};
+use crate::foreign::{Contained, discard, tell};
 use crate::instance::{Instance, Lease, OpenHttp};
 use crate::runtime::{Clock, yield_now};
 use crate::stream::Stream;
@@ -149,7 +149,7 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
             (Ok(()), None) => close(socket.into_stream(), None, &self.instance.clock).await,
             (Err(error), granted) => {
                 let told = Escaped(&error);
-                let _ = attempt(
+                tell(
                     || log::debug!(peer:% = addrs, error:% = told; "connection from {addrs} failed: {told}"),
                 );
                 // A handler that waits for the stream need not wait for the goodbye.

@@ -212,7 +212,8 @@ impl ServerOptions {
     /// 10 000 clients, each with a message of 1 MiB that it does not finish, then take 10 GB.
     ///
     /// Unfinished messages count, messages that were read ahead, and messages that are being decompressed. 16 KiB
-    /// of each connection do not count and can always be read, so short messages are not affected. What is
+    /// of each connection do not count and can always be read, nor do 16 KiB of a message that is being decompressed,
+    /// so short messages are not affected. What is
     /// sent does not count: each connection bounds that by
     /// [`send_buffer_size`](crate::WebSocketOptions::send_buffer_size) and one message, and a room by
     /// [`RoomOptions`](crate::RoomOptions).
@@ -221,7 +222,8 @@ impl ServerOptions {
     /// back. They go on in the order in which they came. One of them at a time may exceed the limit to the end of
     /// its message, so that there is always progress. No heartbeat, `idle_timeout` or `message_timeout` closes a
     /// connection for the time in which the server does not read what its peer has sent. When a handler has waited
-    /// for its message for 5 s, the connection that holds most is closed: its peer gets 1013, its handler
+    /// for its message for 5 s, the connection that holds most is closed, one for each handler that waits so long: its peer
+    /// gets 1013, its handler
     /// [`Error::Overloaded`](crate::Error::Overloaded). [`Metrics`](crate::Metrics) counts the bytes, the pauses
     /// and the closes.
     ///

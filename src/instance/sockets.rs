@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::Instance;
 use crate::connection::{CloseInfo, Shared, Stats};
-use crate::foreign::attempt;
+use crate::foreign::tell;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The open connections, and the sums over those that have ended.
@@ -110,7 +110,7 @@ impl Drop for OpenSocket {
         let code = info.as_ref().map_or(1006, CloseInfo::reported_code);
         *table.ended.closes.entry(code).or_default() += 1;
         drop(table);
-        let _ = attempt(|| {
+        tell(|| {
             log::debug!(
                 code,
                 messages_in = stats.messages_in,

@@ -22,7 +22,8 @@ const MAX_GRID: Duration = Duration::from_millis(100);
 /// none of the bytes that waited for it. So one that is inside a long message, in either direction, is
 /// not. Bytes that find room in the kernel's buffer are no sign of life: they would for a peer that is
 /// gone, too. One that is gone without a word is noticed `timeout` and the longer of `interval` and
-/// `timeout` after its last byte, at the latest: 45 s by default.
+/// `timeout` after its last byte, at the latest: 45 s by default. While its handler leaves `read_ahead_size` (64 KiB) of
+/// the peer's bytes unreceived, this side does not read, and does not give the peer up.
 ///
 /// What remains: a ping stands behind all that was sent before it. A peer that needs more than `timeout` to
 /// read what has left this machine (what is in its own buffers, or in those of a proxy), and that sends

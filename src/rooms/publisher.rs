@@ -23,7 +23,7 @@ use super::payload::{Payload, Unreadable, encode};
 use super::room::Inner;
 use crate::connection::{DeliveryShare, PreparedMessage, random_bytes};
 use crate::escaped::Escaped;
-use crate::foreign::Panicked;
+use crate::foreign::{Panicked, tell};
 use crate::runtime::Clock;
 use crate::sync::Mutex;
 use crate::{foreign, runtime};
@@ -242,15 +242,21 @@ impl Publisher {
         match outcome {
             Ok(Ok(())) => {
                 if let Some(lost) = condition.goes_well() {
-                    log::info!(lost; "the backplane takes messages again, {lost} were not published");
+                    tell(
+                        || log::info!(lost; "the backplane takes messages again, {lost} were not published"),
+                    );
                 }
             }
             Ok(Err(error)) if condition.fails() => {
                 let error = Escaped(error);
-                log::warn!(topic:?, error:%; "the backplane takes no messages, first for {topic:?}: {error}");
+                tell(
+                    || log::warn!(topic:?, error:%; "the backplane takes no messages, first for {topic:?}: {error}"),
+                );
             }
             Err(Panicked) if condition.fails() => {
-                log::error!(topic:?; "the backplane panics, first over a message for {topic:?}");
+                tell(
+                    || log::error!(topic:?; "the backplane panics, first over a message for {topic:?}"),
+                );
             }
             Ok(Err(_)) | Err(Panicked) => {}
         }
@@ -406,9 +412,4 @@ async fn outcome<T>(make: impl FnOnce() -> BoxFuture<'static, T>) -> Result<T, P
     .await;
     let _ = foreign::attempt(|| drop(future));
     outcome
-}
-
-/// Writes a record. A logger that panics does not end what it is told of.
-fn tell(record: impl FnOnce()) {
-    let _ = foreign::attempt(record);
 }

@@ -115,7 +115,7 @@ impl<F: Future<Output = ()>> Future for Root<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         self.0.with(|future| future.as_mut().poll(cx)).unwrap_or_else(|| {
-            let _ = foreign::attempt(|| log::error!("a task panicked"));
+            foreign::tell(|| log::error!("a task panicked"));
             Poll::Ready(())
         })
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::capacity::Capacity;
 use super::listener::Listener;
 use crate::escaped::Escaped;
-use crate::foreign::attempt;
+use crate::foreign::tell;
 use crate::http::Addrs;
 use crate::runtime::yield_now;
 use crate::stream::Stream;
@@ -42,9 +42,7 @@ pub(super) async fn accept_from(
             Err(error) => {
                 if let Some(pause) = backoff.after(&error) {
                     let error = Escaped(error);
-                    let _ = attempt(
-                        || log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}"),
-                    );
+                    tell(|| log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}"));
                     capacity.make_room();
                     let clock = capacity.clock();
                     clock.timer(clock.after(pause)).await;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::addresses::{Addresses, Visitor};
+use crate::foreign::tell;
 use crate::http::{ServerOptions, TrustedProxies};
 use crate::instance::Instance;
 use crate::permits::{Permit, Permits};
@@ -71,7 +72,7 @@ impl Capacity {
         let visitor = addresses.admit(peer.ip());
         if visitor.is_none() {
             self.instance.counters.count_turned_away();
-            log::debug!(peer:%; "{peer} has as many connections as an address may have");
+            tell(|| log::debug!(peer:%; "{peer} has as many connections as an address may have"));
             return Err(Refused);
         }
         Ok(visitor)

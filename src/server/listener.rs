@@ -16,7 +16,7 @@ use socket2::{Domain, Type};
 
 use super::capacity::{Capacity, Refused};
 use crate::escaped::Escaped;
-use crate::foreign::attempt;
+use crate::foreign::tell;
 use crate::http::Addrs;
 use crate::permits::Held;
 #[cfg(unix)]
@@ -141,7 +141,7 @@ impl Listener {
                     }
                     Err(error) => {
                         let error = Escaped(error);
-                        let _ = attempt(|| {
+                        tell(|| {
                             log::debug!(peer:%, error:%; "connection from {peer} is already gone: {error}");
                         });
                     }
@@ -271,7 +271,7 @@ impl Drop for SocketFile {
         let is_ours = identity(&self.path).is_ok_and(|identity| identity == self.identity);
         if let Some(error) = is_ours.then(|| fs::remove_file(&self.path).err()).flatten() {
             let (path, error) = (Escaped(self.path.display()), Escaped(error));
-            let _ = attempt(|| log::warn!(path:%, error:%; "cannot remove {path}: {error}"));
+            tell(|| log::warn!(path:%, error:%; "cannot remove {path}: {error}"));
         }
     }
 }

@@ -7,7 +7,7 @@ use futures::future::{Either, select};
 
 use crate::changes::Changes;
 use crate::error::Result;
-use crate::foreign::attempt;
+use crate::foreign::{attempt, tell};
 use crate::instance::Instance;
 use crate::proto::{CloseCode, CloseFrame, ProtocolError};
 use crate::runtime;
@@ -166,7 +166,7 @@ impl Shutdown {
             elapsed: self.instance.clock.since(begin),
         };
         let ShutdownReport { closed, lost, dropped, .. } = report;
-        let _ = attempt(|| {
+        tell(|| {
             log::info!(closed, lost, dropped; "shut down: {closed} closed, {lost} lost, {dropped} dropped");
         });
         self.progress().report = Some(report);
@@ -218,7 +218,7 @@ impl Shutdown {
         let in_time = self.instance.clock.timeout(Some(DROPPING), Box::pin(dropping)).await;
         in_time.unwrap_or_else(|| {
             let left = tasks.len();
-            let _ = attempt(|| {
+            tell(|| {
                 log::warn!(
                     left;
                     "{left} tasks could not be dropped: their handlers block a thread, or no executor runs them"

@@ -30,6 +30,8 @@ pub(crate) struct TlsStream {
     session: Connection,
     /// Whether one side has told the other of an error: nothing that comes counts any more.
     has_failed: bool,
+    /// Bytes read of the stream below, encrypted.
+    bytes_in: u64,
     stream: Stream,
 }
 
@@ -59,7 +61,7 @@ impl TlsStream {
     }
 
     fn new(session: impl Into<Connection>, stream: Stream) -> Self {
-        Self { session: session.into(), has_failed: false, stream }
+        Self { session: session.into(), has_failed: false, bytes_in: 0, stream }
     }
 
     /// Makes the handshake.
@@ -76,6 +78,11 @@ impl TlsStream {
     #[cfg(feature = "server")]
     pub(super) fn peer_certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.session.peer_certificates().unwrap_or_default().iter().map(AsRef::as_ref)
+    }
+
+    /// Bytes read of the stream below. They are a sign of life before their record is whole.
+    pub(super) fn bytes_in(&self) -> u64 {
+        self.bytes_in
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -96,6 +103,7 @@ impl TlsStream {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
             result => result?,
         };
+        self.bytes_in = self.bytes_in.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
         if let Err(error) = self.session.process_new_packets() {
             self.has_failed = true;
             // The alert that says so; the error counts, and not what becomes of the alert.

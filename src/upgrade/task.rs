@@ -14,7 +14,7 @@ use crate::admission::Admission;
 use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
 use crate::error::Result;
 use crate::escaped::Escaped;
-use crate::foreign::attempt;
+use crate::foreign::tell;
 use crate::options::Settings;
 use crate::proto::Role;
 use crate::proto::handshake::HandshakeError;
@@ -87,7 +87,7 @@ pub(super) async fn run<T>(
         }
         Err(error) => {
             let told = Escaped(error);
-            let _ = attempt(|| log::debug!(reason = error.name(); "upgrade failed: {told}"));
+            tell(|| log::debug!(reason = error.name(); "upgrade failed: {told}"));
             slot.0.count(error);
             // What is reserved for the connection is free again, whatever the handler goes on with.
             drop((parts, admission));

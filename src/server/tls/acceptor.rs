@@ -9,6 +9,7 @@ use futures::future::{Either, select};
 
 use super::TlsConfig;
 use crate::escaped::Escaped;
+use crate::foreign::tell;
 use crate::http;
 use crate::http::{Addrs, HttpServer, Refusal};
 use crate::runtime::Clock;
@@ -101,18 +102,22 @@ impl Failure {
         match self {
             Self::Lost(error) => {
                 let error = Escaped(error);
-                log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}");
+                tell(
+                    || log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}"),
+                );
             }
             Self::TimedOut => {
-                log::debug!(peer:% = addrs; "TLS handshake with {addrs} took too long");
+                tell(|| log::debug!(peer:% = addrs; "TLS handshake with {addrs} took too long"));
             }
             Self::NotEncrypted(stream) => {
-                log::debug!(peer:% = addrs; "{addrs} does not speak TLS");
+                tell(|| log::debug!(peer:% = addrs; "{addrs} does not speak TLS"));
                 http::close(stream, Some(Refusal::NotEncrypted), clock).await;
             }
             Self::Refused(error, stream) => {
                 let error = Escaped(error);
-                log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}");
+                tell(
+                    || log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}"),
+                );
                 http::close(stream, None, clock).await;
             }
         }

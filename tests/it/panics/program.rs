@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, pending};
+use std::io::Read;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
@@ -12,12 +13,12 @@ use std::time::Duration;
 use futures::io::Cursor;
 use log::{LevelFilter, Log, Metadata, Record};
 use tidewire::{
-    ConnectionLimit, RequestContext, Role, Server, ServerHandle, ShutdownOptions, WebSocket,
-    WebSocketOptions,
+    ConnectionLimit, RequestContext, Role, Server, ServerHandle, ServerOptions, ShutdownOptions,
+    WebSocket, WebSocketOptions,
 };
 
 use super::Bomb;
-use super::handlers::{WAYS, expect_echo, panics, start};
+use super::handlers::{WAYS, expect_echo, panics, server, start};
 use crate::apart;
 use crate::ws::peer::within;
 use crate::ws::tcp::{Tcp, until_equal};
@@ -109,6 +110,18 @@ fn with_a_logger_that_panics() {
     drop(beside);
     let report = within(handle.shutdown(ShutdownOptions::default()));
     assert_eq!(report.dropped, 0, "{report:?}");
+
+    // A connection that is turned away by the task that accepts all of them.
+    let mut server = server();
+    server.options(ServerOptions::default().max_connections_per_address(1));
+    let handle = within(server.start("127.0.0.1:0")).unwrap();
+    let mut first = Tcp::upgraded(handle.local_addr());
+    for number in 1..=3 {
+        let mut second = Tcp::connect(handle.local_addr());
+        until_equal("it is turned away", &number, || handle.metrics().turned_away);
+        let _ = second.socket.read(&mut [0]);
+    }
+    expect_echo(&mut first);
 }
 
 /// Held by a handler; counts those that are.

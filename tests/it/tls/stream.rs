@@ -2,12 +2,13 @@
 
 use std::io::{ErrorKind, Write};
 use std::net::Shutdown;
+use std::time::Duration;
 
 use futures::channel::oneshot;
-use tidewire::{Error, RequestContext, Server, WebSocketOptions};
+use tidewire::{Error, HeartbeatOptions, RequestContext, Server, WebSocketOptions};
 
 use super::{Client, connect, encrypted_echo, server_config};
-use crate::ws::frames::{BINARY, CLOSE, TEXT, close, masked, plain};
+use crate::ws::frames::{BINARY, CLOSE, PING, TEXT, close, masked, plain};
 use crate::ws::peer::within;
 use crate::ws::tcp::{OPENING, bind};
 
@@ -163,4 +164,30 @@ fn a_body_larger_than_any_buffer_arrives_whole() {
     assert!(head.contains(&format!("content-length: {LEN}\r\n")), "{head}");
     assert!(client.read(LEN).iter().all(|byte| *byte == b'x'));
     client.expect_end();
+}
+
+#[test]
+fn bytes_of_a_record_that_is_not_whole_are_a_sign_of_life() {
+    let heartbeat = HeartbeatOptions::default()
+        .interval(Duration::from_millis(20))
+        .timeout(Duration::from_millis(400));
+    let options = WebSocketOptions::default().heartbeat(heartbeat);
+    let mut client = connect(bind(encrypted_echo(options)));
+    client.upgrade("/");
+    let payload = vec![7; 12_000];
+    let (session, mut record) = (&mut client.socket.conn, Vec::new());
+    session.writer().write_all(&masked(BINARY, &payload)).unwrap();
+    while session.wants_write() {
+        session.write_tls(&mut record).unwrap();
+    }
+    // 1.5 s for one record, in which no pong can be sent. Each piece waits for time to pass, not for an event.
+    for piece in record.chunks(record.len().div_ceil(30)) {
+        std::thread::sleep(Duration::from_millis(50));
+        client.socket.sock.write_all(piece).unwrap();
+    }
+    let mut frame = client.frame();
+    while frame.head == PING {
+        frame = client.frame();
+    }
+    assert_eq!((frame.head, frame.payload), (BINARY, payload));
 }

@@ -137,6 +137,8 @@ fn what_follows_a_refused_upgrade_is_never_the_next_request() {
         ("GET / ", "GET /private ", 401),
         ("GET / ", "GET /http ", 200),
         ("nothing", "is changed", 503),
+        // The handshake takes this for an upgrade, and so does the rule.
+        ("Upgrade: w", "Origin: https://evil.example\r\nUpgrade: \u{e9}, w", 403),
     ] {
         let mut client = Tcp::connect(addr);
         let request = OPENING.replace(line, other);

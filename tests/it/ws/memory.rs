@@ -10,12 +10,13 @@ use futures::future::{join_all, pending};
 use futures::{FutureExt, StreamExt};
 use tidewire::testing::{Line, ManualClock, Peer, TestClient};
 use tidewire::{
-    DeflateOptions, Error, HeartbeatOptions, Metrics, OpCode, RequestContext, Server,
-    ServerOptions, WebSocketOptions,
+    DeflateOptions, Error, HeartbeatOptions, Metrics, OpCode, RequestContext, Role, Server,
+    ServerOptions, WebSocket, WebSocketOptions,
 };
 
-use super::frames::{BINARY, TEXT, masked, plain};
+use super::frames::{BINARY, PING, TEXT, masked, plain};
 use super::peer::within;
+use super::pipe::{Knobs, pipe};
 
 /// What the servers of most tests may hold, in bytes.
 const LIMIT: usize = 256 << 10;
@@ -454,6 +455,44 @@ fn a_short_message_waits_before_it_becomes_a_long_one() {
         drop(large);
         assert_eq!(ws.recv().await.unwrap(), Some("1000000".into()));
         until(&client, |metrics| metrics.message_bytes == 0).await;
+    });
+}
+
+#[test]
+fn a_handler_that_takes_frames_holds_no_more_of_them_than_may_be_read_ahead() {
+    let pings = masked(PING, "").repeat(10_000);
+    within(async {
+        let (ours, _peer) = pipe(Knobs::default());
+        let mut ws = WebSocket::from_stream(ours, pings, Role::Server, &options());
+        for taken in 1..=10_000_u64 {
+            assert_eq!(ws.recv_frame().await.unwrap().unwrap().opcode(), OpCode::Ping);
+            // 64 KiB of 64 bytes each.
+            assert!(ws.stats().frames_in - taken <= 1_100, "{} of {taken}", ws.stats().frames_in);
+        }
+    });
+}
+
+#[test]
+fn short_compressed_messages_wait_for_no_other_connection() {
+    within(async {
+        let (client, _told) = echo(LIMIT, options().deflate(DeflateOptions::default()));
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let mut peer = client.peer("/echo").await.unwrap();
+            peer.send_bytes(&masked(BINARY, vec![0; LONG])[..LONG / 2]).await.unwrap();
+            held.push(peer);
+        }
+        until(&client, |metrics| metrics.message_pauses > 0).await;
+        let upgrade = client.websocket("/echo").deflate(DeflateOptions::default().threshold(0));
+        let mut ws = upgrade.connect().await.unwrap();
+        // Together they take more than what is free, by what each of them costs.
+        for _ in 0..800 {
+            ws.send("seventeen letters").await.unwrap();
+        }
+        for _ in 0..800 {
+            assert_eq!(ws.recv().await.unwrap(), Some("seventeen letters".into()));
+        }
+        assert_eq!(client.metrics().message_closes, 0);
     });
 }
 
