@@ -1,119 +1,147 @@
 //! The WebSocket connection: a stream, frames in both directions, and the closing handshake.
 //!
-//! Read this page first. It says how a message passes, who may do what, how a connection ends, which lock comes
-//! first, and what each trick buys. Files are placed by one rule: `send` and `recv` move messages, `read` and
-//! `write` move bytes.
+//! This page describes the path of a message, the rights of each task, the end of a connection, the order of locks,
+//! and the gain of each optimisation. In four names of files, `send` and `recv` handle messages, `read` and `write`
+//! handle bytes.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `websocket`, `sender` | the connection as its handler sees it, and as other tasks do |
-//! | `read`, `inbox`, `recv` | bytes become frames; frames that wait; messages leave for the caller |
-//! | `send`, `handler_buffer`, `write` | a message becomes a frame; what a handler sends meanwhile; frames become bytes |
-//! | `state`, `close` | what a connection consists of; how it ends |
-//! | `shared`, `driver` | the connection under its lock, and who waits for it; the task that drives it |
-//! | `timers`, `heartbeat` | what happens when; pings and their answers |
-//! | `broadcast`, `backlog`, `group_write`, `prepared` | one message for many connections |
-//! | `budget` | the memory that the connections of a server share |
+//! | `websocket` | the connection as its handler sees it |
+//! | `sender` | the connection as other tasks see it |
+//! | `read` | reading: bytes become frames; pings of the peer are answered; the rate limit |
+//! | `inbox` | frames that have arrived, and how fragments are joined |
+//! | `recv` | receiving: messages leave for the caller; decompression |
+//! | `send` | sending: a message becomes a frame |
+//! | `handler_buffer` | frames that a handler sends while its task polls it |
+//! | `write` | the outbox, and writing: frames become bytes |
+//! | `state` | `Connection`, what it consists of, and `service`, the work of its driver |
+//! | `close` | the closing handshake, failures, and what is left of the stream |
+//! | `shared` | the connection under its lock, its wake-ups, and those who wait for it |
+//! | `driver` | the connection's own task, which polls the handler |
+//! | `timers` | timeouts, pings that are due, and pongs that the peer sends |
+//! | `heartbeat` | when this side pings, and when it gives the peer up |
+//! | `broadcast`, `backlog` | one message for many connections: its delivery to one, and broadcasts that wait |
+//! | `group_write`, `prepared` | writing for many connections; a message that is encoded once for all |
+//! | `budget` | the memory that the connections of a server share for messages in progress |
 //! | `compression` | compression of what is sent |
-//! | `stats` | counters, the connection's name, and how it ended |
+//! | `stats` | counters, the name of the connection, and how it ended |
 //! | `thread_cache` | buffers and random numbers that belong to a thread |
 //! | `hand_over` | the stream, given to async-tungstenite |
 //!
 //! # A message comes in
 //!
-//! 1. `driver`: the connection's task polls the handler, which waits in `WebSocket::recv`.
-//! 2. `recv`: `poll_recv` returns a message of those that it took before (`Received`), without a lock. If there is
-//!    none, `poll_take` locks the connection.
-//! 3. `read`: `fill` reads once, into the buffer of the thread (`thread_cache`), and decodes what it read. Whole
-//!    short messages stay encoded in a `WireBatch`; all other frames go to the `Inbox`.
-//! 4. `read`: a ping is answered in `accept`, where `queue_pong` queues the pong of the latest; a close frame goes
-//!    to `accept_close`.
-//! 5. `read`: `take_batch` gives all that has arrived to the caller. `recv` joins fragments, and decompresses.
-//! 6. Nothing is there: the handler parks. The driver writes, reads ahead up to `read_ahead_size`, and sets the timer.
+//! 1. `shared`: the stream has bytes and wakes `io_waker`, which wakes the connection's task.
+//! 2. `driver`: the task polls the handler, which waits in `WebSocket::recv`.
+//! 3. `recv`: `poll_recv` takes the next message from `Received`, without a lock. `Received` is empty: `poll_take` locks
+//!    the connection.
+//! 4. `read`: `fill` reads once, into the buffer of the thread, and decodes. Whole uncompressed messages at the front of
+//!    a read stay encoded in a `WireBatch`. Other data frames go to the `Inbox`. Control frames go there only for a caller
+//!    that reads frames. `accept`, which `fill` calls for each frame, queues a pong for each ping; when the outbox is full,
+//!    it keeps the latest ping only (`queue_pong`). `accept_close` takes a close frame.
+//! 5. `read`: `take_batch` hands over what arrived, at most 64 messages per turn. `inbox` joins fragments, `recv`
+//!    decompresses.
+//! 6. No message is there: the handler parks in `recv`, the driver writes and sets the timer. While the handler waits
+//!    elsewhere, the driver reads ahead, up to `read_ahead_size`.
 //!
 //! # A message goes out
 //!
-//! 1. `websocket`: `send` makes a frame of the message. `send`: while the connection's task polls the handler,
-//!    `Shared::buffer` copies it to the thread's `handler_buffer`. No lock is taken, and nothing waits.
-//! 2. The buffer is full, or another task sends: `Shared::send_slow` locks the connection. There is room: the frame
-//!    goes to the `Outbox`. There is none: the future waits, with a `SendTicket` that keeps its place among broadcasts.
-//! 3. `driver`: the handler parks, and its buffer is drained into the outbox. During the poll, frames of other tasks
-//!    went to `during_poll`; they follow.
-//! 4. `write`: all of it goes out in one write. If the peer stops reading, the stream refuses bytes: `send` waits from
-//!    `send_buffer_size` on, and `Deadline::Send` drops the stream after `send_timeout` without progress.
+//! 1. `websocket` passes the message to `Shared::send` in `send`, which makes the frame.
+//! 2. `shared`: `buffer` copies the frame to the handler's buffer of this thread (`handler_buffer`). The task writes when
+//!    the handler parks, so until then no other thread has to see the frame: no lock is taken. A lock is taken if
+//!    - this thread does not poll the handler: another task sends, or the connection has no task;
+//!    - the buffer is full;
+//!    - the payload is long (16 KiB on a server), and shared instead of copied;
+//!    - another task has sent since, a broadcast waits, a message is sent in fragments, or the connection closes;
+//!    - messages are compressed with context takeover;
+//!    - the message is long and is compressed in steps.
+//! 3. With the lock, the frame goes to the `Outbox` if that has room; while the handler is polled, frames of other tasks
+//!    go to `during_poll`. No room: `send` writes, then waits. If broadcasts wait, it gets a `SendTicket`, so that later
+//!    broadcasts cannot starve it.
+//! 4. `driver`: the handler parks. Its buffer is drained into the outbox, the frames in `during_poll` follow.
+//! 5. `state`: `service` calls `write`, which writes all of it at once. The peer has stopped reading: the stream refuses
+//!    bytes. When the queue holds `send_buffer_size` bytes, `send` waits; broadcasts go to the `Backlog`, and the policy of
+//!    the room decides; of pings, only the latest is answered. After `send_timeout` without progress, if there is one,
+//!    `Deadline::Send` drops the stream; the heartbeat may give the peer up before.
 //!
-//! A broadcast takes another way: a room hands it to `Shared::deliver` of each member (`broadcast`), into the outbox
-//! or the `Backlog`, and `group_write` writes for 64 members in one task.
+//! A broadcast takes another way: a room hands it to `Shared::deliver` of each member (`broadcast`), which puts it into the
+//! outbox, `during_poll` or the `Backlog`. `group_write` then writes for up to 64 members in one task; below three members,
+//! or without an executor, it wakes the tasks of the members instead.
 //!
-//! # Who may do what
+//! # Who does what
 //!
-//! | | polls the handler | writes | reads | closes, and has the timer |
+//! | who | polls the handler | reads | writes | continues the closing, sets the timer |
 //! | --- | --- | --- | --- | --- |
-//! | the connection's task (`driver`) | yes | yes | yes | yes |
-//! | the caller in `recv` | | in its own task, when it yields | yes | |
-//! | who waits for room, `flush`, `closed` | | if the outbox is in the way | without a task | without a task |
-//! | a group write | | for a task that was not woken | | |
+//! | the connection's task (`driver`) | yes | ahead | yes | yes |
+//! | `recv` in the connection's task | | yes | | |
+//! | `recv` in another task | | yes | when it parks or yields | when it parks |
+//! | `flush`, and a `send` that waits for room | | without a task | yes | without a task |
+//! | `close`, `closed` | | without a task | without a task | without a task |
+//! | a group write | | | instead of the member's task, which nobody wakes | |
 //!
-//! `from_stream` makes a connection without a task: `service`, the driver's work, is then done by all who wait in a
-//! call. Dropping the `WebSocket` has its connection closed, by the task or at once.
+//! `from_stream` makes a connection without a task. Each caller that waits then runs `service`, which is the driver's work
+//! without the handler. Dropping the `WebSocket` closes the connection: its task runs the closing handshake; without a
+//! task, `abandon` writes once and drops the stream.
 //!
 //! # How it ends
 //!
 //! ```text
-//! Open ── the peer's close frame or violation behind unread messages ──▶ Open, with `deferred`
-//!   │                                                                      │ all are received, or `close_timeout`
-//!   │ close(), a failure, nothing unread                                   ▼
-//!   └───────────────────────────────▶ Closing: our close frame is queued ◀─┘
-//!                                       │ it is written, and the peer's is here
-//!                                       ▼
-//!                                     Lingering: a server ends the stream first, both read to its end
-//!                                       │ the end of the stream, or 1 s
-//!                                       ▼
-//!   the stream fails, a deadline ──▶  Gone: the stream is dropped
+//! Open ── the peer's close frame, or a violation, while a message before it is unread ──▶ Open, `deferred`
+//!   │                                                            │ all are received, `close_timeout`, close()
+//!   │ close(); a failure; the peer's close frame, nothing unread ▼
+//!   └────────────────▶ Closing: our close frame is queued ◀──────┘
+//!                        │ it is written; unless the connection failed, the peer's is here, too
+//!                        ▼
+//!                      Lingering: a server ends the stream first, both read to its end
+//!                        │ the end of the stream, or 1 s (`close_timeout` if that is shorter)
+//!                        ▼
+//!   the stream fails,  Gone: the stream is dropped
+//!   a deadline ─────────▶
 //! ```
 //!
-//! `end` is set once: by the first of the peer's close frame, a failure, the loss of the stream. `queue_close` in
-//! `close` queues our close frame behind all that waits; the next write sends it.
+//! The first cause sets `end`: the peer's close frame when it is taken up, a failure, or the loss of the stream. `give_way`
+//! in `budget` alone replaces it. `queue_close` in `close` queues our close frame behind the outbox and the backlog; inside a
+//! fragmented message, and for a member that is too slow, the backlog is dropped instead. The next write sends it.
 //!
 //! # Locks
 //!
-//! `Shared::with` is the only way to a connection: it takes the lock, runs a step, lets the lock go, and only then wakes
-//! those whom the step owes that, also where the step unwinds. No guard leaves it. A room takes its roster
-//! before the connection of a member; a connection never takes a lock of a room. Under `Shared::connection` these are
-//! taken, and each is let go before the next: the window, fragments and reservation of `Deflation`, the tasks in
-//! `Signals`, and the table of the `MessageBudget`.
+//! `Shared::with` locks, runs a step, unlocks, then wakes the tasks that the step noted, after a panic, too. It returns no
+//! guard. `with_handler_parked` is the same at the end of a handler's poll.
 //!
-//! Foreign code runs without any of them. A step only notes which wakers are to be called and what is to be logged;
-//! `Wakes` does all of that when the lock is free, and catches what panics. Three things of the caller's are used under `Shared::connection` all the same, because the connection is made of them: its stream, the
-//! clone of a waker, and the destructor of a payload (`bytes::Bytes::from_owner`). None of them may use the
-//! connection it belongs to.
+//! A room takes its roster before the connection of a member; a connection never takes a lock of a room. Under the lock of
+//! the connection these are taken: the window, fragments and reservation of `Deflation` (fragments before window), the
+//! wakers in `Signals` and the list in `Signals::progress`, the table of the `MessageBudget`, and in tests the hands of a
+//! `ManualClock`. No other two of them are held together.
 //!
-//! What is owed is noted where it comes up, and told by `Wakes`:
+//! No lock of the connection is held while foreign code runs. A step only notes which wakers are to be called and what is
+//! to be logged; `Wakes` does all of that when the lock is free, and catches what panics. Four things of the application
+//! run under the lock all the same, and must not use their connection: the stream; the clone of a waker; the destructor
+//! of a payload (`bytes::Bytes::from_owner`); the logger, if the operating system has no random numbers.
 //!
-//! | noted by | is told | for |
+//! | flag | who is woken | reason |
 //! | --- | --- | --- |
 //! | `is_task_owed` | the connection's task, unless it is at work | frames to write, a phase that changed, a clock that began to run |
-//! | `is_look_owed` | the task; without one, all who wait in a call | deadlines that moved, room to read ahead, work that is left for the next turn |
+//! | `is_look_owed` | the connection's task; if there is none, all waiting callers | deadlines that moved, room to read ahead, work that is left for the next turn |
 //! | `parked` with `can_recv` | the caller in `recv` | a message, the end |
-//! | `has_news` | senders that wait for room, `flush`, `close`, `closed` | bytes that were written, the end |
+//! | `has_news` | waiting `send`, `flush`, `close`, `closed` | bytes that were written, a backlog that emptied, the last fragment of a message, the end of the handler's poll, the end |
+//! | `unlogged` | the log | a failure |
 //! | `Account::owed` | another connection of the server | room in the budget for messages, or that it is to be closed |
 //!
-//! # What the tricks buy
+//! # What the optimisations gain
 //!
-//! Figures are those of the commit that brought the trick, CPU time of the server per message or delivery on the machine
-//! of that day; the command shows the cell as it is now.
+//! Each figure is from the commit that added the mechanism: CPU time of the server per message or delivery. Run the command
+//! for today's.
 //!
-//! | mechanism | buys | command: `benches/run.py` |
+//! | mechanism | gain | `benches/run.py` |
 //! | --- | --- | --- |
-//! | `handler_buffer` and `WireBatch`: no lock per send, no frame per short message | 507 → 302 ns | `--cells 64x16x32` |
-//! | a `WireBatch` also for longer messages, which share its memory | 645 → 486 ns at 1 KiB | `--cells 64x1024x32` |
+//! | `handler_buffer` and `WireBatch` together: no lock per send, no frame per message | 507 → 302 ns | `--cells 64x16x32` |
+//! | a `WireBatch` also for messages that share its memory | 645 → 486 ns at 1 KiB | `--cells 64x1024x32` |
 //! | `Received`: all that has arrived leaves under one lock | 302 → 264 ns | `--cells 64x16x32` |
 //! | one write when the handler parks | 0.07 system calls per message | `--calls` |
-//! | wake-ups that are not owed cost a comparison | 6 150 → 5 690 instructions at one in flight | `--cells 64x16x1` |
+//! | a step that owes no wake-up pays one comparison | 6 150 → 5 690 instructions | `--cells 64x16x1` |
 //! | a second look at a busy socket (`runtime/socket.rs`) | 0.71 → 0.84 of the raw loop | `--cells 64x16x32` |
 //! | `group_write`: one task writes for 64 members | 5 358 → 4 506 ns | `--fanout` |
 //! | a timer that remembers whether it went off (`Alarm`) | no clock read and no system call per message | `--calls` |
-//! | `thread_cache`, boxed rarities | 2.4 KB for an idle connection | `--idle` |
+//! | `thread_cache`; rarely used fields are boxed | 2.4 KB for an idle connection | `--idle` |
 
 mod backlog;
 #[cfg_attr(

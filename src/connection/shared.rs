@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker, ready};
 
 use bytes::Bytes;
-use futures::task::AtomicWaker;
 
 use super::backlog::SendTicket;
 use super::budget::{Account, MessageBudget, Owed};
@@ -261,9 +260,7 @@ impl Shared {
     /// Registers the caller in `recv`, who is not in the connection's task. Returns the waker before, to be
     /// dropped without the lock like all foreign code.
     pub(super) fn register_recv(&self, waker: &Waker) -> Option<Waker> {
-        let replaced = self.signals.recv.take();
-        self.signals.recv.register(waker);
-        replaced
+        self.signals.recv.lock().replace(waker.clone())
     }
 
     /// Different from that of every other connection that is alive.
@@ -288,12 +285,9 @@ impl Shared {
     /// The other direction of [`deflation`](Self::deflation).
     pub(super) fn inflation(&self) -> Option<Inflation> {
         let deflation = self.deflation()?;
-        let connection = self.connection.lock();
-        Some(Inflation::new(
-            deflation.parameters(),
-            connection.role(),
-            connection.max_message_size(),
-        ))
+        let (role, max) =
+            self.with(|connection, _| (connection.role(), connection.max_message_size()));
+        Some(Inflation::new(deflation.parameters(), role, max))
     }
 
     /// The context that stream and timer are polled with.
@@ -386,8 +380,8 @@ impl Shared {
 pub(super) struct Signals {
     /// The connection's own task, if it has one: it passes on what concerns the others.
     task: Mutex<Option<Waker>>,
-    /// The task in `recv`.
-    pub(super) recv: AtomicWaker,
+    /// The task in `recv`. No `AtomicWaker`: that may call the waker where it is registered, under the lock.
+    recv: Mutex<Option<Waker>>,
     /// All other waiters: senders that wait for room, `flush`, `close`, `closed`.
     pub(super) progress: Changes,
 }
@@ -423,7 +417,10 @@ impl Signals {
     }
 
     pub(super) fn wake_recv(&self) {
-        guarded(|| self.recv.wake());
+        let recv = self.recv.lock().take();
+        if let Some(recv) = recv {
+            guarded(|| recv.wake());
+        }
     }
 
     pub(super) fn wake_waiters(&self) {

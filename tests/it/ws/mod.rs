@@ -57,6 +57,7 @@ mod quiescence;
 mod busy;
 mod endless;
 mod ends;
+#[cfg(feature = "testing")]
 mod memory;
 mod pressure;
 mod senders;
