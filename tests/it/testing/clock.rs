@@ -65,12 +65,11 @@ fn a_heartbeat_of_half_a_minute_and_an_idle_timeout_follow_the_clock_of_the_test
     });
 }
 
-/// Waits until a task of another thread waits for the clock, and turns it that far.
-fn advance_to_next(clock: &ManualClock) -> Duration {
-    until("a timer is registered", || clock.next_deadline().is_some());
-    let due = clock.next_deadline().expect("a timer").saturating_duration_since(clock.now());
+/// Turns the clock to the next deadline, if a task of another thread waits for one; by how much.
+fn turn(clock: &ManualClock) -> Option<Duration> {
+    let due = clock.next_deadline()?.saturating_duration_since(clock.now());
     clock.advance(due);
-    due
+    Some(due)
 }
 
 #[test]
@@ -88,16 +87,18 @@ fn the_deadlines_of_a_server_and_of_its_shutdown_follow_the_clock_of_its_options
     async_std::task::spawn(server.serve());
 
     let mut late = Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n");
-    assert_eq!(advance_to_next(&clock), Duration::from_secs(10), "the head's");
+    until("a timer is registered", || clock.next_deadline().is_some());
+    assert_eq!(turn(&clock), Some(Duration::from_secs(10)), "the head's");
     assert_eq!(late.status(), "HTTP/1.1 408 Request Timeout");
     drop(late);
 
     let mut idle = Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(idle.response(), PONG);
     // What is left of the client before may be due first: its last lingering.
-    while handle.metrics().open_http > 0 {
-        advance_to_next(&clock);
-    }
+    until("the idle connection is closed", || {
+        turn(&clock);
+        handle.metrics().open_http == 0
+    });
     assert_eq!(idle.rest(), "");
 
     let _stuck = Client::to(addr, "GET /stuck HTTP/1.1\r\nHost: x\r\n\r\n");
@@ -105,9 +106,7 @@ fn the_deadlines_of_a_server_and_of_its_shutdown_follow_the_clock_of_its_options
     let options = ShutdownOptions::default().grace(Duration::from_secs(30));
     let report = std::thread::spawn(move || within(handle.shutdown(options)));
     while !report.is_finished() {
-        if clock.next_deadline().is_some() {
-            advance_to_next(&clock);
-        }
+        turn(&clock);
         std::thread::yield_now();
     }
     let report = report.join().unwrap();
