@@ -38,7 +38,7 @@ enum Wait {
 impl Changes {
     /// Has all who wait look again.
     pub(crate) fn tell(&self) {
-        // Whoever begins to wait after this line sees the change, and one who has before is seen here.
+        // A task that begins to wait after this line sees the change; one that has begun before is seen here.
         fence(SeqCst);
         let Some(waiting) = self.0.get() else { return };
         let woken: Vec<Waker> =

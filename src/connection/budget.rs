@@ -150,7 +150,7 @@ impl MessageBudget {
         share.is_condemned.store(true, Relaxed);
         self.release(&share);
         if !self.is_spent() {
-            // Whoever has the pass did not get to the end of its message in time.
+            // The connection with the pass did not get to the end of its message in time.
             self.pass.store(0, SeqCst);
         }
         drop(table);
@@ -402,7 +402,7 @@ impl Connection {
         self.room_for(is_wanted, self.is_peer_ahead, waker)
     }
 
-    /// Room for bytes that are there for certain, or only may be.
+    /// Room for bytes; `is_certain` if they are known to be there.
     fn room_for(&mut self, is_urgent: bool, is_certain: bool, waker: &Waker) -> Option<usize> {
         if !self.account.is_bounded() {
             self.stop_waiting();
@@ -516,7 +516,7 @@ impl Connection {
         (self.in_batch, self.is_inflating) = (0, false);
     }
 
-    /// The `WebSocket` is gone: what has arrived, and what still comes, is for nobody.
+    /// The `WebSocket` is gone: drops the frames that have arrived, and those that still come.
     pub(super) fn forget_received(&mut self) {
         self.forget_batch();
         self.run = WireBatch::default();

@@ -204,3 +204,48 @@ impl Inbox {
 fn cost(frame: &Frame) -> usize {
     frame.payload().len().saturating_add(FRAME_COST)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inbox(opcodes: &[(bool, OpCode)]) -> Inbox {
+        let mut inbox = Inbox::default();
+        for (fin, opcode) in opcodes {
+            inbox.push(Frame::new(*fin, *opcode, "x"));
+        }
+        inbox
+    }
+
+    fn opcodes(inbox: &mut Inbox) -> Vec<OpCode> {
+        std::iter::from_fn(|| inbox.pop().map(|frame| frame.opcode())).collect()
+    }
+
+    #[test]
+    fn no_more_is_given_than_is_asked_for_and_the_rest_stays_in_order() {
+        use OpCode::{Binary, Continuation, Ping, Text};
+
+        let frames =
+            [(false, Text), (true, Ping), (true, Continuation), (true, Binary), (false, Text)];
+        let mut given = Inbox::default();
+        let mut whole = inbox(&frames);
+        assert_eq!(whole.give(0, &mut given), 0);
+        // The ping, and the message around it.
+        assert_eq!(whole.give(2, &mut given), 2);
+        assert_eq!(opcodes(&mut given), [Text, Ping, Continuation]);
+        assert_eq!((whole.units(), whole.bytes()), (1, 2 * (1 + FRAME_COST)));
+        // All that is left, with the beginning of a message that is not whole.
+        assert_eq!(whole.give(64, &mut given), 1);
+        assert_eq!(opcodes(&mut given), [Binary, Text]);
+        assert!(whole.is_empty() && whole.bytes() == 0);
+    }
+
+    #[test]
+    fn what_is_behind_the_first_counts_and_the_first_is_a_frame_for_those_who_take_frames() {
+        let pings = inbox(&[(true, OpCode::Ping); 3]);
+        assert_eq!(pings.bytes_behind_first(true), 2 * (1 + FRAME_COST));
+        let fragments = inbox(&[(false, OpCode::Text), (true, OpCode::Continuation)]);
+        assert_eq!(fragments.bytes_behind_first(true), 1 + FRAME_COST);
+        assert_eq!(fragments.bytes_behind_first(false), 0);
+    }
+}

@@ -76,7 +76,7 @@
 //! | `recv` in another task | | yes | when it parks or yields | when it parks |
 //! | `flush`, and a `send` that waits for room | | without a task | yes | without a task |
 //! | `close`, `closed` | | without a task | without a task | without a task |
-//! | a group write | | | instead of the member's task, which nobody wakes | |
+//! | a group write | | | instead of the member's task, which stays asleep | |
 //!
 //! `from_stream` makes a connection without a task. Each caller that waits then runs `service`, which is the driver's work
 //! without the handler. Dropping the `WebSocket` closes the connection: its task runs the closing handshake; without a

@@ -130,7 +130,7 @@ impl Sender {
         self.shared.expire_at(at, code.try_into().map_err(Into::into), reason)
     }
 
-    /// Takes [`expire_at`](Self::expire_at) back, by whomever it was called.
+    /// Takes [`expire_at`](Self::expire_at) back, whichever handle has set it.
     pub fn cancel_expiry(&self) {
         self.shared.cancel_expiry();
     }

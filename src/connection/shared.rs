@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     /// turn of the handler began. It then takes the lock to send.
     is_shut: AtomicBool,
     connection_id: ConnectionId,
-    /// The waker that stream and timer are polled with, whoever polls them.
+    /// The waker that stream and timer are polled with, in whichever task.
     pub(super) io_waker: Waker,
     opened: Opened,
 }
@@ -260,7 +260,8 @@ impl Shared {
     /// Registers the caller in `recv`, who is not in the connection's task. Returns the waker before, to be
     /// dropped without the lock like all foreign code.
     pub(super) fn register_recv(&self, waker: &Waker) -> Option<Waker> {
-        self.signals.recv.lock().replace(waker.clone())
+        let waker = waker.clone();
+        self.signals.recv.lock().replace(waker)
     }
 
     /// Different from that of every other connection that is alive.
