@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use super::prepared::PreparedMessage;
+use super::broadcast::PreparedMessage;
 
 /// What to do when a connection is too slow for what is broadcast to it, and as much waits for it as
 /// may.

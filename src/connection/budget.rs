@@ -28,9 +28,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::shared::guarded;
-use super::state::{Connection, Parked};
+use super::state::{Connection, Receiver, Taken};
 use super::stats::Initiator;
+use super::wakes::guarded;
 use crate::error::Error;
 use crate::proto::{CloseCode, WireBatch};
 use crate::sync::{Mutex, MutexGuard};
@@ -449,7 +449,7 @@ impl Connection {
             self.account.return_pass();
         }
         if self.account.is_waiting() {
-            let is_urgent = self.parked != Parked::Nobody;
+            let is_urgent = self.receiver.is_waiting();
             if !self.wants_room() {
                 self.stop_waiting();
             } else if !self.wait(is_urgent, waker) {
@@ -468,38 +468,44 @@ impl Connection {
     fn held(&self) -> usize {
         let received =
             [self.run.held(), self.inbox.bytes(), self.decoder.buffered(), self.unread.len()];
-        received.into_iter().fold(self.in_batch, usize::saturating_add)
+        received.into_iter().fold(self.taken.len(), usize::saturating_add)
     }
 
     /// Whether the rest of a message is to come, from the peer or from its decompression.
     fn is_in_progress(&self) -> bool {
-        self.is_inflating || (self.decoder.is_inside_message() && self.end.is_none())
+        let has_ended = self.lifecycle.outcome().is_some();
+        self.is_inflating() || (self.decoder.is_inside_message() && !has_ended)
+    }
+
+    /// Whether the receiver decompresses a message that counts.
+    fn is_inflating(&self) -> bool {
+        matches!(self.taken, Taken::Inflating(_))
     }
 
     /// Whether the connection takes bytes if there is room.
     fn wants_room(&self) -> bool {
-        let is_reading = self.is_reading() && self.end.is_none() && self.deferred.is_none();
-        is_reading || (self.is_inflating && self.parked != Parked::Nobody)
+        let is_reading = self.is_reading() && self.lifecycle.is_reading();
+        is_reading || (self.is_inflating() && self.receiver.is_waiting())
     }
 
-    /// The caller holds so many bytes of what it took.
-    pub(super) fn count_received(&mut self, in_batch: usize, is_inflating: bool, waker: &Waker) {
-        (self.in_batch, self.is_inflating) = (in_batch, is_inflating);
+    /// Counts the bytes of the messages that the receiver took.
+    pub(super) fn count_taken(&mut self, taken: Taken, waker: &Waker) {
+        self.taken = taken;
         self.count_held(waker);
     }
 
-    /// How many bytes the caller, which holds `in_batch`, may decompress; `None` if it waits for others. It is
-    /// woken like one in `recv` then.
+    /// How many bytes the receiver, which holds `held`, may decompress; `None` if it waits for others. It is
+    /// then woken like one in `recv`.
     pub(super) fn room_to_inflate(
         &mut self,
-        in_batch: usize,
+        held: usize,
         io: &Context<'_>,
         is_in_task: bool,
     ) -> Option<usize> {
-        (self.in_batch, self.is_inflating) = (in_batch, true);
+        self.taken = Taken::Inflating(held);
         let room = self.room_for(true, true, io.waker());
         if room.is_none() {
-            self.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+            self.receiver = Receiver::waiting(is_in_task);
             // The task has the timer.
             self.owe_look();
         }
@@ -508,20 +514,14 @@ impl Connection {
 
     /// Whether a message that is decompressed may go on.
     pub(super) fn can_inflate(&self) -> bool {
-        self.is_inflating && (!self.account.is_bounded() || self.account.has_pass())
+        self.is_inflating() && (!self.account.is_bounded() || self.account.has_pass())
     }
 
-    /// The caller holds nothing of what it took.
-    pub(super) fn forget_batch(&mut self) {
-        (self.in_batch, self.is_inflating) = (0, false);
-    }
-
-    /// The `WebSocket` is gone: drops the frames that have arrived, and those that still come.
-    pub(super) fn forget_received(&mut self) {
-        self.forget_batch();
+    /// The `WebSocket` is dropped, and with it the frames that have arrived, and those that still come.
+    pub(super) fn lose_receiver(&mut self) {
+        (self.receiver, self.taken) = (Receiver::Dropped, Taken::Received);
         self.run = WireBatch::default();
         self.inbox.clear();
-        self.is_discarding = true;
     }
 
     /// Fails the connection if it holds most of a budget that is spent. Its bytes are free then.
@@ -535,12 +535,11 @@ impl Connection {
         self.inbox.clear();
         self.decoder.forget();
         self.unread = Bytes::new();
-        self.deferred = None;
         if self.state.can_send() {
             self.initiator = Initiator::Local;
         }
         // Messages are lost, however the connection had ended before.
-        self.end = Some(Err(Error::Overloaded));
+        self.lifecycle.replace_outcome(Err(Error::Overloaded));
         self.has_news = true;
         if !self.is_gone() {
             self.fail(Error::Overloaded, CloseCode::TRY_AGAIN_LATER);
@@ -549,7 +548,7 @@ impl Connection {
 
     /// Whether the connection gave way.
     pub(super) fn has_given_way(&self) -> bool {
-        matches!(self.end, Some(Err(Error::Overloaded)))
+        matches!(self.lifecycle.outcome(), Some(Err(Error::Overloaded)))
     }
 }
 

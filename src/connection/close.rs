@@ -5,14 +5,14 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
 
 use super::budget::PATIENCE;
-use super::state::{Connection, Deferred, Phase};
+use super::state::{Connection, Driver, HandlerPoll, Taken};
 use super::stats::{CloseInfo, Initiator};
 use super::thread_cache;
 use super::timers::Deadline;
@@ -22,39 +22,132 @@ use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, ProtocolError,
 /// How long to wait for the end of the stream, after the closing handshake.
 const LINGER: Duration = Duration::from_secs(1);
 
-impl Connection {
-    /// Ends the connection as the peer's last frame demands; true if there was one.
-    pub(super) fn take_up_deferred(&mut self) -> bool {
-        match self.deferred.take().map(|deferred| *deferred) {
-            Some(Deferred::Close(reply)) => {
-                self.end(Ok(()));
-                self.queue_close(reply);
-            }
-            Some(Deferred::Failure(error)) => {
-                self.fail(Error::Protocol(error), error.close_code());
-            }
-            None => return false,
+/// How far the connection is closed. The page of `mod.rs` has the diagram.
+#[derive(Debug)]
+pub(super) enum Lifecycle {
+    Open,
+    /// The peer has closed, or has broken a rule. The messages before that have not been received yet, and replies to
+    /// them go out before our close frame.
+    Draining(Box<PeerEnd>),
+    /// Our close frame is queued.
+    Closing {
+        /// `None` until the peer's close frame is here.
+        outcome: Option<Result<()>>,
+        /// Whether data frames go unread, so that the peer's close frame behind them is found.
+        is_discarding: bool,
+    },
+    /// The closing handshake is over, as far as it will be. This side reads to the end of the stream, so that bytes
+    /// that the peer still sends cannot turn our close frame into a reset.
+    Lingering {
+        outcome: Result<()>,
+        /// Whether our half of the stream is ended.
+        has_ended: bool,
+    },
+    /// The stream is dropped.
+    Gone {
+        outcome: Result<()>,
+    },
+}
+
+/// The last that is read of the peer.
+#[derive(Debug)]
+pub(super) enum PeerEnd {
+    /// A close frame, to be answered with this.
+    Close(Option<CloseFrame>),
+    Violation(ProtocolError),
+}
+
+impl Lifecycle {
+    /// Whether our close frame is neither queued nor sent.
+    #[inline]
+    pub(super) fn is_before_close(&self) -> bool {
+        matches!(self, Self::Open | Self::Draining(_))
+    }
+
+    /// Whether frames of the peer are still taken.
+    #[inline]
+    pub(super) fn is_reading(&self) -> bool {
+        matches!(self, Self::Open | Self::Closing { outcome: None, .. })
+    }
+
+    /// What the connection ended with, once that is settled.
+    #[inline]
+    pub(super) fn outcome(&self) -> Option<&Result<()>> {
+        match self {
+            Self::Open | Self::Draining(_) => None,
+            Self::Closing { outcome, .. } => outcome.as_ref(),
+            Self::Lingering { outcome, .. } | Self::Gone { outcome } => Some(outcome),
         }
-        true
+    }
+
+    /// Replaces an outcome that is settled.
+    pub(super) fn replace_outcome(&mut self, new: Result<()>) {
+        match self {
+            Self::Open | Self::Draining(_) => {}
+            Self::Closing { outcome, .. } => *outcome = Some(new),
+            Self::Lingering { outcome, .. } | Self::Gone { outcome } => *outcome = new,
+        }
+    }
+}
+
+impl Connection {
+    /// Ends the connection by the peer's close frame or violation: now, or once the messages before it are received.
+    pub(super) fn on_peer_end(&mut self, end: PeerEnd) {
+        let has_held = self.taken != Taken::Received;
+        let is_waited_for = self.run.len() > 0 || self.inbox.has_data() || has_held;
+        if is_waited_for && self.is_open() {
+            self.lifecycle = Lifecycle::Draining(Box::new(end));
+            self.timers.start_close(Deadline::Drain, self.settings.close_timeout);
+        } else {
+            self.close_for_peer(end);
+        }
+    }
+
+    /// The messages before the peer's close frame or violation are received, or are not waited for any more.
+    pub(super) fn stop_draining(&mut self) {
+        if let Lifecycle::Draining(_) = self.lifecycle {
+            let before = std::mem::replace(&mut self.lifecycle, Lifecycle::Open);
+            if let Lifecycle::Draining(end) = before {
+                self.close_for_peer(*end);
+            }
+        }
+    }
+
+    fn close_for_peer(&mut self, end: PeerEnd) {
+        match end {
+            PeerEnd::Close(reply) => self.queue_close(reply, Some(Ok(()))),
+            PeerEnd::Violation(error) => self.fail(Error::Protocol(error), error.close_code()),
+        }
     }
 
     /// Begins the closing handshake, unless it has begun.
     pub(super) fn begin_close(&mut self, frame: Option<CloseFrame>) {
-        if self.phase == Phase::Open && !self.take_up_deferred() {
-            self.queue_close(frame);
+        match self.lifecycle {
+            Lifecycle::Open => self.queue_close(frame, None),
+            Lifecycle::Draining(_) => self.stop_draining(),
+            Lifecycle::Closing { .. } | Lifecycle::Lingering { .. } | Lifecycle::Gone { .. } => {}
         }
     }
 
-    pub(super) fn queue_close(&mut self, frame: Option<CloseFrame>) {
+    /// Queues our close frame behind all that waits, unless it is queued already. `outcome` is what the connection
+    /// ends with, if that is known and nothing else came first.
+    fn queue_close(&mut self, frame: Option<CloseFrame>, outcome: Option<Result<()>>) {
+        self.has_news = true;
+        match &mut self.lifecycle {
+            Lifecycle::Open | Lifecycle::Draining(_) => {
+                self.lifecycle = Lifecycle::Closing { outcome, is_discarding: false };
+                self.owe_task();
+            }
+            Lifecycle::Closing { outcome: settled, .. } => {
+                *settled = settled.take().or(outcome);
+            }
+            Lifecycle::Lingering { .. } | Lifecycle::Gone { .. } => return,
+        }
         let payload = frame.as_ref().map_or_else(Payload::empty, |frame| frame.encode().into());
         self.refill_all();
         if self.state.send_close(frame) {
             self.push(&mut Some(Frame::from_payload(true, OpCode::Close, payload)));
             self.timers.start_close(Deadline::Close, self.settings.close_timeout);
-        }
-        if self.phase == Phase::Open {
-            self.phase = Phase::Closing;
-            (self.has_news, self.is_task_owed) = (true, true);
         }
     }
 
@@ -62,16 +155,14 @@ impl Connection {
     pub(super) fn fail(&mut self, error: Error, code: CloseCode) {
         let frame = CloseFrame::lossy(code, &error.to_string());
         self.unlogged = Some(Box::new((error.clone(), code)));
-        self.end(Err(error));
-        self.queue_close(Some(frame));
+        self.queue_close(Some(frame), Some(Err(error)));
     }
 
     /// Fails the connection because of a message that was received whole.
     pub(super) fn refuse(&mut self, error: ProtocolError) {
         self.run = WireBatch::default();
         self.inbox.clear();
-        self.forget_batch();
-        self.deferred = None;
+        self.taken = Taken::Received;
         if self.state.can_send() {
             self.initiator = Initiator::Local;
         }
@@ -83,27 +174,27 @@ impl Connection {
         if self.state.can_send() {
             self.initiator = Initiator::Remote;
         }
-        if self.is_closed_by_peer() {
-            // The peer has said good-bye; that it did not wait for ours is no failure.
-            self.end(Ok(()));
-        }
-        self.drop_stream(Error::from(error));
+        // A peer that has said good-bye, and did not wait for ours, has not failed.
+        let outcome = if self.is_closed_by_peer() { Ok(()) } else { Err(Error::from(error)) };
+        self.drop_stream(outcome);
     }
 
-    /// Ends the connection where it is; `error` unless it has ended already.
+    /// Ends the connection where it is, with this outcome unless another is settled.
     ///
-    /// Whatever ended it, the stream is ended in order, as far as it takes that at once.
-    pub(super) fn drop_stream(&mut self, error: Error) {
-        self.end(Err(error));
-        let is_ended = self.phase == (Phase::Lingering { has_ended: true });
-        self.phase = Phase::Gone;
-        self.deferred = None;
-        self.is_task_owed = true;
+    /// The stream is always ended in order, as far as it takes that at once.
+    pub(super) fn drop_stream(&mut self, outcome: Result<()>) {
+        let outcome = self.lifecycle.outcome().cloned().unwrap_or(outcome);
+        let before = std::mem::replace(&mut self.lifecycle, Lifecycle::Gone { outcome });
+        let is_ended = matches!(before, Lifecycle::Lingering { has_ended: true, .. });
+        self.has_news = true;
+        self.owe_task();
         self.unread = Bytes::new();
         self.decoder.forget();
         self.pong = None;
         self.outbox.clear();
-        self.during_poll = None;
+        if let HandlerPoll::Running { during_poll, .. } = &mut self.handler {
+            *during_poll = None;
+        }
         self.backlog = None;
         if let Some(deflation) = self.deflation.take() {
             deflation.end();
@@ -115,20 +206,14 @@ impl Connection {
         }
     }
 
-    /// Sets what the connection ends with, unless it has ended; those who wait for that are told.
-    fn end(&mut self, outcome: Result<()>) {
-        self.end.get_or_insert(outcome);
-        self.has_news = true;
-    }
-
     /// Waits for the close frames of both sides; true if something happened.
     pub(super) fn continue_closing(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.end.is_none() {
+        let Some(outcome) = self.lifecycle.outcome().cloned() else {
             return self.read_ahead(cx).is_ready();
-        }
+        };
         let is_written = self.is_all_written();
         if is_written {
-            self.phase = Phase::Lingering { has_ended: false };
+            self.lifecycle = Lifecycle::Lingering { outcome, has_ended: false };
             self.has_news = true;
             self.timers.start_close(Deadline::Linger, LINGER.min(self.settings.close_timeout));
         }
@@ -138,18 +223,20 @@ impl Connection {
     /// Reads to the end of the stream, and drops it; true if something happened.
     pub(super) fn linger(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(stream) = &mut self.stream else { return false };
-        if self.phase == (Phase::Lingering { has_ended: false }) && self.role == Role::Server {
+        if let Lifecycle::Lingering { has_ended: has_ended @ false, .. } = &mut self.lifecycle {
             // The server ends the stream first (§7.1.1), so that TIME_WAIT stays with it.
-            if Pin::new(&mut *stream).poll_close(cx).is_pending() {
-                return false;
+            if self.role == Role::Server {
+                if Pin::new(&mut *stream).poll_close(cx).is_pending() {
+                    return false;
+                }
+                *has_ended = true;
             }
-            self.phase = Phase::Lingering { has_ended: true };
         }
         let read = thread_cache::with_read_buffer(|buf| Pin::new(stream).poll_read(cx, buf));
         match read {
             Poll::Pending => return false,
             Poll::Ready(Ok(len)) if len > 0 => {}
-            Poll::Ready(_) => self.drop_stream(Error::Closed),
+            Poll::Ready(_) => self.drop_stream(Err(Error::Closed)),
         }
         true
     }
@@ -172,12 +259,13 @@ impl Connection {
         }
     }
 
-    /// Is the rest of a message to come? Not if the connection has failed over it.
+    /// Whether the rest of a message is to come. Not if the connection has failed over it.
     fn is_waiting_for_message(&self) -> bool {
-        self.decoder.is_inside_message() && self.is_reading() && self.end.is_none()
+        let has_ended = self.lifecycle.outcome().is_some();
+        self.decoder.is_inside_message() && self.is_reading() && !has_ended
     }
 
-    /// Does what is to be done at this time; true if more follows from it.
+    /// Meets a deadline. Returns true if more work follows from it.
     fn on_deadline(&mut self, deadline: Deadline, cx: &mut Context<'_>) -> bool {
         match deadline {
             Deadline::Heartbeat => {
@@ -193,12 +281,10 @@ impl Connection {
             Deadline::Message(_) => {
                 self.fail(Error::Timeout(Timeout::Message), CloseCode::POLICY_VIOLATION);
             }
-            Deadline::Deferred => {
-                self.take_up_deferred();
-            }
-            Deadline::Send => self.drop_stream(Error::Timeout(Timeout::Send)),
-            Deadline::Close => self.drop_stream(Error::Timeout(Timeout::Close)),
-            Deadline::Linger => self.drop_stream(Error::Closed),
+            Deadline::Drain => self.stop_draining(),
+            Deadline::Send => self.drop_stream(Err(Error::Timeout(Timeout::Send))),
+            Deadline::Close => self.drop_stream(Err(Error::Timeout(Timeout::Close))),
+            Deadline::Linger => self.drop_stream(Err(Error::Closed)),
             Deadline::Idle => self.close_going_away("idle timeout"),
             Deadline::Lifetime => self.close_going_away("maximum lifetime"),
             Deadline::Expiry => self.expire(),
@@ -206,52 +292,57 @@ impl Connection {
         true
     }
 
-    /// Does a close frame of the peer wait for the messages before it?
+    /// Whether a close frame of the peer waits for the messages before it.
     fn is_closed_by_peer(&self) -> bool {
-        matches!(self.deferred.as_deref(), Some(Deferred::Close(_)))
+        matches!(&self.lifecycle, Lifecycle::Draining(end) if matches!(**end, PeerEnd::Close(_)))
     }
 
     /// How the connection ended, once it has.
     pub(super) fn close_info(&self) -> Option<CloseInfo> {
-        let has_ended = self.end.is_some() || self.is_closed_by_peer();
+        let has_ended = self.lifecycle.outcome().is_some() || self.is_closed_by_peer();
         has_ended.then(|| CloseInfo::new(&self.state, self.initiator))
     }
 
     /// What the connection ended with, once it has.
     pub(super) fn outcome(&self) -> Option<Result<()>> {
-        self.end.clone().or_else(|| self.is_closed_by_peer().then_some(Ok(())))
+        let outcome = self.lifecycle.outcome().cloned();
+        outcome.or_else(|| self.is_closed_by_peer().then_some(Ok(())))
     }
 
-    /// Is the connection open, as far as one can know?
+    /// Whether the connection is open, as far as one can know.
     pub(super) fn is_open(&self) -> bool {
-        self.phase == Phase::Open && self.deferred.is_none()
+        matches!(self.lifecycle, Lifecycle::Open)
     }
 
-    /// Is the closing handshake over, as far as a caller should wait for it?
+    /// Whether the closing handshake is over, as far as a caller waits for it.
     pub(super) fn is_settled(&self) -> bool {
-        let is_lingering = matches!(self.phase, Phase::Lingering { .. });
-        self.is_gone() || (is_lingering && self.has_task)
+        let is_lingering = matches!(self.lifecycle, Lifecycle::Lingering { .. });
+        self.is_gone() || (is_lingering && self.has_task())
     }
 
-    /// Is the stream dropped?
+    /// Whether the stream is dropped.
     pub(super) fn is_gone(&self) -> bool {
-        self.phase == Phase::Gone
+        matches!(self.lifecycle, Lifecycle::Gone { .. })
     }
 
-    /// The connection's task is gone, and with it whoever would read, write and close.
-    pub(super) fn lose_task(&mut self) {
-        self.has_task = false;
+    /// The connection's task is dropped: the stream goes with it, for nothing reads, writes or closes any more. Returns
+    /// the task's waker, to be dropped without the lock.
+    pub(super) fn lose_task(&mut self) -> Option<Waker> {
         if !self.is_gone() {
-            self.drop_stream(Error::Closed);
+            self.drop_stream(Err(Error::Closed));
         }
         self.account.close();
+        match std::mem::replace(&mut self.driver, Driver::Callers) {
+            Driver::Task(waker) => waker,
+            Driver::Callers => None,
+        }
     }
 
-    /// Ends a connection that nobody reads or writes for any more: one attempt, no waiting.
+    /// Ends a connection without a task whose `WebSocket` is dropped: it writes once, and does not wait.
     pub(super) fn abandon(&mut self, cx: &mut Context<'_>, code: CloseCode) {
         self.begin_close(Some(CloseFrame::lossy(code, "")));
         self.write(cx);
-        self.drop_stream(Error::Closed);
+        self.drop_stream(Err(Error::Closed));
     }
 
     /// Fails the connection without waiting for anything: the peer is told why if the stream takes
@@ -261,6 +352,6 @@ impl Connection {
             self.fail(error.clone(), code);
             self.write(cx);
         }
-        self.drop_stream(error);
+        self.drop_stream(Err(error));
     }
 }

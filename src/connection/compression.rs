@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::prepared::PreparedMessage;
+use super::broadcast::PreparedMessage;
 use crate::options::WebSocketOptions;
 use crate::options::deflate::{Agreement, DeflateOptions, Reservation};
 use crate::proto::deflate::{Deflater, DeflaterConfig, Flush, Inflater};

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::handler_buffer::{self, HandlerBuffer};
-use super::shared::{Shared, Wakes, guarded};
-use super::state::Connection;
+use super::shared::Shared;
+use super::state::{Connection, Driver, Receiver, Work};
+use super::wakes::{Wakes, guarded};
 use crate::escaped::Escaped;
 use crate::foreign::{Panicked, attempt, tell};
 use crate::proto::{CloseCode, CloseFrame};
@@ -27,7 +28,7 @@ pub(crate) struct ConnectionTask<T, E> {
 impl<T, E> ConnectionTask<T, E> {
     pub(crate) fn new(handler: Handling<T, E>, shared: Arc<Shared>) -> Self {
         // From here on, and not from the first poll on: calls that come before rely on the task.
-        shared.with(|connection, _| connection.has_task = true);
+        shared.with(|connection, _| connection.driver = Driver::Task(None));
         Self { handler, code: CloseCode::NORMAL, shared }
     }
 }
@@ -38,19 +39,22 @@ impl<T, E: fmt::Display> Future for ConnectionTask<T, E> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { handler, code, shared } = &mut *self;
         // 1. The handler runs. What it sends goes to the handler's buffer.
-        let poll = HandlerPoll::begin(shared, cx);
+        let poll = PollScope::begin(shared, cx);
         if let Poll::Ready(Err(Failed)) = handler.poll(cx) {
             *code = CloseCode::INTERNAL_ERROR;
         }
         // 2. It has parked: its buffer is in the outbox.
         let is_gone = poll.end(|connection, _| {
-            // 3. Its `WebSocket` is gone: the connection closes.
-            if connection.is_abandoned {
+            // 3. Its `WebSocket` is dropped: the connection closes.
+            if connection.receiver == Receiver::Dropped {
                 connection.begin_close(Some(CloseFrame::lossy(*code, "")));
             }
             // 4. Write, read ahead, go on closing, set the timer.
-            connection.service(&mut shared.io_context());
-            connection.is_task_owed = false;
+            connection.drive(&mut shared.io_context());
+            if connection.work == Work::Owed {
+                // This is the task.
+                connection.work = Work::Known;
+            }
             connection.is_gone()
         });
         // 5. The task ends with the stream and the handler.
@@ -76,17 +80,17 @@ impl<T, E> fmt::Debug for ConnectionTask<T, E> {
 
 /// A poll of the handler by the connection's task. It ends also where a panic unwinds through it: the thread would
 /// take later connections for this one.
-struct HandlerPoll<'a> {
+struct PollScope<'a> {
     shared: &'a Shared,
     /// The buffer of the poll that goes on after this one, if there is one.
     interrupted: Option<Box<HandlerBuffer>>,
     is_over: bool,
 }
 
-impl<'a> HandlerPoll<'a> {
+impl<'a> PollScope<'a> {
     fn begin(shared: &'a Shared, cx: &Context<'_>) -> Self {
         let begin = |connection: &mut Connection| {
-            connection.begin_turn();
+            connection.begin_poll();
             (connection.role(), connection.room())
         };
         let of_known = shared.with(|it, _| it.is_in_task(cx).then(|| begin(it)));
@@ -104,7 +108,7 @@ impl<'a> HandlerPoll<'a> {
     }
 }
 
-impl Drop for HandlerPoll<'_> {
+impl Drop for PollScope<'_> {
     fn drop(&mut self) {
         if !self.is_over {
             self.shared.with_handler_parked(self.interrupted.take(), |_, _| {});
@@ -117,17 +121,19 @@ impl Shared {
     pub(super) fn set_task(&self, waker: &Waker) {
         let (ours, copy) = (waker.clone(), waker.clone());
         let replaced = self.with(|connection, _| {
-            (connection.task_waker.replace(ours), self.signals.set_task(Some(copy)))
+            let known = match &mut connection.driver {
+                Driver::Task(known) => known.replace(ours),
+                Driver::Callers => Some(ours),
+            };
+            (known, self.signals.set_task(Some(copy)))
         });
         guarded(|| drop(replaced));
     }
 
     /// The connection's task is dropped: without a closing handshake, the connection ends.
     fn lose_task(&self) {
-        let wakers = self.with(|connection, _| {
-            connection.lose_task();
-            (connection.task_waker.take(), self.signals.set_task(None))
-        });
+        let wakers =
+            self.with(|connection, _| (connection.lose_task(), self.signals.set_task(None)));
         guarded(|| drop(wakers));
     }
 }
@@ -221,16 +227,16 @@ mod tests {
         let frame = Frame::new(true, OpCode::Text, "Hello");
         let cx = &mut Context::from_waker(Waker::noop());
         let queued = |shared: &Shared| shared.with(|connection, _| connection.outbox.queued());
-        let poll = HandlerPoll::begin(&outer, cx);
+        let poll = PollScope::begin(&outer, cx);
         assert!(outer.buffer(&frame));
         let polled = attempt(|| {
-            let _poll = HandlerPoll::begin(&inner, cx);
+            let _poll = PollScope::begin(&inner, cx);
             assert!(inner.buffer(&frame) && !outer.buffer(&frame));
             panic!("on purpose");
         });
         polled.unwrap_err();
         assert!(!inner.buffer(&frame), "the turn is over");
-        assert!(!inner.with(|connection, _| connection.is_in_turn()));
+        assert!(!inner.with(|connection, _| connection.is_polled()));
         assert_eq!(queued(&inner), 7, "what it has sent before is sent");
         assert!(outer.buffer(&frame), "the turn that it has interrupted goes on");
         poll.end(|_, _| {});

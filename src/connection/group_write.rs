@@ -16,8 +16,8 @@ const FEWEST: usize = 3;
 /// copying for the kernel.
 const BYTES_PER_TURN: u64 = 1 << 20;
 
-/// Connections that have something to write. Dropping it has them written; drop it where no lock is held,
-/// for wakers and the spawner are the application's.
+/// Connections that have something to write, once [`start`](Self::start) is called.
+#[must_use = "the connections are not written before `start`"]
 pub(crate) struct GroupWrites {
     connections: Vec<Arc<Shared>>,
     /// Connections that owe a wake-up.
@@ -39,14 +39,16 @@ impl GroupWrites {
     pub(super) fn add_waker(&mut self, shared: &Arc<Shared>) {
         self.wakers.push(Arc::clone(shared));
     }
-}
 
-impl Drop for GroupWrites {
-    fn drop(&mut self) {
-        let mut left = Group(std::mem::take(&mut self.connections).into_iter());
-        self.wakers.drain(..).for_each(|shared| shared.wake_for_broadcast());
+    /// Starts the writes. No lock may be held: wakers and the spawner are the application's.
+    pub(crate) fn start(self) {
+        let Self { connections, wakers } = self;
+        for shared in wakers {
+            shared.wake_for_broadcast();
+        }
+        let mut left = Group(connections.into_iter());
         if left.0.len() < FEWEST || !runtime::has_executor() {
-            return;
+            return left.wake_tasks();
         }
         while left.0.len() > 0 {
             let group = Group(left.0.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
@@ -55,7 +57,8 @@ impl Drop for GroupWrites {
     }
 }
 
-/// Connections to write for; dropped, those that are left do it themselves.
+/// Connections to write for. If an executor drops the future, or a stream panics, the tasks of the rest are woken, and
+/// write.
 struct Group(IntoIter<Arc<Shared>>);
 
 impl Group {
@@ -73,9 +76,16 @@ impl Group {
     }
 }
 
+impl Group {
+    /// Wakes the tasks of the connections that are left. They write themselves.
+    fn wake_tasks(&mut self) {
+        self.0.by_ref().for_each(|shared| shared.wake_task());
+    }
+}
+
 impl Drop for Group {
     fn drop(&mut self) {
-        self.0.by_ref().for_each(|shared| shared.wake_task());
+        self.wake_tasks();
     }
 }
 
@@ -92,8 +102,9 @@ mod tests {
 
     use super::*;
     use crate::connection::backlog::{Bounds, SlowConsumer};
-    use crate::connection::prepared::PreparedMessage;
+    use crate::connection::broadcast::PreparedMessage;
     use crate::connection::shared::Opened;
+    use crate::connection::state::{Driver, Work};
     use crate::options::Settings;
     use crate::proto::Role;
     use crate::stream::Stream;
@@ -183,7 +194,7 @@ mod tests {
             let stream = stream();
             let (settings, opened) = (Settings::default(), Opened::default());
             let shared = Shared::new(stream, Bytes::new(), Role::Server, settings, opened);
-            shared.with(|connection, _| connection.has_task = true);
+            shared.with(|connection, _| connection.driver = Driver::Task(None));
             shared.set_task(waker);
             shared
         };
@@ -222,7 +233,7 @@ mod tests {
         // For one there is no task.
         let mut writers = GroupWrites::among(1);
         writers.add(&connections[0]);
-        drop(writers);
+        writers.start();
         assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST + 1);
     }
 
@@ -241,7 +252,7 @@ mod tests {
             assert_eq!(std::mem::take(&mut writers.connections).len(), 1);
             assert!(group().write().now_or_never().is_some());
             let first = woken.0.load(Ordering::Relaxed);
-            connections[0].with(|connection, _| connection.is_write_scheduled = true);
+            connections[0].with(|connection, _| connection.work = Work::Told);
             assert!(group().write().now_or_never().is_some());
             (first, woken.0.load(Ordering::Relaxed))
         };
@@ -257,6 +268,6 @@ mod tests {
             (2, 3)
         );
         // Its turn has come anyhow.
-        assert_eq!(woken(|shared| shared.with(|connection, _| connection.begin_turn())), (0, 0));
+        assert_eq!(woken(|shared| shared.with(|connection, _| connection.begin_poll())), (0, 0));
     }
 }

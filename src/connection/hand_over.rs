@@ -153,7 +153,7 @@ impl Connection {
         self.put_back(&mut run, &mut inbox, &mut unread);
         self.decoder.put_back(&mut unread);
         unread.extend_from_slice(&self.unread);
-        self.drop_stream(Error::Closed);
+        self.drop_stream(Err(Error::Closed));
         Some((stream, unread))
     }
 

@@ -14,14 +14,15 @@
 //! | `send` | sending: a message becomes a frame |
 //! | `handler_buffer` | frames that a handler sends while its task polls it |
 //! | `write` | the outbox, and writing: frames become bytes |
-//! | `state` | `Connection`, what it consists of, and `service`, the work of its driver |
-//! | `close` | the closing handshake, failures, and what is left of the stream |
-//! | `shared` | the connection under its lock, its wake-ups, and those who wait for it |
+//! | `state` | `Connection`, its states, and `drive`, the work of its driver |
+//! | `close` | `Lifecycle`: the closing handshake, failures, the end of the stream |
+//! | `shared` | the connection under its lock, and the calls that wait for it |
+//! | `wakes` | wake-ups: what a step under the lock leaves for later, and the tasks that wait |
 //! | `driver` | the connection's own task, which polls the handler |
 //! | `timers` | timeouts, pings that are due, and pongs that the peer sends |
 //! | `heartbeat` | when this side pings, and when it gives the peer up |
 //! | `broadcast`, `backlog` | one message for many connections: its delivery to one, and broadcasts that wait |
-//! | `group_write`, `prepared` | writing for many connections; a message that is encoded once for all |
+//! | `group_write` | writing for many connections |
 //! | `budget` | the memory that the connections of a server share for messages in progress |
 //! | `compression` | compression of what is sent |
 //! | `stats` | counters, the name of the connection, and how it ended |
@@ -58,7 +59,7 @@
 //!    go to `during_poll`. No room: `send` writes, then waits. If broadcasts wait, it gets a `SendTicket`, so that later
 //!    broadcasts cannot starve it.
 //! 4. `driver`: the handler parks. Its buffer is drained into the outbox, the frames in `during_poll` follow.
-//! 5. `state`: `service` calls `write`, which writes all of it at once. The peer has stopped reading: the stream refuses
+//! 5. `state`: `drive` calls `write`, which writes all of it at once. The peer has stopped reading: the stream refuses
 //!    bytes. When the queue holds `send_buffer_size` bytes, `send` waits; broadcasts go to the `Backlog`, and the policy of
 //!    the room decides; of pings, only the latest is answered. After `send_timeout` without progress, if there is one,
 //!    `Deadline::Send` drops the stream; the heartbeat may give the peer up before.
@@ -78,14 +79,14 @@
 //! | `close`, `closed` | | without a task | without a task | without a task |
 //! | a group write | | | instead of the member's task, which stays asleep | |
 //!
-//! `from_stream` makes a connection without a task. Each caller that waits then runs `service`, which is the driver's work
+//! `from_stream` makes a connection without a task. Each caller that waits then runs `drive`, which is the driver's work
 //! without the handler. Dropping the `WebSocket` closes the connection: its task runs the closing handshake; without a
 //! task, `abandon` writes once and drops the stream.
 //!
 //! # How it ends
 //!
 //! ```text
-//! Open ── the peer's close frame, or a violation, while a message before it is unread ──▶ Open, `deferred`
+//! Open ── the peer's close frame, or a violation, while a message before it is unread ──▶ Draining
 //!   │                                                            │ all are received, `close_timeout`, close()
 //!   │ close(); a failure; the peer's close frame, nothing unread ▼
 //!   └────────────────▶ Closing: our close frame is queued ◀──────┘
@@ -98,8 +99,8 @@
 //!   a deadline ─────────▶
 //! ```
 //!
-//! The first cause sets `end`: the peer's close frame when it is taken up, a failure, or the loss of the stream. `give_way`
-//! in `budget` alone replaces it. `queue_close` in `close` queues our close frame behind the outbox and the backlog; inside a
+//! The first cause sets the outcome, which `Lifecycle` carries: the peer's close frame once the messages before it are
+//! received, a failure, or the loss of the stream. `give_way` in `budget` alone replaces it. `queue_close` in `close` queues our close frame behind the outbox and the backlog; inside a
 //! fragmented message, and for a member that is too slow, the backlog is dropped instead. The next write sends it.
 //!
 //! # Locks
@@ -117,11 +118,11 @@
 //! run under the lock all the same, and must not use their connection: the stream; the clone of a waker; the destructor
 //! of a payload (`bytes::Bytes::from_owner`); the logger, if the operating system has no random numbers.
 //!
-//! | flag | who is woken | reason |
+//! | state | who is woken | reason |
 //! | --- | --- | --- |
-//! | `is_task_owed` | the connection's task, unless it is at work | frames to write, a phase that changed, a clock that began to run |
-//! | `is_look_owed` | the connection's task; if there is none, all waiting callers | deadlines that moved, room to read ahead, work that is left for the next turn |
-//! | `parked` with `can_recv` | the caller in `recv` | a message, the end |
+//! | `Work::Owed` | the connection's task, unless it is at work | frames to write, a lifecycle that changed, a clock that began to run |
+//! | `Work::OwedToAll` | the connection's task; if there is none, all waiting callers | deadlines that moved, room to read ahead, work that is left for the next turn |
+//! | `Receiver` waits, and `can_recv` | the caller in `recv` | a message, the end |
 //! | `has_news` | waiting `send`, `flush`, `close`, `closed` | bytes that were written, a backlog that emptied, the last fragment of a message, the end of the handler's poll, the end |
 //! | `unlogged` | the log | a failure |
 //! | `Account::owed` | another connection of the server | room in the budget for messages, or that it is to be closed |
@@ -160,7 +161,6 @@ mod hand_over;
 mod handler_buffer;
 mod heartbeat;
 mod inbox;
-mod prepared;
 mod read;
 mod recv;
 mod send;
@@ -170,12 +170,14 @@ mod state;
 mod stats;
 mod thread_cache;
 mod timers;
+mod wakes;
 mod websocket;
 mod write;
 
 pub use self::backlog::SlowConsumer;
 #[cfg(feature = "rooms")]
 pub(crate) use self::backlog::{Bounds, Delivery};
+pub use self::broadcast::PreparedMessage;
 #[cfg(feature = "server")]
 pub(crate) use self::budget::MessageBudget;
 #[cfg(any(feature = "accept", feature = "client"))]
@@ -190,7 +192,6 @@ pub use self::hand_over::HandOverError;
 pub(crate) use self::hand_over::HandedOver;
 #[cfg(feature = "rooms")]
 pub(crate) use self::handler_buffer::{DeliveryShare, charge_turn};
-pub use self::prepared::PreparedMessage;
 pub use self::sender::Sender;
 #[cfg(any(feature = "accept", feature = "client", feature = "tungstenite"))]
 pub(crate) use self::shared::Opened;

@@ -11,13 +11,11 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use futures::io::AsyncRead;
 
+use super::close::{Lifecycle, PeerEnd};
 use super::inbox::Inbox;
-use super::state::{
-    Connection, Deferred, MESSAGES_PER_TURN, Mode, Parked, Phase, READS_PER_TURN, as_u64,
-};
+use super::state::{Connection, MESSAGES_PER_TURN, Mode, READS_PER_TURN, Receiver, Taken, as_u64};
 use super::stats::Initiator;
 use super::thread_cache;
-use super::timers::Deadline;
 use crate::error::Result;
 use crate::options::rate_limit::{Rate, RateLimit};
 use crate::proto::{Bucket, CloseFrame, Frame, OpCode, Payload, ProtocolError, WireBatch};
@@ -26,26 +24,25 @@ use crate::proto::{Bucket, CloseFrame, Frame, OpCode, Payload, ProtocolError, Wi
 const CONTROLS_KEPT: usize = 32;
 
 impl Connection {
-    /// The caller has received all that was handed over, and asks for more.
+    /// The receiver has received all that it took, and asks for more.
     ///
     /// The mode decides whether control frames are kept for it.
     pub(super) fn ask(&mut self, mode: Mode) {
-        self.is_handed_over = false;
-        self.forget_batch();
-        if self.mode != mode {
+        self.taken = Taken::Received;
+        if self.mode != Some(mode) {
             self.make_room();
-            self.mode = mode;
+            self.mode = Some(mode);
             if mode == Mode::Messages {
                 self.inbox.drop_controls();
             }
         }
     }
 
-    /// Reads once and decodes what was read; pending when nothing is there.
+    /// Reads once and decodes the bytes; pending if there are none.
     ///
-    /// `is_wanted` if somebody waits for the rest of a message, whatever else is queued.
+    /// `is_wanted` says whether the receiver waits for the rest of a message, however much is queued.
     pub(super) fn fill(&mut self, cx: &mut Context<'_>, is_wanted: bool) -> Poll<()> {
-        if self.end.is_some() || self.deferred.is_some() {
+        if !self.lifecycle.is_reading() {
             return Poll::Pending;
         }
         if !self.unread.is_empty() {
@@ -99,19 +96,18 @@ impl Connection {
 
     /// Takes frames off the front of `input` until it is used up or enough is queued.
     fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
-        self.is_wanted = is_wanted;
         if let Some(limiter) = &mut self.limiter {
             limiter.refill(self.settings.clock.now());
         }
         self.take_run(input);
-        while !self.has_enough() {
+        while !self.has_enough(is_wanted) {
             match self.decoder.next(input) {
-                Ok(Some(frame)) => self.accept(frame),
+                Ok(Some(frame)) => self.accept(frame, is_wanted),
                 Ok(None) => return,
-                Err(error) => self.defer(Deferred::Failure(error)),
+                Err(error) => self.on_peer_end(PeerEnd::Violation(error)),
             }
-            if self.end.is_some() || self.deferred.is_some() {
-                // Whatever follows a close frame is not for us (§5.5.1, §7.1.7).
+            if !self.lifecycle.is_reading() {
+                // Bytes after a close frame, or after a violation, are not for us (§5.5.1, §7.1.7).
                 *input = &[];
                 return;
             }
@@ -120,7 +116,7 @@ impl Connection {
 
     /// Takes whole messages as they are, if they come first and are asked for as messages.
     fn take_run(&mut self, input: &mut &[u8]) {
-        if !self.inbox.is_empty() || self.mode == Mode::Frames || self.phase != Phase::Open {
+        if !self.inbox.is_empty() || self.mode == Some(Mode::Frames) || !self.is_open() {
             return;
         }
         if self.run.len() == 0 {
@@ -140,10 +136,10 @@ impl Connection {
         }
     }
 
-    fn accept(&mut self, frame: Frame) {
+    fn accept(&mut self, frame: Frame, is_wanted: bool) {
         self.tally.frames_in += 1;
         if let Err(error) = self.check_rate(&frame) {
-            return self.defer(Deferred::Failure(error));
+            return self.on_peer_end(PeerEnd::Violation(error));
         }
         match frame.opcode() {
             OpCode::Continuation | OpCode::Text | OpCode::Binary => {
@@ -152,7 +148,7 @@ impl Connection {
                 }
                 self.tally.messages_in += u64::from(frame.fin());
                 self.tally.compressed_in += u64::from(frame.fin() && frame.is_deflated());
-                self.accept_data(frame);
+                self.accept_data(frame, is_wanted);
                 return;
             }
             OpCode::Ping => {
@@ -171,12 +167,10 @@ impl Connection {
             OpCode::Close => self.accept_close(frame.payload()),
         }
         let is_shown = match self.mode {
-            Mode::Messages => false,
+            Some(Mode::Messages) => false,
             // A ping that is not answered here is kept in any case, up to `read_ahead_size`.
-            Mode::Undecided => {
-                self.inbox.controls() < CONTROLS_KEPT || self.leaves_to_caller(&frame)
-            }
-            Mode::Frames => true,
+            None => self.inbox.controls() < CONTROLS_KEPT || self.leaves_to_caller(&frame),
+            Some(Mode::Frames) => true,
         };
         if is_shown {
             self.inbox.push(frame);
@@ -188,12 +182,10 @@ impl Connection {
         frame.opcode() == OpCode::Ping && !self.settings.auto_pong
     }
 
-    /// Does the peer send faster than it may? What it sends to a connection that closes is not
-    /// worth an answer.
+    /// An error if the peer sends faster than it may. To a connection that closes it may: it is told nothing more.
     fn check_rate(&mut self, frame: &Frame) -> Result<(), ProtocolError> {
-        let Some(limiter) = self.limiter.as_mut().filter(|_| self.phase == Phase::Open) else {
-            return Ok(());
-        };
+        let is_open = self.is_open();
+        let Some(limiter) = self.limiter.as_mut().filter(|_| is_open) else { return Ok(()) };
         match frame.opcode() {
             OpCode::Continuation | OpCode::Text | OpCode::Binary => limiter.take_message(),
             OpCode::Ping => limiter.take_control(),
@@ -204,14 +196,18 @@ impl Connection {
         }
     }
 
-    /// Queues a data frame, unless it comes after our close frame and nobody asks for it: then it
-    /// and all that follows is discarded, so that the peer's close frame is found.
-    fn accept_data(&mut self, frame: Frame) {
-        let is_unwanted = !self.is_wanted && self.parked == Parked::Nobody && self.is_full();
-        if self.phase != Phase::Open && is_unwanted {
-            self.is_discarding = true;
-        }
-        if self.is_discarding {
+    /// Queues a data frame. After our close frame, if the queue is full and the receiver does not wait, this frame and
+    /// all later ones are discarded, so that the peer's close frame is found.
+    fn accept_data(&mut self, frame: Frame, is_wanted: bool) {
+        let is_unwanted = !is_wanted && !self.receiver.is_waiting() && self.is_full();
+        let is_closing_unread = match &mut self.lifecycle {
+            Lifecycle::Closing { is_discarding, .. } => {
+                *is_discarding |= is_unwanted;
+                *is_discarding
+            }
+            _ => false,
+        };
+        if is_closing_unread || self.receiver == Receiver::Dropped {
             self.inbox.drop_unfinished();
         } else {
             self.inbox.push(frame);
@@ -238,24 +234,12 @@ impl Connection {
         let reply = frame.as_ref().map(|frame| CloseFrame::lossy(frame.code(), ""));
         self.state.receive_close(frame);
         self.has_news = true;
-        self.defer(Deferred::Close(reply));
+        self.on_peer_end(PeerEnd::Close(reply));
     }
 
-    /// Takes the end up now, or once the messages before it are received.
-    fn defer(&mut self, deferred: Deferred) {
-        self.deferred = Some(Box::new(deferred));
-        let is_waited_for = self.run.len() > 0 || self.inbox.has_data() || self.is_handed_over;
-        if is_waited_for && self.phase == Phase::Open {
-            self.timers.start_close(Deadline::Deferred, self.settings.close_timeout);
-        } else {
-            self.take_up_deferred();
-        }
-    }
-
-    /// Hands what is queued over to the caller, as far as the turn allows.
+    /// Hands the queued messages, or frames, to the receiver, as far as the turn allows.
     pub(super) fn take_batch(&mut self, run: &mut WireBatch, inbox: &mut Inbox) {
-        self.parked = Parked::Nobody;
-        self.is_handed_over = true;
+        self.receiver.stop_waiting();
         self.make_room();
         *run = self.run.take(self.budget);
         self.budget = self.budget.saturating_sub(run.len());
@@ -263,68 +247,65 @@ impl Connection {
             self.budget = self.budget.saturating_sub(self.inbox.give(self.budget, inbox));
         }
         // The first message, or frame, goes to the caller at once.
-        let behind_first = inbox.bytes_behind_first(self.mode == Mode::Frames);
-        self.in_batch = run.held().saturating_add(behind_first);
+        let behind_first = inbox.bytes_behind_first(self.mode == Some(Mode::Frames));
+        self.taken = Taken::Held(run.held().saturating_add(behind_first));
     }
 
     /// The caller makes room for reading ahead: where it had stopped for want of room, it has to go on.
     fn make_room(&mut self) {
-        self.is_look_owed |= self.is_full();
+        if self.is_full() {
+            self.owe_look();
+        }
     }
 
-    /// Is there what the caller reads the connection by?
+    /// Whether an item is queued: a message, or a frame for a receiver that reads frames.
     pub(super) fn has_item(&self) -> bool {
         match self.mode {
-            Mode::Messages => self.run.len() > 0 || self.inbox.has_message(),
-            Mode::Frames | Mode::Undecided => self.run.len() > 0 || !self.inbox.is_empty(),
+            Some(Mode::Messages) => self.run.len() > 0 || self.inbox.has_message(),
+            Some(Mode::Frames) | None => self.run.len() > 0 || !self.inbox.is_empty(),
         }
     }
 
     /// Whether the caller in `recv` has something to do: an item to take, or the end to take up.
     pub(super) fn can_recv(&self) -> bool {
-        self.has_item() || self.deferred.is_some() || self.has_recv_end() || self.can_inflate()
-    }
-
-    fn has_recv_end(&self) -> bool {
-        (self.has_task || self.is_gone()) && self.end.is_some()
+        let is_draining = matches!(self.lifecycle, Lifecycle::Draining(_));
+        self.has_item() || is_draining || self.recv_end().is_some() || self.can_inflate()
     }
 
     /// What `recv` returns when nothing is left to receive.
     ///
-    /// A connection without a task is closed to its last step by whoever waits in `recv`.
-    pub(super) fn recv_end(&self) -> Option<Result<()>> {
-        if self.has_recv_end() { self.end.clone() } else { None }
+    /// Without a task, the caller in `recv` closes the connection to its last step.
+    pub(super) fn recv_end(&self) -> Option<&Result<()>> {
+        self.lifecycle.outcome().filter(|_| self.has_task() || self.is_gone())
     }
 
+    /// Whether the driver reads. A caller in `recv` that runs in the same task reads for itself.
     pub(super) fn can_read_ahead(&self) -> bool {
-        let may_read = match self.parked {
-            Parked::InTask => false,
-            Parked::Elsewhere => !self.has_item() || !self.is_full(),
-            Parked::Nobody => !self.is_full(),
-        };
-        may_read && self.deferred.is_none()
+        match self.receiver {
+            Receiver::InTask => false,
+            Receiver::Elsewhere => !self.has_item() || !self.is_full(),
+            Receiver::Away | Receiver::Dropped => !self.is_full(),
+        }
     }
 
     pub(super) fn read_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.fill(cx, self.parked != Parked::Nobody)
+        self.fill(cx, self.receiver.is_waiting())
     }
 
     /// Whether this side reads. While it does not, the timeouts of messages and of idleness stand still.
     pub(super) fn is_reading(&self) -> bool {
-        self.parked != Parked::Nobody || !self.is_full()
+        self.receiver.is_waiting() || !self.is_full()
     }
 
-    /// Is enough queued, when nobody waits for it?
+    /// Whether enough is queued for a receiver that does not wait.
     fn is_full(&self) -> bool {
         let queued = [self.run.held(), self.inbox.bytes(), self.decoder.buffered()];
         queued.into_iter().fold(0, usize::saturating_add) > self.settings.read_ahead_size
     }
 
-    fn has_enough(&self) -> bool {
-        if self.phase != Phase::Open {
-            return false;
-        }
-        self.is_full() && (self.has_item() || !self.is_wanted)
+    /// Whether decoding stops. It does not after our close frame, for the peer's may come.
+    fn has_enough(&self, is_wanted: bool) -> bool {
+        self.is_open() && self.is_full() && (self.has_item() || !is_wanted)
     }
 }
 

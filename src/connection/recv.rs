@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use super::budget::FREE;
 use super::inbox::Inbox;
-use super::state::{MESSAGES_PER_TURN, Mode, Parked};
+use super::state::{MESSAGES_PER_TURN, Mode, Receiver, Taken};
 use super::{WebSocket, compression, handler_buffer, thread_cache};
 use crate::error::{Error, Result};
 use crate::message::Message;
@@ -150,12 +150,12 @@ impl WebSocket {
         match inflation.step(room) {
             Ok(Some(frame)) => {
                 if self.received.is_counted {
-                    self.count_received(false);
+                    self.count_received(Taken::Held);
                 }
                 return Poll::Ready(Some(frame));
             }
             Ok(None) => {
-                self.count_received(true);
+                self.count_received(Taken::Inflating);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -201,12 +201,12 @@ impl WebSocket {
         room
     }
 
-    /// Counts what is held here as the connection's.
-    fn count_received(&mut self, is_inflating: bool) {
+    /// Counts the bytes that are held here as the connection's.
+    fn count_received(&mut self, taken: fn(usize) -> Taken) {
         if self.shared.budget().is_some() {
-            self.received.is_counted = is_inflating;
-            let (held, waker) = (self.received.held(), &self.shared.io_waker);
-            self.shared.with(|connection, _| connection.count_received(held, is_inflating, waker));
+            let (taken, waker) = (taken(self.received.held()), &self.shared.io_waker);
+            self.received.is_counted = matches!(taken, Taken::Inflating(_));
+            self.shared.with(|connection, _| connection.count_taken(taken, waker));
         }
     }
 
@@ -218,16 +218,16 @@ impl WebSocket {
         thread_cache::put_run(std::mem::take(&mut received.run));
         // Dropped without the lock: it is foreign code.
         let mut replaced = None;
-        let taken = shared.with(|connection, _| {
+        let look = shared.with(|connection, _| {
             connection.ask(mode);
             let is_in_task = connection.is_in_task(cx);
             let mut is_registered = false;
             // 1. Until there is something to take: read, and take up the end once all before it is received.
             while !connection.has_item() {
-                connection.take_up_deferred();
-                if let Some(end) = connection.recv_end() {
-                    connection.parked = Parked::Nobody;
-                    return Taken::End(end);
+                connection.stop_draining();
+                if let Some(end) = connection.recv_end().cloned() {
+                    connection.receiver.stop_waiting();
+                    return Look::End(end);
                 }
                 if !is_registered && !is_in_task {
                     // Before the last look at the stream, whose event may come at any time.
@@ -241,40 +241,40 @@ impl WebSocket {
                     continue;
                 }
                 // 2. There is nothing: the caller parks. In its own task it is the driver that writes then.
-                connection.parked = if is_in_task { Parked::InTask } else { Parked::Elsewhere };
+                connection.receiver = Receiver::waiting(is_in_task);
                 received.inbox.release();
                 if is_in_task {
-                    return Taken::Nothing;
+                    return Look::Nothing;
                 }
-                connection.service(io);
+                connection.drive(io);
                 if !connection.can_recv() {
-                    return Taken::Nothing;
+                    return Look::Nothing;
                 }
             }
-            if !connection.has_task {
+            if !connection.has_task() {
                 // There may be no other call for a long time: a pong does not wait for it.
                 connection.write(io);
             }
             // 3. All that has arrived goes to the caller, as far as its turn allows.
             if connection.budget > 0 {
                 connection.take_batch(&mut received.run, &mut received.inbox);
-                return Taken::Some;
+                return Look::Some;
             }
             // 4. Others have their turn, and what was sent goes out.
-            connection.parked = if is_in_task { Parked::InTask } else { Parked::Nobody };
+            connection.receiver = if is_in_task { Receiver::InTask } else { Receiver::Away };
             if !is_in_task {
                 connection.budget = MESSAGES_PER_TURN;
                 connection.write(io);
                 connection.check_deadlines(io);
             }
-            Taken::Yield
+            Look::Yield
         });
         drop(replaced);
-        match taken {
-            Taken::Some => Poll::Ready(Ok(true)),
-            Taken::End(end) => Poll::Ready(end.map(|()| false)),
-            Taken::Nothing => Poll::Pending,
-            Taken::Yield => {
+        match look {
+            Look::Some => Poll::Ready(Ok(true)),
+            Look::End(end) => Poll::Ready(end.map(|()| false)),
+            Look::Nothing => Poll::Pending,
+            Look::Yield => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -282,8 +282,9 @@ impl WebSocket {
     }
 }
 
-/// What came of a look for messages.
-enum Taken {
+/// The result of a look for messages.
+enum Look {
+    /// Messages, or frames, were taken.
     Some,
     Nothing,
     /// Other tasks have their turn first.

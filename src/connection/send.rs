@@ -77,7 +77,7 @@ impl Shared {
             Ok(true) => {}
             Err(error) => return Some(SendState::Failed(error)),
         }
-        if connection.has_task {
+        if connection.has_task() {
             return Some(SendState::Queued);
         }
         // Nobody else would write it.

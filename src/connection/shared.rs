@@ -5,22 +5,20 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 
 use super::backlog::SendTicket;
-use super::budget::{Account, MessageBudget, Owed};
+use super::budget::{Account, MessageBudget};
 use super::compression::Deflation;
 use super::handler_buffer::{self, HandlerBuffer};
 use super::recv::Inflation;
-use super::state::{Connection, MESSAGES_PER_TURN, Parked};
+use super::state::{Connection, MESSAGES_PER_TURN};
 use super::stats::{CloseInfo, ConnectionId, Stats};
+use super::wakes::{Signals, Wakes};
 use crate::changes;
-use crate::changes::Changes;
 use crate::error::{Error, Result};
-use crate::escaped::Escaped;
-use crate::foreign::{attempt, tell};
 use crate::options::Settings;
 use crate::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
 use crate::stream::Stream;
@@ -60,126 +58,6 @@ struct Access<'a, 'b> {
     is_turn: bool,
 }
 
-/// What a step under the lock owes to others, and must not do itself: wakers and loggers are foreign code.
-/// [`Shared::with`] drops it when the lock is free, which does all of it.
-pub(super) struct Wakes<'a> {
-    shared: &'a Shared,
-    /// Whether what is owed is left for the next step.
-    is_postponed: bool,
-    driver: Driver,
-    recv: bool,
-    waiters: bool,
-    rare: Option<Box<Rare>>,
-}
-
-/// What few steps leave behind: boxed, so that the others do not ask for each of it.
-#[derive(Default)]
-struct Rare {
-    failure: Option<Box<(Error, CloseCode)>>,
-    /// What is owed to the other connections of the server.
-    owed: Option<(Arc<MessageBudget>, Owed)>,
-}
-
-/// The one that writes, reads ahead and closes, if it is to be woken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Driver {
-    Asleep,
-    /// The connection's task. Without one, those who wait in a call know themselves.
-    Task,
-    /// The task; without one, all who wait in a call.
-    TaskOrCallers,
-}
-
-impl<'a> Wakes<'a> {
-    #[inline]
-    fn new(shared: &'a Shared) -> Self {
-        Self {
-            shared,
-            is_postponed: false,
-            driver: Driver::Asleep,
-            recv: false,
-            waiters: false,
-            rare: None,
-        }
-    }
-
-    /// Wakes no one after this step, for the caller holds another lock. If this returns true, somebody is owed a
-    /// wake-up: another step, when the other lock is free, is enough.
-    #[cfg(feature = "rooms")]
-    pub(super) fn postpone(&mut self, connection: &mut Connection) -> bool {
-        self.is_postponed = true;
-        connection.has_news &= connection.has_listeners;
-        connection.is_owing()
-    }
-
-    /// Takes over what the step owes to others: nearly always nothing, which costs a few comparisons.
-    #[inline]
-    fn collect(&mut self, connection: &mut Connection) {
-        if connection.is_owing() {
-            self.collect_owed(connection);
-        }
-        connection.has_news = false;
-    }
-
-    #[cold]
-    fn collect_owed(&mut self, connection: &mut Connection) {
-        if connection.parked != Parked::Nobody && connection.can_recv() {
-            match std::mem::replace(&mut connection.parked, Parked::Nobody) {
-                Parked::InTask => self.driver = Driver::Task,
-                Parked::Elsewhere | Parked::Nobody => self.recv = true,
-            }
-        }
-        self.waiters = connection.has_news && std::mem::take(&mut connection.has_listeners);
-        // During the handler's turn the task is awake, and sees to all of it when the handler parks.
-        if !connection.is_in_turn() {
-            if connection.has_task && std::mem::take(&mut connection.is_task_owed) {
-                connection.is_write_scheduled = true;
-                self.driver = Driver::Task;
-            }
-            if std::mem::take(&mut connection.is_look_owed) {
-                self.driver = Driver::TaskOrCallers;
-            }
-        }
-        let rare =
-            Rare { failure: connection.unlogged.take(), owed: connection.account.take_owed() };
-        self.rare = Some(rare).filter(|it| it.failure.is_some() || it.owed.is_some()).map(Box::new);
-    }
-
-    #[cold]
-    fn fire(&mut self) {
-        let signals = &self.shared.signals;
-        match self.driver {
-            Driver::Asleep => {}
-            Driver::Task => _ = signals.wake_task(),
-            Driver::TaskOrCallers => signals.wake_driver(),
-        }
-        if self.recv {
-            signals.wake_recv();
-        }
-        if self.waiters {
-            signals.wake_waiters();
-        }
-        let Rare { failure, owed } = self.rare.take().map(|rare| *rare).unwrap_or_default();
-        if let Some((error, code)) = failure.map(|failure| *failure) {
-            let error = Escaped(error);
-            tell(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
-        }
-        if let Some((budget, owed)) = owed {
-            budget.settle(owed);
-        }
-    }
-}
-
-impl Drop for Wakes<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        let is_due = self.driver != Driver::Asleep || self.recv || self.waiters;
-        if is_due || self.rare.is_some() {
-            self.fire();
-        }
-    }
-}
-
 impl Drop for Access<'_, '_> {
     fn drop(&mut self) {
         let shared = self.wakes.shared;
@@ -190,9 +68,7 @@ impl Drop for Access<'_, '_> {
         if shared.is_shut.load(Ordering::Relaxed) != is_shut {
             shared.is_shut.store(is_shut, Ordering::Release);
         }
-        if !self.wakes.is_postponed {
-            self.wakes.collect(&mut self.connection);
-        }
+        self.wakes.collect(&mut self.connection);
     }
 }
 
@@ -238,7 +114,7 @@ impl Shared {
         let mut wakes = Wakes::new(self);
         let mut access = self.enter(&mut wakes);
         access.is_turn = false;
-        access.connection.end_turn();
+        access.connection.end_poll();
         handler_buffer::end(interrupted);
         step(&mut access.connection, access.wakes)
     }
@@ -362,85 +238,15 @@ impl Shared {
     /// The `WebSocket` is dropped: its connection ends.
     pub(super) fn abandon(&self) {
         self.with(|connection, _| {
-            (connection.is_abandoned, connection.is_task_owed) = (true, true);
-            connection.forget_received();
-            if !connection.has_task {
+            connection.lose_receiver();
+            connection.owe_task();
+            if !connection.has_task() {
                 let failed = std::thread::panicking();
                 let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
                 connection.abandon(&mut self.io_context(), outcome);
             }
         });
     }
-}
-
-/// The tasks that wait for the connection.
-///
-/// Wakers are foreign code: none runs under a lock of ours, and one that panics keeps no other from being
-/// woken.
-#[derive(Debug, Default)]
-pub(super) struct Signals {
-    /// The connection's own task, if it has one: it passes on what concerns the others.
-    task: Mutex<Option<Waker>>,
-    /// The task in `recv`. No `AtomicWaker`: that may call the waker where it is registered, under the lock.
-    recv: Mutex<Option<Waker>>,
-    /// All other waiters: senders that wait for room, `flush`, `close`, `closed`.
-    pub(super) progress: Changes,
-}
-
-impl Wake for Signals {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.wake_driver();
-    }
-}
-
-impl Signals {
-    /// Wakes the task that writes, reads ahead and closes; without one, all who wait in a call.
-    pub(super) fn wake_driver(&self) {
-        if !self.wake_task() {
-            self.wake_recv();
-            self.wake_waiters();
-        }
-    }
-
-    /// Wakes the connection's task; false if it has none.
-    pub(super) fn wake_task(&self) -> bool {
-        // Cloned, so that the lock is free when it runs.
-        let task = self.task().clone();
-        let has_task = task.is_some();
-        if let Some(task) = task {
-            guarded(|| task.wake());
-        }
-        has_task
-    }
-
-    pub(super) fn wake_recv(&self) {
-        let recv = self.recv.lock().take();
-        if let Some(recv) = recv {
-            guarded(|| recv.wake());
-        }
-    }
-
-    pub(super) fn wake_waiters(&self) {
-        self.progress.tell();
-    }
-
-    /// Replaces the waker of the connection's task, and returns the one before.
-    pub(super) fn set_task(&self, waker: Option<Waker>) -> Option<Waker> {
-        std::mem::replace(&mut *self.task(), waker)
-    }
-
-    fn task(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.task.lock()
-    }
-}
-
-/// Runs foreign code that must not end ours.
-pub(super) fn guarded<R>(foreign: impl FnOnce() -> R) {
-    let _ = attempt(|| drop(foreign()));
 }
 
 impl Shared {
@@ -565,7 +371,7 @@ impl Shared {
                 // before the last look at the stream, so that no event of it is.
                 listener.get_or_insert_with(|| self.signals.progress.listen());
                 connection.has_listeners = true;
-                if connection.has_task || connection.service(&mut self.io_context()) {
+                if connection.has_task() || connection.drive(&mut self.io_context()) {
                     Wait::Listen
                 } else {
                     Wait::Yield

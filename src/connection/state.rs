@@ -1,6 +1,6 @@
-//! `Connection`: what a connection consists of, and the poll of its task.
+//! `Connection`: the parts of a connection, its states, and `drive`, the work of its driver.
 //!
-//! All of it happens under the connection's lock and never waits: what cannot go on leaves the connection's
+//! All of it happens under the connection's lock and never waits. A step that cannot go on leaves the connection's
 //! waker with the stream or the timer.
 
 use std::sync::Arc;
@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::backlog::{Backlog, SendTicket};
 use super::budget::Account;
+use super::close::Lifecycle;
 use super::compression::Deflation;
 use super::inbox::Inbox;
 use super::read::Limiter;
@@ -17,13 +18,11 @@ use super::stats::{Initiator, Stats, Tally};
 use super::thread_cache;
 use super::timers::{OpenTimers, Timers};
 use super::write::Outbox;
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::options::Settings;
 #[cfg(feature = "tungstenite")]
 use crate::proto::Limits;
-use crate::proto::{
-    CloseCode, CloseFrame, Decoder, Payload, ProtocolError, Role, State, WireBatch,
-};
+use crate::proto::{CloseCode, Decoder, Payload, Role, State, WireBatch};
 use crate::stream::Stream;
 
 /// Reads per turn, so that a peer who never stops cannot keep the thread.
@@ -32,128 +31,161 @@ pub(super) const READS_PER_TURN: usize = 16;
 /// Messages per turn, for the same reason.
 pub(super) const MESSAGES_PER_TURN: usize = 64;
 
-/// How far the connection is closed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Phase {
-    Open,
-    /// A close frame is queued: wait for it to be written, and for the peer's.
-    Closing,
-    /// Our half of the stream is ended: read to the end of the other, so that what the peer still
-    /// sends cannot turn our close frame into a reset.
-    Lingering {
-        has_ended: bool,
-    },
-    /// The stream is dropped.
-    Gone,
-}
-
-/// The peer's close frame or violation, held until the messages before it have been received, so that replies to
-/// them go out first.
-#[derive(Debug)]
-pub(super) enum Deferred {
-    /// A close frame, to be answered with this.
-    Close(Option<CloseFrame>),
-    /// A violation of the protocol.
-    Failure(ProtocolError),
-}
-
-/// Who waits in `recv`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Parked {
-    Nobody,
-    /// The handler, in the connection's own task: it reads for itself.
-    InTask,
-    /// Somebody the connection's task has to wake.
-    Elsewhere,
-}
-
-/// What the connection is read by; the first call decides.
+/// How the caller reads the connection. The first call of `recv` or `recv_frame` decides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Mode {
-    Undecided,
     Messages,
     Frames,
 }
 
+/// The owner of the `WebSocket`, as the connection sees it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Receiver {
+    /// It is not in `recv`.
+    Away,
+    /// It waits in `recv`, in the connection's own task. It reads for itself.
+    InTask,
+    /// It waits in `recv`, in another task, which has to be woken.
+    Elsewhere,
+    /// The `WebSocket` is dropped. All that still arrives goes unread.
+    Dropped,
+}
+
+impl Receiver {
+    pub(super) fn waiting(is_in_task: bool) -> Self {
+        if is_in_task { Self::InTask } else { Self::Elsewhere }
+    }
+
+    /// Whether it waits in `recv`.
+    pub(super) fn is_waiting(self) -> bool {
+        matches!(self, Self::InTask | Self::Elsewhere)
+    }
+
+    /// It is woken, or has returned from `recv`.
+    pub(super) fn stop_waiting(&mut self) {
+        if self.is_waiting() {
+            *self = Self::Away;
+        }
+    }
+}
+
+/// The messages that the receiver took at once, outside the lock. The sizes are bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Taken {
+    /// It has received all of them.
+    Received,
+    /// It may still hold messages.
+    Held(usize),
+    /// It decompresses one that is too long for what each connection may hold.
+    Inflating(usize),
+}
+
+impl Taken {
+    /// Bytes that the receiver holds.
+    pub(super) fn len(self) -> usize {
+        match self {
+            Self::Received => 0,
+            Self::Held(len) | Self::Inflating(len) => len,
+        }
+    }
+}
+
+/// The poll of the handler by the connection's task.
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(super) enum HandlerPoll {
+    /// The handler waits, or there is none.
+    Parked,
+    /// The handler runs.
+    Running {
+        /// Whether another task has the lock, and not the handler.
+        is_other: bool,
+        /// Frames that other tasks send meanwhile. They follow those that the handler has sent before, which are
+        /// still in its buffer.
+        during_poll: Option<Box<Outbox>>,
+        /// Whether another task waits for the end of the poll.
+        is_awaited: bool,
+    },
+}
+
+/// The side that reads, writes and closes: it calls [`Connection::drive`].
+#[derive(Debug)]
+pub(super) enum Driver {
+    /// The connection has no task: each caller that waits does it.
+    Callers,
+    /// The connection's own task, with its waker once it was polled. A copy of the one in `Signals`, which is called:
+    /// a lock of that for each question whether a caller runs in this task costs 6 % of an echo's instructions.
+    Task(Option<Waker>),
+}
+
+/// Whether the driver knows of the work that there is for it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Work {
+    /// There is none that it does not know of.
+    Known,
+    /// It was told, and has not come yet. Or a group writes in its place.
+    Told,
+    /// The connection's task has to be told. A caller without a task has done it.
+    Owed,
+    /// The connection's task has to be told; without one, all callers that wait.
+    OwedToAll,
+}
+
+#[derive(Debug)]
 pub(super) struct Connection {
     pub(super) stream: Option<Stream>,
-    pub(super) decoder: Decoder,
+    pub(super) role: Role,
+    pub(super) settings: Settings,
+    pub(super) tally: Tally,
+
+    // Reading.
     /// Bytes that were read and not decoded yet.
     pub(super) unread: Bytes,
+    pub(super) decoder: Decoder,
     /// Short messages before everything in the inbox.
     pub(super) run: WireBatch,
     pub(super) inbox: Inbox,
-    pub(super) outbox: Outbox,
-    /// Broadcasts that wait for the outbox: while there are any, it has no room for anything else.
-    pub(super) backlog: Option<Box<Backlog>>,
-    /// The place of the next that has to wait.
-    pub(super) backlog_end: SendTicket,
-    /// What other tasks send during a turn of the handler: it follows what the handler has sent
-    /// before, which is not here yet.
-    pub(super) during_poll: Option<Box<Outbox>>,
-    /// How messages are compressed, if they are, and until the stream is gone.
-    pub(super) deflation: Option<Arc<Deflation>>,
-    /// Is it the handler's turn?
-    pub(super) is_in_turn: bool,
-    /// Is this another task's access during the turn?
-    pub(super) is_during_poll: bool,
-    /// Does such a task wait for the end of the turn?
-    pub(super) is_turn_awaited: bool,
-    /// The payload of the latest ping, when the outbox was too full for its pong.
-    pub(super) pong: Option<Box<Payload>>,
-    pub(super) state: State,
-    pub(super) phase: Phase,
-    /// What arrived behind messages that nobody has received yet.
-    pub(super) deferred: Option<Box<Deferred>>,
-    /// Is the caller in `recv`, so that the rest of a message is taken whatever is queued?
-    pub(super) is_wanted: bool,
-    /// Does all that still comes after our close frame go unread?
-    pub(super) is_discarding: bool,
-    /// May the last batch that was handed over still hold messages?
-    pub(super) is_handed_over: bool,
-    /// Bytes that the caller took and has not come to.
-    pub(super) in_batch: usize,
-    /// Whether the caller decompresses a message.
-    pub(super) is_inflating: bool,
+    /// `None` before the first call of `recv` or `recv_frame`.
+    pub(super) mode: Option<Mode>,
+    pub(super) receiver: Receiver,
+    pub(super) taken: Taken,
     /// Whether the last read left bytes in the stream, as far as one can know.
     pub(super) is_peer_ahead: bool,
-    /// The share of the server's budget.
-    pub(super) account: Account,
-    pub(super) end: Option<Result<()>>,
-    pub(super) initiator: Initiator,
-    pub(super) settings: Settings,
-    pub(super) timers: Timers,
-    /// What the pings of heartbeats begin with, so that their pongs are known.
-    pub(super) ping_tag: [u8; 4],
     /// How fast the peer may send, if that is limited.
     pub(super) limiter: Option<Box<Limiter>>,
-    pub(super) tally: Tally,
-    pub(super) role: Role,
-    pub(super) mode: Mode,
-    pub(super) parked: Parked,
-    /// Messages that may still pass in this turn.
-    pub(super) budget: usize,
-    /// Has the connection a task that reads, writes and closes for it?
-    pub(super) has_task: bool,
-    /// The waker of that task, to tell whether a caller runs in it: `Signals` has the one that is called.
-    pub(super) task_waker: Option<Waker>,
-    /// Has that task been woken to write?
-    pub(super) is_write_scheduled: bool,
-    /// Whether the connection's task has something to do that it has not been woken for.
-    pub(super) is_task_owed: bool,
-    /// Whether the task, or without one those who wait in a call, are to look at the connection again.
-    pub(super) is_look_owed: bool,
+    /// The share of the server's budget.
+    pub(super) account: Account,
+
+    // Writing.
+    pub(super) outbox: Outbox,
+    /// The payload of the latest ping, when the outbox was too full for its pong.
+    pub(super) pong: Option<Box<Payload>>,
+    /// Broadcasts that wait for the outbox. While there are any, the outbox has no room for anything else.
+    pub(super) backlog: Option<Box<Backlog>>,
+    /// The ticket of the next send, or broadcast, that has to wait.
+    pub(super) backlog_end: SendTicket,
+    /// How messages are compressed, if they are, and until the stream is gone.
+    pub(super) deflation: Option<Arc<Deflation>>,
+
+    // Closing.
+    pub(super) lifecycle: Lifecycle,
+    /// The close frames of both sides, and the message that is sent in fragments.
+    pub(super) state: State,
+    pub(super) initiator: Initiator,
     /// A failure that is not in the log yet: a logger is foreign code, and may use this connection.
     pub(super) unlogged: Option<Box<(Error, CloseCode)>>,
-    /// Whether the stream has refused bytes, and taken none since.
-    pub(super) is_refused: bool,
-    /// Is the `WebSocket` dropped?
-    pub(super) is_abandoned: bool,
-    /// Has something happened that senders, or those who wait for the end, wait for?
+
+    // Those who work on it, and those who wait for it.
+    pub(super) driver: Driver,
+    pub(super) work: Work,
+    pub(super) handler: HandlerPoll,
+    /// Messages that may still pass in this turn.
+    pub(super) budget: usize,
+    pub(super) timers: Timers,
+    /// The first bytes of each ping of a heartbeat, by which its pong is known.
+    pub(super) ping_tag: [u8; 4],
+    /// Whether something has happened that `send`, `flush`, `close` or `closed` may wait for.
     pub(super) has_news: bool,
-    /// Does anybody wait for news?
+    /// Whether any of these waits.
     pub(super) has_listeners: bool,
 }
 
@@ -178,143 +210,169 @@ impl Connection {
             unread,
             run: WireBatch::default(),
             inbox: Inbox::default(),
+            mode: None,
+            receiver: Receiver::Away,
+            taken: Taken::Received,
+            is_peer_ahead: false,
+            limiter,
+            account,
             outbox: Outbox::new(role),
+            pong: None,
             backlog: None,
             backlog_end: SendTicket::default(),
-            during_poll: None,
-            is_in_turn: false,
             deflation,
-            is_during_poll: false,
-            is_turn_awaited: false,
-            pong: None,
+            lifecycle: Lifecycle::Open,
             state: State::default(),
-            phase: Phase::Open,
-            deferred: None,
-            is_wanted: false,
-            is_discarding: false,
-            is_handed_over: false,
-            in_batch: 0,
-            is_inflating: false,
-            is_peer_ahead: false,
-            account,
-            end: None,
             initiator: Initiator::Local,
-            settings,
+            unlogged: None,
+            driver: Driver::Callers,
+            work: Work::Known,
+            handler: HandlerPoll::Parked,
+            budget: MESSAGES_PER_TURN,
             timers,
             ping_tag: thread_cache::bytes(),
-            limiter,
-            tally,
-            role,
-            mode: Mode::Undecided,
-            parked: Parked::Nobody,
-            budget: MESSAGES_PER_TURN,
-            has_task: false,
-            task_waker: None,
-            is_write_scheduled: false,
-            is_task_owed: false,
-            is_look_owed: false,
-            unlogged: None,
-            is_refused: false,
-            is_abandoned: false,
             has_news: false,
             has_listeners: false,
+            role,
+            settings,
+            tally,
         }
     }
 
-    /// Writes, reads ahead and closes as far as possible without waiting; false if there is more to do
-    /// once others had their turn.
-    pub(super) fn service(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Drives the connection: writes, reads ahead, goes on closing and meets deadlines, as far as that is possible
+    /// without waiting. Returns false if there is more to do once others had their turn.
+    ///
+    /// The connection's task calls this, or each waiting caller of a connection without one.
+    pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
         let was_gone = self.is_gone();
-        self.is_look_owed = false;
-        let has_parked = self.go_on(cx);
-        // All is done, or waits for the stream or the timer, which have our waker. The task alone ends.
-        self.is_task_owed = !was_gone && self.is_gone();
-        self.is_look_owed |= !has_parked;
+        // What was to be done is done here.
+        self.work = Work::Known;
+        let has_parked = self.make_progress(cx);
+        // The rest waits for the stream or the timer, which have our waker. The task alone ends.
+        if !has_parked {
+            self.owe_look();
+        } else if self.work != Work::OwedToAll {
+            let has_ended = !was_gone && self.is_gone();
+            self.work = if has_ended { Work::Owed } else { Work::Known };
+        }
         has_parked
     }
 
-    fn go_on(&mut self, cx: &mut Context<'_>) -> bool {
+    fn make_progress(&mut self, cx: &mut Context<'_>) -> bool {
+        // 1. Memory: the inbox gives its own back, and the connection ends if it holds most of the server's.
         self.inbox.release();
         self.give_way();
         for _ in 0..READS_PER_TURN {
+            // 2. Write all that is queued, in one go.
             self.write(cx);
-            let has_progressed = match self.phase {
-                Phase::Open => self.can_read_ahead() && self.read_ahead(cx).is_ready(),
-                Phase::Closing => self.continue_closing(cx),
-                Phase::Lingering { .. } => self.linger(cx),
-                Phase::Gone => {
+            // 3. Read ahead, or go on with the closing handshake.
+            let has_progressed = match self.lifecycle {
+                Lifecycle::Open => self.can_read_ahead() && self.read_ahead(cx).is_ready(),
+                Lifecycle::Draining(_) => false,
+                Lifecycle::Closing { .. } => self.continue_closing(cx),
+                Lifecycle::Lingering { .. } => self.linger(cx),
+                Lifecycle::Gone { .. } => {
                     self.count_held(cx.waker());
                     return true;
                 }
             };
             if !has_progressed {
+                // 4. Meet the deadlines that are due, and set the timer for the next.
                 self.check_deadlines(cx);
                 return true;
             }
         }
-        // A peer who never stops has no more time than others.
+        // A peer that never stops has no more time than others.
         self.check_deadlines(cx);
         false
     }
 
     /// The connection's task polls its handler.
-    pub(super) fn begin_turn(&mut self) {
-        self.is_in_turn = true;
+    pub(super) fn begin_poll(&mut self) {
+        self.handler =
+            HandlerPoll::Running { is_other: false, during_poll: None, is_awaited: false };
         self.budget = MESSAGES_PER_TURN;
-        if self.parked == Parked::InTask {
-            self.parked = Parked::Nobody;
+        if self.receiver == Receiver::InTask {
+            self.receiver = Receiver::Away;
         }
     }
 
-    /// Whether others are to be told of this step. During the handler's turn the task is awake.
+    /// The handler has parked.
+    pub(super) fn end_poll(&mut self) {
+        let poll = std::mem::replace(&mut self.handler, HandlerPoll::Parked);
+        let HandlerPoll::Running { during_poll, is_awaited, .. } = poll else { return };
+        if let Some(mut during_poll) = during_poll {
+            self.outbox.append(&mut during_poll);
+        }
+        self.has_news |= is_awaited;
+    }
+
+    /// The lock is taken: by the thread that polls the handler, whose frames are in the outbox now, or by another.
+    #[inline]
+    pub(super) fn enter(&mut self, is_handler: bool) {
+        if let HandlerPoll::Running { is_other, during_poll, .. } = &mut self.handler {
+            *is_other = !is_handler;
+            if let Some(mut during_poll) = during_poll.take_if(|_| is_handler) {
+                self.outbox.append(&mut during_poll);
+            }
+        }
+    }
+
+    /// Whether the handler is polled at the moment, by the connection's task.
+    pub(super) fn is_polled(&self) -> bool {
+        matches!(self.handler, HandlerPoll::Running { .. })
+    }
+
+    /// Whether another task has the lock while the handler is polled.
+    pub(super) fn is_during_poll(&self) -> bool {
+        matches!(self.handler, HandlerPoll::Running { is_other: true, .. })
+    }
+
+    /// Whether others are to be told of this step. While the handler is polled, the task is awake.
     #[inline]
     pub(super) fn is_owing(&self) -> bool {
-        let is_task_owed = self.has_task && self.is_task_owed;
-        let is_driver_owed = !self.is_in_turn && (is_task_owed || self.is_look_owed);
-        let is_recv_owed = self.parked != Parked::Nobody && self.can_recv();
+        let is_driver_owed = match self.work {
+            Work::Known | Work::Told => false,
+            Work::Owed => self.has_task() && !self.is_polled(),
+            Work::OwedToAll => !self.is_polled(),
+        };
+        let is_recv_owed = self.receiver.is_waiting() && self.can_recv();
         let are_waiters_owed = self.has_news && self.has_listeners;
         let is_rare_owed = self.unlogged.is_some() || self.account.owes();
         is_driver_owed || are_waiters_owed || is_recv_owed || is_rare_owed
     }
 
-    /// The connection's task, or without one those who wait in a call, have to look at it.
-    pub(super) fn owe_look(&mut self) {
-        self.is_look_owed = true;
-    }
-
-    /// The handler has parked.
-    pub(super) fn end_turn(&mut self) {
-        self.is_in_turn = false;
-        self.has_news |= std::mem::take(&mut self.is_turn_awaited);
-    }
-
-    /// The lock is taken, by the handler in its turn, whose messages are here now, or by another
-    /// task.
-    pub(super) fn enter(&mut self, is_turn: bool) {
-        self.is_during_poll = self.is_in_turn && !is_turn;
-        if let Some(mut during_poll) = self.during_poll.take_if(|_| is_turn) {
-            self.outbox.append(&mut during_poll);
+    /// The connection's task has something to do. Without a task, the caller does it.
+    pub(super) fn owe_task(&mut self) {
+        if self.work != Work::OwedToAll {
+            self.work = Work::Owed;
         }
+    }
+
+    /// The connection's task, or without one those who wait in a call, have to look at the connection.
+    pub(super) fn owe_look(&mut self) {
+        self.work = Work::OwedToAll;
     }
 
     /// Takes over the duty to write for the connection's task. If this returns true the caller has it, and the
     /// task is not woken.
     #[cfg(feature = "rooms")]
     pub(super) fn claim_write(&mut self) -> bool {
-        let is_claimed =
-            self.has_task && !self.is_in_turn && std::mem::take(&mut self.is_task_owed);
-        self.is_write_scheduled |= is_claimed;
+        let is_claimed = self.has_task() && !self.is_polled() && self.work == Work::Owed;
+        if is_claimed {
+            self.work = Work::Told;
+        }
         is_claimed
+    }
+
+    /// Whether the connection has a task that reads, writes and closes for it.
+    pub(super) fn has_task(&self) -> bool {
+        matches!(self.driver, Driver::Task(_))
     }
 
     /// Whether `cx` is that of the connection's task.
     pub(super) fn is_in_task(&self, cx: &Context<'_>) -> bool {
-        self.task_waker.as_ref().is_some_and(|task| task.will_wake(cx.waker()))
-    }
-
-    /// Whether the handler is polled at the moment, by the connection's task.
-    pub(super) fn is_in_turn(&self) -> bool {
-        self.is_in_turn
+        matches!(&self.driver, Driver::Task(Some(waker)) if waker.will_wake(cx.waker()))
     }
 
     pub(super) fn role(&self) -> Role {

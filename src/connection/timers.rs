@@ -27,8 +27,8 @@ use crate::stream::Stream;
 pub(super) enum Deadline {
     /// The rest of the message numbered so.
     Message(u64),
-    /// The messages before a close frame, to be received.
-    Deferred,
+    /// The messages before the peer's close frame, to be received.
+    Drain,
     /// The next byte that the peer takes.
     Send,
     /// Room in the budget of the server.

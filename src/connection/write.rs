@@ -12,7 +12,8 @@ use bytes::{Buf, Bytes};
 use futures::io::AsyncWrite;
 
 use super::backlog::SendTicket;
-use super::state::{Connection, Phase, as_u64};
+use super::close::Lifecycle;
+use super::state::{Connection, HandlerPoll, Work, as_u64};
 use super::thread_cache;
 use super::timers::Deadline;
 use crate::error::{Error, Result};
@@ -20,9 +21,11 @@ use crate::proto::{Frame, FrameHeader, OpCode, Role, apply_mask};
 use crate::stream::Stream;
 
 impl Connection {
-    /// Writes what is queued, as far as the stream takes it.
+    /// Writes all that is queued, as far as the stream takes it.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
-        self.is_write_scheduled = false;
+        if self.work == Work::Told {
+            self.work = Work::Known;
+        }
         loop {
             // A pong that had no room has some once the stream has taken what was before it.
             self.queue_pong();
@@ -36,15 +39,16 @@ impl Connection {
         self.pass_turn();
     }
 
-    /// Writes what is in the outbox; false if the stream takes no more.
+    /// Writes the outbox. Returns false if the stream takes no more.
     fn write_queued(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(stream) = &mut self.stream else { return false };
+        let was_refused = self.outbox.is_refused();
         let (written, result) = self.outbox.write(stream, cx);
         self.tally.wire_bytes_out += as_u64(written);
         if written > 0 || result.is_ready() {
             self.timers.stop_send();
             self.has_news = true;
-            if std::mem::take(&mut self.is_refused) {
+            if was_refused {
                 self.note_room();
             }
         }
@@ -52,10 +56,10 @@ impl Connection {
             Poll::Ready(Ok(())) => return true,
             Poll::Ready(Err(error)) => self.lose(error),
             Poll::Pending => {
-                self.is_refused = true;
-                if let Some(timeout) = self.settings.send_timeout {
+                let timeout = self.settings.send_timeout;
+                if timeout.is_some_and(|timeout| self.timers.start_send(timeout)) {
                     // Only the task sets the timer of a clock that has begun to run.
-                    self.is_task_owed |= self.timers.start_send(timeout);
+                    self.owe_task();
                 }
             }
         }
@@ -65,7 +69,7 @@ impl Connection {
     /// The peer has made room for bytes that waited: it is there.
     fn note_room(&mut self) {
         self.tally.room_made += 1;
-        if self.phase == Phase::Closing {
+        if matches!(self.lifecycle, Lifecycle::Closing { .. }) {
             // It has time until it has come to our close frame, and then to answer that.
             self.timers.start_close(Deadline::Close, self.settings.close_timeout);
         }
@@ -94,23 +98,34 @@ impl Connection {
 
     /// The queue for the next frame, which the connection's task has to write.
     fn current_outbox(&mut self) -> &mut Outbox {
-        self.is_task_owed |= !self.is_write_scheduled;
-        if self.is_during_poll {
-            self.during_poll.get_or_insert_with(|| Box::new(Outbox::new(self.role)))
-        } else {
-            &mut self.outbox
+        if self.work == Work::Known {
+            self.work = Work::Owed;
+        }
+        match &mut self.handler {
+            HandlerPoll::Running { is_other: true, during_poll, .. } => {
+                during_poll.get_or_insert_with(|| Box::new(Outbox::new(self.role)))
+            }
+            _ => &mut self.outbox,
         }
     }
 
-    /// May the handler send without asking? Not behind what another task has sent meanwhile.
+    /// Frames that other tasks have sent while the handler is polled.
+    fn during_poll(&self) -> Option<&Outbox> {
+        match &self.handler {
+            HandlerPoll::Running { during_poll, .. } => during_poll.as_deref(),
+            HandlerPoll::Parked => None,
+        }
+    }
+
+    /// Whether the handler may send without the lock: not behind frames that another task has sent meanwhile.
     pub(super) fn can_buffer(&self) -> bool {
         let is_ordered = self.deflation.as_ref().is_some_and(|deflation| deflation.is_ordered());
-        let is_first = self.during_poll.is_none() && self.backlog.is_none();
+        let is_first = self.during_poll().is_none() && self.backlog.is_none();
         let is_free = !is_ordered && is_first && !self.state.is_sending_fragments();
         is_free && self.send_error().is_none()
     }
 
-    /// Takes what the handler has staged.
+    /// Takes the frames of the handler's buffer.
     pub(super) fn take_handler_buffer(&mut self, frames: &mut Outbox) {
         self.outbox.append(frames);
     }
@@ -123,12 +138,12 @@ impl Connection {
         self.settings.send_buffer_size.saturating_sub(self.queued_len())
     }
 
-    /// Has the outbox room for a message of somebody at this place?
+    /// Whether the outbox has room for a message with this ticket.
     pub(super) fn has_room(&self, ticket: Option<SendTicket>) -> bool {
         self.is_ahead_of_backlog(ticket) && self.queued_len() < self.settings.send_buffer_size
     }
 
-    /// Has the stream taken the first `mark` bytes that were queued? An error if it never will.
+    /// `Ok` once the stream has taken the first `mark` bytes that were queued. An error if it never will.
     pub(super) fn is_written(&self, mark: u64) -> Option<Result<()>> {
         if self.is_gone() {
             let is_lost = self.tally.wire_bytes_out < mark;
@@ -137,25 +152,25 @@ impl Connection {
         (self.is_all_written() || self.outbox.written() >= mark).then_some(Ok(()))
     }
 
-    /// Upper bound of `Outbox::written` once all that is queued now has been written; `None` if what the handler has
-    /// sent before is not here yet.
+    /// Upper bound of `Outbox::written` once all that is queued now has been written. `None` while frames that the handler
+    /// has sent before may be in its buffer.
     pub(super) fn mark(&mut self) -> Option<u64> {
-        if self.is_during_poll {
-            self.is_turn_awaited = true;
+        if let HandlerPoll::Running { is_other: true, is_awaited, .. } = &mut self.handler {
+            *is_awaited = true;
             return None;
         }
         let waiting = self.backlog.as_ref().map_or(0, |backlog| backlog.most_wire_bytes());
         Some(self.outbox.queued().saturating_add(waiting))
     }
 
-    /// Has the stream taken, and flushed, everything?
+    /// Whether the stream has taken, and flushed, everything.
     pub(super) fn is_all_written(&self) -> bool {
-        self.outbox.is_empty() && self.during_poll.is_none() && self.backlog.is_none()
+        self.outbox.is_empty() && self.during_poll().is_none() && self.backlog.is_none()
     }
 
     /// Bytes that the stream has not taken, without the backlog.
     pub(super) fn queued_len(&self) -> usize {
-        let during_poll = self.during_poll.as_ref().map_or(0, |during_poll| during_poll.len());
+        let during_poll = self.during_poll().map_or(0, Outbox::len);
         self.outbox.len().saturating_add(during_poll)
     }
 
@@ -172,7 +187,7 @@ impl Connection {
 
     /// Why nothing can be sent, if so.
     pub(super) fn send_error(&self) -> Option<Error> {
-        match &self.end {
+        match self.lifecycle.outcome() {
             Some(Err(error)) => Some(error.clone()),
             Some(Ok(())) => Some(Error::Closed),
             None => (!self.state.can_send()).then_some(Error::Closed),
@@ -202,12 +217,14 @@ pub(super) struct Outbox {
     len: usize,
     /// Bytes ever queued.
     total: u64,
-    /// Was anything written since the stream was last flushed?
+    /// Whether something was written since the stream was last flushed.
     is_dirty: bool,
+    /// Whether the stream refused bytes when it was written to last.
+    is_refused: bool,
     pub(super) counts: Counts,
 }
 
-/// What was queued since somebody last asked.
+/// Counters of all that was queued.
 #[derive(Debug)]
 pub(super) struct Counts {
     pub(super) frames: u64,
@@ -251,6 +268,7 @@ impl Outbox {
             len: 0,
             total: 0,
             is_dirty: false,
+            is_refused: false,
             counts: Counts::NONE,
         }
     }
@@ -340,6 +358,16 @@ impl Outbox {
         stream: &mut Stream,
         cx: &mut Context<'_>,
     ) -> (usize, Poll<io::Result<()>>) {
+        let (written, result) = self.write_all(stream, cx);
+        self.is_refused = result.is_pending();
+        (written, result)
+    }
+
+    fn write_all(
+        &mut self,
+        stream: &mut Stream,
+        cx: &mut Context<'_>,
+    ) -> (usize, Poll<io::Result<()>>) {
         let mut written = 0;
         while self.len > 0 {
             match self.write_once(stream, cx) {
@@ -381,7 +409,7 @@ impl Outbox {
         stream.poll_write_vectored(cx, pieces.get(..used).unwrap_or_default())
     }
 
-    /// What is not written, in order.
+    /// The bytes that are not written, in order.
     fn pieces(&self) -> impl Iterator<Item = &[u8]> {
         let mut from = self.pos;
         let between = self.long.iter().flat_map(move |(at, bytes)| {
@@ -429,7 +457,7 @@ impl Outbox {
 
     /// Forgets everything.
     pub(super) fn clear(&mut self) {
-        (self.len, self.is_dirty) = (0, false);
+        (self.len, self.is_dirty, self.is_refused) = (0, false, false);
         self.long.clear();
         self.release();
     }
@@ -439,9 +467,14 @@ impl Outbox {
         self.len
     }
 
-    /// Has the stream taken, and flushed, everything?
+    /// Whether the stream has taken, and flushed, everything.
     pub(super) fn is_empty(&self) -> bool {
         self.len == 0 && !self.is_dirty
+    }
+
+    /// Whether the stream refused bytes when it was written to last.
+    fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     /// Bytes ever queued.

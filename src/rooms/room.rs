@@ -131,7 +131,7 @@ impl<U> Inner<U> {
         if let Some(outgoing) = outgoing {
             outgoing.announce();
         }
-        drop(writers);
+        writers.start();
         charge_turn(broadcast.reached(), message.len());
         broadcast
     }
@@ -141,11 +141,11 @@ impl<U> Inner<U> {
         let mut roster = self.roster();
         let (broadcast, writers) = self.hand_out(&mut roster, message, None);
         drop(roster);
-        drop(writers);
+        writers.start();
         broadcast.reached()
     }
 
-    /// Hands the message to all members but one. Drop the writers without the lock: they wake tasks, and
+    /// Hands the message to all members but one. Start the writers without the lock: they wake tasks, and
     /// spawn some.
     fn hand_out(
         &self,
@@ -167,13 +167,13 @@ impl<U> Inner<U> {
 
     /// Hands the message to one member; `None` if it is not in the room.
     fn deliver_to(&self, id: ConnectionId, message: &PreparedMessage) -> Option<Delivery> {
-        // Before the roster, so that they begin after its lock is released.
         let mut writers = GroupWrites::among(1);
         let mut roster = self.roster();
         let delivery = roster.get_mut(id)?.deliver(self.source, message, &mut writers);
         roster.stats.messages += 1;
         roster.stats.closed += u64::from(delivery == Delivery::Closed);
         drop(roster);
+        writers.start();
         charge_turn(1, message.len());
         Some(delivery)
     }
