@@ -107,8 +107,7 @@ impl Connection {
         if self.deflation.is_some() {
             return Err(HandOverError::Deflate);
         }
-        let is_watched = self.timers.open.as_ref().is_some_and(|it| it.is_asked_for());
-        if is_watched || self.limiter.is_some() {
+        if self.timers.are_asked_for() || self.limiter.is_some() {
             return Err(HandOverError::Watched);
         }
         if self.state.is_sending_fragments() {
