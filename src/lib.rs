@@ -137,6 +137,7 @@
 //! which has a thread of its own. `set_spawner` says where background tasks run, those of the server too.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod changes;
 mod error;
 mod escaped;

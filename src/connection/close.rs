@@ -11,11 +11,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite};
 
-use super::budget::PATIENCE;
 use super::state::{Connection, Driver, HandlerPoll, Taken};
 use super::stats::{CloseInfo, Initiator};
 use super::thread_cache;
 use super::timers::Deadline;
+use crate::budget::PATIENCE;
 use crate::error::{Error, Result, Timeout};
 use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, ProtocolError, Role, WireBatch};
 

@@ -23,7 +23,7 @@
 //! | `heartbeat` | when this side pings, and when it gives the peer up |
 //! | `broadcast`, `backlog` | one message for many connections: its delivery to one, and broadcasts that wait |
 //! | `group_write` | writing for many connections |
-//! | `budget` | the memory that the connections of a server share for messages in progress |
+//! | `held` | memory for messages in progress, which the connections of a server share (`src/budget.rs`) |
 //! | `compression` | compression of what is sent |
 //! | `stats` | counters, the name of the connection, and how it ended |
 //! | `thread_cache` | buffers and random numbers that belong to a thread |
@@ -100,7 +100,7 @@
 //! ```
 //!
 //! The first cause sets the outcome, which `Lifecycle` carries: the peer's close frame once the messages before it are
-//! received, a failure, or the loss of the stream. `give_way` in `budget` alone replaces it. `queue_close` in `close` queues our close frame behind the outbox and the backlog; inside a
+//! received, a failure, or the loss of the stream. `give_way` in `held` alone replaces it. `queue_close` in `close` queues our close frame behind the outbox and the backlog; inside a
 //! fragmented message, and for a member that is too slow, the backlog is dropped instead. The next write sends it.
 //!
 //! # Locks
@@ -151,7 +151,6 @@ mod backlog;
     expect(dead_code, reason = "rooms alone have use for all of it")
 )]
 mod broadcast;
-mod budget;
 mod close;
 mod compression;
 mod driver;
@@ -161,6 +160,7 @@ mod group_write;
 mod hand_over;
 mod handler_buffer;
 mod heartbeat;
+mod held;
 mod inbox;
 mod read;
 mod recv;
@@ -179,8 +179,6 @@ pub use self::backlog::SlowConsumer;
 #[cfg(feature = "rooms")]
 pub(crate) use self::backlog::{Bounds, Delivery};
 pub use self::broadcast::PreparedMessage;
-#[cfg(feature = "server")]
-pub(crate) use self::budget::MessageBudget;
 #[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) use self::compression::Deflation;
 #[cfg(any(feature = "accept", feature = "client"))]

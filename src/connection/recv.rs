@@ -5,10 +5,10 @@
 
 use std::task::{Context, Poll, ready};
 
-use super::budget::FREE;
 use super::inbox::Inbox;
 use super::state::{MESSAGES_PER_TURN, Mode, Receiver, Taken};
 use super::{WebSocket, compression, handler_buffer, thread_cache};
+use crate::budget::FREE;
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::proto::deflate::Inflater;

@@ -10,13 +10,13 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 
 use super::backlog::SendTicket;
-use super::budget::{Account, MessageBudget};
 use super::compression::Deflation;
 use super::handler_buffer::{self, HandlerBuffer};
 use super::recv::Inflation;
 use super::state::{Connection, MESSAGES_PER_TURN};
 use super::stats::{CloseInfo, ConnectionId, Stats};
 use super::wakes::{Signals, Wakes};
+use crate::budget::{Account, MessageBudget};
 use crate::changes;
 use crate::error::{Error, Result};
 use crate::options::Settings;

@@ -9,7 +9,6 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::backlog::{Backlog, SendTicket};
-use super::budget::Account;
 use super::close::Lifecycle;
 use super::compression::Deflation;
 use super::inbox::Inbox;
@@ -18,6 +17,7 @@ use super::stats::{Initiator, Stats, Tally};
 use super::thread_cache;
 use super::timers::{OpenTimers, Timers};
 use super::write::Outbox;
+use crate::budget::Account;
 use crate::error::Error;
 use crate::options::Settings;
 #[cfg(feature = "tungstenite")]

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
-use super::budget::{MessageBudget, Owed};
 use super::shared::Shared;
 use super::state::{Connection, Receiver, Work};
+use crate::budget::{MessageBudget, Owed};
 use crate::changes::Changes;
 use crate::error::Error;
 use crate::escaped::Escaped;

@@ -24,8 +24,8 @@ pub(crate) use self::idle::{IdleConnections, Lease};
 pub use self::metrics::Metrics;
 pub(crate) use self::sockets::{OpenSocket, Sockets};
 pub(crate) use self::tasks::Tasks;
+use crate::budget::MessageBudget;
 use crate::changes::Changes;
-use crate::connection::MessageBudget;
 use crate::proto::CloseFrame;
 use crate::runtime::Clock;
 

@@ -93,10 +93,10 @@ fn most_in_one_turn(drive: Drive, members: usize, frame: &[u8], messages: u64) -
 
 #[test]
 fn others_are_polled_after_a_bounded_number_of_deliveries_of_a_member_that_never_stops() {
-    // A turn is 64 messages, and 32 Ki deliveries.
+    // A turn is 64 messages, and 160 Ki deliveries.
     let frame = masked(TEXT, "Hello");
     for drive in Drive::BOTH {
-        for (members, most) in [(10, 64), (500, 64), (1_000, 33), (3_000, 11)] {
+        for (members, most) in [(10, 64), (2_000, 64), (3_000, 55), (5_000, 33)] {
             let found = most_in_one_turn(drive, members, &frame, 64);
             assert_eq!(found, most, "{drive:?}, {members} members");
         }
@@ -107,5 +107,5 @@ fn others_are_polled_after_a_bounded_number_of_deliveries_of_a_member_that_never
 fn long_messages_for_many_use_a_turn_up_sooner() {
     // A KiB counts as much as a delivery.
     let frame = masked(BINARY, vec![7; 16 << 10]);
-    assert_eq!(most_in_one_turn(Drive::Task, 200, &frame, 40), 10);
+    assert_eq!(most_in_one_turn(Drive::Task, 600, &frame, 40), 17);
 }

@@ -23,26 +23,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
-use std::task::{Context, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use super::state::{Connection, Receiver, Taken};
-use super::stats::Initiator;
-use super::wakes::guarded;
-use crate::error::Error;
-use crate::proto::{CloseCode, WireBatch};
+use crate::foreign::attempt;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Bytes that a connection may always hold, and that do not count.
-pub(super) const FREE: usize = 16 << 10;
+pub(crate) const FREE: usize = 16 << 10;
 
 /// Bytes beyond that count in steps of this size.
 const STEP: usize = 16 << 10;
 
 /// How long a connection waits until the largest one is closed.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The memory that all connections of a server may hold for messages in progress.
 #[derive(Debug)]
@@ -107,12 +101,12 @@ impl MessageBudget {
 }
 
 impl MessageBudget {
-    pub(super) fn is_spent(&self) -> bool {
+    pub(crate) fn is_spent(&self) -> bool {
         self.held.load(SeqCst) >= self.limit
     }
 
     /// Does what a connection owes the others. Wakers run: the caller holds no lock.
-    pub(super) fn settle(&self, owed: Owed) {
+    pub(crate) fn settle(&self, owed: Owed) {
         if owed == Owed::Closing {
             self.close_largest();
         }
@@ -134,7 +128,7 @@ impl MessageBudget {
         let share = first.remove();
         self.tell_waiting(&table);
         drop(table);
-        guarded(move || share.waker.wake_by_ref());
+        let _ = attempt(|| share.waker.wake_by_ref());
     }
 
     /// Closes the connection that holds most, unless there is room. What it holds is free from now on, so that
@@ -154,7 +148,7 @@ impl MessageBudget {
             self.pass.store(0, SeqCst);
         }
         drop(table);
-        guarded(move || share.waker.wake_by_ref());
+        let _ = attempt(|| share.waker.wake_by_ref());
     }
 
     /// Puts a connection in line, with the number of its pause; false if it may go on after all.
@@ -242,7 +236,7 @@ impl Share {
 
 /// What a connection owes the others of its server.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Owed {
+pub(crate) enum Owed {
     /// It gave something back, or does not need the room that it was woken for.
     Room,
     /// It has waited for [`PATIENCE`]: the largest connection is to be closed.
@@ -251,7 +245,7 @@ pub(super) enum Owed {
 
 /// What one connection has of the budget of its server.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     /// `None` for a connection without a limit, or whose account is closed.
     budget: Option<Arc<MessageBudget>>,
     /// `None` until the connection holds more than is free.
@@ -262,19 +256,19 @@ pub(super) struct Account {
 }
 
 impl Account {
-    pub(super) fn new(budget: Option<Arc<MessageBudget>>) -> Self {
+    pub(crate) fn new(budget: Option<Arc<MessageBudget>>) -> Self {
         Self { budget, share: None, ticket: None, owed: None }
     }
 
     /// Puts the connection in line; false if it may go on. `waker` is called when there is room.
-    pub(super) fn wait(&mut self, is_urgent: bool, waker: &Waker) -> bool {
+    pub(crate) fn wait(&mut self, is_urgent: bool, waker: &Waker) -> bool {
         let Some(budget) = &self.budget else { return false };
         let share = self.share.get_or_insert_with(|| budget.open_share(waker));
         budget.stand_in_line(share, &mut self.ticket, is_urgent)
     }
 
     /// The connection does not wait any more.
-    pub(super) fn stop_waiting(&mut self) {
+    pub(crate) fn stop_waiting(&mut self) {
         let Some(ticket) = self.ticket.take() else { return };
         if let Some(budget) = &self.budget {
             budget.leave_line(ticket);
@@ -284,7 +278,7 @@ impl Account {
     }
 
     /// Counts what the connection holds.
-    pub(super) fn count(&mut self, held: usize, waker: &Waker) {
+    pub(crate) fn count(&mut self, held: usize, waker: &Waker) {
         let Some(budget) = &self.budget else { return };
         if held <= FREE && self.share.is_none() {
             return;
@@ -305,7 +299,7 @@ impl Account {
     }
 
     /// The connection is not inside a message.
-    pub(super) fn return_pass(&mut self) {
+    pub(crate) fn return_pass(&mut self) {
         if let (Some(budget), Some(share)) = (&self.budget, &self.share) {
             if budget.take_pass_of(share) {
                 self.owe(Owed::Room);
@@ -314,12 +308,12 @@ impl Account {
     }
 
     /// The connection has waited for [`PATIENCE`].
-    pub(super) fn lose_patience(&mut self) {
+    pub(crate) fn lose_patience(&mut self) {
         self.owe(Owed::Closing);
     }
 
     /// The connection is over, or gives way: nothing of it counts any more.
-    pub(super) fn close(&mut self) {
+    pub(crate) fn close(&mut self) {
         self.stop_waiting();
         if let Some(share) = self.share.take() {
             if let Some(budget) = &self.budget {
@@ -342,40 +336,40 @@ impl Account {
     }
 
     /// What is owed, and the budget that [settles](MessageBudget::settle) it.
-    pub(super) fn take_owed(&mut self) -> Option<(Arc<MessageBudget>, Owed)> {
+    pub(crate) fn take_owed(&mut self) -> Option<(Arc<MessageBudget>, Owed)> {
         self.owed.take()
     }
 
-    pub(super) fn owes(&self) -> bool {
+    pub(crate) fn owes(&self) -> bool {
         self.owed.is_some()
     }
 
     /// Whether the connection holds more than is free, or has.
-    pub(super) fn has_share(&self) -> bool {
+    pub(crate) fn has_share(&self) -> bool {
         self.share.is_some()
     }
 
     /// Whether the connection has a limit.
-    pub(super) fn is_open(&self) -> bool {
+    pub(crate) fn is_open(&self) -> bool {
         self.budget.is_some()
     }
 
     /// Whether the connection has to keep to what is free.
-    pub(super) fn is_bounded(&self) -> bool {
+    pub(crate) fn is_bounded(&self) -> bool {
         self.budget.as_ref().is_some_and(|budget| budget.is_spent())
     }
 
-    pub(super) fn has_pass(&self) -> bool {
+    pub(crate) fn has_pass(&self) -> bool {
         let share = self.budget.as_ref().zip(self.share.as_ref());
         share.is_some_and(|(budget, share)| budget.has_pass(share))
     }
 
     /// Whether the connection is to be closed, because it holds most.
-    pub(super) fn is_condemned(&self) -> bool {
+    pub(crate) fn is_condemned(&self) -> bool {
         self.share.as_ref().is_some_and(|share| share.is_condemned.load(Relaxed))
     }
 
-    pub(super) fn is_waiting(&self) -> bool {
+    pub(crate) fn is_waiting(&self) -> bool {
         self.ticket.is_some()
     }
 }
@@ -384,171 +378,6 @@ impl Drop for Account {
     fn drop(&mut self) {
         // A task that ends closes the account before. Else those in line wait for their patience.
         self.close();
-    }
-}
-
-/// A connection that holds more than this is counted after each read, and not only when it parks. Messages that come in
-/// one read are not.
-const MUCH: usize = 64 << 10;
-
-impl Connection {
-    /// How many bytes may be read; `None` if the connection waits for others, and `waker` is called when
-    /// there is room. `is_wanted` if a handler waits for the message.
-    #[inline]
-    pub(super) fn room_to_read(&mut self, is_wanted: bool, waker: &Waker) -> Option<usize> {
-        if !self.account.is_bounded() && !self.account.is_waiting() {
-            return Some(usize::MAX);
-        }
-        self.room_for(is_wanted, self.is_peer_ahead, waker)
-    }
-
-    /// Room for bytes; `is_certain` if they are known to be there.
-    fn room_for(&mut self, is_urgent: bool, is_certain: bool, waker: &Waker) -> Option<usize> {
-        if !self.account.is_bounded() {
-            self.stop_waiting();
-            return Some(usize::MAX);
-        }
-        let room = match FREE.saturating_sub(self.held()) {
-            // In small pieces: what follows the message is then no more than is free.
-            0 if self.account.has_pass() => FREE,
-            // One byte tells whether the peer waits for us, or we for the peer.
-            0 if !is_certain => 1,
-            0 if self.wait(is_urgent, waker) => return None,
-            0 => FREE,
-            room => room,
-        };
-        self.stop_waiting();
-        Some(room)
-    }
-
-    /// Puts the connection in line; false if it may go on.
-    fn wait(&mut self, is_urgent: bool, waker: &Waker) -> bool {
-        let must_wait = self.account.wait(is_urgent, waker);
-        if must_wait {
-            self.timers.pause(is_urgent.then_some(PATIENCE));
-        }
-        must_wait
-    }
-
-    fn stop_waiting(&mut self) {
-        self.account.stop_waiting();
-        self.timers.resume();
-    }
-
-    /// The connection parks, or holds much: its bytes are counted.
-    pub(super) fn count_held(&mut self, waker: &Waker) {
-        if !self.account.is_open() {
-            return;
-        }
-        let held = self.held();
-        if held <= FREE && !self.account.has_share() {
-            return;
-        }
-        self.account.count(held, waker);
-        if !self.is_in_progress() {
-            self.account.return_pass();
-        }
-        if self.account.is_waiting() {
-            let is_urgent = self.receiver.is_waiting();
-            if !self.wants_room() {
-                self.stop_waiting();
-            } else if !self.wait(is_urgent, waker) {
-                // It was woken for room that the caller did not come to take.
-                self.stop_waiting();
-                self.owe_look();
-            }
-        }
-    }
-
-    /// Whether the connection is counted at once, and not only when it parks.
-    pub(super) fn is_holding_much(&self) -> bool {
-        self.decoder.buffered().max(self.inbox.bytes()) > MUCH
-    }
-
-    fn held(&self) -> usize {
-        let received =
-            [self.run.held(), self.inbox.bytes(), self.decoder.buffered(), self.unread.len()];
-        received.into_iter().fold(self.taken.len(), usize::saturating_add)
-    }
-
-    /// Whether the rest of a message is to come, from the peer or from its decompression.
-    fn is_in_progress(&self) -> bool {
-        let has_ended = self.lifecycle.outcome().is_some();
-        self.is_inflating() || (self.decoder.is_inside_message() && !has_ended)
-    }
-
-    /// Whether the receiver decompresses a message that counts.
-    fn is_inflating(&self) -> bool {
-        matches!(self.taken, Taken::Inflating(_))
-    }
-
-    /// Whether the connection takes bytes if there is room.
-    fn wants_room(&self) -> bool {
-        let is_reading = self.is_reading() && self.lifecycle.is_reading();
-        is_reading || (self.is_inflating() && self.receiver.is_waiting())
-    }
-
-    /// Counts the bytes of the messages that the receiver took.
-    pub(super) fn count_taken(&mut self, taken: Taken, waker: &Waker) {
-        self.taken = taken;
-        self.count_held(waker);
-    }
-
-    /// How many bytes the receiver, which holds `held`, may decompress; `None` if it waits for others. It is
-    /// then woken like one in `recv`.
-    pub(super) fn room_to_inflate(
-        &mut self,
-        held: usize,
-        io: &Context<'_>,
-        is_in_task: bool,
-    ) -> Option<usize> {
-        self.taken = Taken::Inflating(held);
-        let room = self.room_for(true, true, io.waker());
-        if room.is_none() {
-            self.receiver = Receiver::waiting(is_in_task);
-            // The task has the timer.
-            self.owe_look();
-        }
-        room
-    }
-
-    /// Whether a message that is decompressed may go on.
-    pub(super) fn can_inflate(&self) -> bool {
-        self.is_inflating() && (!self.account.is_bounded() || self.account.has_pass())
-    }
-
-    /// The `WebSocket` is dropped, and with it the frames that have arrived, and those that still come.
-    pub(super) fn lose_receiver(&mut self) {
-        (self.receiver, self.taken) = (Receiver::Dropped, Taken::Received);
-        self.run = WireBatch::default();
-        self.inbox.clear();
-    }
-
-    /// Fails the connection if it holds most of a budget that is spent. Its bytes are free then.
-    pub(super) fn give_way(&mut self) {
-        if !self.account.is_condemned() {
-            return;
-        }
-        self.stop_waiting();
-        self.account.close();
-        self.run = WireBatch::default();
-        self.inbox.clear();
-        self.decoder.forget();
-        self.unread = Bytes::new();
-        if self.state.can_send() {
-            self.initiator = Initiator::Local;
-        }
-        // Messages are lost, however the connection had ended before.
-        self.lifecycle.replace_outcome(Err(Error::Overloaded));
-        self.has_news = true;
-        if !self.is_gone() {
-            self.fail(Error::Overloaded, CloseCode::TRY_AGAIN_LATER);
-        }
-    }
-
-    /// Whether the connection gave way.
-    pub(super) fn has_given_way(&self) -> bool {
-        matches!(self.lifecycle.outcome(), Some(Err(Error::Overloaded)))
     }
 }
 
