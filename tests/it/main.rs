@@ -6,9 +6,6 @@
 mod client;
 
 #[cfg(test)]
-mod apart;
-
-#[cfg(test)]
 mod executors;
 
 // It reads `/proc`.
@@ -31,6 +28,9 @@ mod tls;
 
 #[cfg(test)]
 mod seeds;
+
+#[cfg(test)]
+mod support;
 
 #[cfg(feature = "testing")]
 #[cfg(test)]

@@ -11,9 +11,9 @@ use tidewire::{
 };
 
 use super::{Scripted, accepting, refusal};
-use crate::ws::frames::{PING, TEXT, plain};
-use crate::ws::peer::within;
-use crate::ws::tcp::{bind, echo_server};
+use crate::support::frames::{PING, TEXT, plain};
+use crate::support::peer::within;
+use crate::support::tcp::{bind, echo_server};
 
 #[test]
 fn client_and_server_agree_on_a_subprotocol_and_on_compression() {

@@ -16,7 +16,7 @@ use std::thread::{self, JoinHandle};
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use tidewire::{ConnectError, Error};
 
-use crate::ws::peer::WITHIN;
+use crate::support::peer::WITHIN;
 
 /// A server of one connection after the other: it answers each opening handshake as it was told, and
 /// hands the socket to whoever waits for it.

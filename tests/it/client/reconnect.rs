@@ -9,8 +9,8 @@ use tidewire::{
 };
 
 use super::{Scripted, accepting, refusal};
-use crate::ws::frames::{CLOSE, TEXT, close, plain};
-use crate::ws::peer::within;
+use crate::support::frames::{CLOSE, TEXT, close, plain};
+use crate::support::peer::within;
 
 const BUSY: &[u8] = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n";
 

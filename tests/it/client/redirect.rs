@@ -3,7 +3,7 @@
 use tidewire::{Client, ConnectError};
 
 use super::{Scripted, accepting, refusal};
-use crate::ws::peer::within;
+use crate::support::peer::within;
 
 fn redirect(status: u16, location: &str) -> Vec<u8> {
     format!("HTTP/1.1 {status} Elsewhere\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n")
@@ -81,7 +81,7 @@ fn wss_is_not_left_for_ws() {
 
     use tidewire::{RequestContext, Server};
 
-    use crate::ws::tcp::bind;
+    use crate::support::tcp::bind;
 
     let was_asked = Arc::new(AtomicBool::new(false));
     let mut plain = Server::new();

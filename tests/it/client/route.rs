@@ -8,8 +8,8 @@ use std::time::Duration;
 use tidewire::{Client, ConnectError, ConnectStep, Listeners, WebSocket, WebSocketOptions};
 
 use super::{Scripted, read_head, refusal};
-use crate::ws::peer::within;
-use crate::ws::tcp::{bind, echo_server};
+use crate::support::peer::within;
+use crate::support::tcp::{bind, echo_server};
 
 async fn echoes(mut ws: WebSocket) {
     ws.send("hello").await.unwrap();

@@ -10,8 +10,8 @@ use futures::future::pending;
 use tidewire::{Client, Error, Message};
 
 use super::{Scripted, Visit, accepting, refusal};
-use crate::ws::frames::{CLOSE, PING, PONG, TEXT, Transcript, close, plain};
-use crate::ws::peer::within;
+use crate::support::frames::{CLOSE, PING, PONG, TEXT, Transcript, close, plain};
+use crate::support::peer::within;
 
 /// What a client has sent, to the end of its stream. Its close frame is answered.
 fn transcript(visit: &mut Visit) -> Transcript {

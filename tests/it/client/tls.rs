@@ -6,9 +6,9 @@ use tidewire::{
 };
 
 use super::refusal;
+use crate::support::peer::within;
+use crate::support::tcp::{bind, echo_server};
 use crate::tls::{Authority, authority, server_config};
-use crate::ws::peer::within;
-use crate::ws::tcp::{bind, echo_server};
 
 /// Trusts the authority of the tests.
 pub(super) fn trusting() -> ClientTls {

@@ -11,19 +11,19 @@
 mod brought;
 mod program;
 
-use crate::apart;
+use crate::support::separate_process;
 
 /// Is the program, in a process that was started for it. Does nothing when run as a test.
 #[test]
 fn a_program_with_an_executor_of_its_own() {
-    if let Some(executor) = apart::program() {
+    if let Some(executor) = separate_process::program() {
         program::run(&executor);
     }
 }
 
 /// Runs the program on the executor of this name.
 fn run_on(executor: &str) {
-    apart::run("executors::a_program_with_an_executor_of_its_own", executor);
+    separate_process::run("executors::a_program_with_an_executor_of_its_own", executor);
 }
 
 #[test]

@@ -14,9 +14,9 @@ use tidewire::{
 };
 
 use super::brought::{Executor, Future};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{WITHIN, echo, within};
-use crate::ws::tcp::{OPENING, Tcp, until, until_equal};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{WITHIN, echo, within};
+use crate::support::tcp::{OPENING, Tcp, until, until_equal};
 
 const PING: &str = "GET /ping HTTP/1.1\r\nHost: x\r\n\r\n";
 

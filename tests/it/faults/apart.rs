@@ -7,8 +7,8 @@ use futures::channel::mpsc;
 use tidewire::WebSocketOptions;
 
 use super::server::{Held, server};
-use crate::ws::process::{Process, serve};
-use crate::ws::tcp::{Tcp, until_equal};
+use crate::support::server_process::{Process, serve};
+use crate::support::tcp::{Tcp, until_equal};
 
 /// The server of these tests. Does nothing when run as a test.
 #[test]

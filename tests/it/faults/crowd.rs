@@ -4,8 +4,8 @@ use std::fs;
 
 use super::apart::Apart;
 use super::site::reset;
-use crate::ws::frames::{BINARY, masked};
-use crate::ws::tcp::{OPENING, Tcp};
+use crate::support::frames::{BINARY, masked};
+use crate::support::tcp::{OPENING, Tcp};
 
 /// Connections, where the system allows as many.
 const CROWD: usize = 5000;

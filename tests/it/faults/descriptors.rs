@@ -8,8 +8,8 @@ use tidewire::{Listeners, WebSocketOptions};
 
 use super::apart::Apart;
 use super::server::{Held, server};
-use crate::ws::frames::{TEXT, masked, plain};
-use crate::ws::tcp::{Tcp, until};
+use crate::support::frames::{TEXT, masked, plain};
+use crate::support::tcp::{Tcp, until};
 
 fn expect_echo(client: &mut Tcp) {
     client.send(masked(TEXT, "Hello"));

@@ -10,8 +10,8 @@ use tidewire::{Metrics, ServerHandle, ShutdownOptions, WebSocketOptions};
 
 use super::kernel::entries;
 use super::server::{End, Held, server};
-use crate::ws::peer::within;
-use crate::ws::tcp::{Tcp, until, until_equal};
+use crate::support::peer::within;
+use crate::support::tcp::{Tcp, until, until_equal};
 
 /// The client's end of a connection, plain or encrypted.
 pub(super) type Client = Tcp<Box<dyn Line>>;

@@ -3,8 +3,8 @@
 use super::apart::Apart;
 use super::server::{MESSAGE, MESSAGES, numbered};
 use super::site::reset;
-use crate::ws::frames::{BINARY, CLOSE, close, masked, plain};
-use crate::ws::tcp::Tcp;
+use crate::support::frames::{BINARY, CLOSE, close, masked, plain};
+use crate::support::tcp::Tcp;
 
 /// Growth of memory that has nothing to do with what is sent, in bytes.
 const NOISE: usize = 16 << 20;

@@ -7,8 +7,8 @@ use tidewire::WebSocketOptions;
 
 use super::server::{End, MESSAGE};
 use super::site::{Client, Security, Site, reset};
-use crate::ws::frames::{BINARY, CLOSE, FIN, TEXT, close, hex, masked, shown};
-use crate::ws::tcp::{OPENING, until};
+use crate::support::frames::{BINARY, CLOSE, FIN, TEXT, close, hex, masked, shown};
+use crate::support::tcp::{OPENING, until};
 
 /// What has happened when the peer dies.
 struct Stage {

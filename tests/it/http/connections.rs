@@ -9,7 +9,7 @@ use socket2::{Domain, Socket, Type};
 use tidewire::{RequestContext, Server, ServerHandle, ServerOptions, WebSocketOptions};
 
 use super::{Client, PONG, WITHIN, pong, serve};
-use crate::ws::tcp::until;
+use crate::support::tcp::until;
 
 const PING: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 

@@ -7,9 +7,9 @@ use async_std::task;
 use tidewire::{Error, RequestContext, Server, ServerHandle, ShutdownOptions, WebSocketOptions};
 
 use super::{Bomb, Unspeakable};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{echo, within};
-use crate::ws::tcp::{Tcp, until_equal};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{echo, within};
+use crate::support::tcp::{Tcp, until_equal};
 
 /// Ways to panic after a first message, by the name of their route.
 pub(super) const WAYS: [&str; 7] =

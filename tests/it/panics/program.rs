@@ -19,13 +19,13 @@ use tidewire::{
 
 use super::Bomb;
 use super::handlers::{WAYS, expect_echo, panics, server, start};
-use crate::apart;
-use crate::ws::peer::within;
-use crate::ws::tcp::{Tcp, until_equal};
+use crate::support::peer::within;
+use crate::support::separate_process;
+use crate::support::tcp::{Tcp, until_equal};
 
 #[test]
 fn a_program_that_should_not_end() {
-    match apart::program().as_deref() {
+    match separate_process::program().as_deref() {
         None => {}
         Some("logger") => with_a_logger_that_panics(),
         Some("shutdown") => shuts_down(),
@@ -42,7 +42,7 @@ fn a_program_that_should_not_end() {
 }
 
 fn run(program: &str) {
-    apart::run("panics::program::a_program_that_should_not_end", program);
+    separate_process::run("panics::program::a_program_that_should_not_end", program);
 }
 
 #[test]

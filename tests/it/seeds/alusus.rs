@@ -1,8 +1,8 @@
 //! Alusus: a connection is accepted or refused, and greeted.
 
 use super::{Client, NORMAL, Program};
-use crate::ws::frames::{CLOSE, close, masked};
-use crate::ws::tcp::{OPENING, Tcp};
+use crate::support::frames::{CLOSE, close, masked};
+use crate::support::tcp::{OPENING, Tcp};
 
 /// The head and the body of an answer.
 fn answer(program: &Program, request: &str) -> String {

@@ -4,8 +4,8 @@ use std::fs;
 use std::io::ErrorKind;
 
 use super::{Client, NORMAL, Program, all_hear, broadcast, chat_seed, get, serve};
-use crate::ws::frames::{BINARY, CLOSE, PING, PONG, close, masked};
-use crate::ws::tcp::{OPENING, Tcp};
+use crate::support::frames::{BINARY, CLOSE, PING, PONG, close, masked};
+use crate::support::tcp::{OPENING, Tcp};
 
 #[test]
 fn c1_an_echo_that_prints() {

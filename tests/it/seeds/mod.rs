@@ -31,8 +31,8 @@ use std::net::SocketAddr;
 
 use self::program::Program;
 use crate::http::serve;
-use crate::ws::frames::{CLOSE, PING, Seen, TEXT, close, masked};
-use crate::ws::tcp::Tcp;
+use crate::support::frames::{CLOSE, PING, Seen, TEXT, close, masked};
+use crate::support::tcp::Tcp;
 
 const NORMAL: u16 = 1000;
 

@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tidewire::{Hub, Message, RequestContext, Server, WebSocketOptions};
 
 use super::{Client, Program, all_hear, broadcast, chat, chat_seed, serve};
-use crate::ws::frames::{BINARY, TEXT, masked};
-use crate::ws::tcp::Tcp;
+use crate::support::frames::{BINARY, TEXT, masked};
+use crate::support::tcp::Tcp;
 
 #[test]
 fn p1_an_echo_that_counts_its_clients() {
@@ -328,8 +328,8 @@ fn p11_an_encrypted_server_with_certificate_and_key_from_files() {
 
     use tidewire::ClientTls;
 
+    use crate::support::peer::within;
     use crate::tls::authority;
-    use crate::ws::peer::within;
 
     let folder = std::env::temp_dir().join(format!("tidewire-p11-{}", std::process::id()));
     fs::create_dir_all(&folder).unwrap();

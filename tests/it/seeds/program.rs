@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use crate::ws::peer::WITHIN;
+use crate::support::peer::WITHIN;
 
 /// The binary of an example. `cargo test` builds them all; for `cargo test --test it` that is done here.
 pub(super) fn example(name: &str) -> PathBuf {

@@ -11,9 +11,9 @@ use tidewire::{
 };
 
 use crate::http::{Client, PONG, pong};
-use crate::ws::peer::within;
-use crate::ws::pipe::{Knobs, pipe};
-use crate::ws::tcp::until;
+use crate::support::peer::within;
+use crate::support::pipe::{Knobs, pipe};
+use crate::support::tcp::until;
 
 #[test]
 fn a_heartbeat_of_half_a_minute_and_an_idle_timeout_follow_the_clock_of_the_test() {

@@ -26,7 +26,7 @@ use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use tidewire::testing::TestClient;
 use tidewire::{CloseInfo, Error, Message, RequestContext, Server, WebSocketOptions};
 
-use crate::ws::peer::within;
+use crate::support::peer::within;
 
 /// A timeout that is to pass.
 const SOON: Duration = Duration::from_millis(30);

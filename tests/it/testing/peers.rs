@@ -74,7 +74,7 @@ fn a_frame_that_is_right_is_written_as_section_5_2_says() {
         (RawFrame::close(1005, "ignored"), "88 80"),
         (RawFrame::from(Frame::new(false, OpCode::Binary, "")), "02 80"),
     ] {
-        let head = crate::ws::frames::hex(&format!("{head}{masked}"));
+        let head = crate::support::frames::hex(&format!("{head}{masked}"));
         assert!(frame.encode().starts_with(&head), "{frame:?}");
     }
     assert_eq!(RawFrame::close(1001, "bye").unmasked().encode(), b"\x88\x05\x03\xe9bye");

@@ -15,8 +15,8 @@ use tidewire::{TlsConfig, WebSocketOptions};
 use super::{
     authority, body, connect, connect_with, encrypted_echo, mirror, server_config, trusting,
 };
-use crate::ws::frames::{CLOSE, TEXT, close, masked};
-use crate::ws::tcp::{OPENING, Tcp, bind};
+use crate::support::frames::{CLOSE, TEXT, close, masked};
+use crate::support::tcp::{OPENING, Tcp, bind};
 
 /// A deadline that a test waits for.
 const SHORT: Duration = Duration::from_millis(300);

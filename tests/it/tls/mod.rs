@@ -20,7 +20,7 @@ use tidewire::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tidewire::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use tidewire::{RequestContext, Server, TlsConfig, WebSocketOptions};
 
-use crate::ws::tcp::{Tcp, echo_server};
+use crate::support::tcp::{Tcp, echo_server};
 
 /// The client's end of an encrypted connection.
 pub(crate) type Client = Tcp<StreamOwned<ClientConnection, TcpStream>>;

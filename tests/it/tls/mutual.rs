@@ -4,7 +4,7 @@ use tidewire::rustls::{AlertDescription, Error};
 use tidewire::{ClientCertificates, TlsConfig, TlsError};
 
 use super::{Authority, Identity, authority, body, client_config, connect_with, mirror};
-use crate::ws::tcp::bind;
+use crate::support::tcp::bind;
 
 /// What a client with or without a certificate is answered, or the alert that it is sent.
 fn answer(config: TlsConfig, shows: Option<&Identity>) -> Result<String, AlertDescription> {

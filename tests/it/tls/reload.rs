@@ -13,8 +13,8 @@ use tidewire::{ClientCertificates, TlsConfig};
 
 use super::config::Folder;
 use super::{Authority, authority, body, client_config, connect_with, mirror, trusting};
-use crate::ws::peer::WITHIN;
-use crate::ws::tcp::bind;
+use crate::support::peer::WITHIN;
+use crate::support::tcp::bind;
 
 /// The certificate that the server shows now.
 fn shown(addr: SocketAddr) -> CertificateDer<'static> {

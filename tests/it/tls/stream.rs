@@ -8,9 +8,9 @@ use futures::channel::oneshot;
 use tidewire::{Error, HeartbeatOptions, RequestContext, Server, WebSocketOptions};
 
 use super::{Client, connect, encrypted_echo, server_config};
-use crate::ws::frames::{BINARY, CLOSE, PING, TEXT, close, masked, plain};
-use crate::ws::peer::within;
-use crate::ws::tcp::{OPENING, bind};
+use crate::support::frames::{BINARY, CLOSE, PING, TEXT, close, masked, plain};
+use crate::support::peer::within;
+use crate::support::tcp::{OPENING, bind};
 
 /// A client of an echo, after the opening handshake.
 fn echo_client() -> Client {

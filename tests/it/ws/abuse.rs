@@ -10,11 +10,11 @@ use std::{fs, thread};
 
 use tidewire::{RequestContext, WebSocketOptions};
 
-use super::frames::{
+use crate::support::frames::{
     BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, hex, masked, plain,
 };
-use super::process::{Process, serve};
-use super::tcp::{OPENING, Tcp, echo_server};
+use crate::support::server_process::{Process, serve};
+use crate::support::tcp::{OPENING, Tcp, echo_server};
 
 /// Growth of memory that has nothing to do with what a client does, in bytes.
 const NOISE: usize = 16 << 20;

@@ -8,10 +8,10 @@ use futures::AsyncWriteExt;
 use futures::channel::oneshot;
 use tidewire::{DeflateOptions, Error, HandshakeError, OpeningRequest, Result, WebSocketOptions};
 
-use super::frames::{CLOSE, TEXT, close, masked, plain};
-use super::peer::{Peer, within};
-use super::pipe::{Knobs, pipe};
-use super::tcp::OPENING;
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{Peer, within};
+use crate::support::pipe::{Knobs, pipe};
+use crate::support::tcp::OPENING;
 
 /// A server that does this with each request.
 fn serve<F, Fut>(handler: F) -> (Peer, JoinHandle<Result<()>>)

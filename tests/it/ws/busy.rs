@@ -7,9 +7,9 @@ use futures::future::pending;
 use futures::stream::FuturesUnordered;
 use tidewire::{Error, Result, Role, WebSocket, WebSocketOptions};
 
-use super::frames::{CLOSE, PING, TEXT, close, masked, plain};
-use super::peer::{Peer, collect, echo, patience, serve, within};
-use super::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, PING, TEXT, close, masked, plain};
+use crate::support::peer::{Peer, collect, echo, patience, serve, within};
+use crate::support::pipe::{Knobs, pipe};
 
 fn options() -> WebSocketOptions {
     WebSocketOptions::default()

@@ -14,11 +14,11 @@ use tidewire::{
     WebSocketOptions,
 };
 
-use super::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Transcript};
-use super::frames::{close, masked};
-use super::peer::{Peer, collect, echo, patience};
-use super::polls::{self, TRICKLE, insist, insist_on_all};
-use super::tcp::{Tcp, bind};
+use crate::support::cancel_each_poll::{self, TRICKLE, insist, insist_on_all};
+use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Transcript};
+use crate::support::frames::{close, masked};
+use crate::support::peer::{Peer, collect, echo, patience};
+use crate::support::tcp::{Tcp, bind};
 
 /// Runs `handler` with each number of polls after which it abandons a call.
 fn each_number_of_polls<H, HF, P, PF, T>(handler: H, peer: P, check: impl Fn(bool, T))
@@ -28,7 +28,13 @@ where
     P: Fn(Peer) -> PF,
     PF: Future<Output = T>,
 {
-    polls::each_number_of_polls(TRICKLE, &WebSocketOptions::default(), handler, peer, check);
+    cancel_each_poll::each_number_of_polls(
+        TRICKLE,
+        &WebSocketOptions::default(),
+        handler,
+        peer,
+        check,
+    );
 }
 
 /// Three messages in six frames, and a close frame.
@@ -245,7 +251,7 @@ fn flush_goes_on_where_it_was_abandoned() {
         },
         async |mut peer: Peer| {
             for byte in *b"xy" {
-                peer.expect(super::frames::plain(BINARY, [byte; LONG])).await;
+                peer.expect(crate::support::frames::plain(BINARY, [byte; LONG])).await;
             }
             peer.expect_hex("88 02 03e8").await;
             peer.send(masked(CLOSE, "")).await;

@@ -10,10 +10,10 @@ use futures::StreamExt;
 use futures::io::AsyncWriteExt;
 use tidewire::{Error, Role, WebSocket, WebSocketOptions};
 
-use super::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, masked, plain};
-use super::peer::{collect, within};
-use super::pipe::{End, Knobs, pipe};
-use super::rng::Rng;
+use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, masked, plain};
+use crate::support::peer::{collect, within};
+use crate::support::pipe::{End, Knobs, pipe};
+use crate::support::rng::Rng;
 
 /// A seed to run alone.
 const ONLY: Option<u64> = None;

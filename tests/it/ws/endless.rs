@@ -13,8 +13,8 @@ use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
 use tidewire::{Error, Result, Role, Timeout, WebSocket, WebSocketOptions};
 
-use super::frames::{BINARY, PING, masked};
-use super::peer::{Drive, within};
+use crate::support::frames::{BINARY, PING, masked};
+use crate::support::peer::{Drive, within};
 
 /// Reads in one poll, beyond which nobody else has had a turn.
 const MANY: usize = 100;

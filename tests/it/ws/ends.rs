@@ -12,9 +12,9 @@ use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
 use tidewire::{Result, Role, WebSocket, WebSocketOptions};
 
-use super::frames::{CLOSE, close, masked, plain};
-use super::peer::{Drive, Peer, within};
-use super::pipe::{End, Knobs, pipe};
+use crate::support::frames::{CLOSE, close, masked, plain};
+use crate::support::peer::{Drive, Peer, within};
+use crate::support::pipe::{End, Knobs, pipe};
 
 /// A stream that tells how often it was closed, when it is dropped.
 struct Brought {

@@ -8,9 +8,9 @@ use tidewire::{
     WebSocketOptions, endpoint,
 };
 
-use super::frames::{TEXT, masked, plain};
-use super::peer::{echo, within};
-use super::tcp::{OPENING, Tcp, bind, echo_server};
+use crate::support::frames::{TEXT, masked, plain};
+use crate::support::peer::{echo, within};
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 /// The head of the answer to a request, in lower case, without its date.
 fn answer(client: &mut Tcp) -> String {

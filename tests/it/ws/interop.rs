@@ -10,9 +10,9 @@ use futures::StreamExt;
 use futures::channel::oneshot;
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
-use super::peer::within;
-use super::rng::Rng;
-use super::tcp::{bind, echo_server};
+use crate::support::peer::within;
+use crate::support::rng::Rng;
+use crate::support::tcp::{bind, echo_server};
 
 type Client = WebSocketStream<TcpStream>;
 

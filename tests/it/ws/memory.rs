@@ -14,9 +14,9 @@ use tidewire::{
     ServerOptions, WebSocket, WebSocketOptions,
 };
 
-use super::frames::{BINARY, PING, TEXT, masked, plain};
-use super::peer::within;
-use super::pipe::{Knobs, pipe};
+use crate::support::frames::{BINARY, PING, TEXT, masked, plain};
+use crate::support::peer::within;
+use crate::support::pipe::{Knobs, pipe};
 
 /// What the servers of most tests may hold, in bytes.
 const LIMIT: usize = 256 << 10;
@@ -522,9 +522,9 @@ mod apart {
 
     use tidewire::{ServerOptions, WebSocketOptions};
 
-    use crate::ws::frames::{BINARY, TEXT, masked, plain};
-    use crate::ws::process::{Process, serve};
-    use crate::ws::tcp::{Tcp, echo_server};
+    use crate::support::frames::{BINARY, TEXT, masked, plain};
+    use crate::support::server_process::{Process, serve};
+    use crate::support::tcp::{Tcp, echo_server};
 
     /// What the server may hold, in bytes.
     const LIMIT: usize = 16 << 20;

@@ -26,17 +26,6 @@
 //! | `interop` | the client of async-tungstenite |
 //! | `differential` | the same bytes for us and for async-tungstenite |
 //! | `bridge` | connections that are handed over to async-tungstenite, and taken over from it |
-//! | `frames`, `pipe`, `peer`, `polls`, `process`, `tcp`, `rng` | helpers |
-
-pub(crate) mod frames;
-pub(crate) mod peer;
-pub(crate) mod pipe;
-mod polls;
-// It reads `/proc`.
-#[cfg(target_os = "linux")]
-pub(crate) mod process;
-mod rng;
-pub(crate) mod tcp;
 
 mod accept;
 mod handshake;

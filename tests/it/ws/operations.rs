@@ -13,11 +13,13 @@ use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tidewire::WebSocketOptions;
 use tidewire::{Error, Frame, FrameError, Message, OpCode, Result, Role, WebSocket};
 
-use super::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, Transcript};
-use super::frames::{close, masked, take_frame};
-use super::peer::{Drive, drive, patience, within};
-use super::pipe::{End, Knobs, Stutter, pipe};
-use super::rng::Rng;
+use crate::support::frames::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, Transcript,
+};
+use crate::support::frames::{close, masked, take_frame};
+use crate::support::peer::{Drive, drive, patience, within};
+use crate::support::pipe::{End, Knobs, Stutter, pipe};
+use crate::support::rng::Rng;
 
 /// A seed to run alone.
 const ONLY: Option<u64> = None;

@@ -13,9 +13,11 @@ use futures::future::pending;
 use futures::io::{AsyncRead, AsyncWrite};
 use tidewire::{Error, Result, Role, Timeout, WebSocket, WebSocketOptions};
 
-use super::frames::{BINARY, CLOSE, FIN, PING, TEXT, close, masked, plain};
-use super::peer::{Drive, Peer, collect, drive, echo, patience, serve, serve_over, within};
-use super::pipe::{End, Knobs, Stutter, pipe};
+use crate::support::frames::{BINARY, CLOSE, FIN, PING, TEXT, close, masked, plain};
+use crate::support::peer::{
+    Drive, Peer, collect, drive, echo, patience, serve, serve_over, within,
+};
+use crate::support::pipe::{End, Knobs, Stutter, pipe};
 
 /// A limit that is meant to be exceeded.
 const SOON: Duration = Duration::from_millis(100);

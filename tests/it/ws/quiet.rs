@@ -17,9 +17,9 @@ use log::{LevelFilter, Log, Metadata, Record};
 use serde::{Deserialize, Serialize};
 use tidewire::{Backplane, Hub, RequestContext, Server, WebSocketOptions};
 
-use super::frames::{BINARY, CLOSE, TEXT, close, masked, plain};
-use super::process::{Process, serve};
-use super::tcp::{Tcp, echo_server};
+use crate::support::frames::{BINARY, CLOSE, TEXT, close, masked, plain};
+use crate::support::server_process::{Process, serve};
+use crate::support::tcp::{Tcp, echo_server};
 
 /// All that was logged: level, text, and fields.
 struct Records(Mutex<Vec<(log::Level, String, Fields)>>);

@@ -8,9 +8,11 @@ use futures::channel::oneshot;
 use futures::future::{join_all, pending};
 use tidewire::{Error, Frame, OpCode, Role, WebSocketOptions};
 
-use super::frames::{CLOSE, PING, TEXT, Transcript, close, hex, masked, plain};
-use super::peer::{Drive, Peer, collect, drive, echo, patience, serve, serve_over, within};
-use super::pipe::{Knobs, Stutter, pipe};
+use crate::support::frames::{CLOSE, PING, TEXT, Transcript, close, hex, masked, plain};
+use crate::support::peer::{
+    Drive, Peer, collect, drive, echo, patience, serve, serve_over, within,
+};
+use crate::support::pipe::{Knobs, Stutter, pipe};
 
 fn options() -> WebSocketOptions {
     WebSocketOptions::default()

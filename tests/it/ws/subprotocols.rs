@@ -2,8 +2,8 @@
 
 use tidewire::{HandshakeError, RequestContext, Server, WebSocketOptions};
 
-use super::frames::{TEXT, plain};
-use super::tcp::{OPENING, Tcp, bind};
+use crate::support::frames::{TEXT, plain};
+use crate::support::tcp::{OPENING, Tcp, bind};
 
 /// The answer to an opening handshake with these `Sec-WebSocket-Protocol` lines, and the connection.
 fn open(options: WebSocketOptions, offers: &[&str]) -> (String, Tcp) {

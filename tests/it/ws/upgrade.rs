@@ -12,9 +12,9 @@ use tidewire::{
     Error, HandshakeError, Initiator, Message, RequestContext, Server, WebSocketOptions, endpoint,
 };
 
-use super::frames::{CLOSE, TEXT, close, masked, plain};
-use super::peer::{WITHIN, echo, within};
-use super::tcp::{OPENING, Tcp, bind, echo_server};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{WITHIN, echo, within};
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 fn opening_with(headers: &str) -> String {
     OPENING.replace("\r\n\r\n", &format!("\r\n{headers}\r\n"))

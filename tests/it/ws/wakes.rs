@@ -12,9 +12,9 @@ use futures::future::{join_all, pending};
 use futures::{AsyncWriteExt, FutureExt};
 use tidewire::{Error, Frame, Message, OpCode, Result, Role, WebSocket, WebSocketOptions};
 
-use super::frames::{CLOSE, PING, TEXT, masked, plain};
-use super::peer::{Peer, patience, serve, serve_over, within};
-use super::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, PING, TEXT, masked, plain};
+use crate::support::peer::{Peer, patience, serve, serve_over, within};
+use crate::support::pipe::{Knobs, pipe};
 
 /// No timer comes to the rescue within a test.
 fn options() -> WebSocketOptions {

@@ -20,9 +20,9 @@ use tidewire::{Client, ClientTls, WebSocketOptions};
 
 use super::super::{Authority, authority};
 use super::{PLAIN_CLOSE_NOTIFY, SHORT, Tap, VERSIONS, ends_with_close_notify, expect_all};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{WITHIN, within};
-use crate::ws::tcp::Tcp;
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{WITHIN, within};
+use crate::support::tcp::Tcp;
 
 type Peer = Tcp<StreamOwned<ServerConnection, Tap>>;
 

@@ -17,9 +17,9 @@ use tidewire::{
 
 use super::super::{authority, server_config};
 use super::{PLAIN_CLOSE_NOTIFY, SHORT, Tap, VERSIONS, ends_with_close_notify, expect_all};
-use crate::ws::frames::{CLOSE, TEXT, close, masked};
-use crate::ws::peer::within;
-use crate::ws::tcp::Tcp;
+use crate::support::frames::{CLOSE, TEXT, close, masked};
+use crate::support::peer::within;
+use crate::support::tcp::Tcp;
 
 type Client = Tcp<StreamOwned<ClientConnection, Tap>>;
 

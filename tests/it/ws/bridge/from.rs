@@ -15,9 +15,11 @@ use futures::{SinkExt, StreamExt};
 use tidewire::{BridgeStream, HandOverError, Role, WebSocket, WebSocketOptions};
 
 use super::{conversation, encode_for, take};
-use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain};
-use crate::ws::peer::{Drive, Peer, collect, drive, echo, within};
-use crate::ws::pipe::{End, Knobs, Stutter, pipe};
+use crate::support::frames::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain,
+};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, within};
+use crate::support::pipe::{End, Knobs, Stutter, pipe};
 
 fn options() -> WebSocketOptions {
     WebSocketOptions::default()

@@ -13,10 +13,12 @@ use tidewire::{
 };
 
 use super::{conversation, echo, encode_for, take};
-use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain};
-use crate::ws::peer::{Drive, Peer, drive, patience, within};
-use crate::ws::pipe::{Knobs, Stutter, pipe};
-use crate::ws::tcp::{Tcp, bind};
+use crate::support::frames::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain,
+};
+use crate::support::peer::{Drive, Peer, drive, patience, within};
+use crate::support::pipe::{Knobs, Stutter, pipe};
+use crate::support::tcp::{Tcp, bind};
 
 fn options() -> WebSocketOptions {
     WebSocketOptions::default()
@@ -354,7 +356,7 @@ fn a_first_frame_glued_to_the_handshake_reaches_tungstenite() {
             Ok(echo(ws.into_tungstenite().await?).await?)
         });
         let mut client = Tcp::connect(bind(server));
-        client.send([crate::ws::tcp::OPENING.as_bytes(), &masked(TEXT, "glued")].concat());
+        client.send([crate::support::tcp::OPENING.as_bytes(), &masked(TEXT, "glued")].concat());
         client.head();
         client.expect(plain(TEXT, "glued"));
     });

@@ -16,7 +16,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use futures::{Sink, SinkExt, StreamExt};
 use tidewire::Role;
 
-use super::frames::{BINARY, CONTINUATION, FIN, PING, PONG, TEXT, masked, plain};
+use crate::support::frames::{BINARY, CONTINUATION, FIN, PING, PONG, TEXT, masked, plain};
 
 /// A frame as one side sends it.
 type Encode = fn(u8, &[u8]) -> Vec<u8>;

@@ -8,9 +8,9 @@ use tidewire::{DeflateOptions, WebSocketOptions};
 
 use super::codec::Deflater;
 use super::{DEFLATED, TAIL};
-use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, TEXT, close, masked, plain};
-use crate::ws::process::{Process, serve};
-use crate::ws::tcp::{OPENING, Tcp, echo_server};
+use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, TEXT, close, masked, plain};
+use crate::support::server_process::{Process, serve};
+use crate::support::tcp::{OPENING, Tcp, echo_server};
 
 /// Largest message of these servers, in bytes: the default.
 const MAX: usize = 1 << 20;

@@ -9,9 +9,9 @@ use futures::channel::{mpsc, oneshot};
 use tidewire::{DeflateBudget, DeflateOptions, RequestContext, Sender, Server, WebSocketOptions};
 
 use super::{ALONE, TAKEOVER};
-use crate::ws::frames::{CLOSE, close, hex, masked};
-use crate::ws::peer::{echo, within};
-use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
+use crate::support::frames::{CLOSE, close, hex, masked};
+use crate::support::peer::{echo, within};
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 /// Enough for one connection, not for two.
 const ONE: usize = 400 << 10;

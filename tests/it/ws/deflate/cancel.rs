@@ -7,11 +7,11 @@ use tidewire::{Frame, Message, OpCode, Result, Role, WebSocket};
 
 use super::codec::{Deflater, Reader};
 use super::{ALONE, DEFLATED, TAKEOVER, agreed, parameters, words};
-use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, Seen, TEXT, close, masked};
-use crate::ws::peer::{Drive, Peer, drive, patience, within};
-use crate::ws::pipe::{Knobs, Stutter, pipe};
-use crate::ws::polls::{self, TRICKLE, insist, insist_on_all};
-use crate::ws::rng::Rng;
+use crate::support::cancel_each_poll::{self, TRICKLE, insist, insist_on_all};
+use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, Seen, TEXT, close, masked};
+use crate::support::peer::{Drive, Peer, drive, patience, within};
+use crate::support::pipe::{Knobs, Stutter, pipe};
+use crate::support::rng::Rng;
 
 /// In a few pieces, and not each time it is asked.
 const CHUNKS: Knobs =
@@ -26,7 +26,7 @@ where
     PF: Future<Output = ()>,
 {
     eprintln!("{answer}");
-    polls::each_number_of_polls(knobs, &agreed(answer), handler, peer, |_, ()| {});
+    cancel_each_poll::each_number_of_polls(knobs, &agreed(answer), handler, peer, |_, ()| {});
 }
 
 fn opening_words(answer: &str) -> Vec<Vec<u8>> {

@@ -5,8 +5,8 @@ use zlib_rs::{Deflate, DeflateFlush};
 
 use super::inflater::Inflater;
 use super::{DEFLATED, TAIL};
-use crate::ws::frames::{FIN, Seen, shown};
-use crate::ws::peer::Peer;
+use crate::support::frames::{FIN, Seen, shown};
+use crate::support::peer::Peer;
 
 /// Compresses what a peer sends.
 pub(super) struct Deflater {

@@ -7,10 +7,10 @@ use tidewire::{Error, Message, ProtocolError, Role, WebSocket};
 
 use super::codec::Deflater;
 use super::{ALONE, DEFLATED, TAKEOVER, agreed, words};
-use crate::ws::frames::{CLOSE, Seen, TEXT, close, masked, take_frame};
-use crate::ws::peer::{Peer, collect, within};
-use crate::ws::pipe::{Knobs, pipe};
-use crate::ws::rng::Rng;
+use crate::support::frames::{CLOSE, Seen, TEXT, close, masked, take_frame};
+use crate::support::peer::{Peer, collect, within};
+use crate::support::pipe::{Knobs, pipe};
+use crate::support::rng::Rng;
 
 /// What came of a message and one after it.
 type Outcome = (Vec<Message>, Option<ProtocolError>);

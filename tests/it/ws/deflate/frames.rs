@@ -6,10 +6,10 @@ use tidewire::{Error, Frame, FrameError, Message, OpCode, Role, WebSocket};
 
 use super::codec::{Deflater, Reader, read_frame};
 use super::{ALONE, DEFLATED, TAKEOVER, agreed, noise, parameters, words};
-use crate::ws::frames::{BINARY, CONTINUATION, FIN, PING, Seen, TEXT, hex, masked};
-use crate::ws::peer::{Drive, Peer, drive, serve, within};
-use crate::ws::pipe::{Knobs, pipe};
-use crate::ws::rng::Rng;
+use crate::support::frames::{BINARY, CONTINUATION, FIN, PING, Seen, TEXT, hex, masked};
+use crate::support::peer::{Drive, Peer, drive, serve, within};
+use crate::support::pipe::{Knobs, pipe};
+use crate::support::rng::Rng;
 
 /// A message in fragments, as a client sends them.
 fn fragments(deflater: &mut Deflater, head: u8, parts: &[&str]) -> Vec<Vec<u8>> {

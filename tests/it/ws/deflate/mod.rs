@@ -43,7 +43,7 @@ mod roundtrip;
 
 use tidewire::{DeflateParameters, WebSocketOptions};
 
-use super::rng::Rng;
+use crate::support::rng::Rng;
 
 /// What a sender cuts off the end of a message (§7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];

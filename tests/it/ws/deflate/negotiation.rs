@@ -7,10 +7,10 @@ use tidewire::{DeflateOptions, Message, RequestContext, Server, WebSocketOptions
 
 use super::codec::{Deflater, Reader};
 use super::{DEFLATED, parameters, words};
-use crate::ws::frames::{Seen, TEXT, hex, masked, plain};
-use crate::ws::peer::echo;
-use crate::ws::rng::Rng;
-use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
+use crate::support::frames::{Seen, TEXT, hex, masked, plain};
+use crate::support::peer::echo;
+use crate::support::rng::Rng;
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 /// A client that offers these, a line each, and the head of the answer.
 fn offer(addr: SocketAddr, lines: &[&str]) -> (Tcp, String) {

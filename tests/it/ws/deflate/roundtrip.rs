@@ -7,11 +7,11 @@ use tidewire::{DeflateOptions, DeflateParameters, Message, Role, WebSocket, WebS
 
 use super::codec::{Deflater, Reader, read_frame};
 use super::{DEFLATED, noise, words};
-use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT};
-use crate::ws::frames::{close, masked, plain};
-use crate::ws::peer::{Drive, Peer, drive, echo, within};
-use crate::ws::pipe::{Knobs, Stutter, pipe};
-use crate::ws::rng::Rng;
+use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT};
+use crate::support::frames::{close, masked, plain};
+use crate::support::peer::{Drive, Peer, drive, echo, within};
+use crate::support::pipe::{Knobs, Stutter, pipe};
+use crate::support::rng::Rng;
 
 /// A seed to run alone.
 const ONLY: Option<u64> = None;

@@ -10,10 +10,10 @@ use tidewire::{Error, Frame, Message, OpCode, Result, Role, Sender, WebSocket};
 
 use super::codec::Reader;
 use super::{ALONE, TAKEOVER, agreed, noise, parameters, words};
-use crate::ws::frames::{BINARY, CLOSE, PING, masked};
-use crate::ws::peer::{Drive, Peer, drive, patience, within};
-use crate::ws::pipe::{Knobs, Stutter, pipe};
-use crate::ws::rng::Rng;
+use crate::support::frames::{BINARY, CLOSE, PING, masked};
+use crate::support::peer::{Drive, Peer, drive, patience, within};
+use crate::support::pipe::{Knobs, Stutter, pipe};
+use crate::support::rng::Rng;
 
 const SENDERS: usize = 6;
 

@@ -6,10 +6,12 @@ use tidewire::{DeflateOptions, Message, Role, Stats, WebSocket};
 
 use super::codec::{Deflater, Reader, read_frame};
 use super::{ALONE, DEFLATED, TAKEOVER, agreed, noise, parameters, words};
-use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, close, masked};
-use crate::ws::peer::{Drive, Peer, drive, echo, serve, within};
-use crate::ws::pipe::{Knobs, pipe};
-use crate::ws::rng::Rng;
+use crate::support::frames::{
+    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, close, masked,
+};
+use crate::support::peer::{Drive, Peer, drive, echo, serve, within};
+use crate::support::pipe::{Knobs, pipe};
+use crate::support::rng::Rng;
 
 /// Longer than what is compressed in one step.
 const LONG: usize = 100_000;

@@ -11,9 +11,9 @@ use tidewire::{Message, Result, Role, WebSocket, WebSocketOptions};
 
 use super::codec::Deflater;
 use super::{ALONE, DEFLATED, TAKEOVER, agreed};
-use crate::ws::frames::{BINARY, CONTINUATION, FIN, masked};
-use crate::ws::peer::{Drive, Peer, within};
-use crate::ws::pipe::{End, Knobs, pipe};
+use crate::support::frames::{BINARY, CONTINUATION, FIN, masked};
+use crate::support::peer::{Drive, Peer, within};
+use crate::support::pipe::{End, Knobs, pipe};
 
 /// Length of a long message, in bytes.
 const LONG: usize = 4 << 20;

@@ -6,9 +6,9 @@ use tidewire::{Error, Initiator, OpCode, ProtocolError, Role, WebSocket, WebSock
 
 use super::codec::{Deflater, Reader};
 use super::{ALONE, DEFLATED, TAKEOVER, agreed, parameters};
-use crate::ws::frames::{BINARY, CLOSE, CONTINUATION, FIN, TEXT, close, hex, masked, shown};
-use crate::ws::peer::{Drive, Peer, drive, echo, serve, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, TEXT, close, hex, masked, shown};
+use crate::support::peer::{Drive, Peer, drive, echo, serve, within};
+use crate::support::pipe::{Knobs, pipe};
 
 /// Largest message of these tests, in bytes.
 const MAX: usize = 1000;

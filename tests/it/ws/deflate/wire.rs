@@ -8,10 +8,10 @@ use tidewire::{DeflateOptions, Message, Role, WebSocketOptions};
 use super::codec::{Deflater, Reader, read_frame};
 use super::inflater::Inflater;
 use super::{ALONE, TAKEOVER, agreed, parameters};
-use crate::ws::frames::{CLOSE, CONTINUATION, Seen, TEXT, close};
-use crate::ws::frames::{hex, masked, plain, shown, take_frame};
-use crate::ws::peer::{Drive, Peer, collect, drive, echo, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, CONTINUATION, Seen, TEXT, close};
+use crate::support::frames::{hex, masked, plain, shown, take_frame};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, within};
+use crate::support::pipe::{Knobs, pipe};
 
 /// What is agreed on, what a client sends, and what an echo answers.
 type Exchange = (&'static str, &'static str, &'static str, &'static str);

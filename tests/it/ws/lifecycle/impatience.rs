@@ -7,9 +7,9 @@ use futures::channel::oneshot;
 use tidewire::{RequestContext, Server, ShutdownOptions, WebSocketOptions};
 
 use super::{GET, arrival, begin_shutdown, gate, patient, slow, start, stuck};
-use crate::ws::frames::{CLOSE, close, masked};
-use crate::ws::peer::within;
-use crate::ws::tcp::{Tcp, echo_server};
+use crate::support::frames::{CLOSE, close, masked};
+use crate::support::peer::within;
+use crate::support::tcp::{Tcp, echo_server};
 
 /// A grace period that is over soon.
 fn brief() -> ShutdownOptions {

@@ -3,9 +3,9 @@
 use tidewire::{Metrics, RequestContext, Server, ServerHandle, WebSocketOptions};
 
 use super::{GET, patient, start};
-use crate::ws::frames::{CLOSE, PING, PONG, TEXT, close, masked, plain};
-use crate::ws::peer::{echo, within};
-use crate::ws::tcp::{OPENING, Tcp};
+use crate::support::frames::{CLOSE, PING, PONG, TEXT, close, masked, plain};
+use crate::support::peer::{echo, within};
+use crate::support::tcp::{OPENING, Tcp};
 
 /// A server with an echo at `/ws`, and its metrics at `/metrics`.
 fn measured() -> ServerHandle {

@@ -21,7 +21,7 @@ use futures::channel::{mpsc, oneshot};
 use futures::{Future, FutureExt, StreamExt};
 use tidewire::{RequestContext, Server, ServerHandle, ShutdownOptions, WebSocketOptions};
 
-use super::peer::within;
+use crate::support::peer::within;
 
 /// A request that keeps its connection.
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";

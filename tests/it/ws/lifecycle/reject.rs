@@ -3,8 +3,8 @@
 use tidewire::{RequestContext, Server};
 
 use super::GET;
-use crate::ws::frames::{CLOSE, close, masked, plain};
-use crate::ws::tcp::{OPENING, Tcp, bind};
+use crate::support::frames::{CLOSE, close, masked, plain};
+use crate::support::tcp::{OPENING, Tcp, bind};
 
 /// A server that rejects everybody.
 fn rejecting(code: u16, reason: &'static str) -> Tcp {

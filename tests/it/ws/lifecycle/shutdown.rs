@@ -10,9 +10,9 @@ use tidewire::{
 };
 
 use super::{GET, arrival, begin_shutdown, patient, slow, start};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{echo, within};
-use crate::ws::tcp::{OPENING, Tcp, echo_server};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{echo, within};
+use crate::support::tcp::{OPENING, Tcp, echo_server};
 
 /// An echo that tells how each of its connections ended.
 fn telling() -> (Server, mpsc::UnboundedReceiver<CloseInfo>) {

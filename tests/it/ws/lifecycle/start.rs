@@ -6,9 +6,9 @@ use async_std::task;
 use tidewire::{ShutdownOptions, WebSocketOptions};
 
 use super::{patient, start};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::within;
-use crate::ws::tcp::{Tcp, echo_server};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::within;
+use crate::support::tcp::{Tcp, echo_server};
 
 #[test]
 fn a_server_serves_as_soon_as_it_is_started_and_its_port_is_free_when_it_has_ended() {

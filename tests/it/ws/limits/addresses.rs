@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use tidewire::{ConnectionLimit, HandshakeError, ServerOptions};
 
 use super::{LONG, echo_within, expect_101, expect_nothing, leave, limited, refusal, until};
-use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 /// An echo behind a proxy on this machine.
 fn behind_a_proxy(limit: &ConnectionLimit) -> SocketAddr {

@@ -12,9 +12,9 @@ use super::{
     LONG, echo_within, expect_101, expect_echo, expect_nothing, leave, limited, queued, refused,
     until,
 };
-use crate::ws::frames::{CLOSE, TEXT, close, masked};
-use crate::ws::peer::{echo, within};
-use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
+use crate::support::frames::{CLOSE, TEXT, close, masked};
+use crate::support::peer::{echo, within};
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 #[test]
 fn request_n_plus_1_gets_no_101_until_a_permit_frees_and_then_proceeds() {

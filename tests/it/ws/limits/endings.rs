@@ -12,9 +12,9 @@ use tidewire::{ConnectionLimit, HandshakeError, RequestContext, Server};
 use super::{
     LONG, echo_within, expect_101, expect_echo, leave, limited, queued, refusal, refused, until,
 };
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{echo, within};
-use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{echo, within};
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 /// What the handlers of the next tests do once they have a connection and a message.
 async fn end(how: &str, ctx: &mut RequestContext, limit: &ConnectionLimit) -> tide::Result<()> {

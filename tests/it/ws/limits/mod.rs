@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use tidewire::{ConnectionLimit, WebSocketOptions};
 
-use super::frames::{CLOSE, TEXT, close, masked, plain};
-use super::tcp::{OPENING, Tcp, bind, echo_server, until};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server, until};
 
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(60);

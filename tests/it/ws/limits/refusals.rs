@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use tidewire::{ConnectionLimit, HandshakeError, RequestContext, Server, WebSocketOptions};
 
 use super::{LONG, echo_within, expect_101, leave, limited, queued, refusal, refused, until};
-use crate::ws::peer::{echo, within};
-use crate::ws::tcp::{OPENING, Tcp, bind, echo_server};
+use crate::support::peer::{echo, within};
+use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 #[test]
 fn a_refusal_is_a_503_that_says_when_to_come_back_and_ends_the_connection() {

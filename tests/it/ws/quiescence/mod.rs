@@ -12,7 +12,7 @@ use std::{env, mem};
 
 use futures::future::BoxFuture;
 
-use super::rng::Rng;
+use crate::support::rng::Rng;
 
 /// Set in the process of a test: the crate has one spawner per process, and other tests need another.
 const WORLD: &str = "TIDEWIRE_TEST_WORLD";

@@ -8,8 +8,8 @@ use std::thread;
 use tidewire::{Hub, Role, Room, WebSocket};
 
 use super::options;
-use crate::ws::peer::WITHIN;
-use crate::ws::pipe::{End, Knobs, pipe};
+use crate::support::peer::WITHIN;
+use crate::support::pipe::{End, Knobs, pipe};
 
 /// Whoever wakes it is held up until it is told to go on.
 struct Holdup {

@@ -14,12 +14,12 @@ use futures::{FutureExt, StreamExt};
 use tidewire::{Backplane, Hub, LocalBackplane, Message, Room};
 
 use super::{enter, options};
+use crate::support::frames::{BINARY, TEXT, hex, plain};
+use crate::support::peer::within;
+use crate::support::pipe::Knobs;
+use crate::support::rng::Rng;
 use crate::ws::deflate::codec::read_frame;
 use crate::ws::deflate::{ALONE, agreed, words};
-use crate::ws::frames::{BINARY, TEXT, hex, plain};
-use crate::ws::peer::within;
-use crate::ws::pipe::Knobs;
-use crate::ws::rng::Rng;
 
 /// Two hubs that share a backplane, and the room of each.
 fn rooms(backplane: &LocalBackplane) -> [Room; 2] {

@@ -5,11 +5,11 @@ use futures::future::join_all;
 use tidewire::{Frame, Hub, Message, OpCode, PreparedMessage, Role, Room, RoomOptions, WebSocket};
 
 use super::{enter, narrow};
+use crate::support::peer::{Peer, collect, serve, within};
+use crate::support::pipe::{Knobs, Stutter, pipe};
+use crate::support::rng::Rng;
 use crate::ws::deflate::codec::{Reader, read_frame};
 use crate::ws::deflate::{ALONE, TAKEOVER, agreed, parameters, words};
-use crate::ws::peer::{Peer, collect, serve, within};
-use crate::ws::pipe::{Knobs, Stutter, pipe};
-use crate::ws::rng::Rng;
 
 /// All that two sides may agree on, as far as it matters here.
 const ANSWERS: [&str; 5] = [

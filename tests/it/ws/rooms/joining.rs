@@ -10,9 +10,9 @@ use futures::future::pending;
 use tidewire::{Error, Hub, Presence, Role, Room, WebSocket};
 
 use super::{enter, options, room};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{Drive, Peer, collect, drive, serve, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{Drive, Peer, collect, drive, serve, within};
+use crate::support::pipe::{Knobs, pipe};
 
 #[test]
 fn everybody_in_a_room_is_sent_what_is_broadcast() {

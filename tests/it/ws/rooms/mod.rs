@@ -29,8 +29,8 @@ mod writing;
 use futures::channel::oneshot;
 use tidewire::{Hub, Room, Sender, WebSocketOptions};
 
-use super::peer::{Peer, collect, serve_over};
-use super::pipe::{Knobs, Stutter};
+use crate::support::peer::{Peer, collect, serve_over};
+use crate::support::pipe::{Knobs, Stutter};
 
 /// A stream whose peer has so many bytes on their way to it, until it reads.
 const fn narrow(in_flight: usize) -> Knobs {

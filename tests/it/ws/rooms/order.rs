@@ -13,9 +13,9 @@ use tidewire::{
 };
 
 use super::{enter, narrow, options, room, until_arrived};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{collect, patience, serve, serve_over, within};
-use crate::ws::pipe::{Knobs, Stutter};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{collect, patience, serve, serve_over, within};
+use crate::support::pipe::{Knobs, Stutter};
 
 /// Bounds that are never reached.
 fn ample() -> RoomOptions {

@@ -11,8 +11,8 @@ use tidewire::{
 };
 
 use super::options;
-use crate::ws::peer::within;
-use crate::ws::pipe::{End, Knobs, pipe};
+use crate::support::peer::within;
+use crate::support::pipe::{End, Knobs, pipe};
 
 /// A connection that nobody serves.
 fn connection() -> (WebSocket, End) {

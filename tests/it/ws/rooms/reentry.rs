@@ -21,9 +21,9 @@ use tidewire::{
 };
 
 use super::{enter, narrow, options};
-use crate::ws::frames::{TEXT, plain};
-use crate::ws::peer::{WITHIN, within};
-use crate::ws::pipe::{End, Knobs, pipe};
+use crate::support::frames::{TEXT, plain};
+use crate::support::peer::{WITHIN, within};
+use crate::support::pipe::{End, Knobs, pipe};
 
 /// Does it in a thread of its own, so that one that stops there does not stop the test.
 fn ends<T: Send + 'static>(what: &str, act: impl FnOnce() -> T + Send + 'static) -> T {

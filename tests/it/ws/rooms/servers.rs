@@ -7,9 +7,9 @@ use tidewire::{
 };
 
 use super::options;
-use crate::ws::frames::{BINARY, CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::within;
-use crate::ws::tcp::{Tcp, bind};
+use crate::support::frames::{BINARY, CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::within;
+use crate::support::tcp::{Tcp, bind};
 
 /// Everybody at `/` is in the room and says what the others hear.
 fn server(room: &Room) -> Server {

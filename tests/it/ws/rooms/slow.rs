@@ -9,8 +9,8 @@ use tidewire::{
 };
 
 use super::{enter, narrow, options, until_arrived};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{Peer, collect, serve_over, within};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{Peer, collect, serve_over, within};
 
 /// One frame of a letter on its way to the peer, one more in the connection's own buffer.
 fn small() -> WebSocketOptions {

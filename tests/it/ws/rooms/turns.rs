@@ -9,9 +9,9 @@ use futures::io::AsyncWriteExt;
 use tidewire::{Error, Role, Room, WebSocket};
 
 use super::{options, room};
-use crate::ws::frames::{BINARY, TEXT, masked};
-use crate::ws::peer::{Drive, collect, echo};
-use crate::ws::pipe::{End, Knobs, pipe};
+use crate::support::frames::{BINARY, TEXT, masked};
+use crate::support::peer::{Drive, collect, echo};
+use crate::support::pipe::{End, Knobs, pipe};
 
 /// A connection whose handler runs when the test polls it.
 struct Connection {

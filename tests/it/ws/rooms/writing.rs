@@ -15,9 +15,9 @@ use futures::io::{AsyncRead, AsyncWrite};
 use tidewire::{Error, Result, Role, Room, Sender, Timeout, WebSocket, WebSocketOptions};
 
 use super::{enter, narrow, options, room};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{Peer, collect, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{Peer, collect, within};
+use crate::support::pipe::{Knobs, pipe};
 
 /// More than are written for without a pause.
 const MANY: usize = 150;

@@ -12,9 +12,9 @@ use super::{
     INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, is_unanswered, often, pass, settle,
     timed, token, turning, with,
 };
-use crate::ws::frames::{BINARY, CLOSE, PING, PONG, Seen, TEXT, close, masked, plain};
-use crate::ws::peer::{Drive, Peer, collect, drive, echo, serve, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{BINARY, CLOSE, PING, PONG, Seen, TEXT, close, masked, plain};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, serve, within};
+use crate::support::pipe::{Knobs, pipe};
 
 #[test]
 fn a_silent_peer_fails_the_connection() {

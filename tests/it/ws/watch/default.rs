@@ -15,10 +15,10 @@ use super::{
     INTERVAL, SERVER, TIMEOUT, expect_given_up, in_one_task, pass, settle, timed, token, turning,
     with,
 };
-use crate::ws::frames::{CLOSE, PONG, TEXT, close, masked};
-use crate::ws::peer::{Peer, echo, within};
-use crate::ws::pipe::{End, Knobs, pipe};
-use crate::ws::tcp::OPENING;
+use crate::support::frames::{CLOSE, PONG, TEXT, close, masked};
+use crate::support::peer::{Peer, echo, within};
+use crate::support::pipe::{End, Knobs, pipe};
+use crate::support::tcp::OPENING;
 
 type Connection = Pin<Box<dyn Future<Output = ()>>>;
 

@@ -11,10 +11,12 @@ use super::{
     INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, impatient, is_unanswered, often,
     other_frame, pass, timed, token, turning, with,
 };
-use crate::ws::frames::{CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain};
-use crate::ws::peer::{Drive, Peer, collect, drive, echo, patience, serve, serve_over, within};
-use crate::ws::pipe::{Knobs, pipe};
-use crate::ws::tcp::{Tcp, bind, echo_server};
+use crate::support::frames::{CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain};
+use crate::support::peer::{
+    Drive, Peer, collect, drive, echo, patience, serve, serve_over, within,
+};
+use crate::support::pipe::{Knobs, pipe};
+use crate::support::tcp::{Tcp, bind, echo_server};
 
 #[test]
 fn a_handler_that_waits_for_something_else_has_its_peer_asked() {

@@ -8,10 +8,10 @@ use futures::future::pending;
 use tidewire::{CloseInfo, Error, Initiator, Result, Role, WebSocket, WebSocketOptions};
 
 use super::{SOON, answer, idle, often, other_frame, pass, turning, with};
-use crate::ws::frames::{BINARY, CLOSE, PING, Seen, TEXT, close, hex, masked, plain};
-use crate::ws::peer::{Drive, Peer, collect, drive, echo, serve, within};
-use crate::ws::pipe::{Knobs, pipe};
-use crate::ws::tcp::{Tcp, bind, echo_server};
+use crate::support::frames::{BINARY, CLOSE, PING, Seen, TEXT, close, hex, masked, plain};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, serve, within};
+use crate::support::pipe::{Knobs, pipe};
+use crate::support::tcp::{Tcp, bind, echo_server};
 
 const MINUTE: Duration = Duration::from_secs(60);
 

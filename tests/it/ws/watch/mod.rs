@@ -27,9 +27,9 @@ use futures::future::{FutureExt, pending};
 use tidewire::testing::ManualClock;
 use tidewire::{Error, HeartbeatOptions, Result, Role, Timeout, WebSocket, WebSocketOptions};
 
-use crate::ws::frames::{CLOSE, PING, PONG, Seen, masked};
-use crate::ws::peer::{Drive, Peer, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, PING, PONG, Seen, masked};
+use crate::support::peer::{Drive, Peer, within};
+use crate::support::pipe::{Knobs, pipe};
 
 /// A limit that is meant to be exceeded.
 const SOON: Duration = Duration::from_millis(300);

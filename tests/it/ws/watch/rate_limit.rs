@@ -4,10 +4,12 @@ use futures::channel::oneshot;
 use tidewire::{Error, OpCode, ProtocolError, RateLimit, Role, WebSocketOptions};
 
 use super::idle;
-use crate::ws::frames::{CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, close, masked, plain};
-use crate::ws::peer::{Drive, Peer, collect, drive, echo, patience, serve, within};
-use crate::ws::pipe::{Knobs, Stutter, pipe};
-use crate::ws::tcp::{Tcp, bind, echo_server};
+use crate::support::frames::{
+    CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, close, masked, plain,
+};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, patience, serve, within};
+use crate::support::pipe::{Knobs, Stutter, pipe};
+use crate::support::tcp::{Tcp, bind, echo_server};
 
 /// Five at once, and as good as none later.
 fn five() -> RateLimit {

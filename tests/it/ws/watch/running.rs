@@ -8,9 +8,9 @@ use tidewire::{Error, Result, Role, Sender, WebSocketOptions};
 use super::{
     SOON, answer, expect_given_up, idle, impatient, is_unanswered, often, other_frame, token,
 };
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::ws::peer::{Drive, Peer, drive, echo, patience, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
+use crate::support::peer::{Drive, Peer, drive, echo, patience, within};
+use crate::support::pipe::{Knobs, pipe};
 
 /// A peer of an echo, and a sender over its connection.
 async fn echo_of(by: Drive) -> (Peer, Sender) {

@@ -3,8 +3,8 @@
 use futures::channel::oneshot;
 use tidewire::{Frame, OpCode, WebSocketOptions};
 
-use crate::ws::frames::{BINARY, CLOSE, PING, PONG, TEXT, masked};
-use crate::ws::peer::{serve, within};
+use crate::support::frames::{BINARY, CLOSE, PING, PONG, TEXT, masked};
+use crate::support::peer::{serve, within};
 
 #[test]
 fn pings_pongs_and_compressed_messages_are_counted_in_both_directions() {

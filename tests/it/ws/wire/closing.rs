@@ -4,9 +4,9 @@ use futures::channel::oneshot;
 use tidewire::{CloseInfo, Error, Initiator, Role, WebSocketOptions};
 
 use super::Delivery;
-use crate::ws::frames::{CLOSE, TEXT, Transcript, close, hex, masked, plain, shown};
-use crate::ws::peer::{Drive, Peer, collect, drive, echo, serve, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, TEXT, Transcript, close, hex, masked, plain, shown};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, serve, within};
+use crate::support::pipe::{Knobs, pipe};
 
 #[test]
 pub(in crate::ws) fn a_close_frame_is_answered_with_its_code_and_the_stream_ends() {

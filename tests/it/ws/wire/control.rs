@@ -5,8 +5,8 @@ use futures::channel::oneshot;
 use tidewire::{Frame, OpCode, WebSocketOptions};
 
 use super::{each_is_answered, exchange};
-use crate::ws::frames::{PING, PONG, hex, masked, plain};
-use crate::ws::peer::{collect, serve, within};
+use crate::support::frames::{PING, PONG, hex, masked, plain};
+use crate::support::peer::{collect, serve, within};
 
 #[test]
 pub(in crate::ws) fn a_ping_is_answered_once_with_its_own_payload() {

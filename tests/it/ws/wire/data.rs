@@ -5,8 +5,8 @@ use tidewire::WebSocketOptions;
 use super::{
     Exchange, Violation, each_fails_the_connection, each_is_answered, exchange, violation,
 };
-use crate::ws::frames::{BINARY, CONTINUATION, FIN, TEXT, hex, masked, plain};
-use crate::ws::peer::{echo, serve, within};
+use crate::support::frames::{BINARY, CONTINUATION, FIN, TEXT, hex, masked, plain};
+use crate::support::peer::{echo, serve, within};
 use tidewire::Role;
 
 /// Largest message of these tests, in bytes.
@@ -125,8 +125,8 @@ fn a_limit_of_nothing_takes_empty_messages_only() {
 
 #[test]
 fn bytes_read_beyond_the_handshake_are_the_first_of_the_connection() {
-    use crate::ws::peer::Peer;
-    use crate::ws::pipe::{Knobs, pipe};
+    use crate::support::peer::Peer;
+    use crate::support::pipe::{Knobs, pipe};
     let sent = [masked(TEXT, "Hello"), masked(TEXT, "there")].concat();
     for cut in 0..=sent.len() {
         let (unread, rest) = sent.split_at(cut);
@@ -145,8 +145,8 @@ fn bytes_read_beyond_the_handshake_are_the_first_of_the_connection() {
 
 #[test]
 pub(in crate::ws) fn a_client_masks_with_a_new_key_each_time_and_a_server_does_not_mask() {
-    use crate::ws::peer::{Drive, Peer, drive};
-    use crate::ws::pipe::{Knobs, pipe};
+    use crate::support::peer::{Drive, Peer, drive};
+    use crate::support::pipe::{Knobs, pipe};
     within(async {
         let mut peer = serve(&WebSocketOptions::default(), |mut ws| async move {
             ws.send("Hello").await?;

@@ -12,10 +12,10 @@ pub(super) mod violations;
 use futures::channel::oneshot;
 use tidewire::{Error, Message, Role, WebSocketOptions};
 
-use super::frames::{CLOSE, TEXT, close};
-use super::frames::{Seen, hex, masked, plain, shown, take_frame};
-use super::peer::{Drive, Peer, collect, drive, echo, within};
-use super::pipe::{Knobs, pipe};
+use crate::support::frames::{CLOSE, TEXT, close};
+use crate::support::frames::{Seen, hex, masked, plain, shown, take_frame};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, within};
+use crate::support::pipe::{Knobs, pipe};
 
 /// How bytes arrive.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

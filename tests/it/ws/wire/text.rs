@@ -3,9 +3,9 @@
 use tidewire::{Role, WebSocketOptions};
 
 use super::{each_fails_the_connection, each_is_answered, exchange, violation};
-use crate::ws::frames::{hex, masked};
-use crate::ws::peer::{Drive, Peer, drive, echo, within};
-use crate::ws::pipe::{Knobs, pipe};
+use crate::support::frames::{hex, masked};
+use crate::support::peer::{Drive, Peer, drive, echo, within};
+use crate::support::pipe::{Knobs, pipe};
 
 /// Payloads that are not UTF-8, each at the byte that proves it.
 const INVALID: [(&str, &str); 12] = [

@@ -3,9 +3,9 @@
 use tidewire::WebSocketOptions;
 
 use super::{Delivery, Exchange, Violation, by_kind, merged};
+use crate::support::frames::{CLOSE, TEXT, close, masked, plain, shown};
+use crate::support::tcp::bind;
 use crate::tls::{Client, connect, encrypted_echo};
-use crate::ws::frames::{CLOSE, TEXT, close, masked, plain, shown};
-use crate::ws::tcp::bind;
 
 /// Longest message that is sent in records of one byte.
 const BYTE_BY_BYTE: usize = 256;

@@ -5,8 +5,8 @@ use futures::future::pending;
 use tidewire::{Error, Role, WebSocketOptions};
 
 use super::{Violation, each_fails_the_connection, violation};
-use crate::ws::frames::{hex, shown};
-use crate::ws::peer::{collect, echo, serve, within};
+use crate::support::frames::{hex, shown};
+use crate::support::peer::{collect, echo, serve, within};
 
 fn each_is_a_protocol_error(violations: &[(&str, &str)]) {
     let violations: Vec<_> =

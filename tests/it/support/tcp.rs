@@ -143,7 +143,7 @@ impl<S: Read + Write> Tcp<S> {
     }
 
     /// The next frame of the server, a long one: as [`frame`](Self::frame), in few reads.
-    pub(super) fn long_frame(&mut self) -> Seen {
+    pub(crate) fn long_frame(&mut self) -> Seen {
         let mut bytes = self.read(2);
         let more = match bytes[1] {
             126 => 2,

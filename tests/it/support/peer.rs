@@ -23,7 +23,7 @@ pub(crate) fn within<T>(test: impl Future<Output = T>) -> T {
 
 /// What drives the connection under test.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Drive {
+pub(crate) enum Drive {
     /// `WebSocket::run`: a task of its own.
     Task,
     /// `WebSocket::from_stream`: the calls of its user.
@@ -31,11 +31,11 @@ pub(super) enum Drive {
 }
 
 impl Drive {
-    pub(super) const BOTH: [Self; 2] = [Self::Task, Self::Caller];
+    pub(crate) const BOTH: [Self; 2] = [Self::Task, Self::Caller];
 }
 
 /// Runs `handler` on a connection over `stream`, in the background.
-pub(super) fn drive<F, Fut>(
+pub(crate) fn drive<F, Fut>(
     drive: Drive,
     stream: End,
     role: Role,
@@ -58,7 +58,7 @@ where
 }
 
 /// A peer of `handler`, which runs in a task of its own at the server's side.
-pub(super) fn serve<F, Fut>(options: &WebSocketOptions, handler: F) -> Peer
+pub(crate) fn serve<F, Fut>(options: &WebSocketOptions, handler: F) -> Peer
 where
     F: FnOnce(WebSocket) -> Fut,
     Fut: Future<Output = Result<()>> + Send + 'static,
@@ -67,7 +67,7 @@ where
 }
 
 /// As [`serve`], over a stream with these knobs.
-pub(super) fn serve_over<F, Fut>(knobs: Knobs, options: &WebSocketOptions, handler: F) -> Peer
+pub(crate) fn serve_over<F, Fut>(knobs: Knobs, options: &WebSocketOptions, handler: F) -> Peer
 where
     F: FnOnce(WebSocket) -> Fut,
     Fut: Future<Output = Result<()>> + Send + 'static,
@@ -86,7 +86,7 @@ pub(crate) async fn echo(mut ws: WebSocket) -> Result<()> {
 }
 
 /// All messages, and what came after the last.
-pub(super) async fn collect(ws: &mut WebSocket) -> (Vec<Message>, Result<()>) {
+pub(crate) async fn collect(ws: &mut WebSocket) -> (Vec<Message>, Result<()>) {
     let mut messages = Vec::new();
     loop {
         match ws.recv().await {
@@ -98,7 +98,7 @@ pub(super) async fn collect(ws: &mut WebSocket) -> (Vec<Message>, Result<()>) {
 }
 
 /// Polls `future` at most `polls` times, then drops it: a caller who lost patience.
-pub(super) async fn patience<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+pub(crate) async fn patience<F: Future>(polls: usize, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut left = polls;
     std::future::poll_fn(|cx| {
@@ -117,60 +117,60 @@ pub(super) async fn patience<F: Future>(polls: usize, future: F) -> Option<F::Ou
 
 /// A peer that speaks bytes.
 #[derive(Debug)]
-pub(super) struct Peer {
-    pub(super) end: End,
+pub(crate) struct Peer {
+    pub(crate) end: End,
 }
 
 impl Peer {
     /// Sends bytes in one write.
-    pub(super) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.end.write_all(bytes.as_ref()).await.unwrap();
     }
 
     /// Reads as many bytes as are expected, and compares.
-    pub(super) async fn expect(&mut self, expected: impl AsRef<[u8]>) {
+    pub(crate) async fn expect(&mut self, expected: impl AsRef<[u8]>) {
         let expected = expected.as_ref();
         let read = self.read(expected.len()).await;
         assert!(read == expected, "{} instead of {}", shown(&read), shown(expected));
     }
 
-    pub(super) async fn expect_hex(&mut self, expected: &str) {
+    pub(crate) async fn expect_hex(&mut self, expected: &str) {
         self.expect(hex(expected)).await;
     }
 
     /// The other side ends the stream, with nothing before.
-    pub(super) async fn expect_end(&mut self) {
+    pub(crate) async fn expect_end(&mut self) {
         let rest = self.rest().await;
         assert!(rest.is_empty(), "{} instead of the end", shown(&rest));
     }
 
     /// A close frame with this code, and the end of the stream.
-    pub(super) async fn expect_close(&mut self, code: u16) {
+    pub(crate) async fn expect_close(&mut self, code: u16) {
         let frame = self.frame().await;
         assert_eq!(frame.close_code(), Some(code), "{frame:?}");
         self.expect_end().await;
     }
 
-    pub(super) async fn read(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) async fn read(&mut self, len: usize) -> Vec<u8> {
         let mut read = vec![0; len];
         self.end.read_exact(&mut read).await.unwrap();
         read
     }
 
     /// Everything until the end of the stream.
-    pub(super) async fn rest(&mut self) -> Vec<u8> {
+    pub(crate) async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
         self.end.read_to_end(&mut rest).await.unwrap();
         rest
     }
 
     /// The next frame of a server.
-    pub(super) async fn frame(&mut self) -> Seen {
+    pub(crate) async fn frame(&mut self) -> Seen {
         self.next_frame(false).await
     }
 
     /// The next frame of a client.
-    pub(super) async fn masked_frame(&mut self) -> Seen {
+    pub(crate) async fn masked_frame(&mut self) -> Seen {
         self.next_frame(true).await
     }
 

@@ -10,7 +10,7 @@ use super::peer::{Drive, Peer, drive, within};
 use super::pipe::{Knobs, Stutter, pipe};
 
 /// One byte at a time, and not each time it is asked.
-pub(super) const TRICKLE: Knobs =
+pub(crate) const TRICKLE: Knobs =
     Knobs { read: 1, write: 1, in_flight: 16, stutter: Stutter::Steady };
 
 /// More polls than any call of these tests needs.
@@ -20,14 +20,14 @@ const ENOUGH: usize = 5_000;
 /// whether the first call was enough.
 macro_rules! insist {
     ($polls:expr, $call:expr) => {
-        match $crate::ws::peer::patience($polls, $call).await {
+        match $crate::support::peer::patience($polls, $call).await {
             Some(output) => (output, true),
             None => ($call.await, false),
         }
     };
 }
 
-pub(super) use insist;
+pub(crate) use insist;
 
 /// [`insist!`] on `$call` until it gives nothing more; with all it gave comes whether the first calls
 /// were enough.
@@ -35,7 +35,7 @@ macro_rules! insist_on_all {
     ($polls:expr, $call:expr) => {{
         let (mut all, mut was_enough) = (vec![], true);
         loop {
-            let (next, at_once) = $crate::ws::polls::insist!($polls, $call);
+            let (next, at_once) = $crate::support::cancel_each_poll::insist!($polls, $call);
             was_enough &= at_once;
             let Some(next) = next? else { break (all, was_enough) };
             all.push(next);
@@ -43,11 +43,11 @@ macro_rules! insist_on_all {
     }};
 }
 
-pub(super) use insist_on_all;
+pub(crate) use insist_on_all;
 
 /// Runs `handler` over streams of this kind with each number of polls after which it abandons a
 /// call, until it says that it abandoned none.
-pub(super) fn each_number_of_polls<H, HF, P, PF, T>(
+pub(crate) fn each_number_of_polls<H, HF, P, PF, T>(
     knobs: Knobs,
     options: &WebSocketOptions,
     handler: H,
