@@ -1,14 +1,14 @@
 //! Connections, peers that stall, calls that are given up, and a clock: whenever nothing can go on, nothing
 //! is owed.
 //!
-//! The worlds are those of `tests/it/ws/quiescence`, whose `judge` lists the debts.
+//! The worlds are those of `tests/it/connection/quiescence`, whose `judge` lists the debts.
 
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
 use tidewire_fuzz::crowd::spawned_futures;
 
-#[path = "../../tests/it/ws/quiescence/world/mod.rs"]
+#[path = "../../tests/it/connection/quiescence/world/mod.rs"]
 mod world;
 
 fuzz_target!(|input: &[u8]| world::run(input, spawned_futures, false));

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::apart::Apart;
+use super::separate_process::Apart;
 use super::site::reset;
 use crate::support::frames::{BINARY, masked};
 use crate::support::tcp::{OPENING, Tcp};

@@ -6,7 +6,7 @@ use futures::channel::mpsc;
 use socket2::SockRef;
 use tidewire::{Listeners, WebSocketOptions};
 
-use super::apart::Apart;
+use super::separate_process::Apart;
 use super::server::{Held, server};
 use crate::support::frames::{TEXT, masked, plain};
 use crate::support::tcp::{Tcp, until};

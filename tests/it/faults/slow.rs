@@ -1,6 +1,6 @@
 //! A peer that does not read what a handler has for it, which is 1 GiB.
 
-use super::apart::Apart;
+use super::separate_process::Apart;
 use super::server::{MESSAGE, MESSAGES, numbered};
 use super::site::reset;
 use crate::support::frames::{BINARY, CLOSE, close, masked, plain};

@@ -6,12 +6,14 @@
 //! | `pipe` | a stream in memory, as slow and narrow as a test wants it, that can be cut |
 //! | `peer` | the other side of a connection over such a stream, byte by byte; `within`, the most that a test may take |
 //! | `cancel_each_poll` | calls that are given up after 0, 1, 2 … polls |
+//! | `deflate` | the peer's side of permessage-deflate |
 //! | `rng` | random numbers that a seed repeats |
 //! | `tcp` | a blocking client of a real server, and waiting for what the server does on its own |
 //! | `separate_process` | a program in a process of its own: this test binary again, for one test |
 //! | `server_process` | a server in such a process, whose memory, CPU time and descriptors are counted |
 
 pub(crate) mod cancel_each_poll;
+pub(crate) mod deflate;
 pub(crate) mod frames;
 pub(crate) mod peer;
 pub(crate) mod pipe;

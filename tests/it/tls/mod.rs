@@ -1,7 +1,7 @@
 //! TLS on real sockets: the client is rustls itself, blocking, so that a test says which bytes leave in
 //! which record.
 //!
-//! What a peer of a WebSocket sees is in `ws/wire`, which runs through TLS as well.
+//! What a peer of a WebSocket sees is in `connection/wire`, which runs through TLS as well.
 
 mod config;
 mod ends;

@@ -1,0 +1,243 @@
+//! What is sent leaves whole, in order and together, from whichever task.
+
+use std::future::Future;
+use std::pin::pin;
+
+use async_std::task;
+use futures::channel::oneshot;
+use futures::future::{join_all, pending};
+use tidewire::{Error, Frame, OpCode, Role, WebSocketOptions};
+
+use crate::support::frames::{CLOSE, PING, TEXT, Transcript, close, hex, masked, plain};
+use crate::support::peer::{
+    Drive, Peer, collect, drive, echo, patience, serve, serve_over, within,
+};
+use crate::support::pipe::{Knobs, Stutter, pipe};
+
+fn options() -> WebSocketOptions {
+    WebSocketOptions::default()
+}
+
+#[test]
+fn messages_of_many_senders_are_whole_and_each_senders_are_in_order() {
+    const SENDERS: usize = 8;
+    const MESSAGES: usize = 100;
+    let narrow = Knobs { write: 50, in_flight: 500, stutter: Stutter::Steady, ..Knobs::default() };
+    for knobs in [Knobs::default(), narrow] {
+        for by in Drive::BOTH {
+            eprintln!("{by:?}, {knobs:?}");
+            within(async {
+                let (stream, end) = pipe(knobs);
+                let small = options().send_buffer_size(1000);
+                drive(by, stream, Role::Server, &small, |mut ws| async move {
+                    let senders = (0..SENDERS).map(|number| {
+                        let sender = ws.sender();
+                        task::spawn(async move {
+                            for message in 0..MESSAGES {
+                                let tail = "x".repeat(message * number);
+                                sender.send(format!("{number} {message} {tail}")).await?;
+                            }
+                            Ok::<(), Error>(())
+                        })
+                    });
+                    let receiving = task::spawn({
+                        let senders: Vec<_> = senders.collect();
+                        let sender = ws.sender();
+                        async move {
+                            for result in join_all(senders).await {
+                                result.unwrap();
+                            }
+                            sender.close(1000_u16, "").await
+                        }
+                    });
+                    collect(&mut ws).await.1?;
+                    receiving.await.map(drop)
+                });
+                let mut peer = Peer { end };
+                let mut seen = vec![];
+                while !seen.ends_with(&hex("88 02 03e8")) {
+                    let len = peer.end.arrived().max(1);
+                    seen.extend(peer.read(len).await);
+                }
+                peer.send(masked(CLOSE, close(1000, ""))).await;
+                peer.expect_end().await;
+
+                let mut next = [0; SENDERS];
+                for message in Transcript::of(&seen, false).messages {
+                    let text = String::from_utf8(message.payload).unwrap();
+                    let mut words = text.splitn(3, ' ');
+                    let mut number = || words.next().unwrap().parse::<usize>().unwrap();
+                    let (sender, message) = (number(), number());
+                    assert_eq!(next[sender], message, "of sender {sender}");
+                    assert_eq!(words.next().unwrap().len(), sender * message);
+                    next[sender] += 1;
+                }
+                assert_eq!(next, [MESSAGES; SENDERS]);
+            });
+        }
+    }
+}
+
+#[test]
+fn senders_wait_while_a_message_is_sent_in_fragments() {
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let (give_up, has_given_up) = oneshot::channel::<()>();
+        let mut peer = serve(&options(), |mut ws| async move {
+            ws.send_frame(Frame::new(false, OpCode::Text, "a")).await?;
+            let sender = ws.sender();
+            let sending = task::spawn(async move {
+                assert!(patience(1, sender.send("given up")).await.is_none());
+                give_up.send(()).unwrap();
+                let sent = sender.send("between").await;
+                sent.and(sender.ping("q").await)
+            });
+            ws.ping("p").await?;
+            gone.await.unwrap();
+            has_given_up.await.unwrap();
+            ws.send_frame(Frame::new(true, OpCode::Continuation, "b")).await?;
+            sending.await
+        });
+        peer.expect_hex("01 01 61 89 01 70").await;
+        go.send(()).unwrap();
+        peer.expect_hex("80 01 62 81 07 6265747765656e 89 01 71").await;
+    });
+}
+
+/// Runs `call` to its end in another thread, while this one waits: as another task would at the
+/// worst moment.
+fn meanwhile<T: Send>(call: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| scope.spawn(|| task::block_on(call)).join().unwrap())
+}
+
+#[test]
+pub(crate) fn no_message_follows_the_close_frame_that_another_task_sends_meanwhile() {
+    within(async {
+        let mut peer = serve(&options(), |mut ws| async move {
+            let sender = ws.sender();
+            meanwhile(patience(1, sender.close(1000_u16, "")));
+            let sent = ws.send("late").await;
+            assert!(matches!(sent, Err(Error::Closed)), "{sent:?}");
+            Ok(())
+        });
+        peer.expect_hex("88 02 03e8").await;
+        peer.send(masked(CLOSE, close(1000, ""))).await;
+        peer.expect_end().await;
+    });
+}
+
+#[test]
+fn what_was_sent_before_another_task_closes_goes_out_first() {
+    within(async {
+        let mut peer = serve(&options(), |mut ws| async move {
+            ws.send("before").await?;
+            meanwhile(patience(1, ws.sender().close(1000_u16, "")));
+            Ok(())
+        });
+        peer.expect(plain(TEXT, "before")).await;
+        peer.send(masked(CLOSE, close(1000, ""))).await;
+        peer.expect_close(1000).await;
+    });
+}
+
+#[test]
+fn what_was_sent_before_another_task_sends_goes_out_first() {
+    within(async {
+        let mut peer = serve(&options(), |mut ws| async move {
+            ws.send("first").await?;
+            meanwhile(ws.sender().send("second"))?;
+            ws.send("third").await?;
+            meanwhile(ws.sender().ping("fourth"))?;
+            Ok(())
+        });
+        for (head, payload) in
+            [(TEXT, "first"), (TEXT, "second"), (TEXT, "third"), (PING, "fourth")]
+        {
+            peer.expect(plain(head, payload)).await;
+        }
+    });
+}
+
+#[test]
+pub(crate) fn no_message_falls_between_the_fragments_that_another_task_sends_meanwhile() {
+    within(async {
+        let (tell, told) = oneshot::channel();
+        let mut peer = serve(&options(), |mut ws| async move {
+            let sender = ws.sender();
+            let first = ws.send_frame(Frame::new(false, OpCode::Text, "a"));
+            let sent = meanwhile(first);
+            let mut sending = pin!(sender.send("between"));
+            let early = futures::poll!(&mut sending);
+            // What the handler has sent by now is queued when it waits.
+            task::yield_now().await;
+            let _ = tell.send(ws);
+            if early.is_pending() {
+                sending.await?;
+            }
+            sent
+        });
+        let mut ws = told.await.unwrap();
+        ws.send_frame(Frame::new(true, OpCode::Continuation, "b")).await.unwrap();
+        let mut seen = vec![];
+        while !seen.ends_with(b"between") {
+            seen.extend(peer.read(1).await);
+        }
+        Transcript::of(&seen, false);
+    });
+}
+
+#[test]
+fn echoes_of_messages_that_came_together_leave_together() {
+    within(async {
+        let mut peer = serve(&options(), echo);
+        for round in 1..=3 {
+            peer.send(masked(TEXT, "Hello").repeat(32)).await;
+            peer.expect(plain(TEXT, "Hello").repeat(32)).await;
+            assert_eq!(peer.end.writes(), round, "one write per park");
+        }
+    });
+}
+
+#[test]
+fn what_is_sent_leaves_in_one_write_whatever_the_handler_waits_for() {
+    within(async {
+        let (go, gone) = oneshot::channel::<()>();
+        let mut peer = serve(&options(), |mut ws| async move {
+            for _ in 0..10 {
+                ws.send("Hello").await?;
+            }
+            ws.ping("p").await?;
+            gone.await.unwrap();
+            ws.send(vec![7; 40_000]).await?;
+            ws.send("last").await?;
+            pending().await
+        });
+        peer.expect(plain(TEXT, "Hello").repeat(10)).await;
+        peer.expect_hex("89 01 70").await;
+        assert_eq!(peer.end.writes(), 1);
+        go.send(()).unwrap();
+        peer.expect(plain(0x82, vec![7; 40_000])).await;
+        peer.expect(plain(TEXT, "last")).await;
+    });
+}
+
+#[test]
+fn what_a_sender_sends_while_nobody_receives_goes_out() {
+    let slow = Knobs { in_flight: 10, write: 3, stutter: Stutter::Steady, ..Knobs::default() };
+    for knobs in [Knobs::default(), slow] {
+        within(async {
+            let (tell, told) = oneshot::channel();
+            let mut peer = serve_over(knobs, &options(), |ws| async move {
+                tell.send(ws.sender()).unwrap();
+                pending::<()>().await;
+                drop(ws);
+                Ok(())
+            });
+            let sender = told.await.unwrap();
+            for _ in 0..10 {
+                sender.send("Hello").await.unwrap();
+                peer.expect_hex("81 05 48656c6c6f").await;
+            }
+        });
+    }
+}
