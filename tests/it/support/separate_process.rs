@@ -10,24 +10,30 @@ const PROGRAM: &str = "TIDEWIRE_TEST_PROGRAM";
 /// Longest life of such a process.
 const WITHIN: Duration = Duration::from_secs(20);
 
-/// Runs the test of this name in a process of its own, which must succeed there.
-pub(crate) fn run(test: &str, program: &str) {
+/// Runs the test of this name in a process of its own, which must succeed there. Returns its standard error.
+pub(crate) fn run(test: &str, program: &str) -> String {
     let output = Command::new(env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture"])
         .env(PROGRAM, program)
         .env("RUST_BACKTRACE", "0")
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{program}: {}\n{said}", output.status);
+    said
 }
 
 /// What this process is to do; `None` if it runs tests.
 pub(crate) fn program() -> Option<String> {
+    program_within(WITHIN)
+}
+
+/// As [`program`], for a process that may live this long.
+pub(crate) fn program_within(most: Duration) -> Option<String> {
     let program = env::var(PROGRAM).ok()?;
     // A thread that hangs cannot be told to end.
-    thread::spawn(|| {
-        thread::sleep(WITHIN);
+    thread::spawn(move || {
+        thread::sleep(most);
         eprintln!("the program hangs");
         process::abort();
     });

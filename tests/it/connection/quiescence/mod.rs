@@ -6,16 +6,17 @@
 mod world;
 
 use std::panic::catch_unwind;
-use std::process::Command;
 use std::sync::Mutex;
+use std::time::Duration;
 use std::{env, mem};
 
 use futures::future::BoxFuture;
 
 use crate::support::rng::Rng;
+use crate::support::separate_process;
 
-/// Set in the process of a test: the crate has one spawner per process, and other tests need another.
-const WORLD: &str = "TIDEWIRE_TEST_WORLD";
+/// Longest life of the process of a test.
+const WITHIN: Duration = Duration::from_secs(300);
 
 const SEEDS: u64 = 300;
 
@@ -27,7 +28,7 @@ static SPAWNED: Mutex<Vec<BoxFuture<'static, ()>>> = Mutex::new(Vec::new());
 
 #[test]
 fn nothing_is_owed_when_nothing_can_go_on() {
-    apart("nothing_is_owed_when_nothing_can_go_on", || {
+    in_its_own_process("nothing_is_owed_when_nothing_can_go_on", || {
         let only = env::var("SEED").ok().map(|seed| seed.parse().unwrap());
         for seed in only.map_or(0..SEEDS, |seed| seed..seed + 1) {
             run(seed, false);
@@ -37,7 +38,7 @@ fn nothing_is_owed_when_nothing_can_go_on() {
 
 #[test]
 fn a_stream_that_forgets_to_wake_is_found_out() {
-    apart("a_stream_that_forgets_to_wake_is_found_out", || {
+    in_its_own_process("a_stream_that_forgets_to_wake_is_found_out", || {
         let found = (0..SEEDS_OF_FORGETFUL_STREAMS)
             .filter_map(|seed| catch_unwind(|| run(seed, true)).err());
         let found: Vec<String> = found.map(|panic| *panic.downcast().unwrap()).collect();
@@ -47,17 +48,14 @@ fn a_stream_that_forgets_to_wake_is_found_out() {
     });
 }
 
-/// Runs a test in a process of its own, which is this test binary with that test alone.
-fn apart(test: &str, run: impl FnOnce()) {
-    if env::var_os(WORLD).is_some() {
+/// Runs a test in a process of its own: the crate has one spawner per process, and other tests need another.
+fn in_its_own_process(test: &str, run: impl FnOnce()) {
+    if separate_process::program_within(WITHIN).is_some() {
         tidewire::set_spawner(|future| SPAWNED.lock().unwrap().push(future)).unwrap();
         return run();
     }
-    let mut again = Command::new(env::current_exe().unwrap());
-    again.args(["--exact", &format!("ws::quiescence::{test}"), "--nocapture"]).env(WORLD, "1");
-    let output = again.output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && told.contains("seed"), "{told}");
+    let told = separate_process::run(&format!("connection::quiescence::{test}"), "worlds");
+    assert!(told.contains("seed"), "{told}");
 }
 
 fn run(seed: u64, forgets: bool) {
