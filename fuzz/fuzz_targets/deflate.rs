@@ -6,7 +6,7 @@ use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tidewire::{DeflateOptions, Frame, OpCode, Role, WebSocket, WebSocketOptions};
 use tidewire_fuzz::inflate::{self, message};
-use tidewire_fuzz::stream::{Script, Splits};
+use tidewire_fuzz::stream::{Last, Splits, script};
 use tidewire_fuzz::{choice, drive};
 
 fuzz_target!(|input: &[u8]| {
@@ -53,8 +53,8 @@ async fn send(
     options: &WebSocketOptions,
     messages: &[(Vec<u8>, u8)],
 ) -> Vec<u8> {
-    let (stream, written) = Script::new(&[], splits);
-    let mut ws = WebSocket::from_stream(stream.stay_open(), bytes::Bytes::new(), role, options);
+    let (stream, written) = script(&[], splits, Last::Silence);
+    let mut ws = WebSocket::from_stream(stream, bytes::Bytes::new(), role, options);
     for (message, kind) in messages {
         let whole = tidewire::Message::binary(message.clone());
         match kind {

@@ -15,7 +15,7 @@ use tidewire::{Error, Frame, FrameError, OpCode, PreparedMessage, Role};
 use tidewire::{WebSocket, WebSocketOptions};
 use tidewire_fuzz::attempts::{Attempt, Attempts};
 use tidewire_fuzz::oracle::{End, Message};
-use tidewire_fuzz::stream::Script;
+use tidewire_fuzz::stream::{Last, script};
 use tidewire_fuzz::wire::RawFrame;
 use tidewire_fuzz::{choice, drive, inflate};
 
@@ -31,13 +31,13 @@ fn try_one(choice: &mut Unstructured<'_>) -> Result<()> {
     let splits = choice::splits(choice)?;
     let (options, takeover) = options(choice)?;
     let peer = Peer::new(choice)?;
-    let (stream, written) = Script::new(&peer.wire, splits);
     // A server does not mask, so the last word is found as it is.
     let mut goodbye = Vec::new();
     RawFrame::new(true, 2, None, GOODBYE).encode(&mut goodbye);
     let mut close = Vec::new();
     RawFrame::new(true, 8, Some([1, 2, 3, 4]), &[3, 232]).encode(&mut close);
-    let stream = stream.answer(&goodbye, &close);
+    let last = Last::Answer { to: goodbye, with: close };
+    let (stream, written) = script(&peer.wire, splits, last);
 
     let calls = std::iter::from_fn(|| Call::new(choice).ok().flatten()).collect();
     let done = Arc::new(Mutex::new(None));

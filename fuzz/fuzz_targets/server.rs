@@ -11,7 +11,7 @@ use async_tungstenite::tungstenite::protocol::Role as TheirRole;
 use libfuzzer_sys::fuzz_target;
 use tidewire::{Role, WebSocket};
 use tidewire_fuzz::oracle::{self, Limits};
-use tidewire_fuzz::stream::Script;
+use tidewire_fuzz::stream::{Last, script};
 use tidewire_fuzz::{choice, compare, drive, memory, peer};
 
 const LIMITS: Limits = Limits { message: 70_000, frame: 70_000, fragments: usize::MAX };
@@ -28,7 +28,7 @@ fn try_one(choice: &mut Unstructured<'_>) -> Result<()> {
     } else {
         choice::wire(choice, Role::Server)?
     };
-    let (stream, written) = Script::new(&wire, splits);
+    let (stream, written) = script(&wire, splits, Last::End);
     let heard = Arc::new(Mutex::new(Vec::new()));
     let hear = Arc::clone(&heard);
     let options = drive::options(&LIMITS);

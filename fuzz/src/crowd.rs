@@ -1,7 +1,5 @@
 //! Many tasks and their streams, of which the caller says who goes on, and when.
 
-use std::collections::VecDeque;
-use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Once};
@@ -9,6 +7,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
+
+use crate::stream::kit::{self, End, Flow};
+use crate::stream::{Splits, Stream};
 
 /// A future, and whether it has been woken.
 pub struct Task<T> {
@@ -63,121 +64,59 @@ pub fn spawned_futures() -> Vec<BoxFuture<'static, ()>> {
 }
 
 /// A stream with so much room, and the peer at its other end.
-pub fn pipe(room: usize) -> (Pipe, Peer) {
-    let wire = Arc::new(Mutex::new(Wire { room, ..Wire::default() }));
-    (Pipe(Arc::clone(&wire)), Peer(wire))
+pub fn pipe(room: usize) -> (impl Stream, Peer) {
+    let (to_peer, to_us) = (Flow::new(room), Flow::new(usize::MAX));
+    let (stream, end) = kit::pipe(Splits::default(), Splits::default(), &to_peer, &to_us);
+    (stream, Peer(Mutex::new(Side { end, arrived: Vec::new(), is_gone: false })))
 }
 
-pub struct Pipe(Arc<Mutex<Wire>>);
+pub struct Peer(Mutex<Side>);
 
-#[derive(Default)]
-struct Wire {
-    /// Bytes that may be on their way to the peer.
-    room: usize,
-    under_way: VecDeque<u8>,
+struct Side {
+    end: End<Splits>,
     arrived: Vec<u8>,
-    said: VecDeque<u8>,
-    is_broken: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
+    is_gone: bool,
 }
-
-pub struct Peer(Arc<Mutex<Wire>>);
 
 impl Peer {
     /// Reads so many bytes, if there are as many; false if there are none.
     pub fn read(&self, most: usize) -> bool {
-        let mut wire = self.wire();
-        let len = most.min(wire.under_way.len());
-        let read: Vec<u8> = wire.under_way.drain(..len).collect();
-        wire.arrived.extend(read);
-        let writer = wire.writer.take_if(|_| len > 0);
-        drop(wire);
-        if let Some(writer) = writer {
-            writer.wake();
+        let Side { end, arrived, .. } = &mut *self.side();
+        let (before, mut buf) = (arrived.len(), [0; 4096]);
+        let mut cx = Context::from_waker(Waker::noop());
+        loop {
+            let rest = most - (arrived.len() - before);
+            let buf = &mut buf[..rest.min(4096)];
+            match Pin::new(&mut *end).poll_read(&mut cx, buf) {
+                Poll::Ready(Ok(len @ 1..)) => arrived.extend(&buf[..len]),
+                _ => return arrived.len() > before,
+            }
         }
-        len > 0
     }
 
     pub fn say(&self, bytes: &[u8]) {
-        let mut wire = self.wire();
-        wire.said.extend(bytes);
-        let reader = wire.reader.take();
-        drop(wire);
-        if let Some(reader) = reader {
-            reader.wake();
-        }
+        // It is lost if nobody reads any more.
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut self.side().end).poll_write(&mut cx, bytes);
     }
 
     /// Resets the connection.
     pub fn go(&self) {
-        let mut wire = self.wire();
-        wire.is_broken = true;
-        let wakers = [wire.reader.take(), wire.writer.take()];
-        drop(wire);
-        wakers.into_iter().flatten().for_each(Waker::wake);
+        let mut side = self.side();
+        side.is_gone = true;
+        side.end.wire().reset();
     }
 
     pub fn is_gone(&self) -> bool {
-        self.wire().is_broken
+        self.side().is_gone
     }
 
     /// All that was read.
     pub fn arrived(&self) -> Vec<u8> {
-        self.wire().arrived.clone()
+        self.side().arrived.clone()
     }
 
-    fn wire(&self) -> MutexGuard<'_, Wire> {
+    fn side(&self) -> MutexGuard<'_, Side> {
         self.0.lock().unwrap()
-    }
-}
-
-impl AsyncRead for Pipe {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut wire = self.0.lock().unwrap();
-        if wire.is_broken {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        let len = wire.said.len().min(buf.len());
-        if len == 0 {
-            wire.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        for (slot, byte) in buf.iter_mut().zip(wire.said.drain(..len)) {
-            *slot = byte;
-        }
-        Poll::Ready(Ok(len))
-    }
-}
-
-impl AsyncWrite for Pipe {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let mut wire = self.0.lock().unwrap();
-        if wire.is_broken {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let len = buf.len().min(wire.room - wire.under_way.len());
-        if len == 0 {
-            wire.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        wire.under_way.extend(&buf[..len]);
-        Poll::Ready(Ok(len))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
     }
 }

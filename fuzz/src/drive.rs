@@ -8,7 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use tidewire::{Error, Message, ProtocolError, Result, Role, WebSocket, WebSocketOptions};
 
 use crate::oracle::{self, End, Limits};
-use crate::stream::{Script, Splits, Written};
+use crate::stream::{Last, Splits, Written, script};
 
 /// More polls than any input of a fuzzer takes.
 const MOST_POLLS: usize = 1 << 16;
@@ -56,7 +56,7 @@ pub fn connect(
     role: Role,
     options: &WebSocketOptions,
 ) -> (WebSocket, Written) {
-    let (stream, written) = Script::new(input, splits);
+    let (stream, written) = script(input, splits, Last::End);
     (WebSocket::from_stream(stream, bytes::Bytes::new(), role, options), written)
 }
 

@@ -5,7 +5,7 @@
 //! | `choice` | frames and options, chosen by the bytes of an input |
 //! | `wire` | frames, written without the crate's own code |
 //! | `oracle` | the rules of RFC 6455, written a second time and without care for speed |
-//! | `stream` | a stream in memory that splits and stalls as the input says |
+//! | `stream` | the test kit's stream in memory, which splits and stalls as the input says |
 //! | `drive` | futures, polled when they have been woken, and a connection driven to its end |
 //! | `crowd` | many tasks and streams, of which a target says who goes on |
 //! | `attempts` | what was sent, or given up, beside what has arrived |

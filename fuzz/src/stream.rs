@@ -1,43 +1,21 @@
-//! A stream in memory that splits and stalls as an input says.
+//! The test kit's stream in memory, at the pace of an input, with a peer that follows a script.
 
-use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use futures::io::{AsyncRead, AsyncWrite};
 
-/// What one side of a connection reads and writes: a script of bytes, and then their end.
-pub struct Script {
-    input: Vec<u8>,
-    pos: usize,
-    splits: Splits,
-    written: Written,
-    last: Last,
-    reader: Option<Waker>,
-}
+use self::kit::{End, Flow, Pace, Way};
 
-/// What comes after the script.
-enum Last {
-    End,
-    /// Nothing more.
-    Silence,
-    /// Once this has been written, that.
-    Answer {
-        to: Vec<u8>,
-        with: Vec<u8>,
-    },
-}
+#[expect(dead_code, reason = "what a line of the test kit does to its connections")]
+#[path = "../../src/testing/pipe.rs"]
+pub(crate) mod kit;
 
-/// What was written to a [`Script`].
-#[derive(Clone, Debug, Default)]
-pub struct Written(Arc<Mutex<Vec<u8>>>);
+/// A stream as a connection takes it.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
 
-impl Written {
-    pub fn bytes(&self) -> Vec<u8> {
-        self.0.lock().unwrap().clone()
-    }
-}
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> Stream for S {}
 
 /// How many bytes each call moves: one number after the other, and again from the start. Zero is a
 /// call that has to wait.
@@ -56,107 +34,106 @@ impl Splits {
         let sizes = if sizes.iter().all(|size| *size == 0) { Vec::new() } else { sizes.to_vec() };
         Self { sizes, next: 0 }
     }
+}
 
-    /// `None` if the caller has to wait, and has been woken already.
-    pub fn next(&mut self, cx: &Context<'_>) -> Option<usize> {
+impl Pace for Splits {
+    fn most(&mut self, _: Way) -> Option<usize> {
         if self.sizes.is_empty() || self.next > MOST_CALLS {
             return Some(usize::MAX);
         }
-        let size = &self.sizes[self.next % self.sizes.len()];
+        let size = self.sizes[self.next % self.sizes.len()];
         self.next += 1;
-        match *size {
-            0 => {
-                cx.waker().wake_by_ref();
-                None
-            }
+        match size {
+            0 => None,
             255 => Some(usize::MAX),
             size => Some(usize::from(size)),
         }
     }
+
+    fn moved(&mut self, _: Way, _: usize) {}
 }
 
-impl Script {
-    pub fn new(input: &[u8], splits: Splits) -> (Self, Written) {
-        let written = Written::default();
-        let (input, last) = (input.to_vec(), Last::End);
-        let script = Self { input, pos: 0, splits, written: written.clone(), last, reader: None };
-        (script, written)
+/// What a peer says once its input is at its end.
+#[derive(Debug)]
+pub enum Last {
+    /// It ends the stream.
+    End,
+    /// Nothing more.
+    Silence,
+    /// Once this was written to it, that, and then it ends the stream.
+    Answer { to: Vec<u8>, with: Vec<u8> },
+}
+
+/// A stream on which a peer has said `input`, and what will be written to that peer.
+pub fn script(input: &[u8], splits: Splits, last: Last) -> (impl Stream + use<>, Written) {
+    let free = || Flow::new(usize::MAX);
+    let (near, far) = kit::pipe(splits, Splits::default(), &free(), &free());
+    let mut peer = Peer { end: far, written: Vec::new(), last };
+    peer.say(input);
+    if matches!(peer.last, Last::End) {
+        peer.end();
+    }
+    let listener = Arc::new(Listener(Mutex::new(peer)));
+    Arc::clone(&listener).wake();
+    (near, Written(listener))
+}
+
+/// What was written to the peer of a [`script`].
+#[derive(Clone, Debug)]
+pub struct Written(Arc<Listener>);
+
+impl Written {
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.0.lock().unwrap().written.clone()
+    }
+}
+
+#[derive(Debug)]
+struct Peer {
+    end: End<Splits>,
+    written: Vec<u8>,
+    last: Last,
+}
+
+impl Peer {
+    fn say(&mut self, bytes: &[u8]) {
+        // There is room for all of it, and it is lost if nobody reads any more.
+        let mut cx = Context::from_waker(Waker::noop());
+        let _ = Pin::new(&mut self.end).poll_write(&mut cx, bytes);
     }
 
-    /// The same without an end.
-    #[must_use]
-    pub fn stay_open(self) -> Self {
-        Self { last: Last::Silence, ..self }
+    fn end(&mut self) {
+        let _ = Pin::new(&mut self.end).poll_close(&mut Context::from_waker(Waker::noop()));
     }
 
-    /// The same with a last word, which follows when this has been written.
-    #[must_use]
-    pub fn answer(self, to: &[u8], with: &[u8]) -> Self {
-        Self { last: Last::Answer { to: to.to_vec(), with: with.to_vec() }, ..self }
-    }
-
-    /// Is there nothing to read, and not the end?
-    fn is_silent(&mut self) -> bool {
-        if self.pos < self.input.len() {
-            return false;
+    /// Reads all there is, and answers if that is due.
+    fn go_on(&mut self, waker: &Waker) {
+        let (before, mut buf) = (self.written.len(), [0; 4096]);
+        let mut cx = Context::from_waker(waker);
+        while let Poll::Ready(Ok(len @ 1..)) = Pin::new(&mut self.end).poll_read(&mut cx, &mut buf)
+        {
+            self.written.extend(&buf[..len]);
         }
-        match &mut self.last {
-            Last::End => false,
-            Last::Silence => true,
-            Last::Answer { to, with } => {
-                let written = self.written.0.lock().unwrap();
-                // Pongs may follow it.
-                let end = &written[written.len().saturating_sub(4096)..];
-                if !end.windows(to.len()).any(|window| window == to) {
-                    return true;
-                }
-                self.input.append(with);
+        if let Last::Answer { to, with } = &self.last {
+            // It may have come in pieces.
+            let new = &self.written[(before + 1).saturating_sub(to.len())..];
+            if new.windows(to.len()).any(|window| window == to) {
+                let with = with.clone();
                 self.last = Last::End;
-                false
+                self.say(&with);
+                self.end();
             }
         }
     }
 }
 
-impl AsyncRead for Script {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let Some(most) = self.splits.next(cx) else { return Poll::Pending };
-        if self.is_silent() {
-            self.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let rest = &self.input[self.pos..];
-        let len = most.min(rest.len()).min(buf.len());
-        buf[..len].copy_from_slice(&rest[..len]);
-        self.pos += len;
-        Poll::Ready(Ok(len))
-    }
-}
+/// A peer that goes on when something is written to it.
+#[derive(Debug)]
+struct Listener(Mutex<Peer>);
 
-impl AsyncWrite for Script {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let Some(most) = self.splits.next(cx) else { return Poll::Pending };
-        let len = most.min(buf.len());
-        self.written.0.lock().unwrap().extend(&buf[..len]);
-        if let Some(reader) = self.reader.take() {
-            reader.wake();
-        }
-        Poll::Ready(Ok(len))
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+impl Wake for Listener {
+    fn wake(self: Arc<Self>) {
+        let waker = Waker::from(Arc::clone(&self));
+        self.0.lock().unwrap().go_on(&waker);
     }
 }

@@ -9,10 +9,9 @@ use std::time::Duration;
 
 use futures::channel::oneshot;
 
-use super::line::Line;
+use super::line::{End, Line};
 use super::patience::{Caller, Patience};
 use super::peer::Peer;
-use super::pipe::End;
 use super::request::TestRequest;
 use super::upgrade::TestUpgrade;
 use crate::connection::WebSocket;

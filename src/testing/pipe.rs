@@ -1,135 +1,183 @@
-//! Connections in memory: two ends, and the bytes that are on their way between them.
+//! A connection in memory: two ends, and the bytes that are on their way between them.
 //!
-//! What a test can do to them is `line`.
+//! A [`Flow`] says what passes in one direction, and a [`Pace`] how much of that one call moves. The test kit
+//! makes its `Line` of them. The crate's own tests, which run without the test kit as well, and its fuzz targets
+//! include this file by its path, so it names nothing else of the crate.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use futures::io::{AsyncRead, AsyncWrite};
-use slab::Slab;
 
-use crate::foreign::attempt;
-use crate::permits::Held;
-use crate::sync::Mutex;
+/// A new connection, of which each end moves bytes at its own pace.
+pub(crate) fn pipe<P: Pace>(
+    near: P,
+    far: P,
+    to_far: &Arc<Flow>,
+    to_near: &Arc<Flow>,
+) -> (End<P>, End<P>) {
+    let (to_far, to_near) = (Half::new(Arc::clone(to_far)), Half::new(Arc::clone(to_near)));
+    let wire = Wire(Arc::new(Mutex::new(Connection { to_far, to_near, is_reset: false })));
+    let end = |pace, side| End { wire: wire.clone(), side, pace };
+    (end(near, Side::Near), end(far, Side::Far))
+}
 
-/// What a connection holds in each direction, in bytes, unless a test says otherwise.
-const CAPACITY: usize = 64 << 10;
-
-/// The connections of one line.
+/// What one direction lets pass. It may change at any time, and be that of many connections.
 #[derive(Debug)]
-pub(super) struct Wires {
-    /// Most bytes that one read or write moves.
-    pub(super) chunk_size: Option<usize>,
-    /// Most bytes on their way in one direction.
-    pub(super) capacity: usize,
-    /// Does nothing reach the client?
-    pub(super) is_stalled: bool,
-    open: Slab<Wire>,
-    /// Whom to wake when the lock is released.
-    woken: Vec<Waker>,
+pub(crate) struct Flow {
+    /// Most bytes on their way, beyond which writes wait.
+    capacity: AtomicUsize,
+    /// Whether nothing is read and nothing is written.
+    is_stalled: AtomicBool,
 }
 
-impl Default for Wires {
-    fn default() -> Self {
-        Self {
-            chunk_size: None,
-            capacity: CAPACITY,
-            is_stalled: false,
-            open: Slab::new(),
-            woken: Vec::new(),
-        }
+impl Flow {
+    pub(crate) fn new(capacity: usize) -> Arc<Self> {
+        Arc::new(Self { capacity: capacity.into(), is_stalled: false.into() })
+    }
+
+    pub(crate) fn set_capacity(&self, bytes: usize) {
+        self.capacity.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Those who wait do not learn of it, until they are [woken](Wire::wake).
+    pub(crate) fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Ordering::SeqCst);
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.is_stalled.load(Ordering::SeqCst)
     }
 }
 
-impl Wires {
-    /// Adds a connection; both of its ends have to be made.
-    pub(super) fn open(&mut self) -> usize {
-        self.open.insert(Wire::default())
+/// How many bytes each call of an end moves.
+pub(crate) trait Pace: Unpin {
+    /// The most that this call moves; `None` if the caller has to come again, for which it is woken at once.
+    fn most(&mut self, way: Way) -> Option<usize>;
+
+    /// A call has moved this many bytes. The connection is locked: its ends cannot be used here.
+    fn moved(&mut self, way: Way, len: usize);
+}
+
+/// What a call does to bytes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    Read,
+    Write,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Side {
+    Near,
+    Far,
+}
+
+/// A connection, apart from its ends.
+#[derive(Clone, Debug)]
+pub(crate) struct Wire(Arc<Mutex<Connection>>);
+
+impl Wire {
+    /// Makes all that wait look again.
+    pub(crate) fn wake(&self) {
+        self.with(Connection::wake);
     }
 
-    /// Has everybody who waits look again.
-    pub(super) fn wake(&mut self) {
-        self.each(Half::wake);
-    }
-
-    pub(super) fn reset(&mut self) {
-        self.each(|half, woken| {
-            half.is_reset = true;
-            half.wake(woken);
+    /// Resets the connection: all reads and writes fail from now on.
+    pub(crate) fn reset(&self) {
+        self.with(|connection, woken| {
+            connection.is_reset = true;
+            connection.wake(woken);
         });
     }
 
-    /// Ends the direction from client to server.
-    pub(super) fn end(&mut self) {
-        for (_, wire) in &mut self.open {
-            wire.to_server.end(&mut self.woken);
+    /// Ends the direction from the near end to the far one.
+    pub(crate) fn end(&self) {
+        self.with(|connection, woken| connection.to_far.end(woken));
+    }
+
+    /// Whether an end is left, or another has it in hand.
+    pub(crate) fn is_open(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// Changes the connection under its lock, and wakes afterwards: a waker is code of an executor, which may use
+    /// the connection on the spot.
+    fn with<T>(&self, change: impl FnOnce(&mut Connection, &mut Vec<Waker>) -> T) -> T {
+        let mut woken = Vec::new();
+        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = change(&mut connection, &mut woken);
+        drop(connection);
+        for waker in woken {
+            // A panic of one keeps no other from being woken, and what it panics with may panic, too.
+            catch_unwind(AssertUnwindSafe(|| waker.wake())).unwrap_or_else(mem::forget);
         }
-    }
-
-    fn each(&mut self, change: impl Fn(&mut Half, &mut Vec<Waker>)) {
-        for (_, wire) in &mut self.open {
-            change(&mut wire.to_server, &mut self.woken);
-            change(&mut wire.to_client, &mut self.woken);
-        }
+        result
     }
 }
 
-/// Does something under the lock, and wakes afterwards: a waker is code of an executor, which may use the
-/// line on the spot.
-pub(super) fn with<T>(wires: &Mutex<Wires>, change: impl FnOnce(&mut Wires) -> T) -> T {
-    let mut wires = wires.lock();
-    let result = change(&mut wires);
-    let woken = mem::take(&mut wires.woken);
-    drop(wires);
-    for waker in woken {
-        let _ = attempt(|| waker.wake());
-    }
-    result
+#[derive(Debug)]
+struct Connection {
+    to_far: Half,
+    to_near: Half,
+    is_reset: bool,
 }
 
-/// One connection.
-#[derive(Debug, Default)]
-struct Wire {
-    to_server: Half,
-    to_client: Half,
-}
-
-impl Wire {
+impl Connection {
     /// What `side` reads.
     fn incoming(&mut self, side: Side) -> &mut Half {
         match side {
-            Side::Client => &mut self.to_client,
-            Side::Server => &mut self.to_server,
+            Side::Near => &mut self.to_near,
+            Side::Far => &mut self.to_far,
         }
     }
 
     /// What `side` writes.
     fn outgoing(&mut self, side: Side) -> &mut Half {
         match side {
-            Side::Client => &mut self.to_server,
-            Side::Server => &mut self.to_client,
+            Side::Near => &mut self.to_far,
+            Side::Far => &mut self.to_near,
         }
+    }
+
+    fn check_reset(&self) -> io::Result<()> {
+        if self.is_reset { Err(ErrorKind::ConnectionReset.into()) } else { Ok(()) }
+    }
+
+    fn wake(&mut self, woken: &mut Vec<Waker>) {
+        self.to_far.wake(woken);
+        self.to_near.wake(woken);
     }
 }
 
 /// One direction of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Half {
     bytes: VecDeque<u8>,
-    /// Will nothing more be written?
+    flow: Arc<Flow>,
+    /// Whether nothing more will be written.
     is_ended: bool,
-    /// Will nothing more be read?
+    /// Whether nothing more will be read.
     is_unread: bool,
-    is_reset: bool,
     reader: Option<Waker>,
     writer: Option<Waker>,
 }
 
 impl Half {
+    fn new(flow: Arc<Flow>) -> Self {
+        let bytes = VecDeque::new();
+        Self { bytes, flow, is_ended: false, is_unread: false, reader: None, writer: None }
+    }
+
     fn end(&mut self, woken: &mut Vec<Waker>) {
         self.is_ended = true;
         self.wake(woken);
@@ -139,13 +187,9 @@ impl Half {
         woken.extend([self.reader.take(), self.writer.take()].into_iter().flatten());
     }
 
-    fn check_reset(&self) -> io::Result<()> {
-        if self.is_reset { Err(ErrorKind::ConnectionReset.into()) } else { Ok(()) }
-    }
-
     /// Takes bytes from the front; `None` if the reader has to wait.
     fn read(&mut self, buf: &mut [u8], woken: &mut Vec<Waker>) -> Option<usize> {
-        if self.bytes.is_empty() && !self.is_ended {
+        if self.flow.is_stalled() || (self.bytes.is_empty() && !self.is_ended) {
             return None;
         }
         let len = buf.len().min(self.bytes.len());
@@ -156,94 +200,76 @@ impl Half {
         Some(len)
     }
 
-    /// Appends bytes, at most as many as there is room for.
-    fn write(&mut self, bufs: &[IoSlice<'_>], room: usize, woken: &mut Vec<Waker>) -> usize {
+    /// Appends `most` bytes or fewer; `None` if the writer has to wait.
+    fn write(
+        &mut self,
+        bufs: &[IoSlice<'_>],
+        most: usize,
+        woken: &mut Vec<Waker>,
+    ) -> Option<usize> {
+        let capacity = if self.flow.is_stalled() { 0 } else { self.flow.capacity() };
+        let room = capacity.saturating_sub(self.bytes.len());
+        if room == 0 && bufs.iter().any(|buf| !buf.is_empty()) {
+            return None;
+        }
+        let mut rest = most.min(room);
         let before = self.bytes.len();
-        self.bytes.extend(bufs.iter().flat_map(|buf| buf.iter()).take(room));
+        for buf in bufs {
+            let taken = buf.get(..rest).unwrap_or(buf);
+            self.bytes.extend(taken);
+            rest = rest.saturating_sub(taken.len());
+        }
         woken.extend(self.reader.take());
-        self.bytes.len().saturating_sub(before)
+        Some(self.bytes.len().saturating_sub(before))
     }
-}
-
-/// Which end it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Side {
-    Client,
-    Server,
 }
 
 /// One end of a connection.
+///
+/// Dropped, it ends what it writes, and what is written to it fails.
 #[derive(Debug)]
-pub(super) struct End {
-    wires: Arc<Mutex<Wires>>,
-    key: usize,
+pub(crate) struct End<P> {
+    wire: Wire,
     side: Side,
-    /// A chunk was read: the next is not there yet.
-    has_read: bool,
-    /// A chunk was written: there is no room for the next yet.
-    has_written: bool,
-    /// Among the connections that a server may have.
-    held: Held,
+    pub(crate) pace: P,
 }
 
-impl End {
-    /// An end of the connection `key`, of which there has to be one on each side.
-    pub(super) fn new(wires: Arc<Mutex<Wires>>, key: usize, side: Side) -> Self {
-        Self { wires, key, side, has_read: false, has_written: false, held: Held::default() }
-    }
-
-    /// Keeps `held` for as long as this end is open.
-    pub(super) fn keep(mut self, held: Held) -> Self {
-        self.held = held;
-        self
+impl<P> End<P> {
+    pub(crate) fn wire(&self) -> &Wire {
+        &self.wire
     }
 }
 
-/// The key of an end that is open is always there.
-fn not_open() -> io::Error {
-    ErrorKind::NotConnected.into()
-}
-
-/// Puts off whoever comes for the next chunk, once.
-fn puts_off(has_moved: &mut bool, cx: &Context<'_>) -> bool {
-    let puts_off = mem::take(has_moved);
-    if puts_off {
-        cx.waker().wake_by_ref();
-    }
-    puts_off
-}
-
-impl AsyncRead for End {
+impl<P: Pace> AsyncRead for End<P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        if puts_off(&mut self.has_read, cx) {
+        let Self { wire, side, pace } = &mut *self;
+        let Some(most) = pace.most(Way::Read) else {
+            cx.waker().wake_by_ref();
             return Poll::Pending;
-        }
-        let (key, side) = (self.key, self.side);
+        };
+        let most = most.min(buf.len());
+        let buf = buf.get_mut(..most).unwrap_or_default();
+        // The waker that was there before is dropped without the lock.
         let mut waker = Some(cx.waker().clone());
-        let read = with(&self.wires, |wires| {
-            let Wires { chunk_size, is_stalled, open, woken, .. } = wires;
-            let most = chunk_size.unwrap_or(usize::MAX).min(buf.len());
-            let half = open.get_mut(key).ok_or_else(not_open)?.incoming(side);
-            half.check_reset()?;
-            let buf = buf.get_mut(..most).unwrap_or_default();
-            let is_stalled = *is_stalled && side == Side::Client;
-            let read = if is_stalled { None } else { half.read(buf, woken) };
-            if read.is_none() {
-                mem::swap(&mut half.reader, &mut waker);
+        let read = wire.with(|connection, woken| {
+            connection.check_reset()?;
+            let half = connection.incoming(*side);
+            let read = half.read(buf, woken);
+            match read {
+                Some(len) => pace.moved(Way::Read, len),
+                None => mem::swap(&mut half.reader, &mut waker),
             }
-            Ok::<_, io::Error>(read.map(|len| (len, chunk_size.is_some())))
+            Ok::<_, io::Error>(read)
         });
-        let Some((len, is_chunk)) = read? else { return Poll::Pending };
-        self.has_read = is_chunk && len > 0;
-        Poll::Ready(Ok(len))
+        read?.map_or(Poll::Pending, |len| Poll::Ready(Ok(len)))
     }
 }
 
-impl AsyncWrite for End {
+impl<P: Pace> AsyncWrite for End<P> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -257,30 +283,26 @@ impl AsyncWrite for End {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if puts_off(&mut self.has_written, cx) {
+        let Self { wire, side, pace } = &mut *self;
+        let Some(most) = pace.most(Way::Write) else {
+            cx.waker().wake_by_ref();
             return Poll::Pending;
-        }
-        let (key, side) = (self.key, self.side);
+        };
         let mut waker = Some(cx.waker().clone());
-        let written = with(&self.wires, |wires| {
-            let Wires { chunk_size, capacity, is_stalled, open, woken } = wires;
-            let half = open.get_mut(key).ok_or_else(not_open)?.outgoing(side);
-            half.check_reset()?;
+        let written = wire.with(|connection, woken| {
+            connection.check_reset()?;
+            let half = connection.outgoing(*side);
             if half.is_unread || half.is_ended {
                 return Err(ErrorKind::BrokenPipe.into());
             }
-            let is_stalled = *is_stalled && side == Side::Server;
-            let room = if is_stalled { 0 } else { capacity.saturating_sub(half.bytes.len()) };
-            if room == 0 && bufs.iter().any(|buf| !buf.is_empty()) {
-                mem::swap(&mut half.writer, &mut waker);
-                return Ok(None);
+            let written = half.write(bufs, most, woken);
+            match written {
+                Some(len) => pace.moved(Way::Write, len),
+                None => mem::swap(&mut half.writer, &mut waker),
             }
-            let len = half.write(bufs, chunk_size.unwrap_or(usize::MAX).min(room), woken);
-            Ok::<_, io::Error>(Some((len, chunk_size.is_some())))
+            Ok::<_, io::Error>(written)
         });
-        let Some((len, is_chunk)) = written? else { return Poll::Pending };
-        self.has_written = is_chunk && len > 0;
-        Poll::Ready(Ok(len))
+        written?.map_or(Poll::Pending, |len| Poll::Ready(Ok(len)))
     }
 
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -288,149 +310,19 @@ impl AsyncWrite for End {
     }
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        with(&self.wires, |Wires { open, woken, .. }| {
-            if let Some(wire) = open.get_mut(self.key) {
-                wire.outgoing(self.side).end(woken);
-            }
-        });
+        self.wire.with(|connection, woken| connection.outgoing(self.side).end(woken));
         Poll::Ready(Ok(()))
     }
 }
 
-impl Drop for End {
+impl<P> Drop for End<P> {
     fn drop(&mut self) {
-        let forgotten = with(&self.wires, |Wires { open, woken, .. }| {
-            let wire = open.get_mut(self.key)?;
-            wire.outgoing(self.side).end(woken);
-            let incoming = wire.incoming(self.side);
+        self.wire.with(|connection, woken| {
+            connection.outgoing(self.side).end(woken);
+            let incoming = connection.incoming(self.side);
             incoming.is_unread = true;
+            incoming.bytes = VecDeque::new();
             incoming.wake(woken);
-            // The other end was dropped before.
-            if wire.outgoing(self.side).is_unread { open.try_remove(self.key) } else { None }
         });
-        drop(forgotten);
-        drop(mem::take(&mut self.held));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::atomic::AtomicUsize;
-    use std::sync::atomic::Ordering::Relaxed;
-    use std::task::Wake;
-
-    use futures::FutureExt;
-    use futures::io::{AsyncReadExt, AsyncWriteExt};
-
-    use super::*;
-    use crate::runtime::block_on;
-    use crate::testing::Line;
-
-    #[test]
-    fn each_chunk_is_written_and_read_on_its_own() {
-        let (mut client, mut server) = Line::new().chunk_size(2).connect();
-        let written = ["abcde", "cde", "cde", "e", "e"]
-            .map(|rest| client.write(rest.as_bytes()).now_or_never().map(Result::unwrap));
-        assert_eq!(written, [Some(2), None, Some(2), None, Some(1)]);
-        let mut buf = [0; 8];
-        let read = [(); 6].map(|()| server.read(&mut buf).now_or_never().map(Result::unwrap));
-        assert_eq!(read, [Some(2), None, Some(2), None, Some(1), None]);
-    }
-
-    #[test]
-    fn what_is_on_its_way_to_a_client_stays_there_while_its_line_is_stalled() {
-        let line = Line::new();
-        let (mut client, mut server) = line.connect();
-        let mut buf = [0; 8];
-        assert_eq!(server.write(b"ab").now_or_never().unwrap().unwrap(), 2);
-        line.stall();
-        assert!(client.read(&mut buf).now_or_never().is_none());
-        assert!(server.write(b"cd").now_or_never().is_none());
-        assert_eq!(client.write(b"ef").now_or_never().unwrap().unwrap(), 2);
-        assert_eq!(server.read(&mut buf).now_or_never().unwrap().unwrap(), 2);
-        line.release();
-        assert_eq!(client.read(&mut buf).now_or_never().unwrap().unwrap(), 2);
-    }
-
-    #[test]
-    fn a_connection_is_forgotten_with_its_second_end() {
-        let line = Line::new();
-        let wires = |line: &Line| line.clone().connect().0.key;
-        let (client, server) = line.connect();
-        assert_eq!(client.key, 0);
-        drop(server);
-        assert_eq!(wires(&line), 1);
-        drop(client);
-        assert_eq!(wires(&line), 0);
-    }
-
-    #[test]
-    fn an_end_reads_what_came_before_the_other_was_dropped() {
-        block_on(async {
-            let (mut client, mut server) = Line::new().connect();
-            client.write_all(b"last").await.unwrap();
-            drop(client);
-            let mut rest = String::new();
-            server.read_to_string(&mut rest).await.unwrap();
-            assert_eq!(rest, "last");
-            let error = server.write_all(b"x").await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
-        });
-    }
-
-    #[test]
-    fn whoever_waits_is_woken_by_the_other_end_and_by_the_line() {
-        block_on(async {
-            let line = Line::new().capacity(1);
-            let (mut client, mut server) = line.connect();
-            let mut buf = [0; 8];
-            assert!(server.read(&mut buf).now_or_never().is_none());
-            let (wrote, read) = futures::join!(client.write_all(b"ab"), async {
-                server.read_exact(&mut buf[..2]).await.map(|()| buf[..2].to_vec())
-            });
-            wrote.unwrap();
-            assert_eq!(read.unwrap(), b"ab");
-            let (read, ()) = futures::join!(client.read(&mut buf), async { line.cut() });
-            assert_eq!(read.unwrap_err().kind(), ErrorKind::ConnectionReset);
-        });
-    }
-
-    #[test]
-    fn whoever_is_woken_or_dropped_may_use_the_line() {
-        struct Curious(Line, Arc<AtomicUsize>);
-
-        impl Wake for Curious {
-            fn wake(self: Arc<Self>) {}
-        }
-
-        impl Drop for Curious {
-            fn drop(&mut self) {
-                assert!(format!("{:?}", self.0).contains("capacity: 1"));
-                self.1.fetch_add(1, Relaxed);
-            }
-        }
-
-        let (line, dropped) = (Line::new().capacity(1), Arc::new(AtomicUsize::new(0)));
-        let curious = || Waker::from(Arc::new(Curious(line.clone(), Arc::clone(&dropped))));
-        let (mut client, mut server) = line.connect();
-        let wait = |server: &mut End| {
-            let waker = curious();
-            let read = Pin::new(server).poll_read(&mut Context::from_waker(&waker), &mut [0]);
-            assert!(read.is_pending());
-        };
-        wait(&mut server);
-        wait(&mut server);
-        assert_eq!(dropped.load(Relaxed), 1, "one takes the place of the other");
-        assert_eq!(client.write(b"a").now_or_never().unwrap().unwrap(), 1);
-        assert_eq!(dropped.load(Relaxed), 2, "one is woken by what is written");
-        assert_eq!(server.read(&mut [0]).now_or_never().unwrap().unwrap(), 1);
-        wait(&mut server);
-        drop(client);
-        assert_eq!(dropped.load(Relaxed), 3, "one is woken by the end");
-        let (client, mut server) = line.connect();
-        wait(&mut server);
-        line.cut();
-        assert_eq!(dropped.load(Relaxed), 4, "one is woken by the line");
-        drop(client);
     }
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use smol_hyper::rt::FuturesIo;
 
 use super::TestClient;
-use super::pipe::End;
+use super::line::End;
 use super::response::TestResponse;
 use crate::error::{Error, Result};
 use crate::http::io_error;

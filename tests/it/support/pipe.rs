@@ -1,15 +1,15 @@
-//! An in-memory byte stream that is as slow, narrow and unreliable as a test wants it.
+//! The test kit's stream in memory, at the pace of a test: slow, narrow and unreliable.
 
-use std::collections::VecDeque;
-use std::io;
-use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
-use std::task::{Context, Poll, Waker};
 
-use futures::io::{AsyncRead, AsyncWrite};
-
+use self::kit::{Flow, Pace, Way};
 use super::rng::Rng;
+
+// The tests run without the feature of the test kit as well.
+#[expect(dead_code, reason = "what a line of the test kit does to its connections")]
+#[path = "../../../src/testing/pipe.rs"]
+mod kit;
 
 /// How a stream treats the side under test.
 #[derive(Clone, Copy, Debug)]
@@ -51,194 +51,101 @@ impl Default for Knobs {
 
 /// Two ends of a stream: the first obeys the knobs, the second does as it is told.
 pub(crate) fn pipe(knobs: Knobs) -> (End, End) {
-    let halves = [Half::new(knobs.in_flight), Half::new(usize::MAX)];
-    let wire = Arc::new(Wire { halves: Mutex::new(halves), writes: AtomicUsize::new(0) });
-    let end = |side: usize, knobs: Knobs| End {
-        wire: Arc::clone(&wire),
-        side,
-        knobs,
-        rng: Rng::new(if let Stutter::Random(seed) = knobs.stutter { seed } else { 0 }),
-        goes_on: [false; 2],
-    };
-    (end(0, knobs), end(1, Knobs::default()))
+    let [ours, theirs] = [(); 2].map(|()| Arc::new(Moved::default()));
+    let near = Stuttering::new(knobs, &ours, &theirs);
+    let far = Stuttering::new(Knobs::WIDE, &theirs, &ours);
+    kit::pipe(near, far, &Flow::new(knobs.in_flight), &Flow::new(usize::MAX))
 }
 
-#[derive(Debug)]
-pub(crate) struct End {
-    wire: Arc<Wire>,
-    side: usize,
-    knobs: Knobs,
-    rng: Rng,
-    /// Does the next read, or write, of a steady stutter go through?
-    goes_on: [bool; 2],
-}
-
-#[derive(Debug)]
-struct Wire {
-    /// The bytes that each side has written.
-    halves: Mutex<[Half; 2]>,
-    /// Writes of the first side that took bytes.
-    writes: AtomicUsize,
-}
-
-#[derive(Debug)]
-struct Half {
-    bytes: VecDeque<u8>,
-    capacity: usize,
-    /// Will nothing more be written?
-    ended: bool,
-    /// Will nothing more be read?
-    unread: bool,
-    reset: bool,
-    reader: Option<Waker>,
-    writer: Option<Waker>,
-}
-
-impl Half {
-    fn new(capacity: usize) -> Self {
-        Self {
-            bytes: VecDeque::new(),
-            capacity,
-            ended: false,
-            unread: false,
-            reset: false,
-            reader: None,
-            writer: None,
-        }
-    }
-
-    fn wake(&mut self) {
-        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
-            waker.wake();
-        }
-    }
-}
+pub(crate) type End = kit::End<Stuttering>;
 
 impl End {
     /// Cuts the stream: whoever uses it next learns that it was reset, whatever is on its way.
     pub(crate) fn reset(&self) {
-        for half in &mut *self.halves() {
-            half.reset = true;
-            half.wake();
-        }
+        self.wire().reset();
     }
 
-    /// Writes of the side under test so far.
+    /// Writes of the other side so far.
     pub(crate) fn writes(&self) -> usize {
-        self.wire.writes.load(Ordering::SeqCst)
+        self.pace.by_other.writes.load(Ordering::SeqCst)
     }
 
     /// Bytes that the other side has written and this one has not read.
     pub(crate) fn arrived(&self) -> usize {
-        self.halves()[1 - self.side].bytes.len()
+        Moved::on_their_way(&self.pace.by_other, &self.pace.by_this)
     }
 
     /// Bytes that this side has written and the other has not read.
     pub(crate) fn unread(&self) -> usize {
-        self.halves()[self.side].bytes.len()
+        Moved::on_their_way(&self.pace.by_this, &self.pace.by_other)
     }
+}
 
-    fn halves(&self) -> MutexGuard<'_, [Half; 2]> {
-        self.wire.halves.lock().unwrap()
+/// What one side has moved.
+#[derive(Debug, Default)]
+struct Moved {
+    read: AtomicUsize,
+    written: AtomicUsize,
+    writes: AtomicUsize,
+}
+
+impl Moved {
+    fn on_their_way(writer: &Self, reader: &Self) -> usize {
+        // Read first: what is read meanwhile was written before.
+        let read = reader.read.load(Ordering::SeqCst);
+        writer.written.load(Ordering::SeqCst) - read
     }
+}
 
-    /// How many bytes may pass now; `None` if the caller has to come again.
-    fn quota(&mut self, way: usize, most: usize, cx: &Context<'_>) -> Option<usize> {
+/// The pace that the knobs say.
+#[derive(Debug)]
+pub(crate) struct Stuttering {
+    knobs: Knobs,
+    rng: Rng,
+    /// Whether the next read, or write, of a steady stutter goes through.
+    goes_on: [bool; 2],
+    by_this: Arc<Moved>,
+    by_other: Arc<Moved>,
+}
+
+impl Stuttering {
+    fn new(knobs: Knobs, by_this: &Arc<Moved>, by_other: &Arc<Moved>) -> Self {
+        let seed = if let Stutter::Random(seed) = knobs.stutter { seed } else { 0 };
+        let (by_this, by_other) = (Arc::clone(by_this), Arc::clone(by_other));
+        Self { knobs, rng: Rng::new(seed), goes_on: [false; 2], by_this, by_other }
+    }
+}
+
+impl Pace for Stuttering {
+    fn most(&mut self, way: Way) -> Option<usize> {
+        let most = match way {
+            Way::Read => self.knobs.read,
+            Way::Write => self.knobs.write,
+        };
         match self.knobs.stutter {
-            Stutter::Never => return Some(most),
+            Stutter::Never => Some(most),
             Stutter::Steady => {
-                self.goes_on[way] = !self.goes_on[way];
-                if !self.goes_on[way] {
-                    return Some(most);
-                }
+                let goes_on = &mut self.goes_on[way as usize];
+                *goes_on = !*goes_on;
+                if *goes_on { None } else { Some(most) }
             }
             Stutter::Random(_) => {
-                if self.rng.below(3) > 0 {
-                    let fewer = 1 + self.rng.below(64);
-                    return Some(if self.rng.below(3) == 0 { fewer.min(most) } else { most });
+                if self.rng.below(3) == 0 {
+                    return None;
                 }
+                let fewer = 1 + self.rng.below(64);
+                Some(if self.rng.below(3) == 0 { fewer.min(most) } else { most })
             }
         }
-        cx.waker().wake_by_ref();
-        None
-    }
-}
-
-impl AsyncRead for End {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let most = self.knobs.read.min(buf.len());
-        let Some(most) = self.quota(0, most, cx) else { return Poll::Pending };
-        let half = &mut self.halves()[1 - self.side];
-        if half.reset {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        if half.bytes.is_empty() && !half.ended {
-            half.reader = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let len = most.min(half.bytes.len());
-        for (slot, byte) in buf.iter_mut().zip(half.bytes.drain(..len)) {
-            *slot = byte;
-        }
-        if let Some(writer) = half.writer.take() {
-            writer.wake();
-        }
-        Poll::Ready(Ok(len))
-    }
-}
-
-impl AsyncWrite for End {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let most = self.knobs.write.min(buf.len());
-        let Some(most) = self.quota(1, most, cx) else { return Poll::Pending };
-        let half = &mut self.halves()[self.side];
-        if half.reset {
-            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-        }
-        if half.unread || half.ended {
-            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
-        }
-        let room = half.capacity - half.bytes.len();
-        if room == 0 {
-            half.writer = Some(cx.waker().clone());
-            return Poll::Pending;
-        }
-        let len = most.min(room);
-        half.bytes.extend(&buf[..len]);
-        if let Some(reader) = half.reader.take() {
-            reader.wake();
-        }
-        if self.side == 0 {
-            self.wire.writes.fetch_add(1, Ordering::SeqCst);
-        }
-        Poll::Ready(Ok(len))
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let half = &mut self.halves()[self.side];
-        half.ended = true;
-        half.wake();
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl Drop for End {
-    fn drop(&mut self) {
-        let mut halves = self.halves();
-        halves[self.side].ended = true;
-        halves[1 - self.side].unread = true;
-        halves.iter_mut().for_each(Half::wake);
+    fn moved(&mut self, way: Way, len: usize) {
+        match way {
+            Way::Read => self.by_this.read.fetch_add(len, Ordering::SeqCst),
+            Way::Write => {
+                self.by_this.writes.fetch_add(1, Ordering::SeqCst);
+                self.by_this.written.fetch_add(len, Ordering::SeqCst)
+            }
+        };
     }
 }
