@@ -3,17 +3,14 @@
 
 #![no_main]
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
 use arbitrary::{Result, Unstructured};
 use futures::{FutureExt, SinkExt, StreamExt};
 use libfuzzer_sys::fuzz_target;
 use tidewire::{Error, Frame, FrameError, OpCode, PreparedMessage, Role};
 use tidewire::{WebSocket, WebSocketOptions};
-use tidewire_fuzz::attempts::{Attempt, Attempts};
+use tidewire_fuzz::attempts::{Attempt, Attempts, check_pongs, patience};
 use tidewire_fuzz::oracle::{End, Message};
 use tidewire_fuzz::stream::{Last, script};
 use tidewire_fuzz::wire::RawFrame;
@@ -57,10 +54,17 @@ fn try_one(choice: &mut Unstructured<'_>) -> Result<()> {
     }
     let (mut attempts, received) = done.lock().unwrap().take().expect("the handler succeeds");
     assert_eq!(received, peer.messages);
-    attempts.messages.push(Attempt { parts: vec![(GOODBYE.to_vec(), true)] });
+    attempts.messages.push(Attempt::new(2, GOODBYE.to_vec(), true));
     let arrived = inflate::read(&written.bytes(), Role::Server, takeover);
     assert_eq!(arrived.end, End::Close(Some(1000)));
-    attempts.check(&arrived, &peer.pings);
+    let messages = arrived.messages.iter();
+    let messages = messages.map(|it| (if it.is_text { 1 } else { 2 }, &*it.payload));
+    let of = |opcode| {
+        let frames = arrived.frames.iter().filter(move |frame| frame.opcode == opcode);
+        frames.map(|frame| &*frame.payload)
+    };
+    attempts.check(messages, of(9));
+    check_pongs(of(10), &peer.pings);
     Ok(())
 }
 
@@ -134,19 +138,7 @@ impl Call {
 
     /// The output of a future, unless that is given up.
     async fn maybe<F: Future>(self, future: F) -> Option<F::Output> {
-        let (mut future, mut left) = (pin!(future), self.polls);
-        poll_fn(|cx| {
-            if left == 0 {
-                return Poll::Ready(None);
-            }
-            left -= 1;
-            match future.as_mut().poll(cx) {
-                Poll::Ready(output) => Poll::Ready(Some(output)),
-                Poll::Pending if left == 0 => Poll::Ready(None),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
+        patience(self.polls, future).await
     }
 }
 
@@ -203,7 +195,7 @@ impl Handler {
             }
         };
         let is_certain = sent.transpose()?.is_some();
-        self.attempts.messages.push(Attempt { parts: vec![(payload, is_certain)] });
+        self.attempts.messages.push(Attempt::new(2, payload, is_certain));
         Ok(())
     }
 
@@ -214,7 +206,7 @@ impl Handler {
         if fed.transpose()?.is_some() {
             // What it has taken is sent before anything else is.
             SinkExt::<tidewire::Message>::flush(&mut self.ws).await?;
-            self.attempts.messages.push(Attempt { parts: vec![(payload, true)] });
+            self.attempts.messages.push(Attempt::new(2, payload, true));
         }
         Ok(())
     }
@@ -222,13 +214,13 @@ impl Handler {
     async fn ping(&mut self, number: usize, call: Call) -> tidewire::Result<()> {
         let payload = number.to_be_bytes().to_vec();
         let sent = call.maybe(self.ws.ping(payload.clone())).await.transpose()?;
-        self.attempts.pings.push(Attempt { parts: vec![(payload, sent.is_some())] });
+        self.attempts.pings.push(Attempt::new(9, payload, sent.is_some()));
         Ok(())
     }
 
     /// Sends a message in fragments, any of which may be given up, and then ends it.
     async fn send_fragments(&mut self, number: usize, call: Call) -> tidewire::Result<()> {
-        let mut attempt = Attempt { parts: vec![] };
+        let mut attempt = Attempt { opcode: 2, parts: vec![] };
         for part in 0..1 + number % 3 {
             let opcode = if part == 0 { OpCode::Binary } else { OpCode::Continuation };
             let payload = [call.payload(number), vec![part as u8]].concat();

@@ -8,12 +8,13 @@
 //! | `stream` | the test kit's stream in memory, which splits and stalls as the input says |
 //! | `drive` | futures, polled when they have been woken, and a connection driven to its end |
 //! | `crowd` | many tasks and streams, of which a target says who goes on |
-//! | `attempts` | what was sent, or given up, beside what has arrived |
+//! | `attempts` | calls that are given up, and what may arrive of them: a file of the tests |
 //! | `memory` | how much an input costs at most |
 //! | `peer` | tungstenite, as the server and as the client |
 //! | `inflate` | permessage-deflate by miniz |
 //! | `compare` | what tungstenite makes of a connection, beside ours |
 
+#[path = "../../tests/it/support/attempts.rs"]
 pub mod attempts;
 pub mod choice;
 pub mod compare;

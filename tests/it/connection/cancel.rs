@@ -14,10 +14,11 @@ use tidewire::{
     WebSocketOptions,
 };
 
+use crate::support::attempts::patience;
 use crate::support::cancel_each_poll::{self, TRICKLE, insist, insist_on_all};
 use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Transcript};
 use crate::support::frames::{close, masked};
-use crate::support::peer::{Peer, collect, echo, patience};
+use crate::support::peer::{Peer, collect, echo};
 use crate::support::tcp::{Tcp, bind};
 
 /// Runs `handler` with each number of polls after which it abandons a call.

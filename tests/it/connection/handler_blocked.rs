@@ -7,8 +7,9 @@ use futures::future::pending;
 use futures::stream::FuturesUnordered;
 use tidewire::{Error, Result, Role, WebSocket, WebSocketOptions};
 
+use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, PING, TEXT, close, masked, plain};
-use crate::support::peer::{Peer, collect, echo, patience, serve, within};
+use crate::support::peer::{Peer, collect, echo, serve, within};
 use crate::support::pipe::{Knobs, pipe};
 
 fn options() -> WebSocketOptions {

@@ -13,11 +13,10 @@ use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tidewire::WebSocketOptions;
 use tidewire::{Error, Frame, FrameError, Message, OpCode, Result, Role, WebSocket};
 
-use crate::support::frames::{
-    BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, Transcript,
-};
+use crate::support::attempts::{Attempt, Attempts, check_pongs, patience};
+use crate::support::frames::{CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, Transcript};
 use crate::support::frames::{close, masked, take_frame};
-use crate::support::peer::{Drive, drive, patience, within};
+use crate::support::peer::{Drive, drive, within};
 use crate::support::pipe::{End, Knobs, Stutter, pipe};
 use crate::support::rng::Rng;
 
@@ -79,35 +78,28 @@ async fn try_one(seed: u64) {
 
     assert_eq!(received, sent.messages, "what the handler received");
     assert_eq!(heard.close.as_ref().and_then(Seen::close_code), Some(1000));
-    is_subsequence(&heard.pongs, &sent.pings);
-    check_messages(&heard.messages, &attempts);
-    check_pings(&heard.pings, &attempts);
+    check_pongs(heard.pongs.iter().map(Vec::as_slice), &sent.pings);
+    let messages = heard.messages.iter().map(|seen| (seen.head & 0x0f, &*seen.payload));
+    attempts.check(messages, heard.pings.iter().map(Vec::as_slice));
 }
 
 fn pick<const N: usize>(rng: &mut Rng, values: [usize; N]) -> usize {
     values[rng.below(N)]
 }
 
-/// Something that a handler sent, or gave up on.
-struct Attempt {
-    head: u8,
-    /// The payloads of its frames, and whether each was sent for certain.
-    parts: Vec<(Vec<u8>, bool)>,
-}
-
 struct Handler {
     ws: WebSocket,
     rng: Rng,
-    attempts: Vec<Attempt>,
+    attempts: Attempts,
     received: Vec<Message>,
 }
 
 impl Handler {
     fn new(ws: WebSocket, rng: Rng) -> Self {
-        Self { ws, rng, attempts: vec![], received: vec![] }
+        Self { ws, rng, attempts: Attempts::default(), received: vec![] }
     }
 
-    async fn run(mut self) -> Result<(Vec<Attempt>, Vec<Message>)> {
+    async fn run(mut self) -> Result<(Attempts, Vec<Message>)> {
         for number in 0..CALLS {
             match self.rng.below(9) {
                 0 | 1 => self.send(number, false).await?,
@@ -141,20 +133,20 @@ impl Handler {
             maybe(&mut self.rng, self.ws.send(message)).await
         };
         let is_certain = sent.transpose()?.is_some();
-        self.attempts.push(Attempt { head: TEXT, parts: vec![(payload, is_certain)] });
+        self.attempts.messages.push(Attempt::new(1, payload, is_certain));
         Ok(())
     }
 
     async fn ping(&mut self, number: usize) -> Result<()> {
         let payload = number.to_be_bytes().to_vec();
         let sent = maybe(&mut self.rng, self.ws.ping(payload.clone())).await.transpose()?;
-        self.attempts.push(Attempt { head: PING, parts: vec![(payload, sent.is_some())] });
+        self.attempts.pings.push(Attempt::new(9, payload, sent.is_some()));
         Ok(())
     }
 
     /// Sends a message in fragments, any of which may be given up, and then ends it.
     async fn send_fragments(&mut self, number: usize) -> Result<()> {
-        let mut attempt = Attempt { head: BINARY, parts: vec![] };
+        let mut attempt = Attempt { opcode: 2, parts: vec![] };
         for part in 0..=self.rng.below(4) {
             let opcode = if part == 0 { OpCode::Binary } else { OpCode::Continuation };
             let payload = payload(&mut self.rng, number, part);
@@ -169,7 +161,7 @@ impl Handler {
             Err(Error::Frame(FrameError::UnexpectedContinuation)) => {}
             sent => {
                 sent?;
-                self.attempts.push(attempt);
+                self.attempts.messages.push(attempt);
             }
         }
         Ok(())
@@ -247,52 +239,5 @@ async fn listen(mut reader: ReadHalf<End>, said: oneshot::Sender<()>) -> Transcr
             }
         }
         pos = all.len() - rest.len();
-    }
-}
-
-fn is_subsequence(some: &[Vec<u8>], all: &[Vec<u8>]) {
-    let mut rest = all.iter();
-    assert!(some.iter().all(|item| rest.any(|other| item == other)), "{some:?} of {all:?}");
-}
-
-/// Each message is the next attempt that can have made it; those left out were given up.
-fn check_messages(seen: &[Seen], attempts: &[Attempt]) {
-    let mut attempts = attempts.iter().filter(|attempt| attempt.head != PING);
-    for message in seen {
-        let made_it = attempts.by_ref().find(|attempt| {
-            let is_it = attempt.head == message.head && attempt.can_be(&message.payload);
-            assert!(is_it || !attempt.is_certain(), "{message:?} instead of {:?}", attempt.parts);
-            is_it
-        });
-        assert!(made_it.is_some(), "nobody sent {message:?}");
-    }
-    assert!(!attempts.any(Attempt::is_certain), "a message is missing");
-}
-
-fn check_pings(seen: &[Vec<u8>], attempts: &[Attempt]) {
-    let pings: Vec<_> = attempts.iter().filter(|attempt| attempt.head == PING).collect();
-    let payloads = |ping: &&Attempt| ping.parts[0].0.clone();
-    let all: Vec<_> = pings.iter().map(payloads).collect();
-    let certain: Vec<_> = pings.iter().filter(|ping| ping.is_certain()).map(payloads).collect();
-    is_subsequence(seen, &all);
-    is_subsequence(&certain, seen);
-}
-
-impl Attempt {
-    fn is_certain(&self) -> bool {
-        self.parts.iter().any(|(_, is_certain)| *is_certain)
-    }
-
-    /// Is this payload made of all parts that were sent for certain, and whole ones of the others?
-    fn can_be(&self, payload: &[u8]) -> bool {
-        let mut rest = payload;
-        for (part, is_certain) in &self.parts {
-            match rest.strip_prefix(&**part) {
-                Some(after) => rest = after,
-                None if *is_certain => return false,
-                None => {}
-            }
-        }
-        rest.is_empty()
     }
 }

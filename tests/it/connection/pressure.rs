@@ -13,10 +13,9 @@ use futures::future::pending;
 use futures::io::{AsyncRead, AsyncWrite};
 use tidewire::{Error, Result, Role, Timeout, WebSocket, WebSocketOptions};
 
+use crate::support::attempts::patience;
 use crate::support::frames::{BINARY, CLOSE, FIN, PING, TEXT, close, masked, plain};
-use crate::support::peer::{
-    Drive, Peer, collect, drive, echo, patience, serve, serve_over, within,
-};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, serve, serve_over, within};
 use crate::support::pipe::{End, Knobs, Stutter, pipe};
 
 /// A limit that is meant to be exceeded.

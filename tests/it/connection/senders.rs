@@ -8,10 +8,9 @@ use futures::channel::oneshot;
 use futures::future::{join_all, pending};
 use tidewire::{Error, Frame, OpCode, Role, WebSocketOptions};
 
+use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, PING, TEXT, Transcript, close, hex, masked, plain};
-use crate::support::peer::{
-    Drive, Peer, collect, drive, echo, patience, serve, serve_over, within,
-};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, serve, serve_over, within};
 use crate::support::pipe::{Knobs, Stutter, pipe};
 
 fn options() -> WebSocketOptions {

@@ -12,8 +12,9 @@ use futures::future::{join_all, pending};
 use futures::{AsyncWriteExt, FutureExt};
 use tidewire::{Error, Frame, Message, OpCode, Result, Role, WebSocket, WebSocketOptions};
 
+use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, PING, TEXT, masked, plain};
-use crate::support::peer::{Peer, patience, serve, serve_over, within};
+use crate::support::peer::{Peer, serve, serve_over, within};
 use crate::support::pipe::{Knobs, pipe};
 
 /// No timer comes to the rescue within a test.

@@ -13,8 +13,9 @@ use tidewire::{
 };
 
 use super::{enter, narrow, options, room, until_arrived};
+use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::support::peer::{collect, patience, serve, serve_over, within};
+use crate::support::peer::{collect, serve, serve_over, within};
 use crate::support::pipe::{Knobs, Stutter};
 
 /// Bounds that are never reached.

@@ -20,7 +20,7 @@ const ENOUGH: usize = 5_000;
 /// whether the first call was enough.
 macro_rules! insist {
     ($polls:expr, $call:expr) => {
-        match $crate::support::peer::patience($polls, $call).await {
+        match $crate::support::attempts::patience($polls, $call).await {
             Some(output) => (output, true),
             None => ($call.await, false),
         }

@@ -5,6 +5,7 @@
 //! | `frames` | frames written and read without the crate's own code; the transcript of one side |
 //! | `pipe` | a stream in memory, as slow and narrow as a test wants it, that can be cut |
 //! | `peer` | the other side of a connection over such a stream, byte by byte; `within`, the most that a test may take |
+//! | `attempts` | calls that are given up, and what may arrive of them |
 //! | `cancel_each_poll` | calls that are given up after 0, 1, 2 … polls |
 //! | `deflate` | the peer's side of permessage-deflate |
 //! | `rng` | random numbers that a seed repeats |
@@ -12,6 +13,8 @@
 //! | `separate_process` | a program in a process of its own: this test binary again, for one test |
 //! | `server_process` | a server in such a process, whose memory, CPU time and descriptors are counted |
 
+#[expect(unreachable_pub, reason = "the fuzz targets include it, and their own programs use it")]
+pub(crate) mod attempts;
 pub(crate) mod cancel_each_poll;
 pub(crate) mod deflate;
 pub(crate) mod frames;

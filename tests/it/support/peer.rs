@@ -2,8 +2,6 @@
 //! which arrive.
 
 use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use async_std::task::{self, JoinHandle};
@@ -95,24 +93,6 @@ pub(crate) async fn collect(ws: &mut WebSocket) -> (Vec<Message>, Result<()>) {
             Err(error) => return (messages, Err(error)),
         }
     }
-}
-
-/// Polls `future` at most `polls` times, then drops it: a caller who lost patience.
-pub(crate) async fn patience<F: Future>(polls: usize, future: F) -> Option<F::Output> {
-    let mut future = pin!(future);
-    let mut left = polls;
-    std::future::poll_fn(|cx| {
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        left -= 1;
-        match future.as_mut().poll(cx) {
-            Poll::Ready(output) => Poll::Ready(Some(output)),
-            Poll::Pending if left == 0 => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// A peer that speaks bytes.

@@ -13,10 +13,11 @@ use tidewire::{
 };
 
 use super::{conversation, echo, encode_for, take};
+use crate::support::attempts::patience;
 use crate::support::frames::{
     BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain,
 };
-use crate::support::peer::{Drive, Peer, drive, patience, within};
+use crate::support::peer::{Drive, Peer, drive, within};
 use crate::support::pipe::{Knobs, Stutter, pipe};
 use crate::support::tcp::{Tcp, bind};
 

@@ -5,11 +5,12 @@ use std::future::Future;
 
 use tidewire::{Frame, Message, OpCode, Result, Role, WebSocket};
 
+use crate::support::attempts::patience;
 use crate::support::cancel_each_poll::{self, TRICKLE, insist, insist_on_all};
 use crate::support::deflate::codec::{Deflater, Reader};
 use crate::support::deflate::{ALONE, DEFLATED, TAKEOVER, agreed, parameters, words};
 use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, Seen, TEXT, close, masked};
-use crate::support::peer::{Drive, Peer, drive, patience, within};
+use crate::support::peer::{Drive, Peer, drive, within};
 use crate::support::pipe::{Knobs, Stutter, pipe};
 use crate::support::rng::Rng;
 

@@ -8,10 +8,11 @@ use futures::channel::oneshot;
 use futures::future::{join, join_all};
 use tidewire::{Error, Frame, Message, OpCode, Result, Role, Sender, WebSocket};
 
+use crate::support::attempts::patience;
 use crate::support::deflate::codec::Reader;
 use crate::support::deflate::{ALONE, TAKEOVER, agreed, noise, parameters, words};
 use crate::support::frames::{BINARY, CLOSE, PING, masked};
-use crate::support::peer::{Drive, Peer, drive, patience, within};
+use crate::support::peer::{Drive, Peer, drive, within};
 use crate::support::pipe::{Knobs, Stutter, pipe};
 use crate::support::rng::Rng;
 

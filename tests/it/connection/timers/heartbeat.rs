@@ -11,10 +11,9 @@ use super::{
     INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, impatient, is_unanswered, often,
     other_frame, pass, timed, token, turning, with,
 };
+use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, close, masked, plain};
-use crate::support::peer::{
-    Drive, Peer, collect, drive, echo, patience, serve, serve_over, within,
-};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, serve, serve_over, within};
 use crate::support::pipe::{Knobs, pipe};
 use crate::support::tcp::{Tcp, bind, echo_server};
 

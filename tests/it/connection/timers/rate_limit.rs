@@ -4,10 +4,11 @@ use futures::channel::oneshot;
 use tidewire::{Error, OpCode, ProtocolError, RateLimit, Role, WebSocketOptions};
 
 use super::idle;
+use crate::support::attempts::patience;
 use crate::support::frames::{
     CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, close, masked, plain,
 };
-use crate::support::peer::{Drive, Peer, collect, drive, echo, patience, serve, within};
+use crate::support::peer::{Drive, Peer, collect, drive, echo, serve, within};
 use crate::support::pipe::{Knobs, Stutter, pipe};
 use crate::support::tcp::{Tcp, bind, echo_server};
 

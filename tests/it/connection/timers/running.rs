@@ -8,8 +8,9 @@ use tidewire::{Error, Result, Role, Sender, WebSocketOptions};
 use super::{
     SOON, answer, expect_given_up, idle, impatient, is_unanswered, often, other_frame, token,
 };
+use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
-use crate::support::peer::{Drive, Peer, drive, echo, patience, within};
+use crate::support::peer::{Drive, Peer, drive, echo, within};
 use crate::support::pipe::{Knobs, pipe};
 
 /// A peer of an echo, and a sender over its connection.
