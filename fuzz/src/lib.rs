@@ -10,7 +10,7 @@
 //! | `crowd` | many tasks and streams, of which a target says who goes on |
 //! | `attempts` | calls that are given up, and what may arrive of them: a file of the tests |
 //! | `memory` | how much an input costs at most |
-//! | `peer` | tungstenite, as the server and as the client |
+//! | `peer` | tungstenite, as the server and as the client: a file of the tests |
 //! | `inflate` | permessage-deflate by miniz |
 //! | `compare` | what tungstenite makes of a connection, beside ours |
 

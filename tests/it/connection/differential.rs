@@ -3,10 +3,7 @@
 //!
 //! A test that fails names its seed; `ONLY` repeats that one.
 
-use async_tungstenite::WebSocketStream;
-use async_tungstenite::tungstenite::protocol::{self, WebSocketConfig};
-use async_tungstenite::tungstenite::{self, error::ProtocolError};
-use futures::StreamExt;
+use async_tungstenite::tungstenite::protocol;
 use futures::io::AsyncWriteExt;
 use tidewire::{Error, Role, WebSocket, WebSocketOptions};
 
@@ -14,6 +11,7 @@ use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT,
 use crate::support::peer::{collect, within};
 use crate::support::pipe::{End, Knobs, pipe};
 use crate::support::rng::Rng;
+use crate::support::tungstenite::{Ended, Heard, hear};
 
 /// A seed to run alone.
 const ONLY: Option<u64> = None;
@@ -84,10 +82,9 @@ fn the_same_bytes_mean_the_same_to_async_tungstenite_or_the_table_says_why_not()
     for seed in ONLY.map_or(0..SEEDS, |seed| seed..seed + 1) {
         let role = if seed % 2 == 0 { Role::Server } else { Role::Client };
         let traffic = Traffic::new(&mut Rng::new(seed), role);
-        let (ours, theirs) = within(async {
-            (hear_by_ours(&traffic.wire, role).await, hear_by_theirs(&traffic.wire, role).await)
-        });
-        ends[ours.end.kind()] += 1;
+        let ours = within(hear_by_ours(&traffic.wire, role));
+        let theirs = hear_by_theirs(&traffic.wire, role);
+        ends[kind(ours.end)] += 1;
         if ours == theirs {
             same += 1;
             continue;
@@ -111,29 +108,11 @@ fn the_same_bytes_mean_the_same_to_async_tungstenite_or_the_table_says_why_not()
     }
 }
 
-/// What one side hears of some bytes.
-#[derive(Debug, Eq, PartialEq)]
-struct Heard {
-    messages: Vec<tidewire::Message>,
-    end: Ended,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Ended {
-    /// The stream, and no close frame had come.
-    Cut,
-    Closed(Option<u16>),
-    /// With the code that belongs to it.
-    Refused(u16),
-}
-
-impl Ended {
-    fn kind(self) -> usize {
-        match self {
-            Self::Cut => 0,
-            Self::Closed(_) => 1,
-            Self::Refused(_) => 2,
-        }
+fn kind(end: Ended) -> usize {
+    match end {
+        Ended::Cut => 0,
+        Ended::Closed(_) => 1,
+        Ended::Refused(_) => 2,
     }
 }
 
@@ -163,41 +142,12 @@ async fn hear_by_ours(wire: &[u8], role: Role) -> Heard {
     Heard { messages, end }
 }
 
-async fn hear_by_theirs(wire: &[u8], role: Role) -> Heard {
-    let (stream, _peer) = stream_of(wire).await;
-    let config = WebSocketConfig::default()
-        .read_buffer_size(4096)
-        .max_message_size(Some(MESSAGE))
-        .max_frame_size(Some(FRAME));
+fn hear_by_theirs(wire: &[u8], role: Role) -> Heard {
     let role = match role {
         Role::Server => protocol::Role::Server,
         Role::Client => protocol::Role::Client,
     };
-    let mut stream = WebSocketStream::from_raw_socket(stream, role, Some(config)).await;
-    let (mut messages, mut close) = (Vec::new(), None);
-    while let Some(next) = stream.next().await {
-        match next {
-            Ok(tungstenite::Message::Text(text)) => messages.push(text.as_str().into()),
-            Ok(tungstenite::Message::Binary(bytes)) => messages.push(bytes.into()),
-            Ok(tungstenite::Message::Close(frame)) => {
-                close = Some(Ended::Closed(frame.map(|frame| frame.code.into())));
-            }
-            Ok(_) => {}
-            // What follows a close frame is nobody's business.
-            Err(error) => close = close.or(Some(ended_by(&error))),
-        }
-    }
-    Heard { messages, end: close.expect("an end") }
-}
-
-fn ended_by(error: &tungstenite::Error) -> Ended {
-    match error {
-        tungstenite::Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ended::Cut,
-        tungstenite::Error::Protocol(_) => Ended::Refused(1002),
-        tungstenite::Error::Utf8(_) => Ended::Refused(1007),
-        tungstenite::Error::Capacity(_) => Ended::Refused(1009),
-        other => panic!("tungstenite: {other}"),
-    }
+    hear(wire, role, MESSAGE, FRAME)
 }
 
 /// Some frames, most of them right.

@@ -8,6 +8,7 @@
 //! | `attempts` | calls that are given up, and what may arrive of them |
 //! | `cancel_each_poll` | calls that are given up after 0, 1, 2 … polls |
 //! | `deflate` | the peer's side of permessage-deflate |
+//! | `tungstenite` | what tungstenite hears of some bytes, as a second opinion |
 //! | `rng` | random numbers that a seed repeats |
 //! | `tcp` | a blocking client of a real server, and waiting for what the server does on its own |
 //! | `separate_process` | a program in a process of its own: this test binary again, for one test |
@@ -26,3 +27,5 @@ pub(crate) mod separate_process;
 #[cfg(target_os = "linux")]
 pub(crate) mod server_process;
 pub(crate) mod tcp;
+#[expect(unreachable_pub, reason = "the fuzz targets include it, and their own programs use it")]
+pub(crate) mod tungstenite;
