@@ -1,4 +1,4 @@
-//! Messages: text or bytes, whole.
+//! Whole messages of text or bytes.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::proto::{Frame, OpCode, Payload};
 
 /// A text or binary message (RFC 6455 §5.6).
 ///
-/// Cloning one is cheap: a long payload is shared, a short one (up to 32 bytes) is held in place.
+/// A clone is cheap: a long payload is shared, a short one (up to 32 bytes) is stored in the message.
 ///
 /// ```
 /// use tidewire::Message;
@@ -19,24 +19,24 @@ use crate::proto::{Frame, OpCode, Payload};
 /// assert_eq!(message, Message::text("hello"));
 /// assert_ne!(message, Message::binary("hello"));
 /// ```
-// A frame, so that nothing has to be rebuilt on the way in or out.
+// It wraps a frame, so that nothing has to be rebuilt on the way in or out.
 #[derive(Clone, Eq, PartialEq)]
 pub struct Message(Frame);
 
 impl Message {
-    /// A text message.
+    /// Creates a text message.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
         Self::new(OpCode::Text, text.into().into_bytes().into())
     }
 
-    /// A binary message.
+    /// Creates a binary message.
     #[must_use]
     pub fn binary(bytes: impl Into<Bytes>) -> Self {
         Self::new(OpCode::Binary, Payload::from(bytes.into()))
     }
 
-    /// A text message with a value as JSON (RFC 8259).
+    /// Creates a text message that holds `value` as JSON (RFC 8259).
     ///
     /// ```
     /// # use tidewire::Message;
@@ -47,8 +47,8 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// [`serde_json::Error`] if the value cannot be written as JSON: a map whose keys are no strings,
-    /// say.
+    /// [`serde_json::Error`] if the value cannot be written as JSON, such as a map whose keys are not
+    /// strings.
     pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
         serde_json::to_string(value).map(Self::text)
     }
@@ -57,34 +57,34 @@ impl Message {
         Self(Frame::from_payload(true, opcode, payload))
     }
 
-    /// A text message, of bytes that are known to be text.
+    /// Creates a text message from bytes that the caller knows to be UTF-8.
     #[cfg(any(feature = "rooms", feature = "tungstenite"))]
     pub(crate) fn from_text_bytes(text: Bytes) -> Self {
         Self::new(OpCode::Text, Payload::from(text))
     }
 
-    /// A text message; `None` if the bytes are not UTF-8.
+    /// Creates a text message; `None` if the bytes are not UTF-8.
     #[cfg(feature = "rooms")]
     pub(crate) fn from_utf8(text: Bytes) -> Option<Self> {
         simdutf8::basic::from_utf8(&text).is_ok().then(|| Self::from_text_bytes(text))
     }
 
-    /// Whether to compress, if the application has decided.
+    /// Whether to compress the message; `None` if the application has not decided.
     #[cfg(feature = "rooms")]
     pub(crate) fn compression(&self) -> Option<bool> {
         self.0.compression()
     }
 
-    /// The message that is one frame; the caller has checked that it is.
+    /// Turns a frame into a message. The caller has checked that the frame is a whole message.
     pub(crate) fn from_frame(frame: Frame) -> Self {
         Self(frame)
     }
 
-    /// Sends this message uncompressed, whatever the options say.
+    /// Marks this message to be sent uncompressed, regardless of the options.
     ///
-    /// For secrets: where text that an attacker chooses is compressed together with a secret, the
-    /// length of the result tells whether one resembles the other (the attack known as CRIME; RFC
-    /// 7692 §8). Also for what is compressed already, such as images.
+    /// Use it for secrets. If a secret is compressed together with text that an attacker chooses, the
+    /// length of the result shows whether the two resemble each other (the attack known as CRIME; RFC
+    /// 7692 §8). Use it also for data that is compressed already, such as images.
     ///
     /// ```
     /// # use tidewire::Message;
@@ -96,23 +96,23 @@ impl Message {
         self
     }
 
-    /// Sends this message compressed, even if it is shorter than
+    /// Marks this message to be sent compressed, even if it is shorter than
     /// [`threshold`](crate::DeflateOptions::threshold) or does not become smaller.
     ///
-    /// Nothing changes where permessage-deflate was not negotiated.
+    /// It has no effect on a connection without permessage-deflate.
     #[must_use]
     pub fn compressed(mut self) -> Self {
         self.0.set_compression(true);
         self
     }
 
-    /// Is this a text message?
+    /// Whether this is a text message.
     #[must_use]
     pub fn is_text(&self) -> bool {
         self.0.opcode() == OpCode::Text
     }
 
-    /// Is this a binary message?
+    /// Whether this is a binary message.
     #[must_use]
     pub fn is_binary(&self) -> bool {
         !self.is_text()
@@ -120,14 +120,14 @@ impl Message {
 
     /// The text; `None` if the message is binary.
     ///
-    /// Each call looks through the bytes once, at some 15 GB/s: keep the `&str` rather than ask
-    /// again.
+    /// Each call validates the bytes again, at some 15 GB/s. Keep the `&str` rather than call this
+    /// twice.
     #[must_use]
     pub fn as_text(&self) -> Option<&str> {
         if self.is_text() { simdutf8::basic::from_utf8(self.as_bytes()).ok() } else { None }
     }
 
-    /// The text, or the binary message it was not.
+    /// Converts a text message into its text.
     ///
     /// # Errors
     ///
@@ -136,13 +136,13 @@ impl Message {
         self.as_text().map(str::to_owned).ok_or(self)
     }
 
-    /// The bytes, of either kind.
+    /// The payload of a text or binary message.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         self.0.payload()
     }
 
-    /// The bytes, to keep. Not copied if there are more than 32.
+    /// Converts the message into its payload. More than 32 bytes are shared, not copied.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.0.into_payload()
@@ -154,7 +154,7 @@ impl Message {
         self.as_bytes().len()
     }
 
-    /// Has the message no payload?
+    /// Whether the payload is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.as_bytes().is_empty()

@@ -1,4 +1,4 @@
-//! What a caller may set for permessage-deflate (RFC 7692), and what is made of it.
+//! The options for permessage-deflate (RFC 7692), and the negotiation that follows them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,9 +12,10 @@ use crate::proto::deflate::{DeflaterConfig, Terms, accept, check_answer, offer};
 use crate::proto::extension::Extension;
 use crate::proto::{DeflateAnswerError, DeflateParameters, extension};
 
-/// How messages are compressed, where the peer can do it too (RFC 7692).
+/// Options for the compression of messages (permessage-deflate, RFC 7692).
 ///
-/// The two directions are named as in the RFC: what the server sends, and what the client sends.
+/// Each direction is named after its sender, as in the RFC: `server_…` is about the messages that the
+/// server sends, `client_…` about those of the client.
 ///
 /// ```
 /// use tidewire::{DeflateOptions, WebSocketOptions};
@@ -50,10 +51,9 @@ impl Default for DeflateOptions {
 }
 
 impl DeflateOptions {
-    /// How hard to compress: 0 (not at all) to 9, larger values count as 9. Default 1.
+    /// Compression level: 0 (no compression) to 9; larger values count as 9. Default 1.
     ///
-    /// What it costs and saves, for JSON without context takeover (CPU time on a server of 2026,
-    /// bytes sent):
+    /// CPU time and bytes sent for JSON without context takeover, measured on a server of 2026:
     ///
     /// | level | 256 B | 1 KiB | 4 KiB | 16 KiB | 64 KiB |
     /// | --- | --- | --- | --- | --- | --- |
@@ -62,64 +62,67 @@ impl DeflateOptions {
     /// | 6 | 9 µs, 192 B | 16 µs, 483 B | 40 µs, 1.4 KB | 158 µs, 5.0 KB | 790 µs, 18 KB |
     /// | 9 | 10 µs, 191 B | 19 µs, 484 B | 56 µs, 1.4 KB | 249 µs, 5.0 KB | 1430 µs, 18 KB |
     ///
-    /// Bytes times CPU time are least at level 1, by a factor of two and more. Where bandwidth is
-    /// dearer, below some 100 Mbit/s for each core, take level 3; beyond it little is gained.
+    /// The product of bytes and CPU time is smallest at level 1, by a factor of two and more. Where
+    /// bandwidth costs more (below some 100 Mbit/s for each core), take level 3. Higher levels gain
+    /// little.
     #[must_use]
     pub fn level(mut self, level: u8) -> Self {
         self.level = level.min(9);
         self
     }
 
-    /// Shortest message, in bytes, that is compressed unasked. Default 256.
+    /// Length of the shortest message, in bytes, that is compressed. Default 256.
     ///
-    /// What does not become smaller is sent as it is, so this only saves the attempt. Without
-    /// context takeover little below 128 bytes becomes smaller; with it, nearly everything does.
+    /// [`Message::compressed`](crate::Message::compressed) compresses shorter ones, too. A message that
+    /// does not become smaller is sent uncompressed, so the threshold only saves the attempt. Without
+    /// context takeover few messages below 128 bytes become smaller; with it, nearly all do.
     #[must_use]
     pub fn threshold(mut self, bytes: usize) -> Self {
         self.threshold = bytes;
         self
     }
 
-    /// Memory for the symbols of a block: 1 to 9, other values count as the nearest. Default 6.
+    /// Memory for the symbols of a block: 1 to 9; other values count as the nearest. Default 6.
     ///
-    /// Levels above 6 take twice as much each, and pay for large binary messages only.
+    /// Each level above 6 doubles the memory, and is worth it for large binary messages only.
     #[must_use]
     pub fn memory_level(mut self, level: u8) -> Self {
         self.memory_level = level.clamp(1, 9);
         self
     }
 
-    /// May messages of the server refer to earlier ones (RFC 7692 §7.1.1.1)? Default `false`.
+    /// Whether a message of the server may refer to earlier ones (RFC 7692 §7.1.1.1). Default `false`.
     ///
-    /// Similar short messages then become a third smaller. A server pays for it with a compressor
-    /// for each connection that has sent something: 132 KiB, 4 bytes for each byte of the window
-    /// and 7 · 2^(6 + memory level) bytes, which is 287 KiB by default and 176 KiB with a window of
-    /// 12 bits. Without it, compressors belong to threads and idle connections cost nothing more.
+    /// With `true`, similar short messages become a third smaller. In return, a server keeps a
+    /// compressor for each connection that has sent something. It takes 132 KiB, plus 4 bytes for each
+    /// byte of the window, plus 7 · 2^(6 + memory level) bytes: 287 KiB by default, 176 KiB with a
+    /// window of 12 bits. With `false`, compressors belong to threads, and an idle connection needs no
+    /// more memory than without compression.
     #[must_use]
     pub fn server_context_takeover(mut self, allowed: bool) -> Self {
         self.terms.server_context_takeover = allowed;
         self
     }
 
-    /// May messages of the client refer to earlier ones (§7.1.1.2)? Default `false`.
+    /// Whether a message of the client may refer to earlier ones (§7.1.1.2). Default `false`.
     ///
-    /// A server pays for it with a decompressor for each connection that has received something:
-    /// 47 KiB, whatever the window.
+    /// With `true`, a server keeps a decompressor for each connection that has received something:
+    /// 47 KiB, for any window.
     #[must_use]
     pub fn client_context_takeover(mut self, allowed: bool) -> Self {
         self.terms.client_context_takeover = allowed;
         self
     }
 
-    /// Window of the server, as the base-2 logarithm of bytes (§7.1.2.1): 9 to 15, other values
-    /// count as the nearest. Default 15; the client may ask for less.
+    /// Window of the server, as the base-2 logarithm of bytes (§7.1.2.1): 9 to 15; other values
+    /// count as the nearest. Default 15. The client may ask for less.
     #[must_use]
     pub fn server_max_window_bits(mut self, bits: u8) -> Self {
         self.terms.server_max_window_bits = bits.clamp(9, 15);
         self
     }
 
-    /// Window of the client, as the base-2 logarithm of bytes (§7.1.2.2): 9 to 15, other values
+    /// Window of the client, as the base-2 logarithm of bytes (§7.1.2.2): 9 to 15; other values
     /// count as the nearest. Default 15. A client that cannot limit its window keeps 15.
     #[must_use]
     pub fn client_max_window_bits(mut self, bits: u8) -> Self {
@@ -127,21 +130,21 @@ impl DeflateOptions {
         self
     }
 
-    /// Memory that context takeover may take, shared by all connections whose options have a clone
-    /// of this budget. Default: no limit.
+    /// Limits the memory for context takeover. Default: no limit.
     ///
-    /// When it is spent, new connections are agreed on without context takeover.
+    /// All connections whose options hold a clone of this budget share it. When it is spent, new
+    /// connections are opened without context takeover.
     #[must_use]
     pub fn budget(mut self, budget: &DeflateBudget) -> Self {
         self.budget = Some(budget.clone());
         self
     }
 
-    /// What to answer to the offers of a client, for a server with an opening handshake of its
-    /// own: `Display` of the result is the `Sec-WebSocket-Extensions` of the response. `None` if
-    /// nothing was offered that can be honoured.
+    /// Answers the offers of a client, for a server with an opening handshake of its own.
     ///
-    /// `lines` are the values of the header's lines. The [budget](Self::budget) is not asked.
+    /// `Display` of the result is the `Sec-WebSocket-Extensions` header of the response. `None` if no
+    /// offer can be accepted. `lines` are the values of the client's header lines. The
+    /// [budget](Self::budget) is not consulted.
     ///
     /// ```
     /// use tidewire::DeflateOptions;
@@ -161,7 +164,7 @@ impl DeflateOptions {
         accept(&extension::parse(lines.into_iter()).ok()?, self.terms)
     }
 
-    /// The `Sec-WebSocket-Extensions` of a client with an opening handshake of its own.
+    /// Writes the `Sec-WebSocket-Extensions` header of a client with an opening handshake of its own.
     ///
     /// ```
     /// use tidewire::DeflateOptions;
@@ -176,7 +179,7 @@ impl DeflateOptions {
         offer(self.terms)
     }
 
-    /// Reads a server's answer to [`offer`](Self::offer); `None` if it declined.
+    /// Reads a server's answer to [`offer`](Self::offer); `None` if the server declined.
     ///
     /// `lines` are the values of the header's lines.
     ///
@@ -193,7 +196,7 @@ impl DeflateOptions {
         check_answer(&answers, self.terms)
     }
 
-    /// Answers a client, within the budget.
+    /// Answers the offers of a client, within the budget.
     #[cfg(feature = "accept")]
     pub(crate) fn negotiate(&self, offers: &[Extension<'_>]) -> Option<Agreement> {
         let parameters = accept(offers, self.terms)?;
@@ -228,16 +231,16 @@ impl DeflateOptions {
     }
 }
 
-/// What a handshake agreed on, with the memory that it takes.
+/// The parameters that a handshake agreed on, and the memory reserved for them.
 #[derive(Debug)]
 pub(crate) struct Agreement {
     pub(crate) parameters: DeflateParameters,
     pub(crate) reservation: Option<Reservation>,
 }
 
-/// Memory for the contexts of many connections, in bytes.
+/// A limit on the memory that the compression contexts of many connections take, in bytes.
 ///
-/// Only connections with context takeover keep contexts; those of all others are shared.
+/// Only a connection with context takeover keeps contexts of its own. All others share contexts.
 ///
 /// ```
 /// use tidewire::{DeflateBudget, DeflateOptions};
@@ -253,13 +256,13 @@ pub struct DeflateBudget {
 }
 
 impl DeflateBudget {
-    /// A budget of so many bytes.
+    /// Creates a budget of `bytes` bytes.
     #[must_use]
     pub fn new(bytes: usize) -> Self {
         Self { available: Arc::new(AtomicUsize::new(bytes)) }
     }
 
-    /// Bytes that are not spent.
+    /// Bytes that are left.
     #[must_use]
     pub fn available(&self) -> usize {
         self.available.load(Ordering::Relaxed)
@@ -273,7 +276,7 @@ impl DeflateBudget {
     }
 }
 
-/// A part of a budget, given back when it is dropped.
+/// A reserved part of a budget. Dropping it gives the bytes back.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     budget: DeflateBudget,

@@ -1,33 +1,35 @@
-//! What a caller may set for a heartbeat: pings that the peer has to answer ([RFC 6455 §5.5.2]).
+//! The options for a heartbeat: pings that the peer has to answer ([RFC 6455 §5.5.2]).
 //!
-//! This file knows when pings are due. How one is told from another, and when the peer is given up, is
-//! `connection/heartbeat.rs`.
+//! This file computes when pings are due. `connection/heartbeat.rs` matches pongs to pings and decides
+//! when the peer is gone.
 //!
 //! [RFC 6455 §5.5.2]: https://www.rfc-editor.org/rfc/rfc6455#section-5.5.2
 
 use std::time::Duration;
 
-/// Shorter intervals and timeouts would keep the connection busy with itself.
+/// Shortest interval and timeout. Anything shorter would keep the connection busy with pings.
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// The most by which a ping is early so that it goes out with others: to wake threads for each costs
-/// several times as much.
+/// Longest time by which a ping is sent early so that it goes out with others. To wake threads for
+/// each ping alone costs several times as much.
 const MAX_GRID: Duration = Duration::from_millis(100);
 
-/// How often the peer is asked whether it is there, and how long it may show no sign of life then.
+/// Options for a heartbeat: pings by which a connection notices that its peer is gone.
 ///
-/// A server asks with the defaults: see [`WebSocketOptions::heartbeat`](crate::WebSocketOptions::heartbeat).
+/// A server pings with the defaults: see [`WebSocketOptions::heartbeat`](crate::WebSocketOptions::heartbeat).
 ///
-/// A peer is given up if, for [`timeout`](Self::timeout) after a ping, no byte was read from it and it took
-/// none of the bytes that waited for it. So one that is inside a long message, in either direction, is
-/// not. Bytes that find room in the kernel's buffer are no sign of life: they would for a peer that is
-/// gone, too. One that is gone without a word is noticed `timeout` and the longer of `interval` and
-/// `timeout` after its last byte, at the latest: 45 s by default. While its handler leaves `read_ahead_size` (64 KiB) of
-/// the peer's bytes unreceived, this side does not read, and does not give the peer up.
+/// The connection fails if the peer shows no sign of life for [`timeout`](Self::timeout) after a ping:
+/// this side read no byte from the peer, and the peer took none of the bytes that waited for it. A long
+/// message under way, in either direction, is therefore a sign of life. Bytes that fit into the
+/// kernel's send buffer are not, since the kernel takes them for a dead peer, too. A peer that vanished
+/// is noticed at the latest after `timeout` plus the longer of `interval` and `timeout`, counted from
+/// its last byte: 45 s by default. While the handler leaves `read_ahead_size` (64 KiB) of the peer's
+/// bytes unreceived, this side does not read, and the timeout does not run.
 ///
-/// What remains: a ping stands behind all that was sent before it. A peer that needs more than `timeout` to
-/// read what has left this machine (what is in its own buffers, or in those of a proxy), and that sends
-/// nothing meanwhile, is given up although it reads. For such peers, raise `timeout`.
+/// A limitation remains: a ping stands behind all bytes sent before it. Some of them may have left this
+/// machine and wait in buffers of the peer or of a proxy. A peer that needs more than `timeout` to read
+/// those, and sends nothing meanwhile, fails the connection although it reads. Raise `timeout` for such
+/// peers.
 ///
 /// ```
 /// use std::time::Duration;
@@ -54,15 +56,15 @@ impl Default for HeartbeatOptions {
 impl HeartbeatOptions {
     /// Time from one ping to the next. Default 25 s; at least 10 ms.
     ///
-    /// Proxies and routers forget connections that are silent for 30 to 60 s and more. A ping waits
-    /// for the answer to the one before, or for [`timeout`](Self::timeout).
+    /// Many proxies and routers forget a connection that was silent for 30 to 60 s. The next ping goes
+    /// out only after the last one was answered, or its [`timeout`](Self::timeout) has passed.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval.max(SHORTEST);
         self
     }
 
-    /// How long the peer may show no sign of life after a ping. Default 20 s; at least 10 ms.
+    /// Longest time without a sign of life after a ping. Default 20 s; at least 10 ms.
     ///
     /// Time in which this side does not read, because its handler is busy and
     /// [`read_ahead_size`](crate::WebSocketOptions::read_ahead_size) is used up, does not count.
@@ -72,42 +74,42 @@ impl HeartbeatOptions {
         self
     }
 
-    /// By how much a ping may be early, in percent of [`interval`](Self::interval), so that the
-    /// pings of many connections spread out. Default 10; more than 100 counts as 100.
+    /// Spreads out the pings of many connections: each is early by a random time of up to `percent` of
+    /// the [`interval`](Self::interval). Default 10; more than 100 counts as 100.
     ///
-    /// The first ping goes out at any point of the second half of the interval. With 0 it waits for the whole
-    /// of it, as all others do. Beyond that, pings that are due within a sixty-fourth of the interval, and
-    /// within 100 ms, go out together, with the first of them.
+    /// The first ping goes out at a random point in the second half of the interval. With 0 every ping,
+    /// the first included, waits for the whole interval. Besides, pings that are due within a
+    /// sixty-fourth of the interval, and within 100 ms, go out together, at the time of the first.
     #[must_use]
     pub fn jitter(mut self, percent: u8) -> Self {
         self.jitter = percent.min(100);
         self
     }
 
-    /// Time until the first ping; with jitter, less `random` of 65 536 parts of half the interval.
+    /// Time until the first ping. With jitter, `random` / 65 536 of half the interval is subtracted.
     pub(crate) fn until_first(&self, random: u16) -> Duration {
         let most = if self.jitter == 0 { Duration::ZERO } else { self.interval / 2 };
         self.interval.saturating_sub(part(most, random)).max(SHORTEST)
     }
 
-    /// Time from one ping to the next, less `random` of 65 536 parts of the jitter.
+    /// Time from one ping to the next. `random` / 65 536 of the jitter is subtracted.
     pub(crate) fn until_next(&self, random: u16) -> Duration {
         let most = self.interval / 100 * u32::from(self.jitter);
         self.interval.saturating_sub(part(most, random)).max(SHORTEST)
     }
 
-    /// Pings that are due within so much of each other go out together.
+    /// Pings that are due within this time of each other go out together.
     pub(crate) fn grid(&self) -> Duration {
         (self.interval / 64).min(MAX_GRID)
     }
 
-    /// How long the peer may show no sign of life.
+    /// Longest time without a sign of life after a ping.
     pub(crate) fn answer_timeout(&self) -> Duration {
         self.timeout
     }
 }
 
-/// So many of 65 536 parts.
+/// The share `parts` / 65 536 of `whole`.
 fn part(whole: Duration, parts: u16) -> Duration {
     whole / (1 << 16) * u32::from(parts)
 }
@@ -118,7 +120,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// What each tenth of the range of random numbers makes of a minute.
+    /// The times, in seconds, that an interval of a minute and random numbers in steps of a tenth give.
     fn schedule(jitter: u8, until: fn(&HeartbeatOptions, u16) -> Duration) -> Vec<u64> {
         let options = HeartbeatOptions::default().interval(MINUTE).jitter(jitter);
         let random = (0..=10_u16).map(|tenth| u16::MAX / 10 * tenth);

@@ -1,4 +1,4 @@
-//! What a caller may set for a WebSocket connection.
+//! The options of a WebSocket connection.
 
 pub(crate) mod deflate;
 pub(crate) mod heartbeat;
@@ -17,9 +17,9 @@ use crate::runtime::Clock;
 #[cfg(feature = "testing")]
 use crate::runtime::ManualClock;
 
-/// How a connection is opened, and what it may cost.
+/// Options for opening a connection, and limits on its memory and time.
 ///
-/// The defaults are safe on the open internet. Sizes are bytes.
+/// The defaults are safe on the open internet. Sizes are in bytes.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,11 +34,11 @@ use crate::runtime::ManualClock;
 #[derive(Clone, Debug, Default)]
 #[non_exhaustive]
 pub struct WebSocketOptions {
-    /// Boxed: the future of a handler holds its options, and lives as long as its connection.
+    /// Boxed, since the future of a handler holds its options, and lives as long as its connection.
     pub(crate) parts: Box<Parts>,
 }
 
-/// What the options say.
+/// The values of all options.
 #[derive(Clone, Debug)]
 pub(crate) struct Parts {
     pub(crate) settings: Settings,
@@ -78,13 +78,13 @@ pub(crate) struct Settings {
     pub(crate) close_timeout: Duration,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) send_timeout: Option<Duration>,
-    /// Whether the connection has a task of its own, by which a server pings without being asked to.
+    /// Whether the connection has a task of its own. With one, a server pings by default.
     pub(crate) has_task: bool,
     pub(crate) watch: Option<Box<Watch>>,
     pub(crate) clock: Clock,
 }
 
-/// What few connections are watched for: boxed, so that the others do not carry it.
+/// Settings that few connections use. They are boxed, so that other connections stay small.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
     pub(crate) pings: Pings,
@@ -96,10 +96,10 @@ pub(crate) struct Watch {
 /// Whether a connection pings its peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) enum Pings {
-    /// At the server's side, if it has a task that does.
+    /// The default: a server with a task pings, nothing else does.
     #[default]
     ByServers,
-    /// As the options say.
+    /// The options' own choice; `None` switches pings off.
     Set(Option<HeartbeatOptions>),
 }
 
@@ -121,7 +121,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Those of a connection with a task of its own.
+    /// The same settings, for a connection with a task of its own.
     pub(crate) fn with_task(self) -> Self {
         Self { has_task: true, ..self }
     }
@@ -134,34 +134,35 @@ impl Settings {
 impl WebSocketOptions {
     /// Largest message to receive, in bytes: the sum of its frames. Default 1 MiB.
     ///
-    /// A message that announces more fails the connection with 1009, before memory is spent on it.
+    /// A larger message fails the connection with 1009 as soon as a frame header announces it, before
+    /// memory is spent on it.
     #[must_use]
     pub fn max_message_size(mut self, max: usize) -> Self {
         self.parts.settings.limits.max_message_size = max;
         self
     }
 
-    /// Largest frame to receive, in bytes. Default: no limit but that of the message.
+    /// Largest frame to receive, in bytes. Default: no limit other than the one for the message.
     ///
-    /// A frame that announces more fails the connection with 1009.
+    /// A larger frame fails the connection with 1009 as soon as its header announces it.
     #[must_use]
     pub fn max_frame_size(mut self, max: usize) -> Self {
         self.parts.settings.limits.max_frame_size = max;
         self
     }
 
-    /// Most frames a received message may come in. Default 1 024; at least one.
+    /// Largest number of frames in a received message. Default 1 024; at least one.
     ///
-    /// A message of more fails the connection with 1008.
+    /// A message of more frames fails the connection with 1008.
     #[must_use]
     pub fn max_fragments(mut self, max: usize) -> Self {
         self.parts.settings.limits.max_fragments = max.max(1);
         self
     }
 
-    /// The clock that the deadlines of the connection follow. Default: the clock of the system.
+    /// Clock for the deadlines of the connection. Default: the system's clock.
     ///
-    /// For tests, which turn it by hand: see [`ManualClock`].
+    /// Tests set a clock that they turn by hand: see [`ManualClock`].
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn clock(mut self, clock: &ManualClock) -> Self {
@@ -169,30 +170,30 @@ impl WebSocketOptions {
         self
     }
 
-    /// Bytes that may be queued before `send` waits for the peer to read. Default 64 KiB.
+    /// Bytes that may be queued before `send` waits for the peer to read. Default 64 KiB; at least one.
     ///
-    /// A message is queued whole once there is less than this, so the queue holds at most this
-    /// much and one message.
+    /// A message is queued whole while fewer bytes than this are queued. So the queue holds at most
+    /// this many bytes plus one message.
     #[must_use]
     pub fn send_buffer_size(mut self, size: usize) -> Self {
         self.parts.settings.send_buffer_size = size.max(1);
         self
     }
 
-    /// Bytes that are received ahead while the handler is busy elsewhere. Default 64 KiB.
+    /// Bytes that the connection reads ahead while the handler is busy elsewhere. Default 64 KiB.
     ///
-    /// Up to there pings are answered and a close is noticed although nobody calls `recv`; beyond
-    /// it the peer is left waiting.
+    /// Up to this size the connection answers pings and notices a close without a call of `recv`. Then
+    /// it stops reading, and the peer has to wait.
     #[must_use]
     pub fn read_ahead_size(mut self, size: usize) -> Self {
         self.parts.settings.read_ahead_size = size;
         self
     }
 
-    /// Answer pings without being asked? Default `true` (RFC 6455 §5.5.2).
+    /// Whether the connection answers pings by itself (RFC 6455 §5.5.2). Default `true`.
     ///
-    /// With `false` the caller answers the pings that `recv_frame` shows, by
-    /// [`pong`](crate::WebSocket::pong), and nobody else does.
+    /// With `false` the caller must answer the pings that `recv_frame` returns, with
+    /// [`pong`](crate::WebSocket::pong).
     #[must_use]
     pub fn auto_pong(mut self, auto: bool) -> Self {
         self.parts.settings.auto_pong = auto;
@@ -202,10 +203,10 @@ impl WebSocketOptions {
     /// Subprotocols that the server speaks, in its order of preference (RFC 6455 §1.9). Default:
     /// none.
     ///
-    /// The first that the client offers too is agreed on; where there is none, the connection goes
-    /// on without, which browsers do not accept if their page has offered some.
-    /// [`WebSocket::subprotocol`](crate::WebSocket::subprotocol) tells which. Names are tokens, and
-    /// case matters.
+    /// The server chooses the first of them that the client offers, too. If the client offers none of
+    /// them, the connection is opened without a subprotocol; a browser whose page offered some then
+    /// fails it. [`WebSocket::subprotocol`](crate::WebSocket::subprotocol) returns the choice. Names are
+    /// tokens, and case matters.
     ///
     /// ```
     /// # use tidewire::WebSocketOptions;
@@ -217,7 +218,7 @@ impl WebSocketOptions {
         self
     }
 
-    /// The subprotocol that the handler has chosen itself, out of
+    /// The subprotocol that the handler has chosen itself from
     /// `RequestContext::offered_subprotocols`. The upgrade fails if the client does not offer it.
     #[must_use]
     pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
@@ -232,10 +233,11 @@ impl WebSocketOptions {
         self
     }
 
-    /// Compresses messages where the client offers to (permessage-deflate, RFC 7692). Default: no.
+    /// Compresses messages if the client offers it (permessage-deflate, RFC 7692). Default: no
+    /// compression.
     ///
-    /// [`WebSocket::deflate`](crate::WebSocket::deflate) tells what was agreed. Secrets beside text
-    /// that somebody else chooses should not be compressed with it: see
+    /// [`WebSocket::deflate`](crate::WebSocket::deflate) returns the agreed parameters. Do not compress
+    /// a secret together with text that another party chooses: see
     /// [`Message::uncompressed`](crate::Message::uncompressed).
     #[must_use]
     pub fn deflate(mut self, options: DeflateOptions) -> Self {
@@ -243,9 +245,11 @@ impl WebSocketOptions {
         self
     }
 
-    /// What an opening handshake elsewhere has agreed on, for
-    /// [`WebSocket::from_stream`](crate::WebSocket::from_stream) and
-    /// [`WebSocket::run`](crate::WebSocket::run), which see none. Without it they do not compress.
+    /// The compression parameters that an opening handshake elsewhere has agreed on.
+    ///
+    /// For [`WebSocket::from_stream`](crate::WebSocket::from_stream) and
+    /// [`WebSocket::run`](crate::WebSocket::run), which start after the handshake. Without these
+    /// parameters they do not compress.
     ///
     /// Level and threshold are those of [`deflate`](Self::deflate), or the defaults.
     #[must_use]
@@ -254,40 +258,44 @@ impl WebSocketOptions {
         self
     }
 
-    /// How long to wait for the peer's close frame after ours. Default 5 s.
+    /// Longest wait for the peer's close frame after ours. Default 5 s.
     ///
-    /// It begins anew whenever the peer makes room for bytes that wait before our close frame, or for that.
+    /// The time starts anew whenever the peer takes bytes of our close frame, or bytes queued before it.
     #[must_use]
     pub fn close_timeout(mut self, timeout: Duration) -> Self {
         self.parts.settings.close_timeout = timeout;
         self
     }
 
-    /// How long a message may take from its first byte to its last. Default 30 s; `None` for no limit.
+    /// Longest time from the first byte of a received message to its last. Default 30 s; `None` for no
+    /// limit.
     ///
     /// Time in which this side does not read, because the handler is busy or the server has no
-    /// `message_memory` left, does not count. However much arrives meanwhile, the message has no more time: for the largest one of 1 MiB a peer needs 35 kB/s.
-    /// Where links are slower, raise this, or lower [`max_message_size`](Self::max_message_size).
+    /// `message_memory` left, does not count. A message gets no more time because parts of it arrive: to
+    /// send the largest one of 1 MiB in time, a peer needs 35 kB/s. For slower links, raise this, or
+    /// lower [`max_message_size`](Self::max_message_size).
     #[must_use]
     pub fn message_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.parts.settings.message_timeout = timeout.into();
         self
     }
 
-    /// How long the peer may take nothing of what is queued. Default 10 s; `None` for no limit.
+    /// How long queued data may make no progress before the connection fails. Default 10 s; `None` for
+    /// no limit.
     #[must_use]
     pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.parts.settings.send_timeout = timeout.into();
         self
     }
 
-    /// Pings by which a peer that is gone is noticed, for as long as the connection is open. `None` switches
-    /// them off.
+    /// Sends pings while the connection is open, to notice when the peer is gone. `None` switches them
+    /// off.
     ///
-    /// Default: [`HeartbeatOptions::default()`] at the server's side of a connection with a task of its own,
-    /// as a `Server` gives to every one, and `OpeningRequest::run` and
-    /// [`WebSocket::run`](crate::WebSocket::run) have. Else none: a client does not ping, and without a task
-    /// nobody may be there to read the pong. See [`WebSocket::heartbeat`](crate::WebSocket::heartbeat).
+    /// Default: [`HeartbeatOptions::default()`] on the server's side of a connection with a task of its
+    /// own: every connection of a `Server`, of `OpeningRequest::run` and of
+    /// [`WebSocket::run`](crate::WebSocket::run). Otherwise no pings: a client does not send them, and a
+    /// connection without a task might not read the pong. See
+    /// [`WebSocket::heartbeat`](crate::WebSocket::heartbeat).
     ///
     /// ```
     /// # use tidewire::WebSocketOptions;
@@ -299,31 +307,33 @@ impl WebSocketOptions {
         self
     }
 
-    /// How long no message may pass, in either direction. Default: no limit. At least 10 ms.
+    /// Closes the connection with 1001 after this long without a message in either direction. Default:
+    /// no limit. At least 10 ms.
     ///
-    /// The connection is then closed with 1001. A long message passes for as long as bytes of it arrive, or
-    /// the peer makes room for more of it. Pings and pongs do not count, a heartbeat's
-    /// included, and neither does time in which this side does not read.
+    /// A long message counts for as long as its bytes arrive, or the peer takes more of them. Pings and
+    /// pongs do not count, those of a heartbeat included. Time in which this side does not read does not
+    /// count either.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.parts.settings.watch().idle_timeout = timeout.into();
         self
     }
 
-    /// How long a connection may be open, whatever passes over it. Default: for ever. At least
-    /// 10 ms.
+    /// Closes the connection with 1001 after this long, even while messages pass. Default: no limit. At
+    /// least 10 ms.
     ///
-    /// It is then closed with 1001: so clients come to new servers, and new balances. That is up to
-    /// a tenth early, lest those who came together come back together.
+    /// Clients then reconnect, and spread over new servers. A random 0–10 % of the time is subtracted,
+    /// so that clients that connected together do not reconnect together.
     #[must_use]
     pub fn max_lifetime(mut self, lifetime: impl Into<Option<Duration>>) -> Self {
         self.parts.settings.watch().max_lifetime = lifetime.into();
         self
     }
 
-    /// How fast the peer may send. Default: as fast as it is read.
+    /// Limits the rate at which the peer may send. Default: no limit.
     ///
-    /// Beyond it the connection fails with 1008, after the messages before have been received.
+    /// A peer that sends faster fails the connection with 1008, after the messages before that have been
+    /// received.
     ///
     /// Set it where strangers speak in a `Room`: each of their messages is work for every member.
     #[must_use]
@@ -332,11 +342,12 @@ impl WebSocketOptions {
         self
     }
 
-    /// Counts the connection among those of `limit`, and opens it when that has a permit. Default:
-    /// no limit. Several may be given, and all must admit.
+    /// Counts the connection towards `limit`, and opens it once the limit has a permit for it. Default:
+    /// no limit.
     ///
-    /// The limit is made once, outside of the handler: one that is new for each request limits
-    /// nothing. [`ConnectionLimit`] says what becomes of requests that find no permit.
+    /// Call this once for each of several limits: the connection then needs a permit of all of them.
+    /// Create a limit once, outside the handler; one that is new for each request limits nothing.
+    /// [`ConnectionLimit`] explains the answer to a request that gets no permit.
     #[cfg(feature = "server")]
     #[must_use]
     pub fn limit(mut self, limit: &ConnectionLimit) -> Self {
@@ -344,7 +355,7 @@ impl WebSocketOptions {
         self
     }
 
-    /// How long the 101 response may take to get on its way, once the connection has its permits.
+    /// Longest time from the moment a connection has its permits until its 101 response is written.
     /// Default 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
@@ -352,23 +363,25 @@ impl WebSocketOptions {
         self
     }
 
-    /// Lets pages of these origins connect, besides those of the request's own host.
+    /// Lets pages of these origins connect, besides pages of the request's own host.
     ///
-    /// An origin is what a browser sends in `Origin`: scheme, host, and port unless it is the
-    /// scheme's own, as in `https://example.com:8443`. Requests without `Origin`, which do not
-    /// come from a page, always pass.
+    /// An origin is the value of a browser's `Origin` header: scheme, host, and the port unless it is
+    /// the scheme's default, as in `https://example.com:8443`. A request without `Origin` does not come
+    /// from a page, and is always accepted.
     ///
-    /// Pages of the own host must have come over TLS (`https`, or a program's `wss`) where the client is
-    /// known to speak it: to this server, or to a proxy that is trusted to say so.
+    /// If the client is known to use TLS, to this server or to a trusted proxy that says so, a page of
+    /// the own host must have been loaded over TLS, too: its origin must begin with `https` (or, for a
+    /// program, `wss`).
     #[must_use]
     pub fn allow_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
         self.parts.origins = Origins::Listed(origins.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Lets pages of any site connect, with the cookies their visitor has for this one.
+    /// Lets pages of any site connect, with the cookies that their visitor has for this site.
     ///
-    /// That is cross-site WebSocket hijacking unless the handler authenticates in another way.
+    /// This permits cross-site WebSocket hijacking, unless the handler authenticates clients by something
+    /// other than cookies.
     #[must_use]
     pub fn allow_any_origin(mut self) -> Self {
         self.parts.origins = Origins::Any;
@@ -377,8 +390,8 @@ impl WebSocketOptions {
 
     /// Adds a header to the 101 response.
     ///
-    /// Those of the handshake itself (`Upgrade`, `Connection`, `Sec-WebSocket-*`) and of a body are
-    /// ignored; a name or value that HTTP does not allow fails the upgrade.
+    /// Headers of the handshake itself (`Upgrade`, `Connection`, `Sec-WebSocket-*`) and of a body are
+    /// ignored. A name or value that HTTP does not allow fails the upgrade.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.parts.headers.push((name.into(), value.into()));

@@ -1,13 +1,13 @@
-//! What a caller may set for the rate of what the peer sends.
+//! The options for a limit on the rate of the peer's frames.
 //!
-//! How the rate is measured is `proto/bucket.rs`; what counts, `connection/limiter.rs`.
+//! `proto/token_bucket.rs` measures the rate; `connection/read.rs` counts the frames.
 
-/// How fast the peer may send, over the time that this side reads.
+/// A limit on the rate at which the peer may send.
 ///
-/// Each kind has a bucket: it holds `burst` at first, each frame takes one out, and `per_second` are
-/// put back, up to `burst`. A peer that finds it empty fails the connection with 1008, after the
-/// messages before have been received. What waited while this side did not read is not held against
-/// the peer.
+/// There is a token bucket for messages and one for control frames. A bucket starts with `burst`
+/// tokens; each frame takes one, and `per_second` tokens come back each second, up to `burst`. A frame
+/// that finds the bucket empty fails the connection with 1008, after the messages before it have been
+/// received. Frames that had to wait because this side did not read do not count against the peer.
 ///
 /// ```
 /// use tidewire::{RateLimit, WebSocketOptions};
@@ -23,7 +23,7 @@ pub struct RateLimit {
     pub(crate) controls: Rate,
 }
 
-/// The size of a bucket, and how fast it fills.
+/// The size of a token bucket, and the tokens that come back each second.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Rate {
     pub(crate) per_second: u32,
@@ -42,7 +42,7 @@ impl Default for RateLimit {
 impl RateLimit {
     /// Messages each second. Default 100; at least one.
     ///
-    /// A message in fragments counts once for each: a frame costs the same, whatever it is part of.
+    /// Each fragment of a message counts as one, since every frame costs the same work.
     #[must_use]
     pub fn messages_per_second(mut self, count: u32) -> Self {
         self.messages.per_second = count.max(1);
@@ -58,7 +58,7 @@ impl RateLimit {
 
     /// Control frames each second. Default 10; at least one.
     ///
-    /// Those are pings, and pongs beyond the number of pings that this side has sent.
+    /// Pings count, and so do pongs beyond the number of pings that this side has sent.
     #[must_use]
     pub fn control_frames_per_second(mut self, count: u32) -> Self {
         self.controls.per_second = count.max(1);

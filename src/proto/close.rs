@@ -1,7 +1,7 @@
-//! Close frames: the code and reason both sides exchange before the TCP stream ends.
+//! Close frames: the code and reason that both sides exchange before the TCP stream ends.
 //!
-//! This file knows the *payload* of a close frame ([RFC 6455 §5.5.1]) and which codes may travel
-//! ([§7.4]). Who sends one first, and what follows, is `state.rs`.
+//! This file knows the *payload* of a close frame ([RFC 6455 §5.5.1]) and the codes that may be sent
+//! ([§7.4]). `state.rs` tracks which side has sent its close frame.
 //!
 //! [RFC 6455 §5.5.1]: https://www.rfc-editor.org/rfc/rfc6455#section-5.5.1
 //! [§7.4]: https://www.rfc-editor.org/rfc/rfc6455#section-7.4
@@ -10,7 +10,7 @@ use std::fmt;
 
 use super::{MAX_CONTROL_PAYLOAD, ProtocolError};
 
-/// A close code and a reason meant for logs, not for users.
+/// A close code, and a reason that is meant for logs, not for users.
 ///
 /// ```
 /// use tidewire::{CloseCode, CloseFrame};
@@ -68,7 +68,7 @@ impl CloseFrame {
         payload
     }
 
-    /// Pairs a code with as much of `reason` as fits, cut between characters.
+    /// Pairs a code with as much of `reason` as fits. The reason is cut between characters.
     #[must_use]
     pub fn lossy(code: CloseCode, reason: &str) -> Self {
         let mut end = reason.len().min(Self::MAX_REASON);
@@ -78,13 +78,13 @@ impl CloseFrame {
         Self { code, reason: reason.get(..end).unwrap_or_default().to_owned() }
     }
 
-    /// Why the connection ends, for programs.
+    /// The close code, for programs.
     #[must_use]
     pub fn code(&self) -> CloseCode {
         self.code
     }
 
-    /// Why the connection ends, for whoever reads the log.
+    /// The reason for the close, for readers of the log.
     #[must_use]
     pub fn reason(&self) -> &str {
         &self.reason
@@ -93,8 +93,8 @@ impl CloseFrame {
 
 /// A close code that may appear on the wire.
 ///
-/// 1005, 1006 and 1015 exist only for reporting (§7.4.1); a value of this type is never one of
-/// them, so what holds a `CloseCode` can always be sent.
+/// 1005, 1006 and 1015 exist only for reporting (§7.4.1). No value of this type is one of them, so a
+/// `CloseCode` can always be sent.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 pub struct CloseCode(u16);
 
@@ -105,23 +105,23 @@ impl CloseCode {
     pub const GOING_AWAY: Self = Self(1001);
     /// 1002: the peer broke a framing rule.
     pub const PROTOCOL_ERROR: Self = Self(1002);
-    /// 1003: a type of data that this endpoint does not take, such as binary in a text protocol.
+    /// 1003: this endpoint does not accept such data, such as binary messages in a text protocol.
     pub const UNSUPPORTED_DATA: Self = Self(1003);
     /// 1007: the payload does not fit its type, such as text that is not UTF-8.
     pub const INVALID_PAYLOAD: Self = Self(1007);
-    /// 1008: a rule of this endpoint was broken for which no other code fits.
+    /// 1008: the peer broke a rule of this endpoint, and no other code fits.
     pub const POLICY_VIOLATION: Self = Self(1008);
-    /// 1009: a message too big to process.
+    /// 1009: the message is too big to process.
     pub const MESSAGE_TOO_BIG: Self = Self(1009);
-    /// 1010: the client misses an extension that the server did not agree to.
+    /// 1010: the client needs an extension that the server did not agree to.
     pub const MANDATORY_EXTENSION: Self = Self(1010);
-    /// 1011: the server cannot fulfil the request, such as a handler that failed.
+    /// 1011: the server cannot fulfil the request, for instance since a handler failed.
     pub const INTERNAL_ERROR: Self = Self(1011);
     /// 1012: the server restarts; clients reconnect after a random delay.
     pub const SERVICE_RESTART: Self = Self(1012);
     /// 1013: the server is overloaded; clients try again later, or elsewhere.
     pub const TRY_AGAIN_LATER: Self = Self(1013);
-    /// 1014: a gateway got a bad answer from behind it.
+    /// 1014: a gateway got a bad response from the server behind it.
     pub const BAD_GATEWAY: Self = Self(1014);
 }
 
@@ -137,7 +137,7 @@ impl TryFrom<u16> for CloseCode {
     }
 }
 
-/// A number written in the code, which is an `i32` unless it says otherwise.
+/// For a number literal such as `4000`, which is an `i32` by default.
 impl TryFrom<i32> for CloseCode {
     type Error = ProtocolError;
 

@@ -1,4 +1,4 @@
-//! What a peer can do wrong, and what a caller can.
+//! Violations of the protocol, by the peer and by the caller.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -8,18 +8,19 @@ use super::{CloseCode, OpCode};
 
 /// A rule of RFC 6455, or a limit of this endpoint, that the peer broke.
 ///
-/// Every variant maps to exactly one [close code](Self::close_code): the connection answers a
-/// violation by failing itself with that code (§7.1.7).
+/// Every variant maps to exactly one [close code](Self::close_code). The connection fails with that
+/// code when it finds the violation (§7.1.7).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// A close frame carried one byte; it carries none, or at least the two of a code (§5.5.1).
+    /// A close frame with a payload of one byte. It must be empty, or hold at least the two bytes of a
+    /// code (§5.5.1).
     ClosePayloadTruncated,
     /// A control frame without FIN (§5.5).
     ControlFrameFragmented(OpCode),
-    /// A control frame carried more than 125 bytes (§5.5).
+    /// A control frame with more than 125 bytes (§5.5).
     ControlFrameTooLong {
-        /// Payload length the peer announced, in bytes.
+        /// Payload length that the peer announced, in bytes.
         len: usize,
     },
     /// A compressed message that cannot be decompressed (RFC 7692 §7.2.2).
@@ -31,22 +32,22 @@ pub enum ProtocolError {
     },
     /// A frame larger than [`max_frame_size`](crate::WebSocketOptions::max_frame_size).
     FrameTooBig {
-        /// Payload length the peer announced, in bytes.
+        /// Payload length that the peer announced, in bytes.
         len: u64,
         /// The limit, in bytes.
         max: usize,
     },
-    /// A close code that must never appear on the wire (§7.4).
+    /// A close code that must not be sent (§7.4).
     InvalidCloseCode(u16),
-    /// Text, or the reason of a close frame, was not UTF-8 (§8.1).
+    /// A text message, or the reason of a close frame, that is not UTF-8 (§8.1).
     InvalidUtf8,
-    /// A 64-bit length with its top bit set (§5.2).
+    /// A 64-bit payload length with its top bit set (§5.2).
     LengthOverflow(u64),
-    /// A length written in more bytes than it needs (§5.2).
+    /// A payload length written in more bytes than it needs (§5.2).
     LengthNotMinimal(u64),
-    /// A client sent a frame without a mask (§5.1).
+    /// A frame from a client without a mask (§5.1).
     MaskMissing,
-    /// A server sent a frame with a mask (§5.1).
+    /// A frame from a server with a mask (§5.1).
     MaskUnexpected,
     /// A message larger than [`max_message_size`](crate::WebSocketOptions::max_message_size), on
     /// the wire or decompressed.
@@ -61,24 +62,24 @@ pub enum ProtocolError {
         /// The limit, in messages each second.
         per_second: u32,
     },
-    /// A new message began before the last fragment of the one under way (§5.4).
+    /// A new message before the last fragment of the one under way (§5.4).
     MessageInterrupted(OpCode),
-    /// Reserved bits were set, and no extension was negotiated that uses them there (§5.2, and
-    /// RFC 7692 §6: RSV1 marks the first frame of a message).
+    /// A reserved bit that no negotiated extension uses in this frame (§5.2). permessage-deflate uses
+    /// RSV1, and only in the first frame of a message (RFC 7692 §6).
     ReservedBits(u8),
-    /// An opcode the RFC reserves (§5.2).
+    /// An opcode that the RFC reserves (§5.2).
     ReservedOpcode(u8),
     /// A message of more than [`max_fragments`](crate::WebSocketOptions::max_fragments) frames.
     TooManyFragments {
         /// The limit.
         max: usize,
     },
-    /// A continuation frame with nothing to continue (§5.4).
+    /// A continuation frame without a message to continue (§5.4).
     UnexpectedContinuation,
 }
 
 impl ProtocolError {
-    /// The code to fail the connection with.
+    /// The close code that the connection fails with.
     #[must_use]
     pub fn close_code(self) -> CloseCode {
         match self {
@@ -147,18 +148,18 @@ impl fmt::Display for ProtocolError {
 
 impl Error for ProtocolError {}
 
-/// So that a [`CloseCode`] may stand where something that becomes one is asked for.
+/// Lets a function that takes any `TryInto<CloseCode>` take a [`CloseCode`], too.
 impl From<Infallible> for ProtocolError {
     fn from(never: Infallible) -> Self {
         match never {}
     }
 }
 
-/// A frame of the caller that would have broken the protocol, and was not sent.
+/// The rule that a frame of the caller would have broken. The frame was not sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// A close frame; [`close`](crate::WebSocket::close) sends those.
+    /// A close frame. [`close`](crate::WebSocket::close) sends close frames.
     CloseFrame,
     /// A control frame without FIN (§5.5).
     ControlFrameFragmented(OpCode),
@@ -167,11 +168,11 @@ pub enum FrameError {
         /// Payload length, in bytes.
         len: usize,
     },
-    /// A text frame, whole in itself, that is not UTF-8 (§8.1).
+    /// An unfragmented text frame that is not UTF-8 (§8.1).
     InvalidUtf8,
     /// A new message before the last fragment of the one under way (§5.4).
     MessageInterrupted(OpCode),
-    /// A continuation frame with nothing to continue (§5.4).
+    /// A continuation frame without a message to continue (§5.4).
     UnexpectedContinuation,
 }
 

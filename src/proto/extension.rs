@@ -1,15 +1,15 @@
 //! The `Sec-WebSocket-Extensions` header: a list of extensions with parameters ([RFC 6455 §9.1]).
 //!
-//! This file knows the grammar, and no extension. What permessage-deflate makes of its parameters
-//! is `deflate/offer.rs`.
+//! This file knows the grammar, and no extension. `deflate/negotiation.rs` reads the parameters of
+//! permessage-deflate.
 //!
-//! Names are compared as registered: the RFC calls them tokens and nowhere folds their case.
+//! The case of names matters: the RFC calls them tokens, and nowhere says to ignore case.
 //!
 //! [RFC 6455 §9.1]: https://www.rfc-editor.org/rfc/rfc6455#section-9.1
 
 use std::borrow::Cow;
 
-/// The white space that lists tolerate around their delimiters (RFC 7230 §3.2.3).
+/// The white space that is allowed around the delimiters of a list (RFC 7230 §3.2.3).
 const OWS: [char; 2] = [' ', '\t'];
 
 /// One element of the list: an offer of the client, or an answer of the server.
@@ -19,20 +19,20 @@ pub(crate) struct Extension<'a> {
     pub(crate) parameters: Vec<Parameter<'a>>,
 }
 
-/// What follows a semicolon. The value is a token, whether it was quoted or not.
+/// The part after a semicolon. The value is a token, whether it was quoted or not.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) struct Parameter<'a> {
     pub(crate) name: &'a str,
     pub(crate) value: Option<Cow<'a, str>>,
 }
 
-/// Reads the values of all lines of the header, which are one list in order (§9.1).
+/// Reads the values of all lines of the header. Together, in order, they are one list (§9.1).
 ///
-/// No line, or lines without an element, are an empty list.
+/// If there is no line, or no line has an element, the list is empty.
 ///
 /// # Errors
 ///
-/// [`MalformedExtensions`] where the grammar ends.
+/// [`MalformedExtensions`] if the lines break the grammar.
 pub(crate) fn parse<'a>(
     lines: impl Iterator<Item = &'a str>,
 ) -> Result<Vec<Extension<'a>>, MalformedExtensions> {
@@ -40,7 +40,7 @@ pub(crate) fn parse<'a>(
     for line in lines {
         let mut scanner = Scanner { rest: line.trim_start_matches(OWS) };
         loop {
-            // Empty elements are to be tolerated (RFC 7230 §7).
+            // A recipient has to tolerate empty elements (RFC 7230 §7).
             while scanner.eat(',') {}
             if scanner.rest.is_empty() {
                 break;
@@ -54,7 +54,7 @@ pub(crate) fn parse<'a>(
     Ok(extensions)
 }
 
-/// The unread part of a line. It never begins with white space: whoever reads also skips.
+/// The unread part of a line. It never begins with white space, since each read skips what follows.
 #[derive(Debug)]
 struct Scanner<'a> {
     rest: &'a str,
@@ -86,8 +86,8 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads what follows an opening quote. Unescaped it MUST be a token (§9.1), so that an empty
-    /// string ends at its closing quote, and a backslash stands before a character of tokens only.
+    /// Reads the rest of a quoted value, after its opening quote. Without escapes the value MUST be a
+    /// token (§9.1). So an empty string is an error, and a backslash may escape token characters only.
     fn quoted(&mut self) -> Result<Cow<'a, str>, MalformedExtensions> {
         let mut value = Cow::Borrowed("");
         loop {
@@ -115,7 +115,8 @@ impl<'a> Scanner<'a> {
         Ok(token)
     }
 
-    /// Reads a run of token characters, maybe none. White space stays: in quotes it is an error.
+    /// Reads a run of token characters, which may be empty. It does not skip white space, which is an
+    /// error inside quotes.
     fn token_chars(&mut self) -> &'a str {
         let len = self.rest.find(|c| !is_token_char(c)).unwrap_or(self.rest.len());
         let (run, rest) = self.rest.split_at_checked(len).unwrap_or_default();
@@ -139,13 +140,13 @@ impl<'a> Scanner<'a> {
     }
 }
 
-/// Is this a token (RFC 9110 §5.6.2)?
+/// Whether this is a token (RFC 9110 §5.6.2).
 #[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) fn is_token(text: &str) -> bool {
     !text.is_empty() && text.chars().all(is_token_char)
 }
 
-/// `tchar` of RFC 7230 §3.2.6.
+/// Whether this is a `tchar` of RFC 7230 §3.2.6.
 fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }
@@ -153,9 +154,9 @@ fn is_token_char(c: char) -> bool {
 /// A `Sec-WebSocket-Extensions` header that breaks the grammar of RFC 6455 §9.1.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum MalformedExtensions {
-    /// A character that cannot stand where it does.
+    /// A character that is not allowed at its place.
     Unexpected(char),
-    /// A line ended where a name, a value or a closing quote belongs.
+    /// The end of a line in place of a name, a value or a closing quote.
     UnexpectedEnd,
 }
 
@@ -177,7 +178,7 @@ pub(crate) mod tests {
         })
     }
 
-    /// Writes a list as plainly as it can be written.
+    /// Writes a list without white space or quotes.
     fn written(extensions: &[Extension<'_>]) -> String {
         let elements = extensions.iter().map(|extension| {
             let parameters = extension.parameters.iter().map(|parameter| match &parameter.value {

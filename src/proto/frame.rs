@@ -1,4 +1,4 @@
-//! A frame, whole and unmasked: what `recv_frame` returns and `send_frame` takes.
+//! Whole, unmasked frames, as `recv_frame` returns and `send_frame` takes them.
 
 use std::fmt;
 use std::ops::Deref;
@@ -17,8 +17,8 @@ use super::OpCode;
 /// assert!(!first.fin() && last.fin());
 /// assert_eq!(last.payload(), b"lo");
 /// ```
-// Each field is whole words: a frame is moved several times on its way, and a move in odd pieces has
-// to wait for the stores before it.
+// Each field is a number of whole words. A frame is moved several times on its way, and a load of a
+// word whose parts were stored apart has to wait for those stores.
 #[derive(Clone, Eq)]
 pub struct Frame {
     opcode: OpCode,
@@ -31,12 +31,12 @@ struct Flags(u64);
 
 impl Flags {
     const FIN: u64 = 1;
-    /// The payload is compressed (RFC 7692 §6).
+    /// Set if the payload is compressed (RFC 7692 §6).
     const DEFLATED: u64 = 2;
-    /// To be compressed, or not, whatever the options say.
+    /// Set if the frame is to be compressed, regardless of the options.
     const COMPRESS: u64 = 4;
     const PLAIN: u64 = 8;
-    /// Above it, the length of what was compressed.
+    /// The number of flag bits. The bits above hold the length of the payload before compression.
     const BITS: u32 = 8;
 
     fn new(fin: bool) -> Self {
@@ -45,7 +45,7 @@ impl Flags {
 }
 
 impl Frame {
-    /// A frame with this payload; `fin` if it is the last of its message.
+    /// Creates a frame. `fin` marks the last frame of its message.
     #[must_use]
     pub fn new(fin: bool, opcode: OpCode, payload: impl Into<Bytes>) -> Self {
         Self::from_payload(fin, opcode, Payload::from(payload.into()))
@@ -55,50 +55,50 @@ impl Frame {
         Self { opcode, flags: Flags::new(fin), payload }
     }
 
-    /// Is this the last frame of its message? Always so for control frames.
+    /// Whether this is the last frame of its message. Always true for control frames.
     #[must_use]
     pub fn fin(&self) -> bool {
         self.flags.0 & Flags::FIN != 0
     }
 
-    /// What the frame is.
+    /// The opcode of the frame.
     #[must_use]
     pub fn opcode(&self) -> OpCode {
         self.opcode
     }
 
-    /// The application's bytes, unmasked.
+    /// The payload, unmasked.
     ///
-    /// A text frame that is a fragment may end inside a character.
+    /// A fragment of a text message may end inside a character.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// The application's bytes, to keep. Not copied if there are more than 32.
+    /// Converts the frame into its payload. More than 32 bytes are shared, not copied.
     #[must_use]
     pub fn into_payload(self) -> Bytes {
         self.payload.into_bytes()
     }
 
-    /// Asks for this message to be compressed, where permessage-deflate was negotiated.
+    /// Marks the message to be compressed, if permessage-deflate was negotiated.
     ///
-    /// Set on the first frame of a message; the others follow it. Without it,
-    /// [`send_frame`](crate::WebSocket::send_frame) sends frames as they are. Each frame is
-    /// compressed in one go, however long it is.
+    /// Set it on the first frame of a message; it holds for the other frames, too. Without it,
+    /// [`send_frame`](crate::WebSocket::send_frame) sends frames uncompressed. A frame of any length is
+    /// compressed in one go.
     #[must_use]
     pub fn compressed(mut self) -> Self {
         self.set_compression(true);
         self
     }
 
-    /// Decides on compression, whatever the options say.
+    /// Sets whether to compress the frame, regardless of the options.
     pub(crate) fn set_compression(&mut self, wanted: bool) {
         self.flags.0 &= !(Flags::COMPRESS | Flags::PLAIN);
         self.flags.0 |= if wanted { Flags::COMPRESS } else { Flags::PLAIN };
     }
 
-    /// Whether to compress, if the caller has decided.
+    /// Whether to compress the frame; `None` if the caller has not decided.
     pub(crate) fn compression(&self) -> Option<bool> {
         match self.flags.0 & (Flags::COMPRESS | Flags::PLAIN) {
             0 => None,
@@ -106,25 +106,25 @@ impl Frame {
         }
     }
 
-    /// Is the payload compressed?
+    /// Whether the payload is compressed.
     pub(crate) fn is_deflated(&self) -> bool {
         self.flags.0 & Flags::DEFLATED != 0
     }
 
-    /// The frame, of whose payload it is known now that it is compressed.
+    /// Marks the payload as compressed.
     pub(crate) fn into_deflated(mut self) -> Self {
         self.flags.0 |= Flags::DEFLATED;
         self
     }
 
-    /// The frame with a compressed payload in place of its own.
+    /// A copy of the frame with the compressed `payload` in place of its own.
     pub(crate) fn deflate(&self, payload: Payload) -> Self {
         let plain_len = u64::try_from(self.payload.len()).unwrap_or_default();
         let flags = (self.flags.0 & Flags::FIN) | Flags::DEFLATED | (plain_len << Flags::BITS);
         Self { opcode: self.opcode, flags: Flags(flags), payload }
     }
 
-    /// Length of the payload before it was compressed, if it was, in bytes.
+    /// Length of the payload in bytes, before any compression.
     pub(crate) fn plain_len(&self) -> u64 {
         let len = u64::try_from(self.payload.len()).unwrap_or(u64::MAX);
         if self.is_deflated() { self.flags.0 >> Flags::BITS } else { len }
@@ -143,7 +143,7 @@ impl Frame {
     }
 }
 
-/// Equal are frames that say the same to the application.
+/// Two frames are equal if they mean the same to the application.
 impl PartialEq for Frame {
     fn eq(&self, other: &Self) -> bool {
         let same_head = self.fin() == other.fin() && self.opcode == other.opcode;
@@ -163,17 +163,17 @@ impl fmt::Debug for Frame {
 
 /// The payload of a frame or a message.
 ///
-/// Most messages of most protocols are short, and an allocation costs more than all else that is
-/// done for one, so short payloads are held in place. Longer ones are shared, not copied.
+/// Most messages of most protocols are short, and an allocation costs more than all other work for
+/// such a message. So a short payload is stored in place. A longer one is shared, not copied.
 #[derive(Clone)]
 pub(crate) struct Payload(Repr);
 
-// A tag of a whole word keeps the rest at word offsets: payloads are moved often, and a move in odd
-// pieces has to wait for the stores before it.
+// A tag of a whole word keeps the rest at word offsets. Payloads are moved often, and a load of a word
+// whose parts were stored apart has to wait for those stores.
 #[derive(Clone)]
 #[repr(u64)]
 enum Repr {
-    /// The first `len` bytes of the block; what follows them has no meaning.
+    /// The first `len` bytes of the block. The bytes after them have no meaning.
     Inline {
         len: usize,
         block: Block,
@@ -186,10 +186,10 @@ enum Repr {
 struct Block([u8; Payload::INLINE]);
 
 impl Payload {
-    /// Longest payload held in place, in bytes: as many as a [`Bytes`] takes.
+    /// Longest payload that is stored in place, in bytes. It takes as much room as a [`Bytes`].
     pub(crate) const INLINE: usize = 32;
 
-    /// No bytes.
+    /// An empty payload.
     pub(crate) const fn empty() -> Self {
         Self(Repr::Inline { block: Block([0; Self::INLINE]), len: 0 })
     }
@@ -199,7 +199,7 @@ impl Payload {
         Self::inline(bytes).unwrap_or_else(|| Self(Repr::Shared(Bytes::copy_from_slice(bytes))))
     }
 
-    /// The first `len` of `bytes`, unmasked; `None` if they are too many to be held in place.
+    /// Unmasks the first `len` of `bytes`; `None` if they are too many to be stored in place.
     #[inline]
     pub(crate) fn unmask_inline(key: [u8; 4], bytes: &[u8], len: usize) -> Option<Self> {
         if len > Self::INLINE {
@@ -207,7 +207,7 @@ impl Payload {
         }
         let mut block = Block([0; Self::INLINE]);
         if let Some(bytes) = bytes.first_chunk() {
-            // All of it, needed or not: a fixed number of bytes takes two instructions.
+            // The whole block, needed or not: a copy of a fixed size takes two instructions.
             block.0 = *bytes;
         } else {
             block.0.get_mut(..len)?.copy_from_slice(bytes.get(..len)?);
@@ -220,7 +220,7 @@ impl Payload {
         Some(Self(Repr::Inline { block, len }))
     }
 
-    /// Appends the bytes to `out`.
+    /// Appends the payload to `out`.
     #[inline]
     pub(crate) fn append_to(&self, out: &mut Vec<u8>) {
         match &self.0 {
@@ -233,7 +233,7 @@ impl Payload {
         }
     }
 
-    /// The bytes, to keep: not copied unless they are held in place.
+    /// Converts the payload into [`Bytes`]. It is copied only if it is stored in place.
     pub(crate) fn into_bytes(self) -> Bytes {
         match self.0 {
             Repr::Inline { .. } => Bytes::copy_from_slice(&self),

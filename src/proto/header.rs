@@ -13,28 +13,29 @@ const LEN: u8 = 0x7F;
 const LEN_16: u8 = 126;
 const LEN_64: u8 = 127;
 
-/// What precedes the payload of a frame.
+/// A frame header, which precedes the payload.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct FrameHeader {
-    /// Is this the last frame of its message?
+    /// Whether this is the last frame of its message.
     pub(crate) fin: bool,
-    /// RSV1: is this the first frame of a compressed message (RFC 7692 §6)?
+    /// RSV1: whether this is the first frame of a compressed message (RFC 7692 §6).
     pub(crate) rsv1: bool,
     pub(crate) opcode: OpCode,
-    /// The masking key, from a client to a server.
+    /// The masking key. Only frames from a client to a server have one.
     pub(crate) mask: Option<[u8; 4]>,
     /// Length of the payload, in bytes; at most 2⁶³ - 1.
     pub(crate) len: u64,
 }
 
 impl FrameHeader {
-    /// Longest header, in bytes: two, a 64-bit length and a masking key.
+    /// Longest header, in bytes: two bytes, a 64-bit length and a masking key.
     pub(crate) const MAX_LEN: usize = 14;
 
-    /// Reads the header at the start of `bytes`, and its own length; `None` while it is incomplete.
+    /// Reads the header at the start of `bytes`, and returns it with its length in bytes; `None` while
+    /// it is incomplete.
     ///
-    /// `deflates` if RSV1 may be set: where data begins, after permessage-deflate was negotiated.
-    /// What the first bytes already prove wrong is refused without waiting for the rest.
+    /// `deflates` says whether RSV1 may be set: in the first frame of a message, if permessage-deflate
+    /// was negotiated. A violation in the first bytes is returned without waiting for the rest.
     #[expect(clippy::inline_always, reason = "most calls know whether RSV1 may be set")]
     #[inline(always)]
     pub(crate) fn decode(
@@ -94,7 +95,7 @@ fn decode_len(
     rest: &[u8],
 ) -> Result<Option<(u64, &[u8])>, ProtocolError> {
     if opcode.is_control() && usize::from(short) > MAX_CONTROL_PAYLOAD {
-        // The exact length may still be on its way; that it is over the limit is certain.
+        // The extended length may not have arrived, but it is certain to exceed the limit.
         let len = rest
             .split_first_chunk::<2>()
             .map_or(MAX_CONTROL_PAYLOAD + 1, |(len, _)| usize::from(u16::from_be_bytes(*len)));

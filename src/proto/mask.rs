@@ -2,7 +2,7 @@
 //!
 //! [RFC 6455 §5.3]: https://www.rfc-editor.org/rfc/rfc6455#section-5.3
 
-/// Masks or unmasks `payload`, whose first byte is number `offset` of its frame.
+/// Masks or unmasks `payload`, whose first byte is byte number `offset` of the frame's payload.
 pub(crate) fn apply(key: [u8; 4], offset: usize, payload: &mut [u8]) {
     let mut key = key;
     key.rotate_left(offset % 4);

@@ -1,7 +1,8 @@
 //! The WebSocket protocol, without I/O.
 //!
-//! Nothing in this folder is `async`, reads a clock or touches a socket: bytes come in, values go
-//! out. That is why every file here can be tested byte by byte, and fuzzed. `handshake` has the opening handshake.
+//! No code in this folder is `async`, reads a clock or touches a socket: bytes come in, values go
+//! out. So every file here can be tested byte by byte, and fuzzed. `handshake` holds the opening
+//! handshake.
 
 mod close;
 mod decoder;
@@ -35,9 +36,9 @@ pub(crate) use self::wire_batch::WireBatch;
 /// Longest payload of a control frame, in bytes (RFC 6455 §5.5).
 pub(crate) const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// Which side of the connection this is.
+/// A side of a connection.
 ///
-/// A client masks what it sends and a server does not (RFC 6455 §5.1); all else is the same.
+/// A client masks its frames and a server does not (RFC 6455 §5.1). In all else they are equal.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
 #[expect(clippy::exhaustive_enums, reason = "a connection has two sides")]
 pub enum Role {

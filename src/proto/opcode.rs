@@ -1,4 +1,4 @@
-//! What a frame is: data, a piece of data, or control ([RFC 6455 §5.2], §11.8).
+//! Opcodes: the kinds of frames ([RFC 6455 §5.2], §11.8).
 //!
 //! [RFC 6455 §5.2]: https://www.rfc-editor.org/rfc/rfc6455#section-5.2
 
@@ -9,7 +9,7 @@ use super::ProtocolError;
 #[expect(clippy::exhaustive_enums, reason = "RFC 6455 reserves the rest; they fail the connection")]
 #[repr(u64)]
 pub enum OpCode {
-    /// 0: goes on with the message that an earlier frame began.
+    /// 0: continues the message that an earlier frame began.
     Continuation,
     /// 1: text, in UTF-8.
     Text,
@@ -19,18 +19,19 @@ pub enum OpCode {
     Close,
     /// 9: asks for a pong with the same payload.
     Ping,
-    /// 10: answers a ping, or says unasked that the sender lives.
+    /// 10: answers a ping, or shows without a ping that the sender is alive.
     Pong,
 }
 
 impl OpCode {
-    /// Close, ping or pong: at most 125 bytes, never fragmented (§5.5).
+    /// Whether this is close, ping or pong. Such frames have at most 125 bytes, and are never fragmented
+    /// (§5.5).
     #[must_use]
     pub fn is_control(self) -> bool {
         matches!(self, Self::Close | Self::Ping | Self::Pong)
     }
 
-    /// Text, binary or a continuation of either (§5.6).
+    /// Whether this is text, binary or a continuation (§5.6).
     #[must_use]
     pub fn is_data(self) -> bool {
         !self.is_control()

@@ -1,4 +1,4 @@
-//! The state of one connection: which messages are under way, and how far it is closed
+//! The protocol state of one connection: messages under way, and close frames that have passed
 //! ([RFC 6455 §7.1]).
 //!
 //! [RFC 6455 §7.1]: https://www.rfc-editor.org/rfc/rfc6455#section-7.1
@@ -6,16 +6,16 @@
 use super::utf8::Utf8;
 use super::{CloseFrame, Frame, FrameError, MAX_CONTROL_PAYLOAD, OpCode, ProtocolError};
 
-/// What was sent and received that later frames depend on.
+/// The facts about sent and received frames that later frames depend on.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    /// The message that the caller sends by frames, before its last one.
+    /// The message that the caller sends frame by frame, until its last frame.
     sending: Option<Fragments>,
     sent_close: Option<Passed>,
     received_close: Option<Passed>,
 }
 
-/// A close frame that went by; `None` if it carried no code. Boxed: nearly all connections are open.
+/// A close frame that has passed; `None` if it carried no code. Boxed, since most connections are open.
 #[derive(Debug)]
 struct Passed(Option<Box<CloseFrame>>);
 
@@ -26,22 +26,22 @@ enum Fragments {
 }
 
 impl State {
-    /// May data still be sent? Not after our close frame (§5.5.1).
+    /// Whether data may still be sent. It may not after our close frame (§5.5.1).
     pub(crate) fn can_send(&self) -> bool {
         self.sent_close.is_none()
     }
 
-    /// Have close frames gone both ways (§7.1.4)?
+    /// Whether close frames have passed in both directions (§7.1.4).
     pub(crate) fn is_closed(&self) -> bool {
         self.sent_close.is_some() && self.received_close.is_some()
     }
 
-    /// Has the peer's close frame come, and ours not gone?
+    /// Whether the peer's close frame has arrived, and ours has not been sent.
     pub(crate) fn received_close_first(&self) -> bool {
         self.sent_close.is_none() && self.received_close.is_some()
     }
 
-    /// Is a message under way that the caller sends by frames?
+    /// Whether the caller is sending a message frame by frame.
     pub(crate) fn is_sending_fragments(&self) -> bool {
         self.sending.is_some()
     }
@@ -56,7 +56,7 @@ impl State {
         self.received_close.as_ref()?.0.as_deref()
     }
 
-    /// Takes note of a frame that the caller wants to send.
+    /// Checks and records a frame that the caller wants to send.
     pub(crate) fn send_frame(&mut self, frame: &Frame) -> Result<(), FrameError> {
         let (opcode, len) = (frame.opcode(), frame.payload().len());
         if opcode == OpCode::Close {
@@ -83,7 +83,7 @@ impl State {
         Ok(())
     }
 
-    /// Takes note of our close frame; only the first one goes out.
+    /// Records our close frame. Returns false if one was sent before: only the first goes out.
     pub(crate) fn send_close(&mut self, frame: Option<CloseFrame>) -> bool {
         let is_first = self.sent_close.is_none();
         if is_first {
@@ -92,14 +92,14 @@ impl State {
         is_first
     }
 
-    /// Takes note of the peer's close frame.
+    /// Records the peer's close frame.
     pub(crate) fn receive_close(&mut self, frame: Option<CloseFrame>) {
         self.received_close.get_or_insert(Passed(frame.map(Box::new)));
     }
 }
 
 impl Fragments {
-    /// The message with one more frame in it.
+    /// Adds one more frame to the message.
     fn with(mut self, frame: &Frame) -> Result<Self, ProtocolError> {
         if let Self::Text(utf8) = &mut self {
             utf8.push(frame.payload())?;

@@ -1,29 +1,28 @@
-//! A token bucket: so many at once, and so many each second.
+//! A token bucket, which limits a rate: a burst at once, and a number of tokens each second.
 
 use std::time::Instant;
 
-/// One token, in the unit that a token each second yields in a nanosecond.
+/// One token. The unit is a billionth, so a rate of *n* tokens per second adds *n* units per nanosecond.
 const TOKEN: u64 = 1_000_000_000;
 
-/// What may still be taken, as of some point in time.
+/// The tokens that were left at some point in time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bucket {
     per_second: u32,
     burst: u32,
-    /// In parts of a [`TOKEN`].
+    /// In billionths of a token; see [`TOKEN`].
     level: u64,
-    /// When it was last filled up.
+    /// The time of the last refill.
     at: Instant,
 }
 
 impl Bucket {
-    /// A full bucket of `burst` tokens, of which `per_second` come back each second.
+    /// A full bucket of `burst` tokens. `per_second` tokens come back each second.
     pub(crate) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         Self { per_second, burst, level: u64::from(burst) * TOKEN, at: now }
     }
 
-    /// Puts back what has come together since the last time: not above the brim, unless it may
-    /// `overflow`.
+    /// Adds the tokens earned since the last refill, up to `burst` unless `overflow`.
     pub(crate) fn refill(&mut self, now: Instant, overflow: bool) {
         let elapsed = now.saturating_duration_since(self.at).as_nanos();
         let gain =
@@ -33,20 +32,20 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    /// Takes one token; false if there is none.
+    /// Takes one token; false if none is left.
     pub(crate) fn take(&mut self) -> bool {
         let left = self.level.checked_sub(TOKEN);
         self.level = left.unwrap_or(self.level);
         left.is_some()
     }
 
-    /// Takes `count` tokens that are there.
+    /// Takes `count` tokens. The caller knows that they are there.
     pub(crate) fn take_many(&mut self, count: usize) {
         let count = u64::try_from(count).unwrap_or(u64::MAX);
         self.level = self.level.saturating_sub(count.saturating_mul(TOKEN));
     }
 
-    /// Tokens that are there.
+    /// The number of whole tokens that are left.
     pub(crate) fn available(&self) -> usize {
         usize::try_from(self.level / TOKEN).unwrap_or(usize::MAX)
     }
@@ -60,7 +59,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Takes until there is nothing left.
+    /// Takes tokens until none is left, and returns their number.
     fn drain(bucket: &mut Bucket) -> usize {
         let expected = bucket.available();
         let taken = (0..100).take_while(|_| bucket.take()).count();

@@ -1,7 +1,7 @@
-//! UTF-8, checked as it arrives ([RFC 6455 §8.1]).
+//! The check that text is UTF-8, done as the text arrives ([RFC 6455 §8.1]).
 //!
-//! A message may be cut anywhere, also inside a character. What is invalid is refused at the first
-//! byte that proves it, not at the end of the message.
+//! A message may be cut anywhere, also inside a character. Invalid text is refused at the first byte
+//! that proves it invalid, not at the end of the message.
 //!
 //! [RFC 6455 §8.1]: https://www.rfc-editor.org/rfc/rfc6455#section-8.1
 
@@ -29,7 +29,7 @@ impl Utf8 {
             return Err(ProtocolError::InvalidUtf8);
         }
         piece.get(error.valid_up_to()..).unwrap_or_default().iter().try_for_each(|byte| {
-            // An unfinished character is one to three bytes, none of which completes it.
+            // An unfinished character has one to three bytes, and none of them completes it.
             self.push_to_tail(*byte)
         })
     }

@@ -1,35 +1,35 @@
-//! Runs of messages that are one whole frame each: what most connections carry, and where the work
-//! per message, rather than per byte or per system call, decides.
+//! Runs of short messages of one whole frame each. Most connections carry such messages, and the work
+//! per message, not per byte or per system call, decides their speed.
 //!
-//! A run is looked through once, header by header, when it is read, and kept as it came. Each
-//! message is unmasked when somebody asks for it. All else goes through the
+//! The headers of a run are checked once, when the run is read; its bytes are kept as they came. Each
+//! message is unmasked when the user receives it. All other frames go through the
 //! [`Decoder`](super::Decoder).
 
 use bytes::{Buf, BytesMut};
 
 use super::{Frame, FrameHeader, Limits, OpCode, Payload, Role, mask};
 
-/// A payload shares the memory of its run only if it is at least this part of it. So a message that
-/// is kept for long keeps at most this many times its size.
+/// A payload shares the memory of its run only if it is at least a 64th of it. So a message that the
+/// user keeps for long keeps at most 64 times its size alive.
 const MIN_SHARE: usize = 64;
 
-/// Whole, unfragmented messages, as they were on the wire; text has been checked.
+/// Whole, unfragmented messages in the form that they had on the wire. Text is known to be UTF-8.
 #[derive(Debug, Default)]
 pub(crate) struct WireBatch {
     bytes: BytesMut,
     messages: usize,
-    /// Most bytes that the run had: what a payload that shares its memory keeps alive.
+    /// Largest size of the run so far, in bytes. A payload that shares its memory keeps that much alive.
     memory: usize,
-    /// Were the bytes given to it?
+    /// Whether the buffer was given to the run, and goes back when the run is used up.
     has_buffer: bool,
 }
 
-/// What is read of a header.
+/// The parts of a header that a run needs.
 #[derive(Clone, Copy)]
 struct Head {
     opcode: OpCode,
     mask: Option<[u8; 4]>,
-    /// Where the payload begins, and how long it is.
+    /// The offset of the payload, and its length.
     start: usize,
     len: usize,
 }
@@ -42,10 +42,10 @@ impl Head {
 }
 
 impl WireBatch {
-    /// Takes up to `max` messages off the front of `input`, and returns their number and the sum of
-    /// their payloads in bytes.
+    /// Takes up to `max` messages off the front of `input`. Returns their number, and the sum of their
+    /// payloads in bytes.
     ///
-    /// The caller sees to it that no message is under way.
+    /// The caller makes sure that no fragmented message is under way.
     pub(crate) fn fill(
         &mut self,
         input: &mut &[u8],
@@ -79,7 +79,7 @@ impl WireBatch {
         (messages, payloads)
     }
 
-    /// Appends a text message, unless it is no text.
+    /// Appends a text message; false if it is not UTF-8.
     fn push_text(&mut self, frame: &[u8], head: Head) -> bool {
         let old_len = self.bytes.len();
         self.bytes.extend_from_slice(frame);
@@ -87,7 +87,7 @@ impl WireBatch {
         let parts = frame.split_at_mut_checked(head.start);
         let is_text = parts.is_some_and(|(header, payload)| {
             if let (Some(key), Some(masked)) = (head.mask, header.last_chunk_mut::<4>()) {
-                // Unmasked with the key itself, it is masked with zeros now.
+                // The payload is unmasked now, so its key becomes zero.
                 mask::apply(key, 0, payload);
                 *masked = [0; 4];
             }
@@ -99,7 +99,7 @@ impl WireBatch {
         is_text
     }
 
-    /// Takes the next message out, unmasked; `None` at the end of the run.
+    /// Takes the next message out and unmasks it; `None` at the end of the run.
     #[inline]
     pub(crate) fn next(&mut self) -> Option<Frame> {
         if self.messages == 0 {
@@ -111,7 +111,7 @@ impl WireBatch {
         Some(Frame::from_payload(true, head.opcode, payload))
     }
 
-    /// Takes up to `max` messages out of the run, in front of all others.
+    /// Splits up to `max` messages off the front of the run.
     pub(crate) fn take(&mut self, max: usize) -> Self {
         if self.messages <= max {
             return std::mem::take(self);
@@ -145,22 +145,22 @@ impl WireBatch {
         Payload::from(frame.freeze())
     }
 
-    /// Messages that are left.
+    /// The number of messages that are left.
     pub(crate) fn len(&self) -> usize {
         self.messages
     }
 
-    /// Bytes that are held.
+    /// The bytes that the run holds.
     pub(crate) fn held(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The memory of a run that is used up, to be used again; `None` if it never had any.
+    /// The buffer of a run that is used up, to be used again; `None` if the run was not given one.
     pub(crate) fn into_buffer(self) -> Option<BytesMut> {
         self.has_buffer.then_some(self.bytes)
     }
 
-    /// An empty run, in memory that was used before.
+    /// An empty run in a buffer that was used before.
     pub(crate) fn in_buffer(mut bytes: BytesMut) -> Self {
         bytes.clear();
         Self { bytes, messages: 0, memory: 0, has_buffer: true }
@@ -168,7 +168,7 @@ impl WireBatch {
 }
 
 impl Head {
-    /// Reads a header; `None` if it is not that of an unfragmented message.
+    /// Reads a header; `None` if the frame is not an unfragmented message.
     #[inline]
     fn decode(bytes: &[u8]) -> Option<Self> {
         let opcode = match bytes.first()? {
@@ -176,7 +176,7 @@ impl Head {
             0x82 => OpCode::Binary,
             _ => return None,
         };
-        // What is wrong with it, if anything, is for the decoder to say.
+        // The decoder reports what is wrong with a header, if anything.
         let (header, start) = FrameHeader::decode(bytes, false).ok()??;
         let len = usize::try_from(header.len).ok()?;
         Some(Self { opcode, mask: header.mask, start, len })

@@ -8,10 +8,10 @@ use zlib_rs::{Deflate, DeflateConfig, DeflateFlush};
 
 use super::{TAIL, since};
 
-/// Least room for output, in bytes: zlib writes a second flush marker where it has six or fewer.
+/// Least room for output, in bytes. With six bytes or fewer, zlib writes a second flush marker.
 const MIN_ROOM: usize = 64;
 
-/// How to compress. Two deflaters of the same configuration may stand in for each other.
+/// The parameters of a compressor. Deflaters with equal parameters are interchangeable.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct DeflaterConfig {
     /// 0 to 9.
@@ -23,35 +23,35 @@ pub(crate) struct DeflaterConfig {
 }
 
 impl DeflaterConfig {
-    /// What a deflater takes, in bytes.
+    /// Memory that a deflater takes, in bytes.
     #[cfg(feature = "accept")]
     pub(crate) const fn memory(self) -> usize {
         const HEADS: usize = 128 << 10;
         const STATE: usize = 4 << 10;
-        // The window twice, and a link for each of its bytes.
+        // The window twice, and a two-byte link for each of its bytes.
         let window = 4 << self.window_bits;
-        // Symbols of a block, and the bytes that they become.
+        // The symbols of a block, and their encoded bytes.
         let block = 7 << (self.memory_level + 6);
         HEADS + STATE + window + block
     }
 }
 
-/// What the end of a piece is.
+/// The boundary at the end of a piece.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Flush {
-    /// More of the frame follows: nothing has to come out yet.
+    /// More of the frame follows: no output is needed yet.
     Piece,
-    /// The frame ends: all that went in has to be readable.
+    /// The frame ends: the peer must be able to read all input so far.
     Frame,
-    /// The message ends: as a frame does, without the tail.
+    /// The message ends: the same as a frame, without the tail.
     Message,
-    /// The message ends, and the next one will not refer to it: as after a reset, at less cost.
+    /// The message ends, and the next one will not refer to it. Works as a reset, but costs less.
     LastMessage,
 }
 
-/// A compressor: a window of what it was given before, and the tables to find it in.
+/// A compressor: a window of its recent input, and tables to search the window.
 pub(crate) struct Deflater {
-    /// Boxed: a deflater is handed around.
+    /// Boxed, since a deflater is moved from hand to hand.
     stream: Box<Deflate>,
     config: DeflaterConfig,
 }
@@ -72,14 +72,14 @@ impl Deflater {
         self.config
     }
 
-    /// Forgets the window: the next message refers to nothing before it.
+    /// Forgets the window, so that the next message does not refer to earlier ones.
     pub(crate) fn reset(&mut self) {
         self.stream.reset();
     }
 
-    /// Compresses the next piece of a message, and appends what comes out to `out`.
+    /// Compresses the next piece of a message, and appends the output to `out`.
     ///
-    /// False if the codec failed, which it has no reason to: `out` is worth nothing then.
+    /// Returns false if the codec failed, which should not happen. `out` is unusable then.
     pub(crate) fn deflate(&mut self, piece: &[u8], out: &mut Vec<u8>, flush: Flush) -> bool {
         let mode = match flush {
             Flush::Piece => DeflateFlush::NoFlush,
@@ -90,7 +90,7 @@ impl Deflater {
         let is_sound = loop {
             let (old_len, old_in, old_out) =
                 (out.len(), self.stream.total_in(), self.stream.total_out());
-            // What does not compress grows by a few bytes.
+            // Data that does not compress grows by a few bytes.
             out.resize(old_len + rest.len() + rest.len() / 1024 + MIN_ROOM, 0);
             let room = out.get_mut(old_len..).unwrap_or_default();
             let room_len = room.len();
@@ -114,8 +114,8 @@ fn cut_tail(out: &mut Vec<u8>, start: usize) {
     if out.len() > start && out.ends_with(&TAIL) {
         out.truncate(out.len() - TAIL.len());
     } else if out.len() == start {
-        // Nothing went in since the last flush, so nothing comes out: this is an empty block
-        // without its tail (§7.2.3.6).
+        // There was no input since the last flush, so there is no output. The zero byte is an empty
+        // block without its tail (§7.2.3.6).
         out.push(0);
     }
 }

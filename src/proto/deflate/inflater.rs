@@ -9,22 +9,22 @@ use zlib_rs::{Inflate, InflateFlush, Status};
 use super::{TAIL, since};
 use crate::proto::ProtocolError;
 
-/// The window of DEFLATE itself, which reads what was compressed with any. zlib-rs has room for no
-/// smaller one anyway.
+/// The largest window of DEFLATE, which can read data compressed with any window. zlib-rs would
+/// allocate as much for a smaller one.
 const WINDOW_BITS: u8 = 15;
 
-/// The tail, and the beginning of another block, which is not to be read.
+/// The tail, and the first byte of another block, which the codec must not read.
 const TAIL_AND_MORE: [u8; 5] = [0x00, 0x00, 0xFF, 0xFF, 0x03];
 
-/// A decompressor: a window of what came out of it before.
+/// A decompressor, which keeps a window of its recent output.
 pub(crate) struct Inflater {
     stream: Inflate,
-    /// Has nothing been read since the message, or the block after a last one, began?
+    /// Whether no byte has been read since the message began, or since a block marked as the last.
     is_untouched: bool,
 }
 
 impl Inflater {
-    /// What one takes, in bytes.
+    /// Memory that an inflater takes, in bytes.
     #[cfg(feature = "accept")]
     pub(crate) const MEMORY: usize = 48 << 10;
 
@@ -43,11 +43,11 @@ impl Inflater {
         self.is_untouched = true;
     }
 
-    /// Decompresses until `input` is used up or `output` is full, and returns how much was written.
+    /// Decompresses until `input` is used up or `output` is full. Returns the number of bytes written.
     ///
     /// # Errors
     ///
-    /// [`ProtocolError::DeflateCorrupt`] at the first byte that cannot be.
+    /// [`ProtocolError::DeflateCorrupt`] at the first byte that is not valid DEFLATE.
     pub(crate) fn inflate(
         &mut self,
         input: &mut &[u8],
@@ -68,7 +68,7 @@ impl Inflater {
             if status != Status::StreamEnd {
                 return Ok(written);
             }
-            // A last block (§7.2.3.4). What follows begins with an empty window.
+            // A block marked as the last (§7.2.3.4). The data after it starts with an empty window.
             self.reset();
             if input.is_empty() {
                 return Ok(written);
@@ -76,21 +76,21 @@ impl Inflater {
         }
     }
 
-    /// Reads the tail of a message whose payload is read, and of which everything is out.
+    /// Ends a message by reading its tail. The caller has read all of its payload and its output.
     ///
     /// # Errors
     ///
     /// [`ProtocolError::DeflateCorrupt`] if the message ended inside a block.
     pub(crate) fn finish(&mut self) -> Result<(), ProtocolError> {
         if self.is_untouched {
-            // The payload was empty, or ended with a last block.
+            // The payload was empty, or ended with a block marked as the last.
             return Ok(());
         }
         let (old_in, old_out) = (self.stream.total_in(), self.stream.total_out());
         let result = self.stream.decompress(&TAIL_AND_MORE, &mut [0], InflateFlush::Block);
         let read = since(old_in, self.stream.total_in());
         let written = since(old_out, self.stream.total_out());
-        // Read as the empty block that it is, the tail is a block, and the end of one.
+        // In a whole message the tail reads as an empty block: all of it is read, nothing is written.
         let is_whole = result == Ok(Status::Ok) && (read, written) == (TAIL.len(), 0);
         if is_whole { Ok(()) } else { Err(ProtocolError::DeflateCorrupt) }
     }
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
     use crate::proto::deflate::{Deflater, DeflaterConfig, Flush};
 
-    /// Inflates a whole message, through an output of `room` bytes.
+    /// Inflates a whole message through an output buffer of `room` bytes.
     fn inflated(
         inflater: &mut Inflater,
         payload: &[u8],

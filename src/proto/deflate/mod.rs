@@ -1,11 +1,11 @@
-//! permessage-deflate ([RFC 7692]): what both sides agree on, and the codec.
+//! permessage-deflate ([RFC 7692]): the negotiation and the codec.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | `negotiation` | the parameters, and how offers and answers agree on them |
 //! | `deflater`, `inflater` | one message at a time, piece by piece |
 //!
-//! zlib-rs is named in the last two only.
+//! Only the last two name zlib-rs.
 //!
 //! [RFC 7692]: https://www.rfc-editor.org/rfc/rfc7692
 
@@ -20,10 +20,10 @@ pub(crate) use self::inflater::Inflater;
 pub use self::negotiation::{DeflateAnswerError, DeflateParameters, InvalidDeflateParameters};
 pub(crate) use self::negotiation::{Terms, accept, check_answer, offer};
 
-/// What a sender cuts off the end of each message, and a receiver appends (§7.2.1, §7.2.2).
+/// The bytes that a sender cuts off the end of each message, and a receiver appends (§7.2.1, §7.2.2).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xFF, 0xFF];
 
-/// How far a counter of zlib has gone on; what is in memory fits `usize`.
+/// The advance of a counter of zlib. It counts bytes in memory, so the difference fits `usize`.
 fn since(old: u64, new: u64) -> usize {
     usize::try_from(new.saturating_sub(old)).unwrap_or(usize::MAX)
 }

@@ -13,13 +13,13 @@ pub(super) const CLIENT_NO_CONTEXT_TAKEOVER: &str = "client_no_context_takeover"
 pub(super) const SERVER_MAX_WINDOW_BITS: &str = "server_max_window_bits";
 pub(super) const CLIENT_MAX_WINDOW_BITS: &str = "client_max_window_bits";
 
-/// The window of DEFLATE itself, 32 KiB: what holds where no parameter says otherwise.
+/// The largest window of DEFLATE, 32 KiB. It applies unless a parameter says otherwise.
 pub(super) const MAX_WINDOW_BITS: u8 = 15;
 
-/// The smallest window of §7.1.2. No zlib compresses with it; every larger window reads it.
+/// The smallest window of §7.1.2. zlib cannot compress with it, but can read such data.
 pub(super) const MIN_WINDOW_BITS: u8 = 8;
 
-/// How the two sides of a connection compress, as agreed in the opening handshake.
+/// The compression parameters of both sides, as agreed in the opening handshake.
 ///
 /// `Display` writes the parameters as the server's answer does:
 /// `permessage-deflate; server_no_context_takeover; client_max_window_bits=10`.
@@ -34,7 +34,7 @@ pub struct DeflateParameters {
 impl DeflateParameters {
     /// Whether the server compresses every message on its own (RFC 7692 §7.1.1.1).
     ///
-    /// If not, a message may refer back to what the server sent before it.
+    /// If not, a message may refer to earlier messages of the server.
     #[must_use]
     pub fn server_no_context_takeover(self) -> bool {
         self.server_no_context_takeover
@@ -42,40 +42,40 @@ impl DeflateParameters {
 
     /// Whether the client compresses every message on its own (RFC 7692 §7.1.1.2).
     ///
-    /// On a client this is also true if only its own options ask for it: it then starts afresh
-    /// with every message, which needs no consent of the server.
+    /// On a client this is also true if only its own options ask for it. The client then starts afresh
+    /// with every message, which does not need the server's consent.
     #[must_use]
     pub fn client_no_context_takeover(self) -> bool {
         self.client_no_context_takeover
     }
 
-    /// Base-2 logarithm of the window the server compresses with, in bytes, from 8 to 15
+    /// Base-2 logarithm of the window that the server compresses with, in bytes, from 8 to 15
     /// (RFC 7692 §7.1.2.1).
     #[must_use]
     pub fn server_max_window_bits(self) -> u8 {
         self.server_max_window_bits.unwrap_or(MAX_WINDOW_BITS)
     }
 
-    /// Base-2 logarithm of the window the client compresses with, in bytes, from 8 to 15
+    /// Base-2 logarithm of the window that the client compresses with, in bytes, from 8 to 15
     /// (RFC 7692 §7.1.2.2).
     ///
-    /// On a client this is never above its own options, even if the server would take more.
+    /// On a client this never exceeds the value of its own options, even if the server allows more.
     #[must_use]
     pub fn client_max_window_bits(self) -> u8 {
         self.client_max_window_bits.unwrap_or(MAX_WINDOW_BITS)
     }
 }
 
-/// What is agreed on for one direction.
+/// The parameters of one direction.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Direction {
-    /// Do messages refer to those before them?
+    /// Whether a message may refer to earlier ones.
     pub(crate) takeover: bool,
     pub(crate) window_bits: u8,
 }
 
 impl DeflateParameters {
-    /// What `role` sends by, and what it receives by.
+    /// The directions in which `role` sends and receives, in this order.
     pub(crate) fn directions(self, role: Role) -> (Direction, Direction) {
         let server = Direction {
             takeover: !self.server_no_context_takeover,
@@ -111,7 +111,7 @@ impl fmt::Display for DeflateParameters {
     }
 }
 
-/// Reads what [`Display`](fmt::Display) writes: a server's answer.
+/// Reads a server's answer, as [`Display`](fmt::Display) writes it.
 impl FromStr for DeflateParameters {
     type Err = InvalidDeflateParameters;
 
@@ -137,20 +137,20 @@ impl FromStr for DeflateParameters {
     }
 }
 
-/// A text that is not the parameters of permessage-deflate, as a server answers them.
+/// The error for a text that is not one answer of a server to an offer of permessage-deflate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct InvalidDeflateParameters;
 
 impl fmt::Display for InvalidDeflateParameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not one answer of permessage-deflate")
+        f.write_str("not exactly one valid permessage-deflate element")
     }
 }
 
 impl Error for InvalidDeflateParameters {}
 
-/// The parameters of one element as they were written; `None` is an absent one.
+/// The parameters of one element, as written. `None` is an absent parameter.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) server_no_context_takeover: Option<()>,
@@ -159,7 +159,7 @@ pub(super) struct Written {
     pub(super) client_max_window_bits: Option<ClientWindow>,
 }
 
-/// The one parameter that may come without its value, though only in an offer.
+/// The value of `client_max_window_bits`, the one parameter that may lack a value, in an offer only.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum ClientWindow {
     Any,
@@ -167,7 +167,7 @@ pub(super) enum ClientWindow {
 }
 
 impl Written {
-    /// Reads an offer or an answer by the rules that §7 has for both.
+    /// Reads an offer or an answer by the rules of §7 that hold for both.
     pub(super) fn read(extension: &Extension<'_>) -> Result<Self, DeflateAnswerError> {
         let mut written = Self::default();
         for Parameter { name, value } in &extension.parameters {
@@ -200,13 +200,13 @@ fn fill<T>(slot: &mut Option<T>, name: &str, value: Option<T>) -> Result<(), Def
 
 /// A decimal integer from 8 to 15 without leading zeroes (§7.1.2).
 fn window_bits(value: &str) -> Option<u8> {
-    // `parse` alone would take `+9` and `09`.
+    // `parse` alone would accept `+9` and `09`.
     let canonical = value.starts_with(|c| matches!(c, '1'..='9'));
     let bits = value.parse().ok().filter(|_| canonical)?;
     (MIN_WINDOW_BITS..=MAX_WINDOW_BITS).contains(&bits).then_some(bits)
 }
 
-/// What this side wants, for both directions. Window bits are 9 to 15.
+/// The wishes of this side for both directions. Window bits are 9 to 15.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Terms {
     pub(crate) server_context_takeover: bool,
@@ -215,9 +215,9 @@ pub(crate) struct Terms {
     pub(crate) client_max_window_bits: u8,
 }
 
-/// Answers a client with the first of its offers that can be honoured.
+/// Accepts the first of a client's offers that this side can keep; `None` if there is none.
 ///
-/// The others are declined by silence (§5.1): a bad offer never fails the handshake.
+/// An offer that the answer does not mention is declined (§5.1). A bad offer never fails the handshake.
 pub(crate) fn accept(extensions: &[Extension<'_>], terms: Terms) -> Option<DeflateParameters> {
     let mut offers = extensions.iter().filter(|extension| extension.name == PERMESSAGE_DEFLATE);
     offers.find_map(|offer| answer(&Written::read(offer).ok()?, terms))
@@ -225,7 +225,7 @@ pub(crate) fn accept(extensions: &[Extension<'_>], terms: Terms) -> Option<Defla
 
 fn answer(offer: &Written, terms: Terms) -> Option<DeflateParameters> {
     if offer.server_max_window_bits == Some(MIN_WINDOW_BITS) {
-        // No zlib compresses with it. Another offer, or none, serves the client better.
+        // zlib cannot compress with it. Another offer, or no compression, serves the client better.
         return None;
     }
     Some(DeflateParameters {
@@ -238,7 +238,7 @@ fn answer(offer: &Written, terms: Terms) -> Option<DeflateParameters> {
             None => unless_max(terms.server_max_window_bits),
         },
         client_max_window_bits: match offer.client_max_window_bits {
-            // The client would not understand the parameter, so it MUST NOT be sent (§7.1.2.2).
+            // The client did not offer the parameter, so the answer MUST NOT contain it (§7.1.2.2).
             None => None,
             Some(ClientWindow::Any) => unless_max(terms.client_max_window_bits),
             Some(ClientWindow::Bits(bits)) => Some(bits.min(terms.client_max_window_bits)),
@@ -256,17 +256,17 @@ pub(crate) fn offer(terms: Terms) -> String {
     };
     match wanted.client_max_window_bits {
         Some(_) => wanted.to_string(),
-        // Without a value it says that the server may choose one (§7.1.2.2).
+        // Without a value the parameter lets the server choose one (§7.1.2.2).
         None => format!("{wanted}; {CLIENT_MAX_WINDOW_BITS}"),
     }
 }
 
-/// Reads the answer to what [`offer`] wrote for the same terms; `None` if it was declined.
+/// Reads the answer to the [`offer`] for the same terms; `None` if the server declined.
 ///
 /// # Errors
 ///
-/// [`DeflateAnswerError`] if the answer does not fit the offer. The connection MUST then be failed
-/// (RFC 6455 §4.1, RFC 7692 §7).
+/// [`DeflateAnswerError`] if the answer does not fit the offer. The client MUST then fail the
+/// connection (RFC 6455 §4.1, RFC 7692 §7).
 pub(crate) fn check_answer(
     extensions: &[Extension<'_>],
     terms: Terms,
@@ -288,7 +288,7 @@ fn agree(answer: &Written, terms: Terms) -> Result<DeflateParameters, DeflateAns
     }
     Ok(DeflateParameters {
         server_no_context_takeover,
-        // A client may reset its compressor although nobody asked for it (§7.1.1.2).
+        // A client may reset its compressor although the server did not ask for it (§7.1.1.2).
         client_no_context_takeover: answer.client_no_context_takeover.is_some()
             || !terms.client_context_takeover,
         server_max_window_bits: agree_on_server_window(answer, terms.server_max_window_bits)?,
@@ -310,7 +310,7 @@ fn agree_on_server_window(answer: &Written, max: u8) -> Result<Option<u8>, Defla
 
 fn agree_on_client_window(answer: &Written, max: u8) -> Result<Option<u8>, DeflateAnswerError> {
     match answer.client_max_window_bits {
-        // The server reads any window (§7.1.2.2), so the one of our terms stands.
+        // The server can read any window (§7.1.2.2), so we use the one of our terms.
         None => Ok(unless_max(max)),
         Some(ClientWindow::Any) => {
             Err(DeflateAnswerError::ParameterMalformed(CLIENT_MAX_WINDOW_BITS.to_owned()))
@@ -318,7 +318,7 @@ fn agree_on_client_window(answer: &Written, max: u8) -> Result<Option<u8>, Defla
         Some(ClientWindow::Bits(bits)) if bits > max => {
             Err(DeflateAnswerError::WindowTooBig { parameter: CLIENT_MAX_WINDOW_BITS, bits, max })
         }
-        // The smallest, with which no zlib compresses, is legal: then all goes plain (§6).
+        // A window of 8 bits is legal. zlib cannot compress with it, so all messages go plain (§6).
         Some(ClientWindow::Bits(bits)) => Ok(Some(bits)),
     }
 }
@@ -333,7 +333,8 @@ pub enum DeflateAnswerError {
     HeaderMalformed,
     /// permessage-deflate was accepted twice.
     ExtensionRepeated,
-    /// A parameter with a wrong value, without its value, or with one where none belongs.
+    /// A parameter with a wrong value, without a value that it needs, or with a value that it must not
+    /// have.
     ParameterMalformed(String),
     /// A parameter that the offer asks for and the answer lacks.
     ParameterMissing(&'static str),

@@ -316,7 +316,7 @@ fn what_is_not_one_answer_of_permessage_deflate_is_not_read() {
     ] {
         let error = text.parse::<DeflateParameters>().unwrap_err();
         assert_eq!(error, InvalidDeflateParameters, "{text}");
-        assert_eq!(error.to_string(), "not one answer of permessage-deflate");
+        assert_eq!(error.to_string(), "not exactly one valid permessage-deflate element");
     }
 }
 
