@@ -1,4 +1,4 @@
-//! Addresses of clients, and how many connections each has.
+//! The addresses of clients, and the number of connections of each.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -6,20 +6,20 @@ use std::sync::Arc;
 
 use crate::sync::{Mutex, MutexGuard};
 
-/// How many bits of an IPv6 address tell clients apart. Default: 64, the network that one customer gets.
+/// The number of leading bits that tell IPv6 clients apart. Default: 64, the network that one customer gets.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Ipv6Prefix(u8);
 
 impl Ipv6Prefix {
-    /// The whole address.
+    /// The number of bits of a whole address.
     const LONGEST: u8 = 128;
 
-    /// A prefix of so many bits; more than there are is the whole address.
+    /// Creates a prefix of `bits` bits; more than 128 counts as 128.
     pub(crate) fn new(bits: u8) -> Self {
         Self(bits.min(Self::LONGEST))
     }
 
-    /// The address that stands for all that one client may have. IPv4 that is written as IPv6 is IPv4.
+    /// The address that stands for all addresses of one client. IPv4 written as IPv6 becomes IPv4.
     pub(crate) fn client(self, address: IpAddr) -> IpAddr {
         match address.to_canonical() {
             IpAddr::V4(address) => IpAddr::V4(address),
@@ -38,17 +38,17 @@ impl Default for Ipv6Prefix {
     }
 }
 
-/// How many connections each address has, none more than it may.
+/// The number of connections of each address, up to a limit.
 #[derive(Debug)]
 pub(crate) struct Addresses {
     max: usize,
     prefix: Ipv6Prefix,
-    /// Those that have one.
+    /// The addresses that have connections.
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Addresses {
-    /// Counts up to `max` connections for each address.
+    /// Creates a counter for up to `max` connections of each address.
     pub(crate) fn new(max: usize, prefix: Ipv6Prefix) -> Self {
         Self { max, prefix, counts: Mutex::default() }
     }
@@ -70,7 +70,7 @@ impl Addresses {
     }
 }
 
-/// One of the connections of an address, which is forgotten with its last.
+/// A counted connection of an address. The address is forgotten when its last connection ends.
 #[derive(Debug)]
 pub(crate) struct Visitor {
     address: IpAddr,

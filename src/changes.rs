@@ -1,4 +1,4 @@
-//! Waiting for what another task changes, with no lock held while somebody is woken.
+//! Waiting for a change by another task. Wakers are called without a lock.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,41 +15,41 @@ use slab::Slab;
 use crate::foreign::attempt;
 use crate::sync::{Mutex, MutexGuard};
 
-/// Those who wait for a change. A task that makes one [tells](Self::tell) them afterwards.
+/// The tasks that wait for a change. A task that makes a change calls [`tell`](Self::tell) after it.
 ///
-/// A waker belongs to an executor, and that to the application: called, it may run or drop the task on the
-/// spot, and what is dropped may be waiting here. So wakers are cloned, called and dropped without the lock,
-/// where `event-listener` does all of that under its own.
+/// A waker is code of the application's executor. It may run or drop its task at once, and that task may be
+/// waiting here. So wakers are cloned, called and dropped without the lock. `event-listener` does all of that
+/// under its own lock.
 #[derive(Default)]
 pub(crate) struct Changes(OnceLock<Arc<Waiting>>);
 
-/// Made for the first who waits: most connections never have one.
+/// Created when the first task waits. Most connections never need it.
 #[derive(Default)]
 struct Waiting(Mutex<Slab<Wait>>);
 
-/// One who waits.
+/// The state of one waiting task.
 enum Wait {
-    /// It was not polled yet.
+    /// It has not been polled.
     Begun,
     Asleep(Waker),
     Told,
 }
 
 impl Changes {
-    /// Has all who wait look again.
+    /// Wakes all waiting tasks, so that they look again.
     pub(crate) fn tell(&self) {
-        // A task that begins to wait after this line sees the change; one that has begun before is seen here.
+        // A task that begins to wait after this line sees the change. A task that began before it is woken below.
         fence(SeqCst);
         let Some(waiting) = self.0.get() else { return };
         let woken: Vec<Waker> =
             waiting.lock().iter_mut().filter_map(|(_, wait)| wait.tell()).collect();
-        // One that panics keeps no other from being woken.
+        // A waker that panics must not keep the others from being woken.
         for waker in woken {
             let _ = attempt(|| waker.wake());
         }
     }
 
-    /// Begins to wait: what is told from now on completes the listener, polled or not.
+    /// Begins to wait. The next `tell` completes the listener, even if it has not been polled.
     pub(crate) fn listen(&self) -> Listener {
         let waiting = Arc::clone(self.0.get_or_init(Arc::default));
         let key = waiting.lock().insert(Wait::Begun);
@@ -57,8 +57,8 @@ impl Changes {
         Listener { waiting, key }
     }
 
-    /// Waits until `look` finds something. It is called by each poll, so that a task that was woken by
-    /// something else is not behind.
+    /// Waits until `look` returns a value. Each poll calls it, so a task that was woken for another reason sees the
+    /// change, too.
     #[cfg(feature = "server")]
     pub(crate) fn until<T, F: FnMut() -> Option<T> + Unpin>(&self, look: F) -> Until<'_, F> {
         Until { changes: self, listener: None, look }
@@ -72,7 +72,7 @@ impl Waiting {
 }
 
 impl Wait {
-    /// Whom to wake.
+    /// Takes the waker to call.
     fn tell(&mut self) -> Option<Waker> {
         match mem::replace(self, Self::Told) {
             Self::Asleep(waker) => Some(waker),
@@ -87,7 +87,7 @@ impl fmt::Debug for Changes {
     }
 }
 
-/// The wait for the next change; dropped, it is over.
+/// The wait for the next change. Dropping it ends the wait.
 pub(crate) struct Listener {
     waiting: Arc<Waiting>,
     key: usize,
@@ -132,11 +132,11 @@ impl fmt::Debug for Listener {
     }
 }
 
-/// The wait for a change that somebody looks for; dropped, it is over.
+/// The wait until `look` returns a value. Dropping it ends the wait.
 #[cfg(feature = "server")]
 pub(crate) struct Until<'a, F> {
     changes: &'a Changes,
-    /// `None` before the first look was in vain.
+    /// `None` until a first look was in vain.
     listener: Option<Listener>,
     look: F,
 }
@@ -151,7 +151,7 @@ impl<T, F: FnMut() -> Option<T> + Unpin> Future for Until<'_, F> {
                 return Poll::Ready(found);
             }
             match &mut self.listener {
-                // Looked once more after that: what changes later is told.
+                // Then the loop looks once more: the listener hears of any later change.
                 None => self.listener = Some(self.changes.listen()),
                 Some(listener) => {
                     ready!(Pin::new(listener).poll(cx));
@@ -177,7 +177,7 @@ mod tests {
         changes.0.get().map_or(0, |waiting| waiting.lock().len())
     }
 
-    /// A waker that uses what it is told of, in every way that there is.
+    /// A waker that uses the `Changes` in every possible way.
     struct Curious(Arc<Changes>, AtomicUsize);
 
     impl Curious {

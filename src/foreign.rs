@@ -1,8 +1,8 @@
-//! Code of the application, run and dropped so that a panic in it ends nothing else.
+//! Containment for panics in code of the application.
 //!
-//! Unwinding through an executor may end other tasks, and out of a destructor that runs while a task is being
-//! dropped it ends the process. So does a second panic while the first unwinds: what may panic is run and
-//! dropped one thing after the other.
+//! A panic that unwinds through an executor may end other tasks. A panic out of a destructor, while a task is being
+//! dropped, ends the process, and so does a second panic while the first unwinds. So values and code that may panic
+//! are dropped and run one after another, each inside `catch_unwind`.
 
 #[cfg(feature = "server")]
 use std::future::Future;
@@ -13,14 +13,15 @@ use std::pin::Pin;
 #[cfg(feature = "server")]
 use std::task::{Context, Poll};
 
-/// The code has panicked, and the panic hook has told how.
+/// The error of code that has panicked. The panic hook has reported the panic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panicked;
 
-/// Runs code of the application, after whose panic nothing is looked at that it has changed.
+/// Runs code of the application, and catches its panic. After a panic, the caller must not use values that the code
+/// has changed.
 pub(crate) fn attempt<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
-        // Its destructor is foreign, too. What that panics with is left alone.
+        // The destructor of the payload is foreign code, too. If it panics, its own payload is leaked.
         if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
             mem::forget(second);
         }
@@ -28,18 +29,18 @@ pub(crate) fn attempt<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     })
 }
 
-/// Writes a record to the log. The logger is the application's: one that panics ends nothing that it is told of.
+/// Writes a record to the log. The logger is code of the application, so its panic is caught.
 pub(crate) fn tell(record: impl FnOnce()) {
     let _ = attempt(record);
 }
 
-/// Drops a value of the application.
+/// Drops a value of the application, and catches a panic of its destructor.
 #[cfg(feature = "rooms")]
 pub(crate) fn discard<T>(value: T) {
     let _ = attempt(|| drop(value));
 }
 
-/// A value of the application, dropped wherever its connection or its task stands.
+/// A value of the application. A panic of its destructor is caught when this is dropped.
 #[cfg(feature = "rooms")]
 #[derive(Debug)]
 pub(crate) struct Contained<T>(Option<T>);
@@ -50,7 +51,7 @@ impl<T> Contained<T> {
         Self(Some(value))
     }
 
-    /// Calls `act` with the value; `None` if it panics, after which the value is gone.
+    /// Calls `act` with the value; `None` if it panics. After a panic the value is gone.
     pub(crate) fn with<R>(&mut self, act: impl FnOnce(&mut T) -> R) -> Option<R> {
         let value = self.0.as_mut()?;
         let outcome = attempt(|| act(value));
@@ -68,7 +69,7 @@ impl<T> Drop for Contained<T> {
     }
 }
 
-/// Only where it is dropped before its end: what it does when it is polled is its own to contain.
+/// Contains panics only while the future is dropped. The future has to contain the panics of its polls itself.
 #[cfg(feature = "server")]
 impl<F: Future + Unpin> Future for Contained<F> {
     type Output = F::Output;
@@ -84,7 +85,7 @@ mod tests {
 
     use super::*;
 
-    /// A value whose destructor panics, with another of its kind, so many times.
+    /// A value whose destructor panics with another such value, this number of times.
     struct Bomb(u32);
 
     impl Drop for Bomb {

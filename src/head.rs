@@ -1,7 +1,7 @@
-//! The head of an HTTP/1.1 message, where it is read without a server around it ([RFC 9112 §2]).
+//! The head of an HTTP/1.1 message, read without an HTTP server ([RFC 9112 §2]).
 //!
-//! httparse knows what it looks like. Requests are read by `accept`, responses by `client/`; the HTTP
-//! server has hyper for both.
+//! httparse parses it. `accept` reads requests in this way, and `client/` responses. The HTTP server uses hyper
+//! instead.
 //!
 //! [RFC 9112 §2]: https://www.rfc-editor.org/rfc/rfc9112#section-2
 
@@ -15,17 +15,17 @@ use crate::stream::Stream;
 /// Longest head, in bytes.
 const MAX_LEN: usize = 16 << 10;
 
-/// Most header lines.
+/// Largest number of header lines.
 pub(crate) const MAX_LINES: usize = 100;
 
-/// Why there is no head.
+/// The reason why a head cannot be read.
 #[derive(Debug)]
 pub(crate) enum HeadError {
-    /// The stream failed, or ended before.
+    /// The stream failed, or ended before the head did.
     Io(io::Error),
-    /// More than 16 KiB or 100 lines.
+    /// The head has more than 16 KiB or 100 lines.
     TooLarge,
-    /// It is no HTTP.
+    /// The bytes are not HTTP.
     Malformed(httparse::Error),
 }
 
@@ -38,7 +38,7 @@ impl Fields {
         Self(parsed.iter().map(|line| (line.name.into(), line.value.into())).collect())
     }
 
-    /// Gives the lines of this name another value.
+    /// Sets the value of all lines of this name.
     #[cfg(feature = "accept")]
     pub(crate) fn replace(&mut self, name: &str, value: &str) {
         for (_, old) in self.0.iter_mut().filter(|line| line.0.eq_ignore_ascii_case(name)) {
@@ -46,12 +46,12 @@ impl Fields {
         }
     }
 
-    /// All lines.
+    /// The names and values of all lines.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0.iter().map(|(name, value)| (&**name, &**value))
     }
 
-    /// The first line of this name that is text.
+    /// The value of the first line of this name that is text.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.iter().find_map(|(known, value)| {
             let value = known.eq_ignore_ascii_case(name).then_some(value)?;
@@ -67,7 +67,7 @@ impl HeaderLines for Fields {
     }
 }
 
-/// Reads until `buf` begins with a whole head, of which `parse` makes something and tells the length.
+/// Reads until `buf` begins with a whole head. `parse` turns it into a value, and returns its length.
 pub(crate) async fn read<T>(
     stream: &mut Stream,
     buf: &mut Vec<u8>,
@@ -93,13 +93,14 @@ pub(crate) async fn read<T>(
         if !read_some(stream, buf).await.map_err(HeadError::Io)? {
             return Err(HeadError::Io(io::ErrorKind::UnexpectedEof.into()));
         }
-        // A head ends with its last line. Whoever sends byte by byte is not read from the start each time.
+        // A head can only end with a line. So the head of a peer that sends byte by byte is not parsed from its
+        // start for each byte.
         let new = buf.get(known..).unwrap_or_default();
         is_worth_a_look = known == 0 || new.contains(&b'\n');
     }
 }
 
-/// Reads what there is; false at the end of the stream.
+/// Reads the bytes that are there; false at the end of the stream.
 pub(crate) async fn read_some(stream: &mut Stream, buf: &mut Vec<u8>) -> io::Result<bool> {
     let mut scratch = vec![0; 4 << 10];
     let len = stream.read(&mut scratch).await?;

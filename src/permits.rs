@@ -1,7 +1,6 @@
-//! Permits: so many there are, and who finds none free waits in line.
+//! A fixed number of permits, and the line of those that wait for one.
 //!
-//! What is limited, and what happens to those who must not wait, is `admission/` for WebSocket
-//! connections and `server/accept.rs` for sockets.
+//! `admission/` uses them to limit WebSocket connections, and `server/capacity.rs` to limit sockets.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,21 +12,21 @@ use crate::addresses::Visitor;
 use crate::foreign::attempt;
 use crate::sync::{Mutex, MutexGuard};
 
-/// A number of permits, and the line in front of them.
+/// A number of permits, and the line of those that wait for one.
 #[derive(Debug)]
 pub(crate) struct Permits {
     line: Arc<Line>,
 }
 
-/// The lock, under which no waker is cloned, called or dropped: that is code of the application's executor.
+/// The lock. No waker is cloned, called or dropped under it: wakers are code of the application's executor.
 struct Line(Mutex<State>);
 
 struct State {
     free: usize,
-    /// Those in line in the order in which they came, and whom to wake; `None` for one that was not polled
-    /// since it was woken.
+    /// The line, in order of arrival, with the waker of each; `None` for one that has not been polled since it was
+    /// woken.
     waiting: BTreeMap<u64, Option<Waker>>,
-    /// What is given to the next in line.
+    /// The number for the next that joins the line.
     next: u64,
 }
 
@@ -37,7 +36,7 @@ impl Permits {
         Self { line: Arc::new(Line(Mutex::new(state))) }
     }
 
-    /// Takes a permit, if one is free and nobody is in line.
+    /// Takes a permit, if one is free and the line is empty.
     pub(crate) fn try_acquire(&self) -> Option<Permit> {
         let mut state = self.line.lock();
         if !state.waiting.is_empty() {
@@ -48,7 +47,7 @@ impl Permits {
         Some(Permit(Arc::clone(&self.line)))
     }
 
-    /// Goes to the end of the line, unless it has `max` in it.
+    /// Joins the end of the line; `None` if `max` are in it already.
     pub(crate) fn queue(&self, max: usize) -> Option<InLine> {
         let state = self.line.lock();
         (state.waiting.len() < max).then(|| self.join(state))
@@ -61,7 +60,7 @@ impl Permits {
         InLine { line: Arc::clone(&self.line), number }
     }
 
-    /// Waits in line for a permit. Dropped, the future leaves the line, and loses no permit.
+    /// Waits in line for a permit. If the future is dropped, it leaves the line, and no permit is lost.
     pub(crate) async fn acquire(&self) -> Permit {
         match self.try_acquire() {
             Some(permit) => permit,
@@ -69,12 +68,12 @@ impl Permits {
         }
     }
 
-    /// How many are free.
+    /// The number of free permits.
     pub(crate) fn available(&self) -> usize {
         self.line.lock().free
     }
 
-    /// How many are in line.
+    /// The length of the line.
     pub(crate) fn waiting(&self) -> usize {
         self.line.lock().waiting.len()
     }
@@ -87,7 +86,7 @@ impl Line {
 }
 
 impl State {
-    /// Whom to wake: the first in line, if there is something for it.
+    /// Takes the waker of the first in line, if a permit is free for it.
     fn first(&mut self) -> Option<Waker> {
         if self.free == 0 {
             return None;
@@ -105,7 +104,7 @@ impl fmt::Debug for Line {
     }
 }
 
-/// A permit; dropped, it is free again.
+/// A permit. Dropping it frees it.
 #[derive(Debug)]
 pub(crate) struct Permit(Arc<Line>);
 
@@ -119,16 +118,16 @@ impl Drop for Permit {
     }
 }
 
-/// What an open socket holds of the capacity of its server; dropped, it is free again.
+/// The part of its server's capacity that an open socket holds. Dropping it frees that part.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     /// `None` if sockets are not counted.
     pub(crate) place: Option<Permit>,
-    /// `None` if those of its address are not.
+    /// `None` if the sockets of its address are not counted.
     pub(crate) visitor: Option<Visitor>,
 }
 
-/// A place in line; dropped, it is left.
+/// A place in line. Dropping it leaves the line.
 #[derive(Debug)]
 pub(crate) struct InLine {
     line: Arc<Line>,
@@ -173,7 +172,7 @@ impl Drop for InLine {
 }
 
 fn wake(waker: Option<Waker>) {
-    // Often out of a destructor.
+    // Panics are contained, since this is often called by a destructor.
     let _ = attempt(|| waker.map(Waker::wake));
 }
 
@@ -193,7 +192,7 @@ mod tests {
 
     type Acquire = Pin<Box<dyn Future<Output = Permit> + Send>>;
 
-    /// Goes in line at once.
+    /// Joins the line at once.
     fn acquire(permits: &Permits) -> Acquire {
         Box::pin(permits.queue(usize::MAX).unwrap().permit())
     }
@@ -210,7 +209,7 @@ mod tests {
         let permits = Permits::new(1);
         let mut held = permits.try_acquire();
         let mut line: Vec<Acquire> = (0..10).map(|_| acquire(&permits)).collect();
-        // Half of them are polled for the first time when it is their turn.
+        // Every second one is polled for the first time only when it is its turn.
         assert!(line.iter_mut().step_by(2).all(|waiting| poll(waiting).is_none()));
         for left in (0..10).rev() {
             drop(held.take());
@@ -268,7 +267,7 @@ mod tests {
 
     #[test]
     fn whoever_leaves_the_line_takes_nothing_along() {
-        // Polled or not, told or not that they are first.
+        // Each may have been polled or not, before or after it became the first in line.
         for polled in [[true, true], [true, false], [false, true], [false, false]] {
             let permits = Permits::new(1);
             let held = permits.try_acquire().unwrap();
@@ -291,7 +290,7 @@ mod tests {
         }
     }
 
-    /// An executor that drops a task where it is woken, or where its waker is dropped.
+    /// An executor that drops a task as soon as the task is woken, or its waker dropped.
     struct Gone(Arc<Permits>, Mutex<Option<Acquire>>, AtomicUsize);
 
     impl Gone {

@@ -1,7 +1,7 @@
-//! The byte stream below a connection, whatever it is made of.
+//! The byte stream below a connection.
 //!
-//! Everything above reads and writes through [`Stream`], so that a socket keeps its fast path and
-//! any other `futures::io` stream works all the same.
+//! All code above reads and writes through [`Stream`], so that a socket keeps its fast path, and any other
+//! `futures::io` stream works, too.
 
 #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
 mod tls;
@@ -25,31 +25,31 @@ use crate::runtime::UnixStream;
 #[cfg(feature = "accept")]
 use crate::runtime::yield_now;
 
-/// Any stream that is not one of ours: a pipe in a test, a tunnel, tide's upgraded connection.
+/// Any stream that is not one of our sockets: a pipe in a test, a tunnel, tide's upgraded connection.
 pub(crate) trait Transport: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Transport for T {}
 
 /// A byte stream in both directions.
 pub(crate) enum Stream {
-    /// A socket of our own listener.
+    /// A TCP socket of our listener or our client.
     #[cfg_attr(
         not(any(feature = "server", feature = "client")),
         expect(dead_code, reason = "listener and client make them")
     )]
     Tcp(TcpStream),
-    /// One that has a name in the file system. Boxed, or the others would grow by a tag.
+    /// A Unix socket. Boxed, since otherwise the other variants would grow by a tag.
     #[cfg(unix)]
     #[cfg_attr(
         not(any(feature = "server", feature = "client")),
         expect(dead_code, reason = "listener and client make them")
     )]
     Unix(Box<UnixStream>),
-    /// Either of them, encrypted; for a client's way through a proxy, twice. Boxed, so that a plain one does
-    /// not hold room for it.
+    /// An encrypted stream over one of the others. Over a client's secure proxy, it is encrypted twice. Boxed,
+    /// so that a plain stream holds no memory for it.
     #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
     Tls(Box<TlsStream>),
-    /// Whatever the caller brought.
+    /// A stream of the caller.
     Boxed(Box<dyn Transport>),
 }
 
@@ -59,11 +59,11 @@ impl Stream {
         Self::Boxed(Box::new(stream))
     }
 
-    /// Reads what the peer still sends, and drops it: until it ends its direction, or has sent 16 MiB
-    /// more. How long that may take is for the caller to say.
+    /// Reads and drops the bytes that the peer still sends, until it ends its direction, or has sent 16 MiB
+    /// more. The caller limits the time.
     ///
-    /// Closed with bytes unread, a socket sends a reset, and the peer might never see our last answer. So
-    /// the limit is above what two kernels hold; a peer that does not stop by then gets the reset.
+    /// A socket that is closed with bytes unread sends a reset, and the peer might not see our last answer. So
+    /// the limit is more than the buffers of two kernels hold. A peer that sends even more gets the reset.
     #[cfg(feature = "accept")]
     pub(crate) async fn drain(&mut self) -> io::Result<()> {
         const MOST: usize = 16 << 20;
@@ -78,15 +78,16 @@ impl Stream {
                     return Ok(());
                 }
             }
-            // A peer that always has more would keep the thread, and the clock from being looked at.
+            // A peer that always sends more must not keep the thread busy: other tasks and the caller's
+            // deadline have their turn.
             yield_now().await;
         }
     }
 
     /// Ends the stream without waiting, before it is dropped.
     ///
-    /// A socket is ended by being dropped, and our TLS says `close_notify` then; a stream of the caller has
-    /// [`poll_close`](AsyncWrite::poll_close) for what it has to say, of which it does as much as it can at once.
+    /// Dropping a socket ends it, and our TLS sends `close_notify` when it is dropped. A stream of the caller is
+    /// polled once with [`poll_close`](AsyncWrite::poll_close), so that it can do as much as it can at once.
     pub(crate) fn end(&mut self) {
         if let Self::Boxed(stream) = self {
             let _ = Pin::new(stream).poll_close(&mut Context::from_waker(Waker::noop()));
@@ -102,7 +103,7 @@ impl Stream {
         }
     }
 
-    /// What the TLS handshake has shown; `None` without TLS.
+    /// The facts that the TLS handshake has shown; `None` without TLS.
     #[cfg(feature = "server")]
     pub(crate) fn security(&self) -> Option<Security> {
         match self {
@@ -116,15 +117,15 @@ impl Stream {
     }
 }
 
-/// What is known of the peer of an encrypted connection.
+/// The facts about the peer of an encrypted connection.
 #[cfg(feature = "server")]
 #[derive(Debug)]
 pub(crate) struct Security {
-    /// Its certificates in DER, its own first; none if it was not asked or showed none.
+    /// The peer's certificates in DER, its own first. Empty if it was not asked or showed none.
     pub(crate) peer_certificates: Vec<Vec<u8>>,
 }
 
-/// Calls a method of whichever stream it is.
+/// Calls a method of the stream inside the variant.
 macro_rules! each {
     ($self:ident, $stream:ident => $call:expr) => {
         match $self.get_mut() {
@@ -140,13 +141,13 @@ macro_rules! each {
 
 #[cfg(feature = "server")]
 impl Stream {
-    /// Keeps `held` for as long as the socket is open.
+    /// Holds `held` while the socket is open.
     pub(crate) fn keep(&mut self, held: Held) {
         match self {
             Self::Tcp(socket) => socket.keep(held),
             #[cfg(unix)]
             Self::Unix(socket) => socket.keep(held),
-            // Only a socket of a listener is counted, and before anything is made of it.
+            // Only sockets of a listener are counted, and before they are wrapped.
             _ => drop(held),
         }
     }
@@ -183,8 +184,8 @@ impl AsyncWrite for Stream {
         each!(self, stream => Pin::new(stream).poll_flush(cx))
     }
 
-    /// Ends our direction: a FIN on a socket, after a `close_notify` on an encrypted one, whatever
-    /// `poll_close` means on other streams.
+    /// Ends our direction: a FIN on a socket, after a `close_notify` if it is encrypted. Other streams have a
+    /// `poll_close` of their own.
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         each!(self, stream => Pin::new(stream).poll_close(cx))
     }
@@ -221,7 +222,7 @@ mod tests {
 
         use super::*;
 
-        /// A peer that never stops sending; counts the bytes that are read.
+        /// A peer that never stops sending. It counts the bytes that are read.
         struct Endless(Arc<AtomicUsize>);
 
         impl AsyncRead for Endless {

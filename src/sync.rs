@@ -1,18 +1,18 @@
 //! A lock that cannot be poisoned, and the order in which locks are taken.
 //!
-//! A panic under a lock of ours leaves a value that is whole: each step under a lock changes it at once, and code
-//! of the application, which may panic, never runs there. So [`Mutex`] hands the value out again after a panic,
+//! After a panic under a lock of ours, its value is still valid: each step under a lock changes the value at once,
+//! and code of the application, which may panic, never runs there. So [`Mutex`] hands out the value after a panic,
 //! and taking a lock cannot fail.
 //!
 //! # Order
 //!
-//! A thread that holds one lock takes only those further down:
+//! A thread that holds one lock takes only locks further down in this list:
 //!
-//! 1. `hub::room::Room`'s roster;
+//! 1. the roster of a room, see `rooms/mod.rs`;
 //! 2. a connection, see `connection/mod.rs`;
 //! 3. its compressor, its tasks' wakers, a channel of presence events.
 //!
-//! All others are leaves: under them no other lock is taken.
+//! All other locks are leaves: no lock is taken under them.
 
 use std::fmt;
 pub(crate) use std::sync::MutexGuard;

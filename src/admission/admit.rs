@@ -1,4 +1,4 @@
-//! How a request gets the permits of all its limits, or none.
+//! The admission of a request: a permit of each of its limits, or none at all.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -9,30 +9,30 @@ use crate::permits::Permit;
 use crate::proto::handshake::HandshakeError;
 use crate::runtime::Clock;
 
-/// The limits of a whole server: in the extensions of every request that may be upgraded, if the
-/// server has any.
+/// The limits of a whole server. If it has any, every request that may be upgraded holds them in its
+/// extensions.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerLimits(pub(crate) Arc<[ConnectionLimit]>);
 
-/// The permits of one connection; dropped, they are free again.
+/// The permits of one connection. Dropping it frees them.
 #[derive(Debug, Default)]
 pub(crate) struct Admission {
     _seats: Box<[Seat]>,
 }
 
-/// A permit, and after it the place that it was taken from.
+/// A permit, and the place that it was taken from. The fields are dropped in this order.
 #[derive(Debug)]
 struct Seat {
     _permit: Permit,
     _place: AddressEntry,
 }
 
-/// Takes a permit of each limit, and waits for it where the limit allows that. Given twice, a limit
-/// counts once.
+/// Takes a permit of each limit, and waits for permits if the limit allows that. A limit that is given
+/// twice counts once.
 ///
 /// # Cancel safety
 ///
-/// Safe: dropped, the future leaves all queues, and the permits it has are free again.
+/// Safe: a future that is dropped leaves all queues, and frees the permits that it has.
 pub(crate) async fn admit(
     mut limits: Vec<&ConnectionLimit>,
     client: ClientAddr,
@@ -48,8 +48,8 @@ pub(crate) async fn admit(
         }
         ClientAddr::Unknown | ClientAddr::Disputed => None,
     };
-    // One order for all requests: who waits while holding a permit waits only for later ones, so
-    // that no two can wait for each other.
+    // All requests use one order: a request that holds a permit waits for later limits only. So no two
+    // requests can wait for each other.
     limits.sort_by_key(|limit| limit.pool.rank());
     limits.dedup_by_key(|limit| limit.pool.rank());
     let mut seats = Vec::with_capacity(limits.len());
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn two_limits_in_two_orders_never_wait_for_each_other() {
         let [first, second, third, fourth] = [(); 4].map(|()| waiting(1));
-        // One goes through the third, the other through the fourth, and both have to wait there.
+        // One request needs the third limit, the other the fourth, and both have to wait there.
         let held = [&third, &fourth].map(|limit| try_admit(&[limit]).unwrap().unwrap());
         let mut one = Box::pin(admit(vec![&first, &third, &second], CLIENT));
         let mut other = Box::pin(admit(vec![&second, &fourth, &first], CLIENT));
@@ -194,7 +194,7 @@ mod tests {
         assert_eq!(refused, HandshakeError::AddressDisputed);
         assert_eq!((all.in_use(), each.in_use()), (0, 0));
         let _one_of_all = admit(&[&all], ClientAddr::Disputed).unwrap();
-        // Those who have no address share one.
+        // All clients without an address share one.
         let _unknown = [(); 2].map(|()| admit(&[&all, &each], ClientAddr::Unknown).unwrap());
         assert!(admit(&[&each], ClientAddr::Unknown).is_err());
         assert!(admit(&[&each], CLIENT).is_ok());

@@ -1,4 +1,4 @@
-//! A limit on open connections, as the author of a server sees it.
+//! The public type for a limit on open connections.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,18 +7,19 @@ use std::time::Duration;
 use super::pool::Pool;
 use crate::addresses::Ipv6Prefix;
 
-/// How many WebSocket connections may be open at once; clones share the permits.
+/// A limit on the number of open WebSocket connections. Clones share their permits.
 ///
 /// A request that is a valid opening handshake takes a permit before it is answered with 101. The
-/// permit is free again when the handler has returned *and* the connection is over, whatever ended
-/// them; at once if there is no connection in the end. Where no permit is free, the request is
+/// permit is free again when the handler has returned *and* the connection has ended, for any reason.
+/// If no connection comes about, the permit is free at once. While no permit is free, a request is
 /// answered with 503 and `Retry-After`, or it [waits](Self::wait).
 ///
-/// One limit may be given to many routes ([`WebSocketOptions::limit`]) and servers
-/// ([`Server::connection_limit`]), and one route may have several, of which all must admit. Limits
-/// for each address then come first, and after them the older come first, in whatever order they
-/// were given: who waits for a permit may hold those of earlier limits, so that two routes can
-/// never wait for each other, and no address fills the queue of another limit.
+/// Many routes ([`WebSocketOptions::limit`]) and servers ([`Server::connection_limit`]) may share one
+/// limit. A route may have several limits; a connection then needs a permit of each. Permits are taken
+/// in a fixed order, however the limits were given: first of limits for each address, then of the
+/// others, and of older limits before newer ones. A request that waits may hold permits of limits that
+/// come earlier in this order. So two routes never wait for each other, and one address cannot fill the
+/// queue of a limit for all.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -46,11 +47,11 @@ use crate::addresses::Ipv6Prefix;
 pub struct ConnectionLimit {
     pub(super) pool: Arc<Pool>,
     pub(super) retry_after: Duration,
-    /// `None`: who finds no permit is refused.
+    /// `None` if a request that finds no permit is refused at once.
     pub(super) queue: Option<Queue>,
 }
 
-/// How long, and with how many others, a request may wait.
+/// The limits on waiting requests: their time and their number.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Queue {
     pub(super) timeout: Duration,
@@ -58,30 +59,32 @@ pub(super) struct Queue {
 }
 
 impl ConnectionLimit {
-    /// At most `number` connections. 0 admits nobody, which is an error where the limit is used.
+    /// Creates a limit of `number` connections. A limit of 0 is an error where it is used.
     #[must_use]
     pub fn new(number: usize) -> Self {
         Self::of(Pool::for_all(number))
     }
 
-    /// At most `number` connections of each client address. 0 admits nobody, which is an error
-    /// where the limit is used.
+    /// Creates a limit of `number` connections for each client address. A limit of 0 is an error where it
+    /// is used.
     ///
-    /// The address is [`RequestContext::client_ip`](crate::RequestContext::client_ip). An IPv6
-    /// network of [64 bits](Self::ipv6_prefix) counts as one address, for that is what one customer gets;
-    /// an IPv4 address is the same when it is written as IPv6. All clients whose address is unknown share
-    /// one; those of whom trusted proxies tell contradictory addresses are refused with 400. Addresses
-    /// take memory only while they have connections or wait.
+    /// The address is [`RequestContext::client_ip`](crate::RequestContext::client_ip). An IPv6 network
+    /// of [64 bits](Self::ipv6_prefix) counts as one address, since one customer gets that much. An IPv4
+    /// address written as IPv6 counts as the IPv4 address. All clients with an unknown address share one.
+    /// A client for which trusted proxies name contradictory addresses is refused with 400. An address
+    /// takes memory only while it has connections or waiting requests.
     #[must_use]
     pub fn per_address(number: usize) -> Self {
         Self::of(Pool::for_each_address(number, Ipv6Prefix::default()))
     }
 
-    /// How many bits of an IPv6 address tell clients apart, of a limit [for each
-    /// address](Self::per_address). Default: 64, the smallest network that a customer gets; many get 56 or 48,
-    /// and are as many clients then. 128 is the whole address, and so is more.
+    /// Sets the number of leading bits by which a limit [for each address](Self::per_address) tells IPv6
+    /// clients apart. Default: 64; more than 128 counts as 128, the whole address.
     ///
-    /// The result is a limit of its own: it shares no permits with clones that were made before.
+    /// 64 bits are the smallest network that a customer gets. Many customers get 56 or 48 bits, and count
+    /// as many clients by default.
+    ///
+    /// The result is a new limit, which shares no permits with clones that were made before.
     #[must_use]
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         if self.pool.is_for_each_address() {
@@ -95,55 +98,56 @@ impl ConnectionLimit {
         Self { pool: Arc::new(pool), retry_after: Duration::from_secs(5), queue: None }
     }
 
-    /// When a client that is refused may try again: `Retry-After`, in whole seconds rounded up
-    /// (RFC 9110 §10.2.3). Default 5 s.
+    /// Sets the time after which a refused client may try again: `Retry-After`, in whole seconds rounded
+    /// up (RFC 9110 §10.2.3). Default 5 s.
     ///
-    /// Clones may differ in it, and in whether they [`wait`](Self::wait).
+    /// Clones may differ in this setting and in [`wait`](Self::wait).
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = delay;
         self
     }
 
-    /// Lets a request wait for a permit, up to `timeout` and with at most `max_waiting` in the
-    /// queue; one beyond either is refused. Of a limit [for each address](Self::per_address), each
-    /// has such a queue. Default: no request waits.
+    /// Lets requests wait for a permit: up to `timeout`, and at most `max_waiting` of them at once.
+    /// Default: no request waits.
     ///
-    /// The client has no answer meanwhile. Permits go to those who wait, in the order in which they
-    /// came. A client that hangs up leaves the queue at once. One that sends something before its 101,
-    /// which RFC 6455 §4.1 forbids, is refused with 400 if it would have to wait.
+    /// A request that exceeds either limit is refused. With a limit [for each
+    /// address](Self::per_address), each address has a queue of its own. Permits go to waiting requests in
+    /// the order of arrival. A waiting client gets no answer meanwhile. A client that hangs up leaves the
+    /// queue at once. A client that has sent bytes before its 101, which RFC 6455 §4.1 forbids, is refused
+    /// with 400 instead of waiting.
     #[must_use]
     pub fn wait(mut self, timeout: Duration, max_waiting: usize) -> Self {
         self.queue = Some(Queue { timeout, max_waiting });
         self
     }
 
-    /// How many permits are free; of a limit [for each address](Self::per_address), how many the
-    /// address with the most connections could still take.
+    /// The number of free permits. With a limit [for each address](Self::per_address), the number that
+    /// is left for the address with the most connections.
     #[must_use]
     pub fn available(&self) -> usize {
         self.pool.available()
     }
 
-    /// How many connections one more of this address would find room for.
+    /// The number of connections that this address may open now.
     #[must_use]
     pub fn available_to(&self, address: IpAddr) -> usize {
         self.pool.available_to(address)
     }
 
-    /// How many permits are taken, by all addresses together.
+    /// The number of permits in use, by all addresses together.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.pool.in_use()
     }
 
-    /// How many requests wait, of all addresses together.
+    /// The number of waiting requests, of all addresses together.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.pool.waiting()
     }
 
-    /// Would this limit admit nobody, ever?
+    /// Whether this limit can never admit a connection.
     pub(crate) fn is_zero(&self) -> bool {
         self.pool.number == 0
     }

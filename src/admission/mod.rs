@@ -1,12 +1,12 @@
-//! Who gets in: limits on open WebSocket connections.
+//! Limits on open WebSocket connections.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `limit` | [`ConnectionLimit`], as a server's author sees it |
+//! | `limit` | [`ConnectionLimit`], the public type |
 //! | `pool` | the permits of a limit, for all clients or for each address |
-//! | `admit` | how a request gets the permits of all its limits, or none |
+//! | `admit` | the admission of a request by all its limits, or by none |
 //!
-//! When a request asks, and for how long it holds its permits, is `upgrade/`.
+//! `upgrade/` decides when a request asks for permits, and when it gives them back.
 
 mod admit;
 mod limit;
@@ -15,12 +15,13 @@ mod pool;
 pub(crate) use self::admit::{Admission, ServerLimits, admit};
 pub use self::limit::ConnectionLimit;
 
-/// Where a client is.
+/// The address of a client, if it is known.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum ClientAddr {
     Known(std::net::IpAddr),
-    /// It has none, or a proxy keeps it to itself. All such clients count as one.
+    /// It has no address, or a proxy does not tell it. All such clients count as one.
     Unknown,
-    /// The client may have a hand in what is told. Whatever it is counted as, it would have one more.
+    /// The client may have forged the address that proxies report. Counted under any address, it could
+    /// claim another one as well.
     Disputed,
 }

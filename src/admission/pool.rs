@@ -11,26 +11,26 @@ use crate::addresses::Ipv6Prefix;
 use crate::permits::Permits;
 use crate::sync::Mutex;
 
-/// All permits that a limit has to give.
+/// All permits of a limit.
 #[derive(Debug)]
 pub(super) struct Pool {
-    /// How many permits there are, of each address if they are counted.
+    /// The number of permits; for each address, if addresses are counted.
     pub(super) number: usize,
-    /// Older pools have smaller ones.
+    /// A running number: an older pool has a smaller one.
     age: u64,
     clients: Clients,
 }
 
 enum Clients {
     All(Arc<Permits>),
-    /// Those that have a permit, or ask for one.
+    /// The addresses that have a permit or ask for one.
     Each(Ipv6Prefix, Mutex<HashMap<Address, Guests>>),
 }
 
-/// An address as limits count it; `None` if it is not known.
+/// An address as limits count it; `None` for all clients whose address is unknown.
 type Address = Option<IpAddr>;
 
-/// The permits of an address, and how many have or want one.
+/// The permits of an address, and the number of its clients that have or want one.
 #[derive(Debug)]
 struct Guests {
     permits: Arc<Permits>,
@@ -46,7 +46,7 @@ impl Pool {
         Self::of(number, Clients::Each(prefix, Mutex::default()))
     }
 
-    /// Does each address have permits of its own?
+    /// Whether each address has permits of its own.
     pub(super) fn is_for_each_address(&self) -> bool {
         matches!(self.clients, Clients::Each(..))
     }
@@ -56,13 +56,13 @@ impl Pool {
         Self { number, age: POOLS.fetch_add(1, Relaxed), clients }
     }
 
-    /// The place of this pool among others, of which no two are equal: who needs permits of several
+    /// The rank of this pool among others. No two are equal. A request that needs permits of several pools
     /// takes them in this order.
     pub(super) fn rank(&self) -> (bool, u64) {
         (!self.is_for_each_address(), self.age)
     }
 
-    /// Where a client asks for a permit, and keeps it.
+    /// Enters a client, which then asks for a permit through the returned value.
     pub(super) fn enter(self: &Arc<Self>, client: Option<IpAddr>) -> AddressEntry {
         let (permits, address) = match &self.clients {
             Clients::All(permits) => (Arc::clone(permits), None),
@@ -123,7 +123,8 @@ impl Pool {
     }
 }
 
-/// Without the clients themselves, which are looked at under a lock, and written elsewhere.
+/// Shows the number of addresses only: the addresses are behind a lock, which is not held while a
+/// formatter runs.
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -137,8 +138,8 @@ impl fmt::Debug for Clients {
     }
 }
 
-/// A client at the permits of a pool, with or without one. Its address is forgotten with its last
-/// place.
+/// A client of a pool, with or without a permit. The pool forgets an address when its last client has
+/// left.
 #[derive(Debug)]
 pub(super) struct AddressEntry {
     pub(super) permits: Arc<Permits>,

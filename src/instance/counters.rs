@@ -1,4 +1,4 @@
-//! What a server has done since it was bound, as far as nobody else knows.
+//! Counters of a server since it was bound that no other type keeps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,22 +11,22 @@ use crate::sync::Mutex;
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
-    /// Connections that speak HTTP.
+    /// Open connections that speak HTTP.
     open_http: AtomicUsize,
     accepted: AtomicU64,
     turned_away: AtomicU64,
-    /// By the first digit of the status, from 1 on.
+    /// The number of responses by the first digit of their status, from 1 on.
     responses: [AtomicU64; 5],
     refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Counters {
-    /// A connection is closed as soon as it is accepted.
+    /// Counts a connection that is closed as soon as it is accepted.
     pub(crate) fn count_turned_away(&self) {
         self.turned_away.fetch_add(1, Relaxed);
     }
 
-    /// A response goes out.
+    /// Counts a response that goes out.
     pub(crate) fn count_response(&self, status: u16) {
         let class = usize::from(status / 100).saturating_sub(1);
         if let Some(count) = self.responses.get(class) {
@@ -34,7 +34,7 @@ impl Counters {
         }
     }
 
-    /// An upgrade was asked for, and is refused.
+    /// Counts an upgrade that is refused.
     pub(crate) fn count_refused(&self, error: HandshakeError) {
         let mut refused = self.refused.lock();
         *refused.entry(error.name()).or_default() += 1;
@@ -61,12 +61,12 @@ impl Counters {
     }
 }
 
-/// A connection that speaks HTTP, counted until this is dropped.
+/// A connection that speaks HTTP. It is counted until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct OpenHttp(Arc<Instance>);
 
 impl OpenHttp {
-    /// A connection was accepted.
+    /// Counts an accepted connection.
     pub(crate) fn begin(instance: Arc<Instance>) -> Self {
         instance.counters.open_http.fetch_add(1, Relaxed);
         instance.counters.accepted.fetch_add(1, Relaxed);

@@ -12,10 +12,10 @@ use slab::Slab;
 use super::Instance;
 use crate::sync::{Mutex, MutexGuard};
 
-/// The connections that speak HTTP, and which of them is idle for the longest time.
+/// The connections that speak HTTP, in the order in which they became idle.
 ///
-/// A request takes no lock: a connection that becomes idle takes a number, and the numbers are looked at when
-/// a place is wanted.
+/// A request takes no lock. A connection takes a number when it becomes idle, and the numbers are compared only
+/// when a place is wanted.
 #[derive(Debug, Default)]
 pub(crate) struct IdleConnections {
     table: Mutex<Table>,
@@ -23,23 +23,23 @@ pub(crate) struct IdleConnections {
     wanted: AtomicUsize,
     /// The last number that was taken.
     last: AtomicU64,
-    /// How many were closed.
+    /// The number of connections that were closed to make room.
     closed: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct Table {
     open: Slab<Arc<State>>,
-    /// The numbers and keys of those that were idle at the last look, the longest first. Whoever has
-    /// become idle since has a higher number.
+    /// The numbers and keys of the connections that were idle at the last look, the longest idle first. A
+    /// connection that became idle later has a higher number.
     line: VecDeque<(u64, usize)>,
-    /// How many wait for a place.
+    /// The number of connections that wait for a place.
     waiting: usize,
-    /// For how many of them no connection is asked to close yet.
+    /// The number of waiting connections for which no idle one has been asked to close yet.
     wanted: usize,
 }
 
-/// What one connection does: [`BUSY`], [`CLOSING`], or the number that it took when it became idle.
+/// The state of one connection: [`BUSY`], [`CLOSING`], or the number that it took when it became idle.
 #[derive(Debug, Default)]
 struct State {
     now: AtomicU64,
@@ -48,12 +48,12 @@ struct State {
 
 const BUSY: u64 = 0;
 
-/// It was asked to close.
+/// The connection was asked to close.
 const CLOSING: u64 = u64::MAX;
 
 impl IdleConnections {
-    /// Has idle connections make room, one now or as soon as there is one, for as long as the returned value
-    /// lives: one place is wanted.
+    /// Asks for one place: an idle connection is closed, now or as soon as there is one. Dropping the returned
+    /// value withdraws the request.
     pub(crate) fn make_room(&self) -> Switching<'_> {
         let mut table = self.table();
         table.waiting = table.waiting.saturating_add(1);
@@ -63,18 +63,18 @@ impl IdleConnections {
         Switching(self)
     }
 
-    /// Asks the connection that is idle for the longest time to close; false if there is none.
+    /// Asks the connection that has been idle longest to close; false if none is idle.
     pub(crate) fn close_longest(&self) -> bool {
         let longest = self.table().take_longest();
         wake(longest)
     }
 
-    /// How many were closed to make room.
+    /// The number of connections that were closed to make room.
     pub(crate) fn closed(&self) -> u64 {
         self.closed.load(SeqCst)
     }
 
-    /// Asks as many to close as places are wanted, as far as there are any.
+    /// Asks idle connections to close, one for each place that is wanted.
     fn close_wanted(&self) {
         loop {
             let mut table = self.table();
@@ -132,14 +132,14 @@ impl Table {
     }
 }
 
-/// Wakes a connection that is to close, outside of the lock; false if there is none.
+/// Wakes a connection that has to close, outside the lock; false if there is none.
 fn wake(connection: Option<Arc<State>>) -> bool {
     let Some(state) = connection else { return false };
     state.waker.wake();
     true
 }
 
-/// A place is wanted, until this is dropped.
+/// A request for a place, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Switching<'a>(&'a IdleConnections);
 
@@ -151,7 +151,7 @@ impl Drop for Switching<'_> {
     }
 }
 
-/// A connection among those that make room when they are idle, until this is dropped.
+/// A connection that makes room when it is idle, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Lease {
     instance: Arc<Instance>,
@@ -160,15 +160,15 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    /// A connection that is busy.
+    /// Registers a connection, which is busy at first.
     pub(crate) fn new(instance: Arc<Instance>) -> Self {
         let state = Arc::new(State::default());
         let key = instance.idle.table().open.insert(Arc::clone(&state));
         Self { instance, state, key }
     }
 
-    /// Waits until the connection is to close, to make room for another. It is idle from then on, until it
-    /// is [busy](Self::set_busy).
+    /// Marks the connection as idle, until it is [busy](Self::set_busy), and waits until it has to close to make
+    /// room for another.
     pub(crate) fn poll_ended(&self, cx: &mut Context<'_>) -> Poll<()> {
         self.state.waker.register(cx.waker());
         if self.state.now.load(SeqCst) == BUSY {
@@ -181,7 +181,8 @@ impl Lease {
         if self.has_ended() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// A request has come. If the connection was asked to close at the same moment, another is instead.
+    /// Marks the connection as busy: a request has arrived. If it was asked to close at the same moment,
+    /// another connection is asked instead.
     pub(crate) fn set_busy(&self) {
         if self.state.now.swap(BUSY, SeqCst) == CLOSING {
             let mut table = self.idle().table();
@@ -191,7 +192,7 @@ impl Lease {
         }
     }
 
-    /// Is the connection to close?
+    /// Whether the connection has to close.
     pub(crate) fn has_ended(&self) -> bool {
         self.state.now.load(SeqCst) == CLOSING
     }
@@ -223,7 +224,7 @@ mod tests {
         (instance, leases)
     }
 
-    /// Is idle from now on; true if it is to close.
+    /// Marks the connection as idle; true if it has to close.
     fn idles(lease: &Lease) -> bool {
         lease.poll_ended(&mut Context::from_waker(Waker::noop())).is_ready()
     }
@@ -234,7 +235,7 @@ mod tests {
         for index in [2, 0, 3, 1] {
             assert!(!idles(&leases[index]));
         }
-        // It is idle again, but for a shorter time than the others.
+        // It is idle again, but became so later than the others.
         leases[2].set_busy();
         assert!(!idles(&leases[2]));
         leases[3].set_busy();

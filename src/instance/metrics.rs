@@ -1,4 +1,4 @@
-//! A snapshot of what a server does, for programs and for [Prometheus].
+//! A snapshot of a server's counters, for programs and for [Prometheus].
 //!
 //! [Prometheus]: https://prometheus.io/docs/instrumenting/exposition_formats/
 
@@ -7,16 +7,16 @@ use std::fmt::{self, Display, Write};
 
 use super::Instance;
 
-/// What a server does at one moment, and has done since it was bound.
+/// A snapshot of a server's counters: its state at one moment, and sums since it was bound.
 ///
-/// Taking it locks each open connection for a moment, one after another, so it is cheap enough to be
-/// taken every few seconds.
+/// To take it, each open connection is locked for a moment, one after another. That is cheap enough for every
+/// few seconds.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Metrics {
     /// Connections accepted from the kernel, without those that were turned away.
     pub accepted: u64,
-    /// Connections that were closed as soon as they were accepted: their address had as many as
+    /// Connections that were closed as soon as they were accepted, because their address had as many as
     /// [`max_connections_per_address`](crate::ServerOptions::max_connections_per_address) allows.
     pub turned_away: u64,
     /// HTTP connections that were closed between requests, or before their first, to make room for others
@@ -37,24 +37,24 @@ pub struct Metrics {
     pub messages_in: u64,
     /// Messages sent over WebSocket connections.
     pub messages_out: u64,
-    /// Bytes read from upgraded connections, with the headers of frames.
+    /// Bytes read from upgraded connections, frame headers included.
     pub wire_bytes_in: u64,
-    /// Bytes that upgraded connections have taken, with the headers of frames.
+    /// Bytes written to upgraded connections, frame headers included.
     pub wire_bytes_out: u64,
-    /// Bytes that were sent and that open WebSocket connections have not taken yet.
+    /// Bytes that were sent by handlers, and that the streams of open WebSocket connections have not taken yet.
     pub queued_bytes: usize,
-    /// Bytes that WebSocket connections hold for messages in progress and that count for
+    /// Bytes that WebSocket connections hold for messages in progress, as counted by
     /// [`ServerOptions::message_memory`](crate::ServerOptions::message_memory).
     pub message_bytes: usize,
-    /// The limit of these bytes; `None` without one.
+    /// The limit on these bytes; `None` for no limit.
     pub message_bytes_limit: Option<usize>,
-    /// How often a WebSocket connection had to wait because the limit was reached.
+    /// The number of times that a WebSocket connection had to wait because this limit was reached.
     pub message_pauses: u64,
     /// WebSocket connections that were closed with 1013 because they held most of these bytes.
     pub message_closes: u64,
     /// HTTP responses by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub responses: [u64; 5],
-    /// Does the server shut down?
+    /// Whether the server shuts down.
     pub is_shutting_down: bool,
 }
 
@@ -86,7 +86,7 @@ impl Metrics {
         }
     }
 
-    /// The text format of Prometheus, version 0.0.4: `text/plain; version=0.0.4`.
+    /// Writes the metrics in the text format of Prometheus, version 0.0.4: `text/plain; version=0.0.4`.
     ///
     /// [`metrics`](crate::metrics) is a handler that answers with it.
     #[must_use]
@@ -106,7 +106,7 @@ impl Metrics {
 
         counter(text, "accepted", "Connections accepted.")?;
         sample(text, "accepted_total", self.accepted)?;
-        counter(text, "turned_away", "Connections closed when accepted: too many of an address.")?;
+        counter(text, "turned_away", "Connections closed since their address had too many.")?;
         sample(text, "turned_away_total", self.turned_away)?;
         counter(text, "made_room", "Idle HTTP connections closed to make room for others.")?;
         sample(text, "made_room_total", self.made_room)?;
@@ -158,7 +158,7 @@ impl Metrics {
 }
 
 fn counter(text: &mut String, name: &str, help: &str) -> fmt::Result {
-    // In this format the name of a counter has its `_total` everywhere.
+    // In this format a counter has the suffix `_total` everywhere.
     writeln!(text, "# HELP tidewire_{name}_total {help}")?;
     writeln!(text, "# TYPE tidewire_{name}_total counter")
 }
@@ -172,7 +172,7 @@ fn sample(text: &mut String, name: &str, value: impl Display) -> fmt::Result {
     writeln!(text, "tidewire_{name} {value}")
 }
 
-/// One line for each value of a label; none of ours has a character to escape.
+/// Writes one line for each value of a label. Our values have no character to escape.
 fn samples<L: Display, V: Display>(
     text: &mut String,
     name: &str,

@@ -1,14 +1,14 @@
-//! One running server: what its connections have in common.
+//! One running server: the state that its connections share.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | `tasks` | the tasks that serve its connections |
 //! | `sockets` | its open WebSocket connections |
 //! | `idle` | its HTTP connections that wait for a request |
-//! | `counters` | what has passed since it was bound |
-//! | `metrics` | a snapshot of all of them |
+//! | `counters` | counters since it was bound |
+//! | `metrics` | a snapshot of all counters |
 //!
-//! It is made by `server/`, which also shuts it down, and reaches handlers with each request.
+//! `server/` creates it and shuts it down. Each request carries it to its handler.
 
 mod counters;
 mod idle;
@@ -29,41 +29,41 @@ use crate::changes::Changes;
 use crate::proto::CloseFrame;
 use crate::runtime::Clock;
 
-/// A running server, shared by all that serves its connections.
+/// A running server, shared by the tasks that serve its connections.
 #[derive(Debug, Default)]
 pub(crate) struct Instance {
-    /// What its deadlines follow.
+    /// The clock for its deadlines.
     pub(crate) clock: Clock,
     pub(crate) tasks: Arc<Tasks>,
     pub(crate) sockets: Sockets,
     pub(crate) idle: IdleConnections,
     pub(crate) counters: Counters,
-    /// What its WebSocket connections may hold for messages in progress, if that is bounded.
+    /// The limit on the bytes of messages in progress, if there is one.
     pub(crate) budget: Option<Arc<MessageBudget>>,
-    /// Set when the server shuts down: what WebSocket connections are closed with.
+    /// Set when the server shuts down: the close frame for WebSocket connections.
     shutdown_frame: OnceLock<CloseFrame>,
     shutting_down: Changes,
 }
 
 impl Instance {
-    /// One whose deadlines follow `clock`, and whose WebSocket connections may hold `message_memory` bytes for
-    /// messages in progress.
+    /// Creates a server whose deadlines follow `clock`, and whose WebSocket connections may hold
+    /// `message_memory` bytes for messages in progress.
     pub(crate) fn new(clock: Clock, message_memory: Option<usize>) -> Self {
         Self { clock, budget: message_memory.map(MessageBudget::new), ..Self::default() }
     }
 
-    /// Tells everybody that the server shuts down, and closes WebSocket connections with `frame`.
+    /// Announces that the server shuts down. From now on, new WebSocket connections are closed with `frame`.
     pub(crate) fn begin_shutdown(&self, frame: CloseFrame) {
         self.shutdown_frame.get_or_init(|| frame);
         self.shutting_down.tell();
     }
 
-    /// What WebSocket connections are closed with, once the server shuts down.
+    /// The close frame for WebSocket connections; `None` before the server shuts down.
     pub(crate) fn shutdown_frame(&self) -> Option<&CloseFrame> {
         self.shutdown_frame.get()
     }
 
-    /// Does the server shut down?
+    /// Whether the server shuts down.
     pub(crate) fn is_shutting_down(&self) -> bool {
         self.shutdown_frame().is_some()
     }
@@ -73,7 +73,7 @@ impl Instance {
         self.shutting_down.until(|| self.is_shutting_down().then_some(()))
     }
 
-    /// What the server does at the moment, and has done.
+    /// Takes a snapshot of the server's counters.
     pub(crate) fn metrics(&self) -> Metrics {
         Metrics::of(self)
     }

@@ -20,13 +20,13 @@ struct Table {
     ended: Totals,
 }
 
-/// What passed over several connections, and how they ended.
+/// The sums of the counters of several connections, and of their ends.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) connections: u64,
-    /// By reported code (RFC 6455 §7.1.5).
+    /// The number of ends by reported code (RFC 6455 §7.1.5).
     pub(crate) closes: BTreeMap<u16, u64>,
-    /// Closed by a closing handshake.
+    /// The number that ended with a closing handshake.
     pub(crate) clean: u64,
     pub(crate) messages_in: u64,
     pub(crate) messages_out: u64,
@@ -60,7 +60,7 @@ impl Sockets {
         self.table().ended.clone()
     }
 
-    /// The sums over all connections, and how many of them are open.
+    /// The sums over all connections, and the number of open ones.
     pub(crate) fn totals(&self) -> (Totals, usize) {
         let table = self.table();
         let (mut totals, open) = (table.ended.clone(), table.open());
@@ -83,8 +83,8 @@ impl Table {
     }
 }
 
-/// The place of an open connection in its server. Dropped when the connection has ended, it counts
-/// how.
+/// The entry of an open connection in its server. It is dropped when the connection has ended, and then
+/// counts that end.
 #[derive(Debug)]
 pub(crate) struct OpenSocket {
     instance: Arc<Instance>,

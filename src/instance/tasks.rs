@@ -1,4 +1,4 @@
-//! The tasks that serve connections, so that none is left behind.
+//! The tasks that serve connections, so that a shutdown can wait for all of them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,31 +16,31 @@ use crate::sync::{Mutex, MutexGuard};
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     table: Mutex<Table>,
-    /// The last task has ended; with the test kit, any.
+    /// Signals that the last task has ended; with the test kit, that any task has.
     ended: Changes,
 }
 
-/// Under the lock nothing is spawned and no task is dropped: both are code of the application's executor,
-/// which may run or drop a task on the spot.
+/// The entries of the tasks. Under its lock no task is spawned or dropped, since both run code of the
+/// application's executor, which may run or drop a task at once.
 #[derive(Debug, Default)]
 struct Table {
     running: Slab<Entry>,
-    /// Entries that there ever were.
+    /// The number of entries ever made.
     entries: u64,
-    /// Whether new tasks are cancelled, as those before them were.
+    /// Whether all tasks were cancelled. New ones are then cancelled, too.
     is_cancelled: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
-    /// No other entry has it, before or after: a key is given again.
+    /// A unique number of the entry. A key, in contrast, is used again.
     number: u64,
-    /// `None` for a task that is just being spawned, or that is waited for but cannot be cancelled.
+    /// `None` while the task is being spawned, or if it can be waited for but not cancelled.
     task: Option<Task>,
 }
 
 impl Tasks {
-    /// Runs `future` in a task of its own; false if the executor of the application has dropped it at once.
+    /// Runs `future` in a task of its own; false if the application's executor has dropped it at once.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         future: impl Future<Output = ()> + Send + 'static,
@@ -54,10 +54,10 @@ impl Tasks {
             Some(entry) if !is_cancelled => entry.task = Some(task),
             Some(_) => {
                 drop(table);
-                // Polled once, it is under way.
+                // One poll starts the cancellation.
                 let _ = task.cancel().now_or_never();
             }
-            // It has ended meanwhile.
+            // The task has ended meanwhile.
             None => drop(table),
         }
         true
@@ -77,15 +77,15 @@ impl Tasks {
         self.down_to(0).await;
     }
 
-    /// Waits until no more than this many tasks are left; without the test kit, until none is.
+    /// Waits until at most this many tasks are left; without the test kit, until none is left.
     pub(crate) async fn down_to(&self, number: usize) {
         self.ended.until(|| (self.len() <= number).then_some(())).await;
     }
 
-    /// Drops the futures of all tasks, also of those that are still to come, waits until that is done, and
-    /// returns how many there were.
+    /// Drops the futures of all tasks, those of later tasks included, and waits until that is done. Returns
+    /// the number of tasks.
     ///
-    /// A task that does not come to an `await` goes on, and is waited for.
+    /// A task that does not reach an `await` goes on, and this waits for it.
     pub(crate) async fn cancel(&self) -> usize {
         let tasks = self.table().cancel();
         let dropped = join_all(tasks.into_iter().map(Task::cancel)).await;
@@ -102,14 +102,14 @@ impl Tasks {
 }
 
 impl Table {
-    /// The tasks that are to be cancelled.
+    /// Takes the tasks that have to be cancelled.
     fn cancel(&mut self) -> Vec<Task> {
         self.is_cancelled = true;
         self.running.iter_mut().filter_map(|(_, entry)| entry.task.take()).collect()
     }
 }
 
-/// A place among the running tasks.
+/// The entry of a running task. It is removed when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Running {
     tasks: Arc<Tasks>,

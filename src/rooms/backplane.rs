@@ -1,4 +1,4 @@
-//! What connects the rooms of several processes.
+//! Backplanes, which connect the rooms of several processes.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -14,44 +14,48 @@ use futures::{FutureExt, Stream, StreamExt};
 use super::tail::{Read, Reader, Tail};
 use crate::sync::Mutex;
 
-/// Messages on a topic of a [`LocalBackplane`] that a slow subscriber may be behind.
+/// Messages of a topic that a [`LocalBackplane`] keeps for a slow subscriber.
 const KEPT: usize = 1024;
 
-/// A message broker, as far as rooms need one: bytes published on a topic reach those who subscribe.
+/// A message broker, as far as rooms need one: it brings the bytes published on a topic to all
+/// subscribers of the topic.
 ///
 /// # What the hub promises
 ///
 /// Each room is one topic, of the same name. Payloads are opaque. The hub publishes the broadcasts of
-/// a process one after another and waits for each [`publish`](Self::publish) before the next; up to
-/// 1 024 messages and 16 MiB wait, and what comes then is left out. A hub knows its own messages again, so
-/// it does not matter whether the broker returns them. Members in this process never wait for the broker,
-/// and no lock of the hub is held while one of these methods runs: they may use the hub.
+/// a process one after another, and waits for each [`publish`](Self::publish) before the next. Up to
+/// 1 024 messages and 16 MiB wait; further messages are not published. A hub recognizes its own
+/// messages, so the broker may return them or not. Members in this process never wait for the broker.
+/// No lock of the hub is held while one of these methods runs, so they may use the hub.
 ///
-/// Broadcasts travel, to everybody who is elsewhere in the room, and with them whether they are
-/// [to be compressed](crate::Message::uncompressed). What is sent to one member does not, and who is a
-/// member is known to its own hub only.
+/// A broadcast goes to all members of the room in other processes, with the information whether it
+/// [may be compressed](crate::Message::uncompressed). A message to one member is not published. Each hub
+/// knows its own members only.
 ///
 /// # Order
 ///
-/// Members in this process are sent a broadcast at once, and the broker gets it after that. So each
-/// process has one order for all its members, and what one process broadcasts in a room has the same
-/// order everywhere; but two processes that broadcast at the same time may each have its own message first.
+/// A broadcast goes to the members in this process at once, and to the broker after that. So all members
+/// in one process see the same order, and the broadcasts of one process in a room have the same order
+/// everywhere. But if two processes broadcast at the same time, each may see its own message first.
 ///
 /// # What an implementation promises
 ///
 /// Messages of one publisher on one topic arrive in the order in which they were published, each at
-/// most once; some may be lost. It reconnects by itself: a stream of
-/// [`subscribe`](Self::subscribe) that ends, or panics, is asked for again after a second, and what is
-/// published meanwhile is missed.
+/// most once; some may be lost. The implementation reconnects by itself. If a stream of
+/// [`subscribe`](Self::subscribe) ends or panics, the hub subscribes again after a second. Messages
+/// published meanwhile are lost.
 ///
 /// # What is logged
 ///
-/// A backplane that takes no messages, is behind or ends its subscriptions, and payloads that cannot be
-/// read, are told once at level warn when it begins, and once at level info when it has been over for
-/// ten seconds, with the number of messages that it cost. Names of rooms are escaped there.
+/// Four conditions are logged: the backplane takes no messages, it is behind, it ends subscriptions, or
+/// its payloads cannot be read. Each is logged at level warn when it begins, and at level info when it
+/// has been over for ten seconds, with the number of messages that it cost. Names of rooms are escaped
+/// there.
 ///
-/// All who can publish on a topic can speak in its room: payloads are taken as they come, apart from
-/// their form.
+/// # Security
+///
+/// Each program that can publish on a topic can speak in its room: the hub checks only the form of a
+/// payload.
 ///
 /// ```
 /// # mod broker {
@@ -86,7 +90,7 @@ const KEPT: usize = 1024;
 ///
 ///     fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes> {
 ///         let client = self.0.clone();
-///         // Ends when the broker is lost, or was not reached: the hub asks again.
+///         // Ends when the broker is lost, or was not reached: the hub subscribes again.
 ///         stream::once(async move { client.subscribe(&topic).await })
 ///             .filter_map(|subscribed| ready(subscribed.ok()))
 ///             .flatten()
@@ -97,20 +101,20 @@ const KEPT: usize = 1024;
 /// let hub: Hub = Hub::with_backplane(Broker(broker::Client));
 /// ```
 pub trait Backplane: Send + Sync + 'static {
-    /// Publishes a payload; the future ends when the broker has it. It is never dropped before.
+    /// Publishes a payload. The future ends when the broker has it; the hub never drops it before.
     ///
     /// # Errors
     ///
-    /// The message is lost then; the hub logs the error and goes on.
+    /// An error means that the message is lost. The hub logs the error and goes on.
     fn publish(&self, topic: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>>;
 
-    /// What is published on a topic from now on, by whomever.
+    /// Subscribes to a topic: returns the payloads that are published on it from now on, by any publisher.
     fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes>;
 }
 
-/// A backplane within one process: for several hubs, and for tests.
+/// A backplane within one process, for several hubs or for tests.
 ///
-/// Clones are the same backplane.
+/// Clones are handles of the same backplane.
 ///
 /// ```
 /// use tidewire::{Hub, LocalBackplane};
@@ -122,11 +126,11 @@ pub trait Backplane: Send + Sync + 'static {
 #[derive(Clone, Default)]
 pub struct LocalBackplane(Arc<Mutex<Topics>>);
 
-/// What was published of late, by topic.
+/// The latest payloads of each topic.
 type Topics = HashMap<Arc<str>, Arc<Tail<Bytes>>>;
 
 impl LocalBackplane {
-    /// A backplane on which nothing is published yet.
+    /// Creates a backplane without subscribers.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -137,7 +141,7 @@ impl Backplane for LocalBackplane {
     fn publish(&self, topic: Arc<str>, payload: Bytes) -> BoxFuture<'static, io::Result<()>> {
         let subscribers = self.0.lock().get(&topic).cloned();
         if let Some(subscribers) = subscribers {
-            // What a slow subscriber misses comes back, and is dropped without the lock.
+            // `tell` returns the payload that a slow subscriber misses. It is dropped without the lock.
             drop(subscribers.tell(payload));
         }
         async { Ok(()) }.boxed()
@@ -155,7 +159,7 @@ impl Backplane for LocalBackplane {
 /// A subscription of one topic.
 struct Subscription {
     reader: Reader<Bytes>,
-    /// Behind the reader, which is gone first.
+    /// Dropped after the reader.
     _leave: Leave,
 }
 
@@ -173,7 +177,7 @@ impl Stream for Subscription {
     }
 }
 
-/// The last of those who leave a topic takes it along.
+/// Removes the topic when its last subscription ends.
 struct Leave {
     backplane: LocalBackplane,
     topic: Arc<str>,

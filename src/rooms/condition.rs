@@ -1,4 +1,4 @@
-//! Whether something goes well: logged when that changes, not each time.
+//! Conditions that are logged when they change, not each time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use crate::runtime::Clock;
 use crate::sync::Mutex;
 
-/// Time without a failure after which it goes well again. What fails now and then, perhaps because a peer
-/// wants it to, is logged once.
+/// Time without a failure after which the condition is well again. So failures that come now and then,
+/// perhaps because a peer provokes them, are logged once.
 const SETTLED: Duration = Duration::from_secs(10);
 
-/// Something that goes well or fails.
+/// An activity that goes well or fails.
 #[derive(Default)]
 pub(super) struct Condition {
     clock: Clock,
-    /// Whether `failures` is not `None`, for a look that takes no lock.
+    /// Whether `failures` is not `None`. It can be read without the lock.
     is_failing: AtomicBool,
     failures: Mutex<Option<Failures>>,
 }
@@ -25,14 +25,14 @@ struct Failures {
 }
 
 impl Condition {
-    /// It has failed; true if that is news, to be told.
+    /// Records a failure. Returns true if it is the first, which is to be logged.
     pub(super) fn fails(&self) -> bool {
         self.fails_at(self.clock.now())
     }
 
-    /// It has gone well; how often it had failed before, if that is over now.
+    /// Records a success. If it ends a time of failures, returns their number, which is to be logged.
     pub(super) fn goes_well(&self) -> Option<u64> {
-        // Nearly always.
+        // The usual case.
         if !self.is_failing.load(Ordering::Relaxed) {
             return None;
         }

@@ -1,39 +1,38 @@
-//! Rooms: what is said to one is sent to everybody in it.
+//! Rooms: groups of connections that all receive what is broadcast.
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `room` | a room, who is sent what, and the place of a connection in it |
-//! | `roster` | its members, and the counters of each |
-//! | `presence` | who comes and goes, as a stream |
-//! | `options` | how much may wait for a slow member |
-//! | `backplane`, `publisher` | rooms that span processes: the seam, and the tasks that serve it |
-//! | `payload` | what goes over the seam, as bytes |
+//! | `room` | a room, its broadcasts, and the membership of a connection |
+//! | `roster` | the members of a room, and the counters of each |
+//! | `presence` | a stream of the members that come and go |
+//! | `options` | the bounds for messages that wait for a slow member |
+//! | `backplane`, `publisher` | rooms that span processes: the trait, and the tasks that serve it |
+//! | `payload` | the bytes that go over a backplane |
 //! | `tail` | a channel that keeps the latest items for slow readers |
-//! | `condition` | whether something goes well; logged when that changes |
+//! | `condition` | conditions that are logged when they change |
 //!
-//! A hub knows nothing of frames: what a member is sent goes to its connection, which has its own
-//! bounds.
+//! A hub knows nothing of frames: it hands a message to the member's connection, which has its own bounds.
 //!
 //! # Locks
 //!
-//! No lock is held across an `await`, and none while code of the application runs: destructors of users
-//! (`U`), wakers, backplanes and their streams, loggers, the spawner. So each of these may use the hub. A
-//! value of the application is moved out under the lock, and dropped or called after it.
+//! No lock is held across an `await`, or while code of the application runs: destructors of users (`U`),
+//! wakers, backplanes and their streams, loggers, the spawner. So each of these may use the hub. A value
+//! of the application is moved out under the lock, and dropped or called after the lock is released.
 //!
 //! | lock | holds | taken under it |
 //! | --- | --- | --- |
 //! | a shard of `Registry` | names of rooms | none |
 //! | `Inner::roster` | members of a room | those of a member's connection, `Line::waiting`, a `Tail` of events |
-//! | `Line::waiting` | what is to be published | none |
-//! | `RoomFeed::unheard` | whether the room is still to subscribe | none |
-//! | `Condition` | since when something fails | none |
-//! | topics of a `LocalBackplane` | who subscribes to what | a `Tail` of payloads |
-//! | a `Tail` | what was told, and who reads it | none |
+//! | `Line::waiting` | messages to be published | none |
+//! | `RoomFeed::unheard` | whether the room has still to subscribe | none |
+//! | `Condition` | the number of failures, and the time of the latest | none |
+//! | topics of a `LocalBackplane` | the subscribers of each topic | a `Tail` of payloads |
+//! | a `Tail` | its items and its readers | none |
 //!
-//! The lock of the roster is held while all members and the backplane's queue are handed a message, so that
-//! all have the same order. No task is woken and nothing is written meanwhile: `GroupWrites` do that afterwards.
-//! A connection's own lock is held while its stream is polled, so a stream must not use rooms, nor its
-//! connection.
+//! The lock of the roster is held while a message is handed to all members and to the backplane's queue, so
+//! that all have the same order. No task is woken and no byte is written meanwhile: `GroupWrites` do that
+//! afterwards. A connection's own lock is held while its stream is polled, so a stream must not use rooms or
+//! its connection.
 
 mod backplane;
 mod condition;
@@ -59,16 +58,17 @@ pub use self::room::{Broadcast, Membership, Room};
 pub use self::roster::{MemberStats, RoomStats};
 use crate::sync::{Mutex, MutexGuard};
 
-/// Locks that the names of rooms are spread over.
+/// The number of locks that the names of rooms are spread over.
 const SHARDS: usize = 16;
 
-/// Names that one lock may keep memory for although they are not in use.
+/// The number of names for which a shard may keep memory that is not in use.
 const LARGE: usize = 64;
 
-/// Rooms by name: created when somebody asks for them, gone when nobody is left.
+/// Rooms by name. A room is created when it is first asked for, and removed when it is empty and no
+/// [`Room`] value is left.
 ///
-/// A hub is cheap to clone and belongs in the state of a server, or of several in one process; tasks
-/// without a connection use it just the same. `U` is what is known of each member.
+/// A hub is cheap to clone. It belongs in the state of a server, or of several servers in one process.
+/// Tasks without a connection may use it, too. `U` is the application's data about a member.
 ///
 /// ```no_run
 /// use tidewire::{Hub, RequestContext, Server, WebSocketOptions};
@@ -97,17 +97,17 @@ struct Registry<U> {
     bridge: Option<Bridge>,
 }
 
-/// Rooms live as long as somebody holds them; the last to go strikes them off.
+/// A room lives as long as a `Room` or a member of it. The last of them removes its entry.
 type Rooms<U> = HashMap<Arc<str>, Weak<Inner<U>>>;
 
 impl<U> Hub<U> {
-    /// A hub whose rooms have the default [`RoomOptions`].
+    /// Creates a hub whose rooms have the default [`RoomOptions`].
     #[must_use]
     pub fn new() -> Self {
         Self::with_options(RoomOptions::default())
     }
 
-    /// A hub whose rooms have these options, unless they are created with others.
+    /// Creates a hub whose rooms have these options, unless [`room_with`](Self::room_with) sets others.
     #[must_use]
     pub fn with_options(options: RoomOptions) -> Self {
         Self::build(options, None)
@@ -120,35 +120,35 @@ impl<U> Hub<U> {
 }
 
 impl<U: Send + Sync + 'static> Hub<U> {
-    /// A hub whose rooms span all processes that share the backplane.
+    /// Creates a hub whose rooms span all processes that share the backplane.
     ///
-    /// What is broadcast here is heard there, and the other way round; who is a member is known only
-    /// here. [`Backplane`] says what is promised.
+    /// Members receive the broadcasts of all these processes. Each process knows its own members only.
+    /// [`Backplane`] lists the promises of both sides.
     #[must_use]
     pub fn with_backplane(backplane: impl Backplane) -> Self {
         Self::build(RoomOptions::default(), Some(Bridge::new(backplane)))
     }
 
-    /// The room of this name; it is created if nobody is in it or holds it.
+    /// Returns the room of this name. It is created if it does not exist.
     #[must_use]
     pub fn room(&self, name: &str) -> Room<U> {
         self.room_with(name, self.0.options.clone())
     }
 
-    /// As [`room`](Self::room), with options of its own if it is created now: one that exists keeps
-    /// those that it has.
+    /// Returns the room of this name. If it does not exist, it is created with `options`; a room that
+    /// exists keeps its own.
     #[must_use]
     pub fn room_with(&self, name: &str, options: RoomOptions) -> Room<U> {
         self.0.subscribed(self.0.find_or_create(name, options))
     }
 
-    /// The room of this name, if somebody is in it or holds it.
+    /// Returns the room of this name, if it exists: it has a member, or a [`Room`] of it is left.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<Room<U>> {
         self.0.find(name).map(|room| self.0.subscribed(room))
     }
 
-    /// The rooms that somebody is in, by name.
+    /// Returns the rooms that have members, sorted by name.
     #[must_use]
     pub fn rooms(&self) -> Vec<Room<U>> {
         let shards = self.0.shards.iter().map(Mutex::lock);
@@ -176,8 +176,8 @@ impl<U: Send + Sync + 'static> Registry<U> {
         room
     }
 
-    /// The room, which hears what is said in other processes. No lock is held: a backplane is the
-    /// application's.
+    /// Subscribes the room to the broadcasts of other processes, and returns it. Call it without a lock: a
+    /// backplane is code of the application.
     fn subscribed(&self, room: Arc<Inner<U>>) -> Room<U> {
         if let Some(bridge) = &self.bridge {
             bridge.subscribe(&room);
@@ -193,18 +193,18 @@ impl<U> Registry<U> {
 
     fn shard(&self, name: &str) -> MutexGuard<'_, Rooms<U>> {
         let hash = usize::try_from(self.hasher.hash_one(name) % 16).unwrap_or_default();
-        // There are as many as the remainder can be.
+        // There is a shard for each remainder.
         let [first, ..] = &self.shards;
         self.shards.get(hash).unwrap_or(first).lock()
     }
 
-    /// Strikes a room off that nobody holds any more.
+    /// Removes the entry of a room that is gone.
     fn forget(&self, name: &str) {
         let mut rooms = self.shard(name);
-        // Another one of the same name may have been created meanwhile.
+        // Another room of the same name may have been created meanwhile.
         if rooms.get(name).is_some_and(|room| room.strong_count() == 0) {
             rooms.remove(name);
-            // A crowd of names that has gone gives its memory back.
+            // Frees memory after many names have gone.
             if rooms.capacity() > LARGE && rooms.len() < rooms.capacity() / 4 {
                 let len = rooms.len();
                 rooms.shrink_to(2 * len);

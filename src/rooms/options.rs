@@ -1,8 +1,8 @@
-//! How much may wait for a slow member.
+//! The options of a room, which bound the messages that wait for a slow member.
 
 use crate::connection::{Bounds, SlowConsumer};
 
-/// How a room treats members that do not keep up.
+/// Options for members of a room that do not keep up with its messages.
 ///
 /// ```
 /// use tidewire::{RoomOptions, SlowConsumer};
@@ -19,8 +19,8 @@ pub struct RoomOptions {
 impl RoomOptions {
     /// Messages that may wait for one member, in all its rooms together. Default 256; at least one.
     ///
-    /// They wait once the connection has [`send_buffer_size`](crate::WebSocketOptions::send_buffer_size)
-    /// bytes that its peer has not taken.
+    /// Messages wait once the peer has left
+    /// [`send_buffer_size`](crate::WebSocketOptions::send_buffer_size) bytes untaken.
     #[must_use]
     pub fn max_messages(mut self, max: usize) -> Self {
         self.bounds.max_messages = max.max(1);
@@ -30,15 +30,15 @@ impl RoomOptions {
     /// Bytes that may wait for one member, in all its rooms together, uncompressed and without headers.
     /// Default 1 MiB.
     ///
-    /// A longer message reaches only members for whom nothing has to wait. What waits is shared with the
-    /// other members, so that the memory of a message is taken once, however many wait for it.
+    /// A longer message reaches only members that are not behind. All members share the memory of a waiting
+    /// message, so it is held once, for any number of members.
     #[must_use]
     pub fn max_bytes(mut self, max: usize) -> Self {
         self.bounds.max_bytes = max;
         self
     }
 
-    /// What to do beyond that. Default [`SlowConsumer::DropNewest`].
+    /// The policy for a member that exceeds a limit. Default [`SlowConsumer::DropNewest`].
     #[must_use]
     pub fn slow_consumer(mut self, policy: SlowConsumer) -> Self {
         self.bounds.policy = policy;

@@ -1,4 +1,4 @@
-//! What travels over a backplane: a message, and who published it, as bytes.
+//! The bytes that go over a backplane: a message and the hub that published it.
 //!
 //! | bytes | hold |
 //! | --- | --- |
@@ -10,13 +10,13 @@
 //! | the rest | the message |
 //!
 //! Numbers are big-endian. A payload with an unknown version, kind or flag comes from a later version of
-//! this crate, or from another program. It is skipped: an ignored flag could be the one that keeps a secret
-//! from being compressed. An addition therefore takes a new kind or flag if processes of this version may
-//! miss such payloads, and a new version if the layout changes. The position stands at a fixed place, so
-//! that a broker that numbers messages can fill it in.
+//! this crate, or from another program. It is skipped, since the unknown flag could be the one that keeps
+//! a secret from being compressed. An addition therefore uses a new kind or flag if processes of this
+//! version may miss such payloads, and a new version if the layout changes. The position stands at a fixed
+//! place, so that a broker that numbers messages can fill it in.
 //!
-//! Payloads are not trusted. None announces a length, so none makes a reader allocate, and a text is checked
-//! before it becomes one.
+//! Payloads are not trusted. They do not announce a length, so they cannot make a reader allocate memory.
+//! Text is checked to be UTF-8.
 
 use std::fmt;
 
@@ -36,12 +36,12 @@ const POSITION: u8 = 4;
 /// Bytes before the message, or before the position if there is one.
 const HEAD: usize = 11;
 
-/// Where a message stands in the history of its room.
+/// The position of a message in the history of its room.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Position {
-    /// A new one whenever the history begins anew.
+    /// Changes whenever the history begins anew.
     pub(super) epoch: u64,
-    /// One more with each message.
+    /// Grows by one with each message.
     pub(super) offset: u64,
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Payload {
     pub(super) origin: u64,
     pub(super) position: Option<Position>,
     kind: Kind,
-    /// Whether to compress, if the publisher has decided.
+    /// Whether to compress the message; `None` if the publisher has not decided.
     compression: Option<bool>,
     body: Bytes,
 }
@@ -63,7 +63,7 @@ enum Kind {
     Binary,
 }
 
-/// Why a payload is skipped.
+/// The reason why a payload is skipped.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Unreadable {
     Truncated { len: usize },
@@ -105,7 +105,7 @@ impl Payload {
         Ok(Self { origin, position, kind, compression, body: payload.slice_ref(rest) })
     }
 
-    /// The message, as it was published.
+    /// Returns the message, as it was published.
     pub(super) fn into_message(self) -> Result<Message, Unreadable> {
         let message = match self.kind {
             Kind::Text => Message::from_utf8(self.body).ok_or(Unreadable::NotUtf8)?,
@@ -119,7 +119,7 @@ impl Payload {
     }
 }
 
-/// The message as a payload.
+/// Writes a message as a payload.
 pub(super) fn encode(origin: u64, position: Option<Position>, message: &Message) -> Bytes {
     let compression = match message.compression() {
         None => 0,
@@ -209,12 +209,12 @@ mod tests {
             ),
             ("00 01 00 0102030405060708 4869", Unreadable::Version(0)),
             ("02 01 00 0102030405060708 4869", Unreadable::Version(2)),
-            // `{"message":1}`, of somebody who shares the broker.
+            // `{"message":1}`, of another program on the same broker.
             ("7b 22 6d 6573736167652a3a 317d", Unreadable::Version(0x7b)),
             ("01 00 00 0102030405060708 4869", Unreadable::Kind(0)),
             ("01 03 00 0102030405060708 4869", Unreadable::Kind(3)),
             ("01 ff 00 0102030405060708 4869", Unreadable::Kind(0xff)),
-            // Both at once contradict each other.
+            // Two flags that contradict each other.
             ("01 01 03 0102030405060708 4869", Unreadable::Flags(3)),
             ("01 01 08 0102030405060708 4869", Unreadable::Flags(8)),
             ("01 01 80 0102030405060708 4869", Unreadable::Flags(0x80)),
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn any_bytes_are_skipped_or_are_what_would_be_published() {
-        // An xorshift, always the same.
+        // An xorshift with a fixed seed.
         let mut state = 6455_u64;
         let mut random = move || {
             state ^= state << 13;

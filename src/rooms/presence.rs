@@ -1,4 +1,4 @@
-//! Who comes and goes, as a stream.
+//! A stream of the members of a room that come and go.
 
 use std::fmt;
 use std::pin::Pin;
@@ -10,19 +10,19 @@ use futures::Stream;
 use super::tail::{Read, Reader};
 use crate::connection::ConnectionId;
 
-/// Events kept for a slow reader.
+/// The number of events kept for a slow reader.
 pub(super) const KEPT: usize = 256;
 
-/// Somebody came or went.
+/// A change of the members of a room.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Presence<U = ()> {
     /// The connection has joined the room.
     Joined(ConnectionId, Arc<U>),
-    /// The connection has left the room, in whichever way.
+    /// The connection has left the room, for any reason.
     Left(ConnectionId, Arc<U>),
-    /// The reader was too slow, and has missed this number of events, which come before the next one.
-    /// [`Room::watch`](crate::Room::watch) returns the members as they are now, and the events from there on.
+    /// The reader was too slow, and has missed this number of events before the next one.
+    /// [`Room::watch`](crate::Room::watch) returns the current members, and the events from then on.
     Lagged(u64),
 }
 
@@ -36,11 +36,11 @@ impl<U> Clone for Presence<U> {
     }
 }
 
-/// Comings and goings of a room, as [`Room::watch`](crate::Room::watch) and
-/// [`Room::events`](crate::Room::events) return them.
+/// A stream of the members that join and leave a room, returned by [`Room::watch`](crate::Room::watch)
+/// and [`Room::events`](crate::Room::events).
 ///
-/// The latest 256 events are kept for a slow reader. [`Presence::Lagged`] tells the number of those that it
-/// has missed. The stream ends with the room, which it does not keep alive.
+/// The latest 256 events are kept for a slow reader. [`Presence::Lagged`] has the number of events that it
+/// has missed. The stream ends with the room, and does not keep the room alive.
 ///
 /// # Cancel safety
 ///

@@ -1,7 +1,7 @@
-//! The tasks between the rooms of a hub and its backplane, and the queue before them. `payload` is what
-//! they carry.
+//! The tasks between the rooms of a hub and its backplane, and the queue of messages to be published.
 //!
-//! One task publishes the broadcasts of all rooms, and each room has one that listens to its topic.
+//! One task publishes the broadcasts of all rooms. Each room has a task that listens to its topic. Both
+//! carry the bytes of `payload`.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -34,10 +34,10 @@ const MAX_WAITING: usize = 1024;
 /// Bytes that may wait to be published.
 const MAX_WAITING_BYTES: usize = 16 << 20;
 
-/// Messages that are published before others have a turn, however fast the backplane is.
+/// Messages that are published before other tasks have a turn, even if the backplane never makes us wait.
 const PER_TURN: usize = 64;
 
-/// Pause before a subscription that ended is asked for again.
+/// Pause before the hub subscribes again after a subscription has ended.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The connection of a hub to its backplane.
@@ -54,7 +54,7 @@ impl Bridge {
         Self { backplane, outlet: Arc::new(Outlet(line)) }
     }
 
-    /// What lets a new room be heard elsewhere, and hear.
+    /// Creates the link of a new room to the same room in other processes.
     pub(super) fn link(&self) -> RoomFeed {
         let (alive, ended) = oneshot::channel();
         RoomFeed {
@@ -64,8 +64,8 @@ impl Bridge {
         }
     }
 
-    /// Lets a room hear what is said elsewhere, if it does not yet. No lock is held: a backplane is the
-    /// application's, and may use the hub.
+    /// Subscribes a room to the broadcasts of other processes, unless it is subscribed. Call it without a
+    /// lock: a backplane is code of the application, and may use the hub.
     pub(super) fn subscribe<U: Send + Sync + 'static>(&self, room: &Arc<Inner<U>>) {
         let Some(link) = &room.link else { return };
         let Some(ended) = link.unheard.lock().take() else { return };
@@ -82,18 +82,18 @@ impl Bridge {
     }
 }
 
-/// Between one room and the same room elsewhere.
+/// The link between a room and the same room in other processes.
 pub(super) struct RoomFeed {
     outlet: Arc<Outlet>,
-    /// Completes when the room is gone. The caller that subscribes takes it.
+    /// Completes when the room is gone. The first caller that subscribes the room takes it.
     unheard: Mutex<Option<oneshot::Receiver<()>>>,
     /// Dropped with the room, which ends its subscription.
     _alive: oneshot::Sender<()>,
 }
 
 impl RoomFeed {
-    /// Makes a message ready to be published. To be done before the lock of the room is taken: a long
-    /// one is copied.
+    /// Prepares a message to be published. Call it before taking the lock of the room, since it copies the
+    /// message.
     pub(super) fn prepare(&self, topic: &Arc<str>, message: &PreparedMessage) -> Outgoing<'_> {
         let line = &*self.outlet.0;
         let has_room = line.waiting.lock().has_room_for(message.len());
@@ -102,17 +102,17 @@ impl RoomFeed {
     }
 }
 
-/// A message on its way to those who are in the room elsewhere.
+/// A message on its way to the members of the room in other processes.
 pub(super) struct Outgoing<'a> {
     line: &'a Line,
     topic: Arc<str>,
-    /// `None` once it is queued, and if there is no room for it.
+    /// `None` once it is queued, or if the queue has no room for it.
     payload: Option<Bytes>,
     is_queued: bool,
 }
 
 impl Outgoing<'_> {
-    /// Takes its place among those that wait. Under the lock of the room, so that messages are published
+    /// Appends the message to the queue. Call it under the lock of the room, so that messages are published
     /// in the order in which they are delivered here.
     pub(super) fn queue(&mut self) {
         if let Some(payload) = self.payload.take() {
@@ -121,7 +121,7 @@ impl Outgoing<'_> {
         }
     }
 
-    /// Wakes the publisher. Call it without a lock: wakers and loggers are the application's.
+    /// Wakes the publisher. Call it without a lock: wakers and loggers are code of the application.
     pub(super) fn announce(self) {
         if self.is_queued {
             self.line.wake_publisher();
@@ -134,20 +134,20 @@ impl Outgoing<'_> {
     }
 }
 
-/// What all rooms of a hub share with the tasks that serve them.
+/// The state that all rooms of a hub share with the tasks that serve them.
 struct Line {
-    /// By which the hub knows its own messages again.
+    /// The random number by which the hub recognizes its own messages.
     origin: u64,
     clock: Clock,
     waiting: Mutex<Waiting>,
     publisher: AtomicWaker,
-    /// Is there room for what is to be published?
+    /// Whether the queue has room for all messages.
     keeping_up: Condition,
-    /// Does the backplane take it?
+    /// Whether the backplane takes messages.
     publishing: Condition,
-    /// Do subscriptions last?
+    /// Whether subscriptions last.
     hearing: Condition,
-    /// Can payloads be read?
+    /// Whether payloads can be read.
     reading: Condition,
 }
 
@@ -170,11 +170,11 @@ impl Line {
     }
 }
 
-/// What is to be published.
+/// The queue of messages to be published.
 #[derive(Default)]
 struct Waiting {
     parcels: VecDeque<Parcel>,
-    /// Bytes of those that wait, and of the one that is being published.
+    /// Bytes of the waiting messages, and of the one that is being published.
     bytes: usize,
     /// Whether one end of the line is gone: all rooms, or the publisher.
     is_over: bool,
@@ -191,7 +191,7 @@ impl Waiting {
         !self.is_over && self.parcels.len() < MAX_WAITING && bytes <= MAX_WAITING_BYTES
     }
 
-    /// Queues a message; false if there is no room for it.
+    /// Queues a message; false if the queue has no room for it.
     fn push(&mut self, parcel: Parcel) -> bool {
         let len = parcel.payload.len();
         if !self.has_room_for(len) {
@@ -203,7 +203,7 @@ impl Waiting {
     }
 }
 
-/// The rooms' end of a line. The last of them to go takes the publisher along.
+/// The rooms' end of a line. When the last room drops it, the publisher ends.
 struct Outlet(Arc<Line>);
 
 impl Drop for Outlet {
@@ -217,7 +217,7 @@ impl Drop for Outlet {
 struct Publisher(Arc<Line>);
 
 impl Publisher {
-    /// The next message to be published; `None` if there is none, and will be none.
+    /// Waits for the next message to be published; `None` if there will be none.
     async fn next(&self) -> Option<Parcel> {
         let Self(line) = self;
         let take = || {
@@ -236,7 +236,7 @@ impl Publisher {
         .await
     }
 
-    /// Tells how it went with a message, if that is news.
+    /// Logs the outcome of a publication, if it differs from those before.
     fn note(&self, topic: &str, outcome: Result<io::Result<()>, Panicked>) {
         let (condition, topic) = (&self.0.publishing, Escaped(topic));
         match outcome {
@@ -262,7 +262,7 @@ impl Publisher {
         }
     }
 
-    /// A message has been published, or is lost.
+    /// Frees the place of a message that has been published or lost.
     fn is_done_with(&self, len: usize) {
         let mut waiting = self.0.waiting.lock();
         waiting.bytes = waiting.bytes.saturating_sub(len);
@@ -283,7 +283,7 @@ impl Drop for Publisher {
         waiting.is_over = true;
         let parcels = std::mem::take(&mut waiting.parcels);
         drop(waiting);
-        // Without the lock, as everything that may be the application's.
+        // Without the lock, since a payload may hold memory of the application, with a destructor of its own.
         drop(parcels);
     }
 }
@@ -293,7 +293,7 @@ async fn publish(backplane: Arc<dyn Backplane>, publisher: Publisher) {
     while let Some(Parcel { topic, payload }) = publisher.next().await {
         let len = payload.len();
         let outcome = outcome(|| backplane.publish(Arc::clone(&topic), payload)).await;
-        // The error is the application's as well.
+        // The error is a value of the application, too: `tell` contains its panics.
         tell(|| publisher.note(&topic, outcome));
         publisher.is_done_with(len);
         count = count.wrapping_add(1);
@@ -303,7 +303,7 @@ async fn publish(backplane: Arc<dyn Backplane>, publisher: Publisher) {
     }
 }
 
-/// Hears for a room what is broadcast in other processes.
+/// The task that receives, for one room, the broadcasts of other processes.
 struct Listener<U> {
     backplane: Arc<dyn Backplane>,
     line: Arc<Line>,
@@ -312,7 +312,7 @@ struct Listener<U> {
 }
 
 impl<U> Listener<U> {
-    /// Asks for what is published from now on; `None` if the backplane panics.
+    /// Subscribes to the topic; `None` if the backplane panics.
     fn subscribe(&self) -> Option<Subscription> {
         let subscribe = || self.backplane.subscribe(Arc::clone(&self.topic));
         foreign::attempt(subscribe).ok().map(Subscription)
@@ -338,14 +338,14 @@ impl<U> Listener<U> {
         }
     }
 
-    /// Passes on what is published, until the subscription or the room ends.
+    /// Delivers the payloads of a subscription to the room, until one of the two ends.
     async fn hear(&self, mut subscription: Subscription) {
         let mut share = DeliveryShare::WHOLE;
         while let Some(payload) = subscription.next().await {
             let Some(room) = self.room.upgrade() else { return };
             if let Some(ended) = self.line.hearing.goes_well() {
                 tell(|| {
-                    log::info!(ended; "subscriptions of the backplane hear messages again, {ended} had ended");
+                    log::info!(ended; "subscriptions of the backplane receive messages again, {ended} had ended");
                 });
             }
             let mut reached = 0;
@@ -368,7 +368,7 @@ impl<U> Listener<U> {
         }
     }
 
-    /// What another hub has said; `None` if this one has.
+    /// Reads a payload of another hub; `None` if this hub has published it.
     fn read(&self, payload: &Bytes) -> Result<Option<PreparedMessage>, Unreadable> {
         let payload = Payload::decode(payload)?;
         let is_echo = payload.origin == self.line.origin;
@@ -382,11 +382,11 @@ impl<U> Listener<U> {
     }
 }
 
-/// A stream of the application.
+/// The stream of a subscription, which is code of the application. A panic in it counts as its end.
 struct Subscription(BoxStream<'static, Bytes>);
 
 impl Subscription {
-    /// The next payload; `None` if the stream has ended, or panics.
+    /// Waits for the next payload; `None` if the stream has ended or panics.
     async fn next(&mut self) -> Option<Bytes> {
         let Self(stream) = self;
         poll_fn(|cx| foreign::attempt(|| stream.poll_next_unpin(cx)).unwrap_or(Poll::Ready(None)))
@@ -397,12 +397,12 @@ impl Subscription {
 impl Drop for Subscription {
     fn drop(&mut self) {
         let stream = std::mem::replace(&mut self.0, futures::stream::empty().boxed());
-        // One that panics has come to its end all the same.
+        // A stream that panics here has ended, too.
         let _ = foreign::attempt(|| drop(stream));
     }
 }
 
-/// What a future of the application comes to, which is dropped then.
+/// Runs a future of the application, and drops it. A panic in any step is the outcome.
 async fn outcome<T>(make: impl FnOnce() -> BoxFuture<'static, T>) -> Result<T, Panicked> {
     let mut future = foreign::attempt(make)?;
     let outcome = poll_fn(|cx| match foreign::attempt(|| future.as_mut().poll(cx)) {

@@ -1,4 +1,4 @@
-//! A room: its members, and who is sent what.
+//! Rooms: members, broadcasts and memberships.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,64 +15,66 @@ use crate::connection::{
 };
 use crate::sync::{Mutex, MutexGuard};
 
-/// A room of a [`Hub`](super::Hub): whoever has joined is sent what is broadcast.
+/// A room of a [`Hub`](super::Hub). All members are sent what is broadcast.
 ///
-/// Clones are the same room. It lasts as long as somebody holds it or is in it.
+/// Clones are handles of the same room. A room lasts as long as a handle or a member of it.
 ///
 /// # Order
 ///
-/// All members in this process see the messages of a room in one order. What a task broadcasts and what
-/// it sends to a member directly arrives there in the order of its calls. Nothing is promised about the
-/// order of messages of different rooms at different members.
+/// All members in this process see the messages of a room in the same order. If a task broadcasts to a room
+/// and sends to one of its members directly, that member receives the messages in the order of the calls.
+/// The order of messages of different rooms may differ from member to member.
 ///
-/// With a [`Backplane`](crate::Backplane) each process has such an order, and they need not be the same:
-/// of two messages that are broadcast at the same time in two processes, each process may have its own
-/// first. Those of one process are in one order everywhere.
+/// With a [`Backplane`](crate::Backplane) each process has an order of its own: of two messages that are
+/// broadcast at the same time in two processes, each process may see its own first. The broadcasts of one
+/// process have the same order everywhere.
 ///
 /// # Slow members
 ///
-/// A broadcast never waits: what a member is too slow for is kept up to the bounds of
-/// [`RoomOptions`], and no other member notices. What a handler or a [`Sender`] sends to such a member
-/// waits for the broadcasts before it, and for none that come later.
+/// A broadcast never waits. Messages for a member that is behind are kept, up to the bounds of
+/// [`RoomOptions`]; the other members are not affected. A message that a handler or a [`Sender`] sends to
+/// such a member waits for the broadcasts before it, and not for later ones.
 ///
 /// # Closing
 ///
-/// A close frame follows what was broadcast before it, except where a member is closed for being too
-/// slow. When the stream of a member fails, what waits for it is freed at once.
+/// A close frame goes out after the messages that were broadcast before it, except if a member is closed
+/// for being too slow. When the stream of a member fails, its waiting messages are freed at once.
 ///
 /// # Members who never stop speaking
 ///
-/// One message of a peer is work for every member: with a thousand members 1 MB a second becomes a
-/// gigabyte. A broadcast counts against the turn of its handler: after 32 768 deliveries, where each KiB of a
-/// message counts as one more, [`recv`](crate::WebSocket::recv) lets other tasks of the thread go on. That
-/// shares the thread, but saves no work. Set [`rate_limit`](crate::WebSocketOptions::rate_limit) and
-/// [`max_message_size`](crate::WebSocketOptions::max_message_size) on routes where strangers speak to a room.
+/// One message of a peer is work for every member: with a thousand members, 1 MB a second becomes 1 GB.
+/// After 32 768 deliveries, where each KiB of a message counts as one more,
+/// [`recv`](crate::WebSocket::recv) lets other tasks of the thread run before it returns to the handler.
+/// That shares the thread, but does not reduce the work. Set
+/// [`rate_limit`](crate::WebSocketOptions::rate_limit) and
+/// [`max_message_size`](crate::WebSocketOptions::max_message_size) on routes where strangers speak to a
+/// room.
 pub struct Room<U = ()>(Arc<Inner<U>>);
 
 pub(super) struct Inner<U> {
     name: Arc<str>,
-    /// Tells this room's messages apart in the backlog of a member.
+    /// The number that marks this room's messages in the backlog of a member.
     source: u64,
     options: RoomOptions,
     roster: Mutex<Roster<U>>,
     events: Tail<Presence<U>>,
     shelf: Weak<Registry<U>>,
-    /// To the same room in other processes, if the hub has a backplane.
+    /// The link to the same room in other processes, if the hub has a backplane.
     pub(super) link: Option<RoomFeed>,
 }
 
-/// What became of one broadcast: how many members will be sent it, or why not.
+/// The result of one broadcast: the number of members that will receive it, and of those that will not.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct Broadcast {
-    /// Members that will be sent it.
+    /// Members for which the message is queued.
     pub queued: usize,
-    /// Members that will not, because they are too slow.
+    /// Members that will not receive it, because they are too slow.
     pub dropped: usize,
-    /// Members that are closed now, because they are too slow
+    /// Members that this broadcast closed, because they are too slow
     /// ([`SlowConsumer::Close`](crate::SlowConsumer::Close)).
     pub closed: usize,
-    /// Members whose connection had ended, and whose handler has not yet.
+    /// Members whose connection has ended, but whose handler still runs.
     pub gone: usize,
 }
 
@@ -86,7 +88,7 @@ impl Broadcast {
         } += 1;
     }
 
-    /// The number of members that it was work for.
+    /// The number of members for which the broadcast was work.
     fn reached(&self) -> usize {
         self.queued.saturating_add(self.dropped).saturating_add(self.closed)
     }
@@ -136,7 +138,7 @@ impl<U> Inner<U> {
         broadcast
     }
 
-    /// Hands a message of another process to all members; the number of those it was work for.
+    /// Hands a message of another process to all members. Returns the number for which it was work.
     pub(super) fn deliver(&self, message: &PreparedMessage) -> usize {
         let mut roster = self.roster();
         let (broadcast, writers) = self.hand_out(&mut roster, message, None);
@@ -145,8 +147,8 @@ impl<U> Inner<U> {
         broadcast.reached()
     }
 
-    /// Hands the message to all members but one. Start the writers without the lock: they wake tasks, and
-    /// spawn some.
+    /// Hands the message to all members but one. The caller starts the writers after the lock: they wake and
+    /// spawn tasks.
     fn hand_out(
         &self,
         roster: &mut Roster<U>,
@@ -185,7 +187,7 @@ impl<U> Inner<U> {
         let left = before.as_ref().map(|member| self.events.tell(member.left(id)));
         let joined = self.events.tell(Presence::Joined(id, Arc::clone(user)));
         drop(roster);
-        // Without the lock: destructors of users and wakers of watchers are the application's.
+        // Without the lock: destructors of users and wakers of watchers are code of the application.
         drop((left, joined, before));
         generation
     }
@@ -193,7 +195,7 @@ impl<U> Inner<U> {
     pub(super) fn leave(&self, id: ConnectionId, generation: u64) {
         let mut roster = self.roster();
         let member = roster.leave(id, generation);
-        // Under the lock, so that who watches sees comings and goings in their order.
+        // Under the lock, so that watchers see joins and leaves in their order.
         let left = member.as_ref().map(|member| self.events.tell(member.left(id)));
         drop(roster);
         drop((left, member));
@@ -210,17 +212,17 @@ impl<U> Room<U> {
         Self(inner)
     }
 
-    /// What the room is called.
+    /// The name of the room.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
     }
 
-    /// Enters a connection, about which nothing more is to be known.
+    /// Adds a connection to the room, without presence data.
     ///
-    /// `ws` is a `&WebSocket` or a [`Sender`]. It leaves when the returned value is dropped, which
-    /// belongs in the handler, so that it happens however that ends. A connection may be in many rooms;
-    /// if it joins one again, the earlier membership ends.
+    /// `ws` is a `&WebSocket` or a [`Sender`]. The connection leaves when the returned value is dropped. Keep
+    /// that value in the handler, so that the connection leaves when the handler ends in any way. A
+    /// connection may be in many rooms. If it joins a room again, the earlier membership ends.
     ///
     /// ```
     /// # use tidewire::{Room, WebSocket};
@@ -240,7 +242,7 @@ impl<U> Room<U> {
         self.join_with(ws, U::default())
     }
 
-    /// Enters a connection, with what is to be known of it; else as [`join`](Self::join).
+    /// Adds a connection to the room, with presence data about it. Otherwise like [`join`](Self::join).
     ///
     /// ```
     /// # use tidewire::{Room, WebSocket};
@@ -257,8 +259,8 @@ impl<U> Room<U> {
         self.join_with_options(ws, user, &self.0.options)
     }
 
-    /// Enters a connection that is treated another way than the others in the room when it is slow;
-    /// else as [`join`](Self::join).
+    /// Adds a connection with options of its own, in place of the room's. Otherwise like
+    /// [`join`](Self::join).
     #[must_use = "dropped, the connection leaves at once"]
     pub fn join_with_options(
         &self,
@@ -271,14 +273,14 @@ impl<U> Room<U> {
         Membership::new(Arc::clone(&self.0), sender.id(), generation, user)
     }
 
-    /// Sends a message to everybody in the room, and to the same room of other hubs if there is a
+    /// Sends a message to all members of the room, and to the same room of other hubs if there is a
     /// [`Backplane`](crate::Backplane).
     ///
-    /// It is encoded once, and compressed once for all members that agreed on the same parameters (RFC
-    /// 7692 §7.1), on this thread and without a pause: see
-    /// [`DeflateOptions::level`](crate::DeflateOptions::level) for what that costs. Nothing is written
-    /// here: tasks in the background do that, each for many members, and all at once that was broadcast
-    /// meanwhile.
+    /// The message is queued for each member before this returns. It is encoded once, and compressed once
+    /// for all members that agreed on the same parameters (RFC 7692 §7.1). Both happen on this thread and
+    /// without a pause: see [`DeflateOptions::level`](crate::DeflateOptions::level) for the cost. Tasks in
+    /// the background write the queued messages, each task for many members, and all messages that were
+    /// broadcast meanwhile at once.
     ///
     /// ```
     /// use tidewire::{Hub, Room};
@@ -292,7 +294,7 @@ impl<U> Room<U> {
         self.0.broadcast(&message.into(), None)
     }
 
-    /// Sends a message to everybody in the room but one; else as [`broadcast`](Self::broadcast).
+    /// Sends a message to all members but one. Otherwise like [`broadcast`](Self::broadcast).
     pub fn broadcast_except(
         &self,
         except: ConnectionId,
@@ -301,41 +303,41 @@ impl<U> Room<U> {
         self.0.broadcast(&message.into(), Some(except))
     }
 
-    /// Sends a message to one member; false if it is not in the room, too slow, or gone.
+    /// Sends a message to one member; false if that is not in the room, too slow, or gone.
     ///
-    /// It keeps its place among the broadcasts of the room, and may be left out or replaced as they
-    /// are.
+    /// The message keeps its order among the broadcasts of the room. If the member is too slow, it may be
+    /// dropped or replaced as they are.
     pub fn send_to(&self, id: ConnectionId, message: impl Into<PreparedMessage>) -> bool {
         let delivery = self.0.deliver_to(id, &message.into());
         matches!(delivery, Some(Delivery::Sent | Delivery::Waiting { .. }))
     }
 
-    /// Who is in the room, in the order in which their connections were opened.
+    /// The members of the room, in the order in which their connections were opened.
     #[must_use]
     pub fn members(&self) -> Vec<(ConnectionId, Arc<U>)> {
         self.0.roster().users()
     }
 
-    /// How many are in the room.
+    /// The number of members.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.roster().len()
     }
 
-    /// Is nobody in the room?
+    /// Whether the room has no members.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What passed through the room since it was created.
+    /// The counters of the room since it was created.
     #[must_use]
     pub fn stats(&self) -> RoomStats {
         self.0.roster().stats()
     }
 
-    /// The members, as [`members`](Self::members) returns them, and all comings and goings from exactly then
-    /// on: none is missed and none is told twice.
+    /// Returns the members, as [`members`](Self::members) does, and a stream of all changes from exactly
+    /// then on. No change is missed, and none appears twice.
     ///
     /// Call it again after [`Presence::Lagged`].
     ///
@@ -367,7 +369,8 @@ impl<U> Room<U> {
         (roster.users(), self.events())
     }
 
-    /// Who comes and goes, from now on. [`watch`](Self::watch) returns the members as well.
+    /// Returns a stream of the members that join and leave from now on. [`watch`](Self::watch) returns the
+    /// current members, too.
     ///
     /// ```
     /// # use futures::StreamExt;
@@ -414,10 +417,10 @@ impl<U> fmt::Debug for Room<U> {
     }
 }
 
-/// The place of a connection in a [`Room`]; dropped, the connection has left.
+/// The membership of a connection in a [`Room`]. Dropping it makes the connection leave.
 ///
-/// Held in the handler, it goes with it: when that returns, fails, panics, or is dropped with its task.
-/// What was broadcast before is still sent. The room lasts at least as long.
+/// Keep it in the handler: it is then dropped when the handler returns, fails, panics, or is dropped with
+/// its task. Messages that were broadcast before are still sent. A membership keeps its room alive.
 pub struct Membership<U = ()> {
     room: Arc<Inner<U>>,
     id: ConnectionId,
@@ -435,13 +438,13 @@ impl<U> Membership<U> {
         Self { room, id, generation, user }
     }
 
-    /// The connection.
+    /// The id of the connection.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.id
     }
 
-    /// What the room knows of the connection.
+    /// The presence data of the connection.
     #[must_use]
     pub fn user(&self) -> &Arc<U> {
         &self.user
@@ -453,7 +456,8 @@ impl<U> Membership<U> {
         Room::new(Arc::clone(&self.room))
     }
 
-    /// What this member was sent since it joined; zeros once the connection has joined the room again.
+    /// The counters of this member since it joined. All are zero once the connection has joined the room
+    /// again.
     #[must_use]
     pub fn stats(&self) -> MemberStats {
         self.room.member_stats(self.id, self.generation).unwrap_or_default()

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use super::presence::Presence;
 use crate::connection::{Bounds, ConnectionId, Delivery, GroupWrites, PreparedMessage, Shared};
 
-/// What a member was sent.
+/// The counters of one member.
 ///
-/// `queued`, `dropped` and `gone` add up to the messages that were meant for it.
+/// The sum of `queued`, `dropped` and `gone` is the number of messages that were meant for it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct MemberStats {
     /// Messages queued for it.
     pub queued: u64,
-    /// Those among them that a later one has replaced before they were sent.
+    /// Queued messages that a later one has replaced before they were sent.
     pub replaced: u64,
-    /// Messages left out because it was too slow, the one included for which it was closed.
+    /// Messages dropped because it was too slow. If that closed it, the message of that moment is included.
     pub dropped: u64,
-    /// Messages left out because its connection had ended.
+    /// Messages not queued because its connection had ended.
     pub gone: u64,
 }
 
@@ -46,13 +46,13 @@ impl AddAssign for MemberStats {
     }
 }
 
-/// What passed through a room since it was created.
+/// The counters of a room since it was created.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct RoomStats {
     /// Messages broadcast, or sent to one member.
     pub messages: u64,
-    /// What became of them, over all members there ever were.
+    /// The sums of the counters of all members, those included that have left.
     pub members: MemberStats,
     /// Members closed for being too slow.
     pub closed: u64,
@@ -64,11 +64,11 @@ pub(super) struct Member<U> {
     shared: Arc<Shared>,
     bounds: Bounds,
     pub(super) stats: MemberStats,
-    /// The latest membership of this connection.
+    /// The number of this connection's latest membership.
     pub(super) generation: u64,
 }
 
-/// The members by connection, and what was sent to them.
+/// The members of a room by connection, and the counters of the room.
 pub(super) struct Roster<U> {
     members: BTreeMap<ConnectionId, Member<U>>,
     generations: u64,
@@ -82,7 +82,7 @@ impl<U> Default for Roster<U> {
 }
 
 impl<U> Roster<U> {
-    /// Enters a member, and returns the one that the connection was before.
+    /// Adds a member. Returns the earlier member of the same connection, if there was one.
     pub(super) fn enter(
         &mut self,
         shared: Arc<Shared>,
@@ -97,7 +97,7 @@ impl<U> Roster<U> {
         (generation, before)
     }
 
-    /// Strikes off the member, unless it has entered again since.
+    /// Removes a member, unless its connection has joined again since.
     pub(super) fn leave(&mut self, id: ConnectionId, generation: u64) -> Option<Member<U>> {
         let is_same = self.members.get(&id).is_some_and(|member| member.generation == generation);
         let member = if is_same { self.members.remove(&id) } else { None };
@@ -111,7 +111,7 @@ impl<U> Roster<U> {
         }
     }
 
-    /// What became of all messages, for those who are here and those who were.
+    /// The counters of the room, over current and former members.
     pub(super) fn stats(&self) -> RoomStats {
         let mut stats = self.stats;
         self.members.values().for_each(|member| stats.members += member.stats);
@@ -126,7 +126,7 @@ impl<U> Roster<U> {
         self.members.get_mut(&id)
     }
 
-    /// Who is here, in the order in which their connections were opened.
+    /// The members, in the order in which their connections were opened.
     pub(super) fn users(&self) -> Vec<(ConnectionId, Arc<U>)> {
         self.members.iter().map(|(id, member)| (*id, Arc::clone(&member.user))).collect()
     }

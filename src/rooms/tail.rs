@@ -1,5 +1,5 @@
-//! A channel that keeps the latest items for any number of readers: none holds the others up, and a slow
-//! one learns how many items it has missed.
+//! A channel that keeps the latest items for any number of readers. A slow reader does not hold up the
+//! others. It misses the oldest items, and learns their number.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -10,49 +10,49 @@ use futures::task::AtomicWaker;
 use crate::foreign;
 use crate::sync::Mutex;
 
-/// The end that tells. Readers come to their end when it is dropped.
+/// The sending end. When it is dropped, readers end after the items that are kept.
 pub(super) struct Tail<T>(Arc<Mutex<Log<T>>>);
 
-/// A reader of all that is told from its beginning on.
+/// The receiving end. It reads all items sent since its creation.
 pub(super) struct Reader<T> {
     log: Arc<Mutex<Log<T>>>,
     key: u64,
     waker: Arc<AtomicWaker>,
 }
 
-/// The next thing for a reader.
+/// The next event for a reader.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) enum Read<T> {
     Next(T),
-    /// So many were told that are not kept any more.
+    /// This number of items is lost to the reader, since they are not kept any more.
     Missed(u64),
 }
 
 struct Log<T> {
-    /// Each item with the number of readers that have not read it. A reader of one has to read those behind
-    /// it, too, so the items that all have read are at the front.
+    /// Each item, with the number of readers that have not read it. Readers go from front to back, so items
+    /// that all have read are at the front.
     kept: VecDeque<(T, usize)>,
-    /// How many may be kept.
+    /// The largest number of items to keep.
     most: usize,
-    /// The number of the first that is kept; all that was ever told is counted.
+    /// The number of the first item that is kept. Numbers count all items ever sent.
     first: u64,
     readers: BTreeMap<u64, Cursor>,
-    /// Readers there ever were.
+    /// The number of readers ever created.
     keys: u64,
     is_over: bool,
 }
 
 struct Cursor {
-    /// The number of what is read next.
+    /// The number of the item that is read next.
     next: u64,
     waker: Arc<AtomicWaker>,
 }
 
-/// The readers to wake, and an item that is read no more: both belong to the application. Drop it where no
-/// lock is held; that wakes the readers and drops the item.
-#[must_use = "dropped under a lock, it runs what is the application's there"]
+/// The readers to wake, and an item that no reader needs any more. Dropping it wakes the readers and drops
+/// the item. Both run code of the application, so drop it without a lock.
+#[must_use = "dropped under a lock, it runs code of the application there"]
 pub(super) struct Told<T> {
-    /// Woken before anything is dropped, which may panic.
+    /// First, so that the readers are woken before the item is dropped, which may panic.
     _readers: Wakers,
     _unread: Option<T>,
 }
@@ -61,7 +61,7 @@ struct Wakers(Vec<Waker>);
 
 impl Drop for Wakers {
     fn drop(&mut self) {
-        // One that panics keeps no other from being woken.
+        // A waker that panics must not keep the others from being woken.
         for waker in self.0.drain(..) {
             let _ = foreign::attempt(|| waker.wake());
         }
@@ -69,7 +69,7 @@ impl Drop for Wakers {
 }
 
 impl<T> Tail<T> {
-    /// Keeps at most so many items for slow readers.
+    /// Creates a channel that keeps at most `most` items for slow readers.
     pub(super) fn new(most: usize) -> Self {
         Self(Arc::new(Mutex::new(Log {
             kept: VecDeque::new(),
@@ -81,7 +81,7 @@ impl<T> Tail<T> {
         })))
     }
 
-    /// Tells all readers.
+    /// Sends an item to all readers.
     pub(super) fn tell(&self, item: T) -> Told<T> {
         let mut log = self.0.lock();
         let readers = log.readers.len();
@@ -98,7 +98,7 @@ impl<T> Tail<T> {
         Told { _readers: log.waiting(), _unread: unread }
     }
 
-    /// A reader of what is told from now on.
+    /// Creates a reader of the items that are sent from now on.
     pub(super) fn reader(&self) -> Reader<T> {
         let waker = Arc::new(AtomicWaker::new());
         let mut log = self.0.lock();
@@ -125,7 +125,7 @@ impl<T> Drop for Tail<T> {
 }
 
 impl<T> Log<T> {
-    /// The number of what is told next.
+    /// The number of the item that is sent next.
     fn end(&self) -> u64 {
         self.first.saturating_add(u64::try_from(self.kept.len()).unwrap_or(u64::MAX))
     }
@@ -136,14 +136,14 @@ impl<T> Log<T> {
 }
 
 impl<T: Clone> Reader<T> {
-    /// The next that was told; `None` once that was the last.
+    /// Waits for the next item; `None` after the last.
     pub(super) fn poll_read(&self, cx: &Context<'_>) -> Poll<Option<Read<T>>> {
         let read = self.read();
         if read.is_ready() {
             return read;
         }
-        // Without the lock, for wakers are the application's; and before the last look, so that nothing
-        // is told in between.
+        // Without the lock, since wakers are code of the application. And before the second look, so that
+        // no item is missed in between.
         self.waker.register(cx.waker());
         self.read()
     }
@@ -185,7 +185,7 @@ impl<T> Drop for Reader<T> {
             }
         }
         drop(log);
-        // Without the lock: the items are the application's.
+        // Without the lock: items are values of the application.
         drop(unread);
     }
 }

@@ -1,8 +1,8 @@
 //! Clocks: the time of day for deadlines, and timers that follow it.
 //!
-//! Nothing else in the crate reads the system's clock. A connection, a server and a client each carry the
-//! clock of their options. Without the feature `testing` there is one clock, the system's, and it takes no
-//! memory; with it, a test may turn the hands of a clock of its own.
+//! No other file of the crate reads the system's clock. A connection, a server and a client each carry the clock
+//! of their options. Without the feature `testing`, the system's clock is the only one, and it takes no memory.
+//! With it, a test may use a clock that it turns by hand.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "testing")]
 use super::manual_clock::{ManualClock, ManualTimer};
 
-/// Where the time comes from.
+/// A source of time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Clock {
     /// `None` for the clock of the system.
@@ -22,7 +22,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// A clock that stands still until a test turns it.
+    /// Creates a clock that stands still until a test turns it.
     #[cfg(feature = "testing")]
     pub(crate) fn manual(clock: &ManualClock) -> Self {
         Self { manual: Some(clock.clone()) }
@@ -51,7 +51,7 @@ impl Clock {
         self.now().saturating_duration_since(then)
     }
 
-    /// A timer that completes at `deadline`. It is registered when it is first polled.
+    /// Creates a timer that completes at `deadline`. It is registered when it is first polled.
     #[cfg_attr(
         not(feature = "testing"),
         expect(clippy::unused_self, reason = "without the test kit there is one clock")
@@ -79,7 +79,7 @@ impl Clock {
         }
     }
 
-    /// Waits for `future` for as long as `timeout`, if there is one; `None` if that was too short.
+    /// Waits for `future`, at most for `timeout` if there is one; `None` if the time was too short.
     #[cfg(any(feature = "accept", feature = "client", feature = "tungstenite"))]
     pub(crate) async fn timeout<T>(
         &self,
@@ -99,8 +99,8 @@ pub(crate) fn later(then: Instant, timeout: Duration) -> Instant {
     then.checked_add(timeout).or_else(|| then.checked_add(FAR)).unwrap_or(then)
 }
 
-/// The last point before `at` on a grid that all connections share: timers that go off together wake the
-/// threads once.
+/// The last point before `at` on a grid that all connections share. Timers that fire at the same time wake the
+/// threads only once.
 pub(crate) fn align(at: Instant, grid: Duration) -> Instant {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
     let beyond = at.saturating_duration_since(*START).as_nanos() % grid.as_nanos().max(1);
@@ -108,7 +108,7 @@ pub(crate) fn align(at: Instant, grid: Duration) -> Instant {
     at.checked_sub(beyond).unwrap_or(at)
 }
 
-/// Completes at a point in time.
+/// A future that completes at a point in time.
 #[derive(Debug)]
 pub(crate) struct Timer(Kind);
 

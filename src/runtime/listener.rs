@@ -15,12 +15,12 @@ use super::socket::Socket;
 pub(crate) struct TcpListener(Async<std::net::TcpListener>);
 
 impl TcpListener {
-    /// Waits on a socket that listens already.
+    /// Takes a socket that listens already.
     pub(crate) fn new(socket: std::net::TcpListener) -> io::Result<Self> {
         Async::new(socket).map(Self)
     }
 
-    /// The address the socket is bound to.
+    /// The address that the socket is bound to.
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.get_ref().local_addr()
     }
@@ -37,14 +37,14 @@ impl TcpListener {
     }
 }
 
-/// A listening socket in the file system.
+/// A listening Unix socket.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(crate) struct UnixListener(Async<std::os::unix::net::UnixListener>);
 
 #[cfg(unix)]
 impl UnixListener {
-    /// Waits on a socket that listens already.
+    /// Takes a socket that listens already.
     pub(crate) fn new(socket: std::os::unix::net::UnixListener) -> io::Result<Self> {
         Async::new(socket).map(Self)
     }
@@ -54,7 +54,7 @@ impl UnixListener {
         self.0.readable().await
     }
 
-    /// Waits for the next connection. Its other end has no name worth knowing.
+    /// Waits for the next connection. The other end of a Unix socket usually has no name, so none is returned.
     pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
         let (socket, _) = self.0.accept().await?;
         Ok(Socket::new(socket))

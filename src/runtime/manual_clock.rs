@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Mutex, MutexGuard};
 
-/// A clock for tests: it stands still until [`advance`](Self::advance) turns it.
+/// A clock for tests. It stands still until [`advance`](Self::advance) turns it.
 ///
-/// Give it to a connection with [`WebSocketOptions::clock`](crate::WebSocketOptions::clock). Every deadline
-/// of the connection then follows this clock: heartbeats, idle timeouts, expiry, and the timeouts of
-/// messages, sends and closing handshakes. A test of a 25 s heartbeat takes no time, and does not depend on
-/// how busy the machine is. Clones show the same time.
+/// Give it to a connection with [`WebSocketOptions::clock`](crate::WebSocketOptions::clock). All deadlines of
+/// the connection then follow this clock: heartbeats, idle timeouts, expiry, and the timeouts of messages,
+/// sends and closing handshakes. A test of a 25 s heartbeat then takes no time, and does not depend on the load
+/// of the machine. Clones show the same time.
 ///
 /// ```
 /// use std::time::Duration;
@@ -34,9 +34,9 @@ pub struct ManualClock(Arc<Mutex<State>>);
 #[derive(Debug)]
 struct State {
     now: Instant,
-    /// Timers that wait, by deadline and number.
+    /// Waiting timers, by deadline and number.
     waiting: BTreeMap<(Instant, u64), Waker>,
-    /// Timers ever made.
+    /// The number of timers ever made.
     timers: u64,
 }
 
@@ -47,7 +47,7 @@ impl Default for ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that shows the current time of the system, and stands still.
+    /// Creates a clock that shows the current time of the system, and stands still.
     #[must_use]
     pub fn new() -> Self {
         let state = State { now: Instant::now(), waiting: BTreeMap::new(), timers: 0 };
@@ -62,8 +62,7 @@ impl ManualClock {
 
     /// Turns the clock forward, and wakes the tasks whose timers are due by then.
     ///
-    /// What a task does on waking happens after this returns. A clock that would leave the range of
-    /// [`Instant`] stays where it is.
+    /// The woken tasks run after this returns. A clock that would leave the range of [`Instant`] does not move.
     pub fn advance(&self, by: Duration) {
         let mut state = self.state();
         let now = state.now.checked_add(by).unwrap_or(state.now);
@@ -71,19 +70,19 @@ impl ManualClock {
         let later = state.waiting.split_off(&(now, u64::MAX));
         let due = std::mem::replace(&mut state.waiting, later);
         drop(state);
-        // A waker is foreign code: it runs without the lock.
+        // Without the lock, since a waker is code of the application.
         due.into_values().for_each(Waker::wake);
     }
 
     /// The deadline of the timer that is due next; `None` if no task waits for one.
     ///
-    /// A deadline that has passed is that of a timer which was registered after it.
+    /// The deadline may have passed already, if the timer was registered after it.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
         self.state().waiting.keys().next().map(|(deadline, _)| *deadline)
     }
 
-    /// A timer that completes when the clock shows `deadline`.
+    /// Creates a timer that completes when the clock shows `deadline`.
     pub(super) fn timer(&self, deadline: Instant) -> ManualTimer {
         let mut state = self.state();
         state.timers += 1;
@@ -104,7 +103,7 @@ pub(super) struct ManualTimer {
 }
 
 impl ManualTimer {
-    /// Moves the timer, with the waker of the task that waits for it.
+    /// Moves the timer. The task that waits for it keeps waiting.
     pub(super) fn set_at(&mut self, deadline: Instant) {
         let mut state = self.clock.state();
         let waker = state.waiting.remove(&(self.deadline, self.number));
@@ -128,7 +127,7 @@ impl Future for ManualTimer {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // Cloned and dropped without the lock: a waker is foreign code.
+        // Cloned and dropped without the lock, since a waker is code of the application.
         let waker = cx.waker().clone();
         let mut state = self.clock.state();
         let key = (self.deadline, self.number);

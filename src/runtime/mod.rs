@@ -1,8 +1,8 @@
 //! The async runtime: tasks, timers and sockets.
 //!
-//! The only folder that names async-std and async-io. Everything above speaks `futures::io` and the
-//! handful of types here, so another runtime means another version of it. `clock` tells the time and has
-//! the timers, `listener` waits for connections, `socket` is one of them, and `task` says where tasks run.
+//! No other folder names async-std or async-io. All code above uses `futures::io` and the few types of this
+//! folder, so another runtime would need another version of this folder only. `clock` holds clocks and timers,
+//! `listener` listening sockets, `socket` connected ones, and `task` background tasks.
 
 mod clock;
 #[cfg(feature = "server")]
@@ -40,13 +40,13 @@ pub(crate) use self::task::{Task, spawn_apart};
 #[cfg(feature = "rooms")]
 pub(crate) use self::task::{has_executor, spawn};
 
-/// Runs `future` on this thread, to its end.
+/// Runs `future` to its end on this thread.
 #[cfg(all(test, feature = "server"))]
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     async_std::task::block_on(future)
 }
 
-/// Goes to the end of the queue of tasks.
+/// Lets other tasks run: this task goes to the end of the queue.
 #[cfg(any(feature = "accept", feature = "rooms"))]
 pub(crate) async fn yield_now() {
     let mut has_yielded = false;
@@ -60,7 +60,7 @@ pub(crate) async fn yield_now() {
     .await;
 }
 
-/// Looks up the socket addresses behind a name.
+/// Looks up the socket addresses of a name.
 #[cfg(feature = "server")]
 pub(crate) async fn resolve(addrs: impl ToSocketAddrs<Iter: Send>) -> io::Result<Vec<SocketAddr>> {
     addrs.to_socket_addrs().await.map(Iterator::collect)

@@ -1,4 +1,4 @@
-//! A connected socket, over TCP or in the file system, with the cheapest way to wait for it.
+//! Connected sockets, TCP or Unix, and the cheapest way to wait for them.
 
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
@@ -15,31 +15,32 @@ use futures::io::{AsyncRead, AsyncWrite};
 #[cfg(feature = "server")]
 use crate::permits::Held;
 
-/// Bytes that the kernel takes although it cannot send them yet (`TCP_NOTSENT_LOWAT`).
+/// Bytes that the kernel accepts although it cannot send them yet (`TCP_NOTSENT_LOWAT`).
 ///
-/// Without it up to 4 MiB stand before a ping, and it is not seen whether the peer reads them. Echoes cost
-/// the same: 1.03 times the messages per CPU second with 1 MiB each, 0.97 with eight of 256 KiB at once, in 14
-/// interleaved rounds that differed by 0.2.
+/// Without this limit, up to 4 MiB may stand before a ping, and we cannot see whether the peer reads them. The
+/// limit does not make echoes slower: 1.03 times the messages per CPU second with messages of 1 MiB, and 0.97
+/// with eight of 256 KiB at once, in 14 interleaved rounds that differed by 0.2.
 #[cfg(all(target_os = "linux", any(feature = "server", feature = "client")))]
 const MOST_UNSENT: u32 = 128 << 10;
 
 /// A TCP connection.
 pub(crate) type TcpStream = Socket<std::net::TcpStream>;
 
-/// A connection through a socket in the file system.
+/// A connection through a Unix socket.
 #[cfg(unix)]
 pub(crate) type UnixStream = Socket<std::os::unix::net::UnixStream>;
 
-/// A connection that knows when the kernel has nothing more for it.
+/// A connection that remembers when the kernel has no more bytes for it.
 ///
-/// A socket that returned less than was asked for is empty, so the next read first waits for
-/// readiness instead of paying a system call to hear `EAGAIN`.
+/// If a read returned fewer bytes than it asked for, the socket is empty. So the next read first waits for
+/// readiness, and saves a system call that would return `EAGAIN`.
 #[derive(Debug)]
 pub(crate) struct Socket<S> {
     io: Async<S>,
     drained: bool,
     second_look: SecondLook,
-    /// Free again once the socket, above, is closed. Boxed: few servers count.
+    /// Dropped after the socket above, so it is free once that is closed. Boxed, since few servers count
+    /// sockets.
     #[cfg(feature = "server")]
     held: Option<Box<Held>>,
 }
@@ -56,7 +57,7 @@ impl<S: Ends> Socket<S> {
         }
     }
 
-    /// Keeps `held` for as long as the socket is open.
+    /// Holds `held` while the socket is open.
     #[cfg(feature = "server")]
     pub(crate) fn keep(&mut self, held: Held) {
         self.held = Some(Box::new(held));
@@ -64,16 +65,16 @@ impl<S: Ends> Socket<S> {
 }
 
 impl TcpStream {
-    /// Our end of the connection.
+    /// The local address of the connection.
     #[cfg(feature = "server")]
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.io.get_ref().local_addr()
     }
 
-    /// Ends the connection with a reset, which costs least: nothing is kept of it.
+    /// Ends the connection with a reset. That costs least, since the kernel keeps no state of it.
     #[cfg(feature = "server")]
     pub(crate) fn reset(self) {
-        // Without it the peer is sent a FIN.
+        // Without this option the kernel would send a FIN.
         let _ = socket2::SockRef::from(self.io.get_ref()).set_linger(Some(Duration::ZERO));
     }
 
@@ -83,12 +84,12 @@ impl TcpStream {
         Async::<std::net::TcpStream>::connect(addr).await.map(Self::new)
     }
 
-    /// Sends what is written at once, instead of collecting small segments (Nagle), and has the kernel
-    /// take no more than it soon sends.
+    /// Switches off Nagle's algorithm, so that written bytes are sent at once, and limits the bytes that the
+    /// kernel accepts before it can send them.
     #[cfg(any(feature = "server", feature = "client"))]
     pub(crate) fn set_options(&self) -> io::Result<()> {
         self.io.get_ref().set_nodelay(true)?;
-        // Kernels that stand in for Linux may not know it, and connections live without.
+        // Kernels that emulate Linux may not know the option. Connections work without it.
         #[cfg(target_os = "linux")]
         let _ = socket2::SockRef::from(self.io.get_ref()).set_tcp_notsent_lowat(MOST_UNSENT);
         Ok(())
@@ -97,7 +98,7 @@ impl TcpStream {
 
 #[cfg(all(unix, feature = "client"))]
 impl UnixStream {
-    /// Connects to a socket in the file system.
+    /// Connects to a Unix socket.
     pub(crate) async fn connect(path: &std::path::Path) -> io::Result<Self> {
         Async::<std::os::unix::net::UnixStream>::connect(path).await.map(Self::new)
     }
@@ -185,9 +186,9 @@ fn poll_write_with<S>(
     }
 }
 
-/// A socket whose directions end one by one.
+/// A socket whose two directions can end separately.
 pub(crate) trait Ends {
-    /// Sends a FIN, or what is one here.
+    /// Ends the direction to the peer: a FIN on TCP.
     fn end_writing(&self) -> io::Result<()>;
 }
 
@@ -204,28 +205,28 @@ impl Ends for std::os::unix::net::UnixStream {
     }
 }
 
-/// Whether to look at a drained socket once more, after the other tasks had their turn, before the
+/// The decision whether to read a drained socket once more, after the other tasks had their turn, before the
 /// reactor is asked to watch it.
 ///
-/// On a busy thread the peer has often answered by then, and a read costs less than to be told that
-/// there is something to read. On an idle one it has not, so each look in vain doubles the number of
-/// waits until the next.
+/// On a busy thread the peer has often answered by then, and a read costs less than a wake-up by the reactor. On
+/// an idle thread the peer has not answered. So each look in vain doubles the number of waits until the next
+/// look.
 #[derive(Debug)]
 struct SecondLook {
     state: Look,
-    /// Waits to go until the next look.
+    /// The number of waits until the next look.
     pause: u8,
-    /// Waits between the last two looks.
+    /// The number of waits between the last two looks.
     last_pause: u8,
 }
 
 #[derive(Debug, Eq, PartialEq)]
 enum Look {
-    /// The socket was read since.
+    /// The socket has been read since the last wait.
     Idle,
-    /// The task is sent to the end of the queue, to look when it is back.
+    /// The task is at the end of the queue, and looks when it runs again.
     Due,
-    /// The reactor watches.
+    /// The reactor watches the socket.
     Waiting,
 }
 
@@ -234,7 +235,7 @@ impl SecondLook {
 
     #[cfg(any(feature = "server", feature = "client"))]
     fn new() -> Self {
-        // A short connection is over before the first look would pay.
+        // A short connection is over before a look would save anything.
         Self { state: Look::Idle, pause: 7, last_pause: 7 }
     }
 
@@ -242,7 +243,7 @@ impl SecondLook {
         self.state == Look::Due
     }
 
-    /// The socket is empty: should the task come back and look again?
+    /// Begins to wait for an empty socket. Returns whether the task should run again and look.
     fn begin(&mut self) -> bool {
         if self.state == Look::Idle {
             self.state = if self.pause == 0 { Look::Due } else { Look::Waiting };
@@ -251,7 +252,7 @@ impl SecondLook {
         self.is_due()
     }
 
-    /// The socket was read; was anything there?
+    /// Records a read, and whether it `found` bytes.
     fn end(&mut self, found: bool) {
         if std::mem::replace(&mut self.state, Look::Idle) == Look::Due {
             let longer = self.last_pause.saturating_mul(2).saturating_add(1).min(Self::MAX_PAUSE);

@@ -1,4 +1,4 @@
-//! Tasks in the background, on async-std's executor or on one that the application brings.
+//! Background tasks, on async-std's executor or on one that the application brings.
 
 use std::error::Error;
 use std::fmt;
@@ -20,30 +20,29 @@ type Spawner = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 
 static SPAWNER: OnceLock<Box<Spawner>> = OnceLock::new();
 
-/// Whether the last task was refused: of several in a row the log tells of the first.
+/// Whether the last task was refused. Of several refusals in a row, only the first is logged.
 static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Runs what this crate does in the background on an executor of the application, for as long as the
-/// process lives: connections, handlers, backplanes, and the writing of what is broadcast in rooms.
+/// Sets the executor for the background tasks of this crate, for the rest of the process: connections,
+/// handlers, backplanes, and the writing of broadcasts in rooms.
 ///
-/// `spawner` is given a future to run to its end, which it must not wait for, and is called from any
-/// thread that uses this crate. To be set before the first server starts; what runs by then stays where
-/// it is. Without it, tasks run on async-std's executor; where that is not part of the build, which is
-/// without the feature `server`, each has a thread of its own. Timers and sockets have one thread for
-/// all, whatever the executor.
+/// `spawner` gets a future, and has to run it to its end without waiting for it. It is called from any thread
+/// that uses this crate. Set it before the first server starts; tasks that run already stay where they are.
+/// Without a spawner, tasks run on async-std's executor. If the build has no async-std, that is without the
+/// feature `server`, each task has a thread of its own. Timers and sockets share one thread, on any executor.
 ///
-/// The spawner may begin with the future before it returns, and hand the rest to another thread. It is never
-/// called under a lock of this crate, and neither is a waker.
+/// The spawner may poll the future before it returns, and leave the rest to another thread. No lock of this
+/// crate is held while a spawner or a waker is called.
 ///
 /// # An executor that is gone
 ///
-/// The spawner, or its executor later on, may drop a future instead of running it, as tokio does while a
-/// runtime shuts down; a spawner that panics has dropped it, too. What the task had is then given back: its
-/// connection is closed without a word, permits and memberships are free, and an upgrade whose handler has
-/// no task is refused with 503. The first refusal after a task that was taken is logged at level error.
-/// `Server::start` fails, and `Server::listen` goes on to accept connections, and to close them, until the
-/// server is shut down, which has a thread of its own then. A future that is kept and never polled keeps its
-/// connection until the server is shut down and its `grace` is over.
+/// The spawner, or its executor later on, may drop a future instead of running it, as tokio does while a runtime
+/// shuts down. A spawner that panics counts as one that drops the future. The resources of such a task are then
+/// given back: its connection is closed without a close frame, its permits and memberships are free, and an
+/// upgrade whose handler has no task is refused with 503. The first refusal after a task that ran is logged at
+/// level error. `Server::start` fails. `Server::listen` goes on accepting connections, and closes them, until
+/// the server is shut down; the shutdown then runs on a thread of its own. If an executor keeps a future and
+/// never polls it, its connection stays open until the server is shut down and its `grace` is over.
 ///
 /// ```
 /// # fn main() -> Result<(), tidewire::SpawnerAlreadySet> {
@@ -52,19 +51,19 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 /// # }
 /// ```
 ///
-/// On tokio it is `move |future| drop(runtime.spawn(future))` with a `tokio::runtime::Handle`, of a runtime
-/// that lasts as long as its servers do.
+/// On tokio, use `move |future| drop(runtime.spawn(future))` with a `tokio::runtime::Handle` of a runtime that
+/// lives as long as its servers.
 ///
 /// # Errors
 ///
-/// [`SpawnerAlreadySet`] if there is one.
+/// [`SpawnerAlreadySet`] if a spawner was set before.
 pub fn set_spawner(
     spawner: impl Fn(BoxFuture<'static, ()>) + Send + Sync + 'static,
 ) -> Result<(), SpawnerAlreadySet> {
     SPAWNER.set(Box::new(spawner)).map_err(|_| SpawnerAlreadySet)
 }
 
-/// [`set_spawner`] was called before.
+/// The error of a second call of [`set_spawner`].
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct SpawnerAlreadySet;
@@ -77,13 +76,13 @@ impl fmt::Display for SpawnerAlreadySet {
 
 impl Error for SpawnerAlreadySet {}
 
-/// Do tasks run on an executor, so that one costs little?
+/// Whether tasks run on an executor, so that a task costs little.
 pub(crate) fn has_executor() -> bool {
     cfg!(feature = "server") || SPAWNER.get().is_some()
 }
 
-/// Runs `future` in the background. It goes on if the handle is dropped. `None` if the executor of the
-/// application has dropped it at once.
+/// Runs `future` in the background. It goes on if the handle is dropped. `None` if the application's executor
+/// has dropped it at once.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
     let future = Root(Contained::new(Box::pin(future)));
     match SPAWNER.get() {
@@ -98,7 +97,7 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option
     }
 }
 
-/// Runs `future` in the background, whatever has become of the executor of the application.
+/// Runs `future` in the background, even if the application's executor is gone.
 #[cfg(feature = "server")]
 pub(crate) fn spawn_apart(future: impl Future<Output = ()> + Send + 'static) {
     match SPAWNER.get() {
@@ -107,7 +106,7 @@ pub(crate) fn spawn_apart(future: impl Future<Output = ()> + Send + 'static) {
     }
 }
 
-/// The future of a task. It ends with what panics in it; dropped, it is dropped with care.
+/// The future of a task. A panic in it ends it, and a panic while it is dropped is contained.
 struct Root<F>(Contained<Pin<Box<F>>>);
 
 impl<F: Future<Output = ()>> Future for Root<F> {
@@ -121,7 +120,7 @@ impl<F: Future<Output = ()>> Future for Root<F> {
     }
 }
 
-/// A task in the background.
+/// A background task.
 #[derive(Debug)]
 #[cfg_attr(not(feature = "server"), expect(dead_code, reason = "the server alone ends tasks"))]
 pub(crate) struct Task(Handle);
@@ -133,15 +132,15 @@ enum Handle {
     AsyncStd(async_std::task::JoinHandle<()>),
     Brought {
         abort: AbortHandle,
-        /// Whether the future was dropped before its end, once it is gone.
+        /// Receives, once the future is gone, whether it was dropped before its end.
         ended: oneshot::Receiver<bool>,
     },
-    /// It had come to its end when the spawner returned.
+    /// The future had ended when the spawner returned.
     Ended,
 }
 
 impl Task {
-    /// Runs `future` where the application says; `None` if it was dropped there.
+    /// Runs `future` by the spawner of the application; `None` if that has dropped it.
     fn brought(
         spawner: &Spawner,
         future: impl Future<Output = ()> + Send + 'static,
@@ -150,7 +149,7 @@ impl Task {
         let (tell, mut ended) = oneshot::channel();
         let running = async move {
             let was_aborted = Abortable::new(future, registration).await.is_err();
-            // Few want to know.
+            // Fails if the handle is gone, as is usual.
             let _ = tell.send(was_aborted);
         };
         let running = running.boxed();
@@ -171,8 +170,7 @@ impl Task {
         Some(Self(handle))
     }
 
-    /// Drops the task's future where it stands, and waits until that is done; false if it had come to
-    /// its end before.
+    /// Drops the task's future, and waits until that is done; false if it had ended before.
     #[cfg(feature = "server")]
     pub(crate) async fn cancel(self) -> bool {
         match self.0 {

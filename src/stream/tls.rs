@@ -1,6 +1,6 @@
-//! TLS over a stream of ours, for both sides ([RFC 8446], [RFC 5246]).
+//! TLS over a [`Stream`], for both sides ([RFC 8446], [RFC 5246]).
 //!
-//! rustls turns plaintext into records and back; here records are read and written, and the stream is ended.
+//! rustls turns plaintext into records and back. This file reads and writes the records, and ends the stream.
 //!
 //! [RFC 5246]: https://www.rfc-editor.org/rfc/rfc5246
 //! [RFC 8446]: https://www.rfc-editor.org/rfc/rfc8446
@@ -23,20 +23,20 @@ use super::Stream;
 
 /// An encrypted stream.
 ///
-/// Dropped, it says `close_notify` if it has not yet, as far as the stream below takes that at once: every
-/// end that can still be written has one (RFC 8446 §6.1), be it a deadline, a handshake that is given
-/// up, or a task that is cancelled. An orderly end is [`poll_close`](AsyncWrite::poll_close), which waits.
+/// When it is dropped, it sends `close_notify`, unless it has sent that before, or the stream below does not
+/// take it at once. So every end has a `close_notify` (RFC 8446 §6.1), also after a deadline, a handshake that
+/// failed, or a cancelled task. An orderly end is [`poll_close`](AsyncWrite::poll_close), which waits.
 pub(crate) struct TlsStream {
     session: Connection,
-    /// Whether one side has told the other of an error: nothing that comes counts any more.
+    /// Whether one side has sent an alert about an error to the other. Later bytes are ignored.
     has_failed: bool,
-    /// Bytes read of the stream below, encrypted.
+    /// Encrypted bytes read from the stream below.
     bytes_in: u64,
     stream: Stream,
 }
 
 impl TlsStream {
-    /// The server's end of `stream`, of which `first` was read already.
+    /// Creates the server's end over `stream`. Its first byte, `first`, has been read already.
     #[cfg(feature = "server")]
     pub(crate) fn server(
         config: Arc<rustls::ServerConfig>,
@@ -49,7 +49,7 @@ impl TlsStream {
         Ok(this)
     }
 
-    /// The client's end of `stream`, which leads to the server of this name.
+    /// Creates the client's end over `stream`, which leads to the server of this name.
     #[cfg(feature = "client")]
     pub(crate) fn client(
         config: Arc<ClientConfig>,
@@ -68,19 +68,19 @@ impl TlsStream {
     ///
     /// # Errors
     ///
-    /// [`InvalidData`](io::ErrorKind::InvalidData) if there is no agreement: the peer has been told so by
-    /// an alert, or has told us. All else is the end of the stream.
+    /// [`InvalidData`](io::ErrorKind::InvalidData) if a side refuses the handshake. It has sent an alert to the
+    /// other side. Any other error means that the stream has failed.
     pub(crate) async fn handshake(&mut self) -> io::Result<()> {
         poll_fn(|cx| self.poll_handshake(cx)).await
     }
 
-    /// The certificates that the peer has shown, its own first.
+    /// The peer's certificates, its own first.
     #[cfg(feature = "server")]
     pub(super) fn peer_certificates(&self) -> impl Iterator<Item = &[u8]> {
         self.session.peer_certificates().unwrap_or_default().iter().map(AsRef::as_ref)
     }
 
-    /// Bytes read of the stream below. They are a sign of life before their record is whole.
+    /// Bytes read from the stream below. They are a sign of life even before their record is whole.
     pub(super) fn bytes_in(&self) -> u64 {
         self.bytes_in
     }
@@ -97,7 +97,7 @@ impl TlsStream {
         }
     }
 
-    /// Reads once, and decrypts what is there of whole records; 0 at the end of the stream.
+    /// Reads once, and decrypts all whole records; 0 at the end of the stream.
     fn poll_read_records(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let len = match self.session.read_tls(&mut Blocking { stream: &mut self.stream, cx }) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
@@ -106,7 +106,7 @@ impl TlsStream {
         self.bytes_in = self.bytes_in.saturating_add(u64::try_from(len).unwrap_or(u64::MAX));
         if let Err(error) = self.session.process_new_packets() {
             self.has_failed = true;
-            // The alert that says so; the error counts, and not what becomes of the alert.
+            // Sends the alert about the error. Whether that succeeds does not matter.
             let _ = self.poll_write_records(cx);
             return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
         }
@@ -126,8 +126,8 @@ impl TlsStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Encrypts bytes with `encrypt`, and writes the records; pending only if rustls takes no more, since it
-    /// keeps what the stream below does not take yet.
+    /// Encrypts bytes with `encrypt`, and writes the records. rustls buffers records that the stream below does
+    /// not take yet, so this is pending only if that buffer is full.
     fn poll_encrypt(
         &mut self,
         cx: &mut Context<'_>,
@@ -143,8 +143,8 @@ impl TlsStream {
         }
     }
 
-    /// Waits for the end of the stream below, after a failure: what still comes is dropped, so that it
-    /// cannot turn our alert into a reset.
+    /// Waits for the end of the stream below, after a failure. Bytes that still arrive are dropped: unread, they
+    /// would turn our alert into a reset.
     fn poll_skip(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(&mut self.stream).poll_read(cx, scratch)) {
             Ok(len) if len > 0 => {
@@ -155,8 +155,8 @@ impl TlsStream {
         }
     }
 
-    /// Has `close_notify` sent behind all that was written, once. After an error there is an alert, and nothing
-    /// behind it (§6.2).
+    /// Queues `close_notify` after all written bytes, once. After an error, the alert is the last message
+    /// (§6.2).
     fn end(&mut self) {
         if !self.has_failed {
             self.session.send_close_notify();
@@ -225,19 +225,19 @@ impl AsyncWrite for TlsStream {
 impl Drop for TlsStream {
     fn drop(&mut self) {
         self.end();
-        // Whether it succeeds or not, the stream below ends now.
+        // The stream below ends now in any case.
         let _ = self.poll_write_records(&mut Context::from_waker(Waker::noop()));
     }
 }
 
-/// Without keys.
+/// Shows no keys.
 impl fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 
-/// The stream below, as rustls reads and writes one: what is pending would block.
+/// The stream below in the form that rustls needs: pending becomes `WouldBlock`.
 struct Blocking<'a, 'b, 'c> {
     stream: &'a mut Stream,
     cx: &'b mut Context<'c>,
