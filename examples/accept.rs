@@ -1,4 +1,4 @@
-//! A server that looks at a request before it accepts it, greets who comes in, and echoes.
+//! A server that checks a request before it accepts it, greets each client, and echoes.
 //!
 //! ```text
 //! cargo run --release --example accept
@@ -35,7 +35,7 @@ async fn page(_ctx: RequestContext) -> tide::Result<Body> {
 async fn websocket(mut ctx: RequestContext) -> tide::Result<()> {
     accept(&ctx)?;
     println!("WebSocket client connected");
-    // The handler knows of the page it serves; here, pages of other sites may connect as well.
+    // Pages of other sites may connect, too.
     let options = WebSocketOptions::default().allow_any_origin();
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     println!("WebSocket ready");
@@ -54,7 +54,7 @@ async fn websocket(mut ctx: RequestContext) -> tide::Result<()> {
     Ok(())
 }
 
-/// Refuses by HTTP, so that no connection comes into being.
+/// Refuses with an HTTP response, before there is a connection.
 fn accept(ctx: &RequestContext) -> tide::Result<()> {
     let is_unwanted = ctx.header("user-agent").is_some_and(|agent| agent.starts_with("BadBot"));
     if is_unwanted {

@@ -1,10 +1,10 @@
-//! A server in the background of a program that has something else to do: here, to talk to it.
+//! A server in the background of a program that has other work: here, it is the client of the server.
 //!
 //! ```text
 //! cargo run --release --example background
 //! ```
 //!
-//! It listens on a free port unless its first argument is an address, runs its errand, and ends.
+//! The program listens on a free port, unless its first argument is an address, does its work, and ends.
 
 use tidewire::{RequestContext, Server, ShutdownOptions, WebSocketOptions};
 
@@ -15,7 +15,7 @@ async fn main() -> tidewire::Result<()> {
     server.get("/ws", echo);
     let handle = server.start(addr.as_str()).await?;
     println!("listening on http://{}", handle.local_addr());
-    // It serves by now.
+    // The server accepts connections from here on.
     let url = format!("ws://{}/ws", handle.local_addr());
     println!("serving {url}");
 
@@ -34,7 +34,7 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
     Ok(())
 }
 
-/// What the program is for.
+/// The work of the program.
 async fn errand(url: &str) -> tidewire::Result<()> {
     let mut ws = tidewire::connect(url).await?;
     ws.send("Hello from the foreground!").await?;

@@ -1,12 +1,12 @@
-//! What one client says, the others hear.
+//! A room that passes the messages of each client on to the others.
 //!
 //! ```text
 //! cargo run --release --example broadcast
 //! websocat ws://127.0.0.1:8080/ws
 //! ```
 //!
-//! All clients are in one room. Of those at `/ws` everybody is sent every message, its sender as well;
-//! of those at `/except` everybody but the sender is, as `User says: …`.
+//! All clients are in one room. A message of a client at `/ws` goes to all clients, its sender included. A
+//! message of a client at `/except` goes to all clients but its sender, as `User says: …`.
 
 mod support;
 
@@ -25,7 +25,7 @@ pub(crate) fn server() -> Server<Room> {
     server
 }
 
-/// Passes a message on to those in the room.
+/// Passes a message on to the members of the room.
 type PassOn = fn(&Room, ConnectionId, &Message);
 
 fn to_all(room: &Room, _sender: ConnectionId, message: &Message) {

@@ -1,4 +1,4 @@
-//! A chat: rooms, names, who is here, and a page to talk from.
+//! A chat with rooms, names, lists of members, and a page for users.
 //!
 //! ```text
 //! cargo run --release --example chat
@@ -6,26 +6,26 @@
 //!
 //! Then open <http://127.0.0.1:8080/>, in two windows.
 //!
-//! What goes over `/ws` is JSON. Everybody starts in the room `lobby`, as `User1`, `User2` and so on;
-//! who never asks for another room or name need not know that there are any.
+//! Messages on `/ws` are JSON. Each client starts in the room `lobby`, as `User1`, `User2` and so on. A client
+//! that does not ask for another room or name does not need to know that there are any.
 //!
-//! | a client says | to the room, the client included |
+//! | a client sends | the room is sent, the client included |
 //! | --- | --- |
-//! | (it comes) | `{"type":"join","username":"User1","count":1}` |
+//! | (it joins) | `{"type":"join","username":"User1","count":1}` |
 //! | `{"type":"message","text":"Hi"}` | `{"type":"message","username":"User1","text":"Hi","timestamp":1.5}` |
 //! | `{"type":"setname","username":"Ada"}` | `{"type":"rename","old":"User1","new":"Ada"}` |
-//! | (it goes) | `{"type":"leave","username":"Ada","count":0}` |
+//! | (it leaves) | `{"type":"leave","username":"Ada","count":0}` |
 //!
-//! | a client says | to the client alone |
+//! | a client sends | only this client is sent |
 //! | --- | --- |
 //! | `{"type":"enter","room":"tea"}` | `{"type":"enter","room":"tea"}`, between a `leave` here and a `join` there |
 //! | `{"type":"who"}` | `{"type":"who","room":"tea","username":"Ada","members":["Ada"]}` |
 //! | `{"type":"rooms"}` | `{"type":"rooms","rooms":[{"room":"tea","count":1}]}` |
-//! | no JSON, or not all keys | `{"error":"Invalid message"}` |
+//! | invalid JSON, or a missing key | `{"error":"Invalid message"}` |
 //! | another type | nothing |
 //!
-//! `/ws?room=tea&username=Ada` starts there, under that name. Names of users and rooms are trimmed and
-//! cut to 32 characters; the second Ada in a room is `Ada (2)`.
+//! `/ws?room=tea&username=Ada` starts in that room, with that name. Names of users and rooms are trimmed and cut
+//! to 32 characters. The second Ada in a room is `Ada (2)`.
 
 mod support;
 
@@ -45,10 +45,10 @@ use tidewire::{
 
 const LOBBY: &str = "lobby";
 
-/// Characters of the name of a user or a room.
+/// Largest number of characters in the name of a user or a room.
 const MAX_NAME: usize = 32;
 
-/// Rooms in the answer to `rooms`.
+/// Largest number of rooms in the answer to `rooms`.
 const MAX_ROOMS: usize = 100;
 
 const INVALID: &str = r#"{"error":"Invalid message"}"#;
@@ -68,8 +68,8 @@ pub(crate) fn server() -> Server<Chat> {
     server
 }
 
-/// The longest message of the page fits into the size, whatever its characters; nobody types faster
-/// than the rate.
+/// Options for the connections. The longest message of the page fits into the size, with any characters, and no user
+/// types faster than the rate.
 fn options() -> WebSocketOptions {
     WebSocketOptions::default()
         .max_message_size(32 << 10)
@@ -106,14 +106,14 @@ async fn visit(mut ctx: RequestContext<Chat>) -> tide::Result<()> {
     }
 }
 
-/// What a client may wish for in the address that it connects to.
+/// The wishes of a client in the address that it connects to.
 #[derive(Default, Deserialize)]
 struct Wish {
     room: Option<Name>,
     username: Option<Name>,
 }
 
-/// What a client says.
+/// A message of a client.
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Said {
@@ -132,7 +132,7 @@ enum Said {
     Other,
 }
 
-/// What clients are told.
+/// A message to clients.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 enum Told<'a> {
@@ -158,7 +158,7 @@ impl From<Told<'_>> for Message {
     }
 }
 
-/// The name of a user or a room: one line, neither blank nor endless.
+/// The name of a user or a room: one line, not blank, and not too long.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct Name(String);
@@ -177,27 +177,27 @@ impl TryFrom<String> for Name {
     }
 }
 
-/// Would two names look the same that differ in it?
+/// Whether the character is invisible, so that names that differ only in it look the same.
 fn is_invisible(char: char) -> bool {
     (char.is_control() && !char.is_whitespace())
         || matches!(char, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}')
         || matches!(char, '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
-/// The rooms, whose members are known by their names.
+/// The rooms, with the names of their members.
 #[derive(Clone)]
 pub(crate) struct Chat {
     hub: Hub<String>,
-    /// How many there ever were, so that a number never means two users.
+    /// The number of users so far, so that no number is given twice.
     users: Arc<AtomicU64>,
-    /// Held by who comes, goes or takes another name: counts are right then, and names unique. To talk
-    /// nobody needs it.
+    /// Held by a client that joins, leaves or changes its name, so that counts are right and names unique. It is not
+    /// needed to send messages.
     door: Arc<Mutex<()>>,
 }
 
 impl Chat {
     fn new() -> Self {
-        // Who missed a coming or going would have a wrong list of members; closed, it comes again.
+        // A client that missed a join or leave would have a wrong list of members. So it is closed, and reconnects.
         let options = RoomOptions::default().slow_consumer(SlowConsumer::Close);
         Self { hub: Hub::with_options(options), users: Arc::default(), door: Arc::default() }
     }
@@ -213,11 +213,11 @@ impl Chat {
     }
 }
 
-/// A connection and its place in a room. Dropped, it has left, and the others are told.
+/// A connection and its place in a room. When it is dropped, it leaves, and the others are told.
 struct Guest {
     chat: Chat,
     ws: Sender,
-    /// The name that was asked for.
+    /// The name that the client has asked for.
     wanted: String,
     /// The name in this room.
     name: String,
@@ -253,18 +253,18 @@ impl Guest {
         self.wanted = wanted;
         let new = self.vacant_name();
         let old = mem::replace(&mut self.name, new);
-        // Who joins again gives up the earlier place, and misses nothing in between.
+        // A client that joins again gives up its earlier place, and misses nothing in between.
         self.place = Some(self.room.join_with(self.ws.clone(), self.name.clone()));
         self.room.broadcast(Told::Rename { old: &old, new: &self.name });
     }
 
-    /// The wanted name, with a number if somebody else in the room has it.
+    /// The wanted name, with a number if another member of the room has it.
     fn vacant_name(&self) -> String {
         let mut others = self.room.members();
         others.retain(|(id, _)| *id != self.ws.id());
         let taken: HashSet<String> = others.iter().map(|(_, name)| name.to_lowercase()).collect();
         let numbered = (2..=taken.len() + 1).map(|number| format!("{} ({number})", self.wanted));
-        // One of them is vacant, because there are more than others in the room.
+        // One of these names is free, because there are more of them than other members.
         iter::once(self.wanted.clone())
             .chain(numbered)
             .find(|name| !taken.contains(&name.to_lowercase()))
@@ -284,7 +284,7 @@ impl Guest {
         self.room.broadcast(Told::Message { username: &self.name, text, timestamp });
     }
 
-    /// Tells the client who is here, in the order of the comings and goings that it is told.
+    /// Sends the client the list of members, in order with the joins and leaves that it is sent.
     fn who(&self) {
         let _door = self.chat.door();
         let members = self.room.members();

@@ -6,8 +6,8 @@
 //! websocat ws://127.0.0.1:8080/rooms/tea
 //! ```
 //!
-//! At `/ws` everybody is told who comes, goes and says what. At `/rooms/NAME` nobody has a name until
-//! they say `/name ada`.
+//! At `/ws` all clients see joins, leaves and messages, with names. At `/rooms/NAME` a client has no name until
+//! it sends `/name ada`.
 
 mod support;
 
@@ -40,7 +40,7 @@ async fn visit(mut ctx: RequestContext<Hub>) -> tide::Result<()> {
     let member = room.join(&ws);
     room.broadcast(format!("{user} joined"));
     let end = talk(&mut ws, &room, &user).await;
-    // Whatever the end was, the rest hear of it.
+    // The others are told, after any kind of end.
     drop(member);
     room.broadcast(format!("{user} left"));
     Ok(end?)
@@ -58,7 +58,7 @@ async fn talk(ws: &mut WebSocket, room: &Room, user: &str) -> Result<()> {
 async fn visit_unnamed(mut ctx: RequestContext<Hub>) -> tide::Result<()> {
     let room = ctx.state().room(ctx.param("room").unwrap_or("lobby"));
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
-    // The state of a connection: locals, gone with it.
+    // Local variables are the state of a connection, and end with it.
     let _member = room.join(&ws);
     let joined_at = Instant::now();
     let mut username: Option<String> = None;

@@ -1,13 +1,12 @@
-//! A WebSocket client for the terminal: sends each line it reads, prints what it receives.
+//! A WebSocket client for the terminal. It sends each line that it reads, and prints each message that it receives.
 //!
 //! ```text
 //! cargo run --release --example client -- ws://127.0.0.1:8080/ws
 //! ```
 //!
-//! Options, before or behind the URL: `--subprotocol NAME` and `--header 'NAME: VALUE'` (each as often
-//! as needed), `--deflate`, and `--insecure` for a server whose certificate nobody has issued. When its
-//! input is no terminal, as in `echo 'Hello, Server!' | …`, it waits for the answers for a moment after
-//! the end, and closes.
+//! Options, before or after the URL: `--subprotocol NAME` and `--header 'NAME: VALUE'` (each as often as needed),
+//! `--deflate`, and `--insecure` for a server with a self-signed certificate. If its input is not a terminal, as in
+//! `echo 'Hello, Server!' | …`, it waits a moment for answers after the end of the input, and closes.
 
 use std::io::IsTerminal;
 use std::pin::pin;
@@ -20,7 +19,7 @@ use futures::StreamExt;
 use futures::future::{Either, select};
 use tidewire::{Client, DeflateOptions, Error, Message, WebSocket};
 
-/// How long no answer may come before it counts as the last one.
+/// Time without an answer after which the client stops waiting for more.
 const MOMENT: Duration = Duration::from_secs(1);
 
 #[async_std::main]
@@ -30,7 +29,7 @@ async fn main() {
         Err(problem) => fail(2, &problem),
     };
     if let Err(error) = client.run(talk).await {
-        fail(1, &error.to_string());
+        fail(1, &format!("{error:#}"));
     }
 }
 
@@ -39,7 +38,7 @@ fn fail(code: i32, problem: &str) -> ! {
     std::process::exit(code)
 }
 
-/// What the arguments say.
+/// Reads the arguments.
 fn client(mut args: impl Iterator<Item = String>) -> Result<Client, String> {
     let (mut url, mut headers, mut subprotocols) = (None, Vec::new(), Vec::new());
     let (mut deflates, mut is_insecure) = (false, false);
@@ -77,7 +76,7 @@ fn insecure(_: Client) -> Result<Client, String> {
     Err("this build has no TLS".into())
 }
 
-/// Sends what is typed and prints what comes, until either side is done.
+/// Sends typed lines and prints received messages, until either side is done.
 async fn talk(mut ws: WebSocket) -> Result<(), Error> {
     if let Some(subprotocol) = ws.subprotocol() {
         eprintln!("connected, speaking {subprotocol}");
@@ -86,7 +85,7 @@ async fn talk(mut ws: WebSocket) -> Result<(), Error> {
     }
     let mut lines = BufReader::new(stdin()).lines();
     loop {
-        // Whichever is dropped before its end: nothing is lost.
+        // Either future may be dropped before its end without loss.
         let event = match select(lines.next(), pin!(ws.recv())).await {
             Either::Left((line, _)) => Event::Typed(line.transpose()?),
             Either::Right((received, _)) => Event::Received(received?),
@@ -103,13 +102,13 @@ async fn talk(mut ws: WebSocket) -> Result<(), Error> {
     }
 }
 
-/// What happens; `None` is the end.
+/// An event; `None` is the end of its source.
 enum Event {
     Typed(Option<String>),
     Received(Option<Message>),
 }
 
-/// There is nothing more to send.
+/// Ends the connection after the last line was sent.
 async fn finish(mut ws: WebSocket) -> Result<(), Error> {
     if !std::io::stdin().is_terminal() {
         while let Ok(received) = timeout(MOMENT, ws.recv()).await {
@@ -124,7 +123,7 @@ async fn finish(mut ws: WebSocket) -> Result<(), Error> {
     Ok(())
 }
 
-/// The server has closed.
+/// Reports that the server has closed.
 fn ended(ws: &WebSocket) {
     if let Some(info) = ws.close_info() {
         eprintln!("closed by the server: {} {}", info.reported_code(), info.reason);

@@ -1,4 +1,4 @@
-//! The servers that conformance suites and benchmarks talk to.
+//! A server for conformance suites and benchmarks.
 //!
 //! ```text
 //! cargo run --release --example conformance -- 127.0.0.1:9001
@@ -9,10 +9,10 @@
 //! | `/echo` | messages up to 64 MiB, as Autobahn's 9.* cases need, and no heartbeat |
 //! | `/default` | the defaults, limits included |
 //! | `/echo-heartbeat` | the defaults, and a ping each second |
-//! | `/echo-deflate` | compressed, as the client offers it: every parameter is honoured |
+//! | `/echo-deflate` | compressed as the client offers, with every parameter accepted |
 //! | `/echo-takeover` | compressed with context takeover both ways and the largest windows |
-//! | `/default-deflate` | the defaults, and those of compression |
-//! | `/room`, `/room-deflate` | the defaults, and those of compression: what anybody says goes to all |
+//! | `/default-deflate` | the defaults, and the defaults of compression |
+//! | `/room`, `/room-deflate` | the same two; each message goes to all clients |
 
 mod support;
 
@@ -52,19 +52,19 @@ async fn main() -> tidewire::Result<()> {
 }
 
 fn large() -> WebSocketOptions {
-    // The suite counts frames.
+    // The suite counts frames, so there must be no pings.
     let options = WebSocketOptions::default().heartbeat(None);
     options.max_message_size(MAX_MESSAGE).max_fragments(MAX_FRAGMENTS)
 }
 
-/// Takeover wherever the client does not refuse it.
+/// Context takeover, unless the client refuses it.
 fn takeover() -> DeflateOptions {
     DeflateOptions::default().server_context_takeover(true).client_context_takeover(true)
 }
 
 async fn echo(mut ctx: RequestContext, options: WebSocketOptions) -> tide::Result<()> {
     let mut ws = ctx.upgrade_to_websocket(options).await?;
-    // An echo asks nothing more of the request, so its memory is free while the socket is open.
+    // An echo does not need the request any more, so its memory is freed while the socket is open.
     drop(ctx);
     while let Some(message) = ws.recv().await? {
         ws.send(message).await?;

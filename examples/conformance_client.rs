@@ -1,11 +1,11 @@
-//! The client that a conformance suite and the benchmarks talk to.
+//! A client for a conformance suite and the benchmarks.
 //!
 //! ```text
 //! cargo run --release --example conformance_client -- ws://127.0.0.1:9001 AGENT [--deflate] [--bare]
 //! ```
 //!
-//! It asks Autobahn's fuzzing server how many cases there are, echoes in each, and has the reports of
-//! AGENT written. With `--bare` its connections have no task of their own: each lives from the calls made
+//! It asks Autobahn's fuzzing server for the number of cases, echoes in each of them, and lets the server write the
+//! reports of AGENT. With `--bare` its connections have no task of their own: each makes progress only during calls
 //! on it.
 
 use tidewire::{Client, DeflateOptions, Error, Result, WebSocket, WebSocketOptions};
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for case in 1..=cases {
         let client = Client::new(format!("{url}/runCase?case={case}&agent={agent}"));
         let client = client.options(large(has("--deflate")));
-        // What goes wrong in a case is what the suite looks at.
+        // The suite judges the errors in a case.
         let outcome = if has("--bare") {
             match client.connect().await {
                 Ok(ws) => echo(ws).await,
@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             client.run(echo).await
         };
         if let Err(Error::Connect(error)) = outcome {
-            return Err(format!("case {case} of {cases}: {error}").into());
+            return Err(format!("case {case} of {cases}: {error:#}").into());
         }
     }
     Client::new(format!("{url}/updateReports?agent={agent}")).run(echo).await?;
@@ -40,7 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What 9.* needs; and each parameter of the extension, for messages of any size.
+/// The options that the cases 9.* need, and each parameter of the extension, for messages of any size.
 fn large(deflates: bool) -> WebSocketOptions {
     let options = WebSocketOptions::default().max_message_size(64 << 20).max_fragments(1 << 17);
     if !deflates {
@@ -50,7 +50,7 @@ fn large(deflates: bool) -> WebSocketOptions {
     options.deflate(deflate.server_context_takeover(true).client_context_takeover(true))
 }
 
-/// The one message that a server has to say.
+/// Receives the only message of a server.
 async fn ask(url: &str) -> Result<String> {
     let mut ws = tidewire::connect(url).await?;
     let answer = ws.recv().await?;

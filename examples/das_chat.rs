@@ -1,4 +1,4 @@
-//! A chat among numbered users, and HTTP routes that look into it while it goes on.
+//! A chat among numbered users, and HTTP routes that inspect it meanwhile.
 //!
 //! ```text
 //! cargo run --release --example das_chat
@@ -17,7 +17,7 @@ use tidewire::{Hub, RequestContext, Result, Room, Server, WebSocket, WebSocketOp
 #[derive(Clone)]
 pub(crate) struct Chat {
     room: Room,
-    /// How many there ever were, so that a number never means two users.
+    /// The number of users so far, so that no number is given twice.
     users: Arc<AtomicUsize>,
 }
 
@@ -44,7 +44,7 @@ async fn visit(mut ctx: RequestContext<Chat>) -> tide::Result<()> {
     let member = room.join(&ws);
     room.broadcast_except(ws.id(), format!("{user} joined"));
     let end = talk(&mut ws, &room, &user).await;
-    // Whatever the end was, the others hear of it.
+    // The others are told, after any kind of end.
     drop(member);
     room.broadcast(format!("{user} left"));
     Ok(end?)

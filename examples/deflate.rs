@@ -1,11 +1,11 @@
-//! permessage-deflate: an echo that is compressed where the client can do it, and what that saves.
+//! permessage-deflate: an echo that is compressed if the client supports it, and the bytes that it saves.
 //!
 //! ```text
 //! cargo run --release --example deflate
 //! ```
 //!
-//! Then open <http://127.0.0.1:8080/>. Two messages to `ws://127.0.0.1:8080/ws` have another answer
-//! than themselves: `stats` and `login NAME`.
+//! Then open <http://127.0.0.1:8080/>. Two messages to `ws://127.0.0.1:8080/ws` are not echoed, but answered:
+//! `stats` and `login NAME`.
 
 mod support;
 
@@ -28,12 +28,12 @@ async fn page(_ctx: RequestContext) -> tide::Result<Body> {
 }
 
 async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
-    // Compression is off unless asked for. Shorter messages than the threshold are not worth it.
+    // Compression is off by default. Messages shorter than the threshold are not worth it.
     let deflate = DeflateOptions::default().level(6).threshold(128);
     let options = WebSocketOptions::default().deflate(deflate);
     let mut ws = ctx.upgrade_to_websocket(options).await?;
 
-    // A client that did not offer it is served all the same.
+    // A client that did not offer compression is served, too.
     let agreed = ws.deflate().map_or("no compression".into(), |agreed| agreed.to_string());
     println!("WebSocket client connected: {agreed}");
     ws.send(agreed).await?;
@@ -42,7 +42,7 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
         let words = message.as_text().map(|text| text.split_once(' ').unwrap_or((text, "")));
         let answer = match words {
             Some(("stats", "")) => {
-                // What waits to be written is not on the wire yet.
+                // Queued bytes are not on the wire yet.
                 ws.flush().await?;
                 stats(&ws.stats())
             }
@@ -55,7 +55,7 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
     Ok(())
 }
 
-/// A payload is what the handler sees; the wire has it compressed, with frame headers.
+/// The bytes of payloads, as the handler sees them, and the bytes on the wire, compressed and with frame headers.
 fn stats(stats: &tidewire::Stats) -> Message {
     let counters = json!({
         "payload_bytes_in": stats.payload_bytes_in,
@@ -66,8 +66,8 @@ fn stats(stats: &tidewire::Stats) -> Message {
     Message::from(counters.to_string())
 }
 
-/// The answer has a secret beside text that anyone may have chosen. Compressed, its length would
-/// tell how much the two have in common, and a few hundred tries the secret itself.
+/// The answer holds a secret together with text that an attacker may have chosen. If it were compressed, its length
+/// would show how much the two have in common. A few hundred tries would then reveal the secret.
 fn welcome(name: &str) -> Message {
     Message::from(format!("Welcome {name}, token=8f14e45fceea167a")).uncompressed()
 }

@@ -1,4 +1,4 @@
-//! An echo server, with a page to try it from.
+//! An echo server, with a page to try it.
 //!
 //! ```text
 //! cargo run --release --example echo

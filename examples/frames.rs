@@ -23,7 +23,7 @@ async fn print_frames(mut ctx: RequestContext) -> tide::Result<()> {
             OpCode::Text => println!("Text: {}", String::from_utf8_lossy(payload)),
             OpCode::Binary => println!("Binary: {} bytes", payload.len()),
             OpCode::Continuation => println!("Continuation: {} bytes", payload.len()),
-            // It has been answered already.
+            // The connection has answered it already.
             OpCode::Ping => println!("Ping received"),
             OpCode::Pong => println!("Pong received"),
             OpCode::Close => {

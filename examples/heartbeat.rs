@@ -1,6 +1,6 @@
-//! An echo that pings its clients in its own rhythm, and is told of those that are gone.
+//! An echo that pings its clients at an interval of your choice, and notices clients that are gone.
 //!
-//! A server pings without being asked to, each 25 s.
+//! By default a server pings every 25 s.
 //!
 //! ```text
 //! cargo run --release --example heartbeat -- 127.0.0.1:8080 30
@@ -23,7 +23,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-/// Pings as often as the second argument says; a client may be silent as long, and 20 s at most.
+/// A heartbeat with the interval of the second argument. Its timeout is the same, and 20 s at most.
 fn heartbeat() -> HeartbeatOptions {
     let seconds = std::env::args().nth(2).and_then(|seconds| seconds.parse().ok());
     let interval = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tide::{Body, Response, StatusCode, http::mime};
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
-/// How many WebSocket connections there were.
+/// The number of WebSocket connections so far.
 type Visits = Arc<AtomicUsize>;
 
 const PAGE: &str = "<!doctype html><title>tidewire</title>\

@@ -1,11 +1,11 @@
-//! Messages as JSON: one type for what may be asked, one for what is answered.
+//! Messages as JSON: one type for requests, and one for answers.
 //!
 //! ```text
 //! cargo run --release --example json
 //! ```
 //!
-//! Then say `{"type":"ping"}` or `{"type":"add","numbers":[1,2]}` at `ws://127.0.0.1:8080/ws`. What is no
-//! such thing is not answered, and the connection stays open.
+//! Then send `{"type":"ping"}` or `{"type":"add","numbers":[1,2]}` to `ws://127.0.0.1:8080/ws`. Any other message is
+//! not answered, and the connection stays open.
 
 mod support;
 
@@ -42,7 +42,7 @@ async fn answer(mut ctx: RequestContext) -> tide::Result<()> {
             Ok(None) => return Ok(()),
             Err(Error::Json(error)) => {
                 println!("Invalid JSON");
-                eprintln!("{error}");
+                eprintln!("{error:#}");
                 continue;
             }
             Err(error) => return Err(error.into()),

@@ -1,12 +1,12 @@
-//! Only so many connections: of all clients together, who wait for a place, and of each address.
+//! Limits on connections: of all clients together, which wait for a place, and of each address.
 //!
 //! ```text
 //! cargo run --release --example limits -- 127.0.0.1:8080 2
 //! curl http://127.0.0.1:8080/
 //! ```
 //!
-//! The second argument is the number of places at `ws://127.0.0.1:8080/ws`, an echo: one client more
-//! has no answer until a place is free. At `/single`, the second client of an address is refused.
+//! The second argument is the number of places at `ws://127.0.0.1:8080/ws`, an echo. Another client gets no answer
+//! until a place is free. At `/single`, the second client of an address is refused.
 
 mod support;
 
@@ -15,12 +15,12 @@ use std::time::Duration;
 use tide::{Response, StatusCode};
 use tidewire::{ConnectionLimit, RequestContext, Server, WebSocketOptions};
 
-/// Made once, and shared by all requests.
+/// The limits, created once and shared by all requests.
 #[derive(Clone)]
 struct Limits {
-    /// Of all clients together. 1 000 may wait, for five minutes.
+    /// The limit for all clients together. 1 000 may wait, for up to five minutes.
     all: ConnectionLimit,
-    /// Of each address. Nobody waits.
+    /// The limit for each address. No client waits.
     single: ConnectionLimit,
 }
 
@@ -63,7 +63,7 @@ async fn report(ctx: RequestContext<Limits>) -> tide::Result<Response> {
 
 async fn echo(mut ctx: RequestContext<Limits>, limit: ConnectionLimit) -> tide::Result<()> {
     let options = WebSocketOptions::default().limit(&limit);
-    // Returns when there is a place, which is this connection's until it is over.
+    // Returns when there is a place. The connection holds it until its end.
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     println!("connected, {} available", limit.available());
     while let Some(message) = ws.recv().await? {

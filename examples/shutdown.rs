@@ -1,12 +1,12 @@
-//! A server that leaves nobody without a word: at SIGINT or SIGTERM it stops listening, closes its
-//! sockets one after another over a second, and tells how that went.
+//! An orderly shutdown: at SIGINT or SIGTERM the server stops listening, closes its sockets one after another over a
+//! second, and prints a report.
 //!
 //! ```text
 //! cargo run --release --example shutdown
 //! ```
 //!
-//! Connect some WebSocket clients to `ws://127.0.0.1:8080/ws`, and press Ctrl-C. Each is told at a
-//! moment of its own, so that they do not all come back at once.
+//! Connect some WebSocket clients to `ws://127.0.0.1:8080/ws`, and press Ctrl-C. Each client gets its close frame at
+//! another moment, so that they do not all reconnect at once.
 
 use std::time::Duration;
 
@@ -40,6 +40,6 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
     while let Some(message) = ws.recv().await? {
         ws.send(message).await?;
     }
-    // Time to write down what must not be lost: the shutdown waits for it.
+    // A place to save data that must not be lost: the shutdown waits for it.
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Subprotocols: what the client offers, what the handler chooses, and an echo that speaks it.
+//! Subprotocols: the client's offer, the handler's choice, and an echo that speaks it.
 //!
 //! ```text
 //! cargo run --release --example subprotocols
@@ -11,7 +11,7 @@ mod support;
 
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
-/// What this server speaks, the best first.
+/// The subprotocols of this server, the preferred one first.
 const SPOKEN: [&str; 2] = ["chat", "binary"];
 
 #[async_std::main]
@@ -26,7 +26,7 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
     let choice = SPOKEN.into_iter().find(|name| offered.contains(name));
     println!("offered: {offered:?}");
 
-    // `options.subprotocols(SPOKEN)` does the same; here the handler has the last word.
+    // `options.subprotocols(SPOKEN)` does the same. Here the handler chooses itself.
     let options = WebSocketOptions::default();
     let options = match choice {
         Some(name) => options.subprotocol(name),

@@ -5,8 +5,8 @@
 //! websocat ws://127.0.0.1:8080/ws
 //! ```
 //!
-//! Then open <http://127.0.0.1:8080/>. An old price is worth nothing, so the rooms conflate: who is too
-//! slow for all of them gets the latest of each symbol.
+//! Then open <http://127.0.0.1:8080/>. Old prices are worthless, so the rooms conflate: a client that is too slow for
+//! all prices gets the latest of each symbol.
 
 mod support;
 
@@ -17,7 +17,7 @@ use serde_json::json;
 use tide::{Body, http::mime};
 use tidewire::{Hub, RequestContext, RoomOptions, Server, SlowConsumer, WebSocketOptions};
 
-/// Symbols, and what they cost at first.
+/// The symbols, with their first prices.
 const SYMBOLS: [(&str, f64); 3] = [("TIDE", 42.0), ("WAVE", 128.0), ("REEF", 7.5)];
 
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -34,12 +34,12 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-/// A room for each symbol, and a price in each four times a second, whoever listens.
+/// Broadcasts a price in the room of each symbol, four times a second, with or without listeners.
 async fn tick(hub: Hub) {
     let mut quotes = SYMBOLS.map(|(symbol, start)| (hub.room(symbol), start, start));
     loop {
         for (room, start, price) in &mut quotes {
-            // At random, but never far from where it began.
+            // Random, but never far from the first price.
             *price += (*start - *price) / 100.0 + *start * (fastrand::f64() - 0.5) / 100.0;
             let cents = (*price * 100.0).round() / 100.0;
             room.broadcast(json!({ "symbol": room.name(), "price": cents }).to_string());
@@ -57,7 +57,7 @@ async fn page(_ctx: RequestContext<Hub>) -> tide::Result<Body> {
 async fn watch(mut ctx: RequestContext<Hub>) -> tide::Result<()> {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let _members = SYMBOLS.map(|(symbol, _)| ctx.state().room(symbol).join(&ws));
-    // What a client says does not matter; that it leaves does.
+    // Messages of a client are ignored. Only its end matters.
     while ws.recv().await?.is_some() {}
     Ok(())
 }

@@ -6,7 +6,7 @@
 //! curl --insecure https://127.0.0.1:8443/
 //! ```
 //!
-//! Without files it makes a certificate for `localhost` and signs it itself, in memory.
+//! Without files, the server makes a self-signed certificate for `localhost` in memory.
 
 mod support;
 
@@ -25,7 +25,7 @@ async fn main() -> tide::Result<()> {
     Ok(support::serve(server).await?)
 }
 
-/// From the files that were named, or made up.
+/// The certificate from the files in the arguments, or a self-signed one.
 fn certificate() -> tide::Result<TlsConfig> {
     let mut files = std::env::args().skip(2);
     if let (Some(chain), Some(key)) = (files.next(), files.next()) {

@@ -1,22 +1,23 @@
-//! Text of others in log records, escaped: a new line or an escape sequence in it would forge records
+//! Escaping of foreign text in log records: a new line or an escape sequence in it could forge records
 //! (CWE-117).
 //!
-//! Every error, name and path in a record goes through here, in its text and in its fields. All of them, for
-//! it is hard to tell which of them a peer has a say in.
+//! Every error, name and path in a record is escaped here, in its text and in its fields. That holds for all of
+//! them, since it is hard to tell which of them a peer can influence.
 
 use std::fmt::{self, Debug, Display, Write};
 
-/// Most characters of one text in a record. A peer may have chosen a mebibyte of them.
+/// Largest number of characters of one text in a record. A peer may have chosen a mebibyte.
 const MOST: usize = 1024;
 
-/// A text that a peer may have chosen. With `{}` it is shown as it is, with `{:?}` in quotes; either way
-/// what is no printable character is written as Rust would write it, and the text ends with `…` after
-/// 1 024 characters.
+/// A text that a peer may have chosen. `{}` shows it without quotes, and `{:?}` in quotes. In both forms,
+/// characters that are not printable are escaped as in Rust, and the text is cut after 1 024 characters, with `…`.
+/// An error is shown with its causes.
 pub(crate) struct Escaped<T>(pub(crate) T);
 
 impl<T: Display> Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(Escaping { out: f, left: MOST, plain: &['"', '\''] }, "{}", self.0)
+        // Alternate, so that an error shows its causes, too.
+        write!(Escaping { out: f, left: MOST, plain: &['"', '\''] }, "{:#}", self.0)
     }
 }
 
@@ -30,9 +31,9 @@ impl<T: Display> Debug for Escaped<T> {
 
 struct Escaping<'a, 'b> {
     out: &'a mut fmt::Formatter<'b>,
-    /// Characters that still go into the record.
+    /// The number of characters that may still be written.
     left: usize,
-    /// What Rust would escape, and the text around it does not need escaped.
+    /// Characters that Rust would escape, but that need no escape in the surrounding text.
     plain: &'static [char],
 }
 
@@ -64,9 +65,9 @@ mod tests {
             ("Grüße, 世界 🎉", "Grüße, 世界 🎉"),
             ("a\r\n[ERROR] forged\tb", "a\\r\\n[ERROR] forged\\tb"),
             ("\x1b[31mred\x7f\0", "\\u{1b}[31mred\\u{7f}\\0"),
-            // C1 controls, line and paragraph separators, and what turns the direction of text.
+            // C1 controls, line and paragraph separators, and characters that change the direction of text.
             ("\u{85}\u{9b}\u{2028}\u{202e}", "\\u{85}\\u{9b}\\u{2028}\\u{202e}"),
-            // Not to be mistaken for a new line.
+            // A backslash and an n must not look like an escaped new line.
             ("a\\nb", "a\\\\nb"),
         ] {
             assert_eq!(Escaped(text).to_string(), shown);

@@ -25,7 +25,7 @@
 //! }
 //! ```
 //!
-//! It needs async-std's attribute, or `set_spawner` and the `main` of another executor:
+//! The example needs async-std's attribute. On another executor, use `set_spawner` and that executor's `main`.
 //!
 //! ```toml
 //! [dependencies]
@@ -33,111 +33,114 @@
 //! tidewire = "0.1"
 //! ```
 //!
-//! # What is where
+//! # Where to look
 //!
 //! | for | see |
 //! | --- | --- |
-//! | a server: routes, sockets, TLS, its end | `Server`, `Listeners`, `TlsConfig`, `ServerHandle` |
+//! | a server: routes, sockets, TLS, shutdown | `Server`, `Listeners`, `TlsConfig`, `ServerHandle` |
 //! | a request, before and at the upgrade | `RequestContext` |
 //! | a connection, on either side | [`WebSocket`], [`Sender`], [`Message`], [`Frame`], [`CloseInfo`] |
-//! | what it may cost | [`WebSocketOptions`], [`DeflateOptions`], [`HeartbeatOptions`], [`RateLimit`], `ConnectionLimit` |
+//! | limits of a connection | [`WebSocketOptions`], [`DeflateOptions`], [`HeartbeatOptions`], [`RateLimit`], `ConnectionLimit` |
 //! | many connections | `Hub`, `Room`, [`PreparedMessage`], `Backplane` |
 //! | a client | `connect`, `Client`, `ClientTls`, `Reconnect` |
 //! | a handshake without the server | `accept`, [`WebSocket::from_stream`], [`WebSocket::run`] |
-//! | what can go wrong | [`Error`], [`HandshakeError`], `ConnectError` |
-//! | what handlers answer with by HTTP | `tide`, which is here by that name: `Response`, `Body`, `StatusCode`, `Error` |
+//! | errors | [`Error`], [`HandshakeError`], `ConnectError` |
+//! | HTTP responses of handlers | the module `tide`: `Response`, `Body`, `StatusCode`, `Error` |
 //!
 //! Chapters: [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
 //! [security, threat by threat](guide::security); [proxies](guide::proxies);
-//! [clients that are particular](guide::clients); [coming from elsewhere](guide::migrating).
+//! [clients with special needs](guide::clients); [migrating from other crates](guide::migrating).
 //!
 //! # A connection
 //!
-//! **Writing.** What a handler sends is queued. The moment the handler waits, for whatever reason, all of
-//! it goes out in one write; nobody has to call `flush`. Beyond 64 KiB `send` waits for the peer.
+//! **Writing.** Messages that a handler sends are queued. As soon as the handler waits, for any reason, they
+//! go out in one write, without a call of `flush`. If more than 64 KiB are queued, `send` waits for the peer.
 //!
-//! **Reading.** While the handler is busy elsewhere, the connection reads ahead up to one bounded buffer:
-//! pings are answered, and a close is noticed.
+//! **Reading.** While the handler is busy elsewhere, the connection reads ahead into a bounded buffer. So it
+//! answers pings, and notices a close.
 //!
 //! **Ending.** [`recv`](WebSocket::recv) returns `Ok(None)` after a closing handshake, and an [`Error`]
-//! after anything else. A handler that returns closes its connection: with 1000 for `Ok`, with 1011 for
-//! `Err` and for a panic. [`CloseInfo`] tells who ended what, and how.
+//! after any other end. When a handler returns, its connection is closed: with 1000 after `Ok`, with 1011
+//! after `Err` or a panic. [`CloseInfo`] tells which side closed, and how.
 //!
-//! **Cancelling.** Dropping any future of [`WebSocket`] or [`Sender`] at any time loses no byte and no
-//! message, so `select!` and timeouts around them are normal use.
+//! **Cancelling.** Any future of [`WebSocket`] or [`Sender`] may be dropped at any time without the loss of a
+//! byte or a message. So `select!` and timeouts around them are normal use.
 //!
-//! **Compressing.** [`WebSocketOptions::deflate`] allows permessage-deflate (RFC 7692) on a route; it
-//! takes place where the client offers it. By default each message is compressed on its own, so that an
-//! idle connection costs less than 1 KiB more than a plain one. Do not compress secrets beside text that
-//! somebody else chooses: [`Message::uncompressed`].
+//! **Compressing.** [`WebSocketOptions::deflate`] allows permessage-deflate (RFC 7692) on a route, for clients
+//! that offer it. By default each message is compressed on its own, so that an idle connection takes less
+//! than 1 KiB more than without compression. Do not compress a secret together with text that another party
+//! chooses: see [`Message::uncompressed`].
 //!
 //! **Watching.** A server pings its clients from the connection's own task, and fails a connection whose
 //! peer shows no sign of life: [`HeartbeatOptions`]. [`idle_timeout`](WebSocketOptions::idle_timeout),
 //! [`max_lifetime`](WebSocketOptions::max_lifetime) and [`WebSocket::expire_at`] close connections in
-//! order. A connection has one timer for all of that, which is not touched while messages pass.
+//! order. A connection has one timer for all of that, and does not touch it for each message.
 //!
 //! # Rooms
 //!
-//! A `Hub` holds rooms by name. A connection is in one for as long as its handler holds the `Membership`
-//! that `Room::join` returns; `Room::broadcast` sends to all of them and waits for none. A member that
-//! does not keep up costs the others nothing, and the server no more than `RoomOptions` allow.
+//! A `Hub` holds rooms by name. A connection is a member of a room while its handler holds the `Membership`
+//! that `Room::join` returns. `Room::broadcast` sends to all members, and waits for none. A member that does
+//! not keep up does not delay the others, and takes no more memory than `RoomOptions` allow.
 //!
 //! # A server
 //!
-//! `Server::listen` is all that a small program needs; `Server::bind` tells the port before it serves,
-//! `Server::start` serves in the background, and `Server::bind_to` takes several addresses, Unix
-//! sockets and sockets of a service manager. `ServerHandle::shutdown` ends a server in order: nobody
-//! new, the response under way, a close frame to every connection, and no task left behind.
+//! A small program needs only `Server::listen`. `Server::bind` returns the port before it serves,
+//! `Server::start` serves in the background, and `Server::bind_to` takes several addresses, Unix sockets, and
+//! sockets of a service manager. `ServerHandle::shutdown` ends a server in order: it accepts no more
+//! connections, completes the responses under way, sends a close frame on every connection, and leaves no
+//! task behind.
 //!
-//! Until a handler upgrades, whatever it returns is an HTTP response, and an `Err` is one too: a
-//! request without the right token never becomes a connection. A page cannot read such a response, so
-//! `RequestContext::reject_websocket` says no in a close frame. How many may connect is for a
-//! `ConnectionLimit` to say, of all clients or of each address.
+//! Until a handler upgrades, its result is an HTTP response, an `Err` included. So a request without the right
+//! token never becomes a connection. A page cannot read such a response; for pages,
+//! `RequestContext::reject_websocket` refuses in a close frame. `ConnectionLimit` caps connections, in total or
+//! per address.
 //!
-//! `ServerHandle::metrics` is a snapshot, and `tidewire::metrics` a handler that answers with it as
-//! Prometheus reads it; [`WebSocket::stats`] has the counters of one connection. Log records have the
-//! module as target and fields beside their text (`peer`, `error`, `code`). What a peer did is told at
-//! level debug, never above: a stranger cannot fill the log.
+//! `ServerHandle::metrics` takes a snapshot of all counters, and the handler `tidewire::metrics` answers with
+//! it in the format of Prometheus. [`WebSocket::stats`] has the counters of one connection. Log records have
+//! the module as target, and fields beside their text (`peer`, `error`, `code`). Events that a peer causes are
+//! logged at level debug, never above, so that strangers cannot fill the log.
 //!
-//! The server speaks HTTP/1.1; [proxies](guide::proxies) speak the others.
+//! The server speaks HTTP/1.1. For other versions, put a [proxy](guide::proxies) in front of it.
 //!
 //! # A client
 //!
-//! `connect` opens a connection to a URL, and `Client` says how: headers, subprotocols, compression, TLS,
-//! proxies, deadlines. `Client::run` runs a handler on it as a server does, and `Client::reconnect` is
-//! for a client that should always have one. An answer that breaks a rule of the opening handshake fails
-//! it (RFC 6455 §4.1); `ConnectError` says which, with status, headers and the beginning of the body.
+//! `connect` opens a connection to a URL. `Client` sets headers, subprotocols, compression, TLS, proxies and
+//! deadlines. `Client::run` runs a handler on the connection, as a server does. `Client::reconnect` keeps a
+//! connection open, and reconnects when it is lost. A response that breaks a rule of the opening handshake
+//! fails the handshake (RFC 6455 §4.1). `ConnectError` names the rule, and has the status, the headers and the
+//! beginning of the body.
 //!
 //! # Testing
 //!
-//! With the feature `testing` a `TestClient` runs a `Server` in memory: HTTP requests, connections, refused
-//! upgrades, peers that break the protocol and lines that stall or are cut, without a port. The module
-//! `tidewire::testing` is the chapter about it.
+//! With the feature `testing`, a `TestClient` runs a `Server` in memory, without a port: HTTP requests,
+//! connections, refused upgrades, peers that break the protocol, and lines that stall or are cut. The module
+//! `tidewire::testing` is a chapter about it.
 //!
 //! # Features
 //!
 //! | feature | default | brings |
 //! | --- | --- | --- |
-//! | `server` | on | the HTTP server with its router; brings `accept` and `rooms` |
+//! | `server` | on | the HTTP server with its router; includes `accept` and `rooms` |
 //! | `client` | on | `connect` and `Client` |
-//! | `tls` | on | `https` and `wss`, by rustls, for whichever of the two is there |
-//! | `testing` | | requests and connections against a `Server` in memory: `tidewire::testing` |
+//! | `tls` | on | `https` and `wss`, by rustls, for the server and the client |
+//! | `testing` | | requests and connections to a `Server` in memory: `tidewire::testing` |
 //! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
-//! | `tungstenite` | | messages and whole connections go to async-tungstenite and come back; a new version of that crate is a breaking change there, and only there |
+//! | `tungstenite` | | conversions of messages, and of whole connections, from and to async-tungstenite; a new version of that crate is a breaking change of this feature only |
 //! | `rooms` | | `Hub` and `Room` |
 //! | `accept` | | `accept`: the opening handshake over a stream that you have accepted, without a router |
 //!
-//! Without any there is the protocol and [`WebSocket`] over any `futures::io` stream
+//! Without any feature, the crate is the protocol and a [`WebSocket`] over any `futures::io` stream
 //! ([`WebSocket::from_stream`], [`WebSocket::run`]).
 //!
 //! # Executors
 //!
-//! async-std comes with `server` only, because tide needs it; with `accept`, `client` and `rooms` it is
-//! not in the tree. Futures of this crate can be polled by any executor: they wait on async-io's reactor,
-//! which has a thread of its own. `set_spawner` says where background tasks run, those of the server too.
+//! Only `server` depends on async-std, because tide needs it; `accept`, `client` and `rooms` do not. Any
+//! executor can poll the futures of this crate: they wait on async-io's reactor, which has a thread of its
+//! own. `set_spawner` sets the executor for background tasks, those of the server included.
 #![forbid(unsafe_code)]
 
 mod budget;
+mod causes;
 mod changes;
 mod error;
 mod escaped;
@@ -255,14 +258,14 @@ pub use self::tls::TlsError;
 #[cfg(feature = "tungstenite")]
 pub use self::tungstenite::{BridgeStream, FromTungsteniteError, IntoTungsteniteError};
 
-/// The crate whose `ServerConfig` a `TlsConfig` can be made from, and whose `ClientConfig` a `ClientTls`.
+/// rustls, from whose `ServerConfig` a `TlsConfig` can be made, and from whose `ClientConfig` a `ClientTls`.
 #[cfg(feature = "tls")]
 pub use rustls;
 
-/// The crate that connections are handed over to and taken over from, and whose messages become ours.
+/// async-tungstenite, for the types of a hand-over.
 #[cfg(feature = "tungstenite")]
 pub use async_tungstenite;
 
-/// The crate whose `Request`, `Response`, `Body` and `StatusCode` handlers work with.
+/// tide, with the types `Request`, `Response`, `Body` and `StatusCode` of handlers.
 #[cfg(feature = "server")]
 pub use tide;

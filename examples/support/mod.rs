@@ -1,4 +1,4 @@
-//! What the example servers share: the address, the first line they print, and signals.
+//! Code that the example servers share: the address, the first line of output, and signals.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use futures::StreamExt;
 use futures::future::{Either, select};
 use tidewire::{Server, ServerHandle, ShutdownOptions};
 
-/// Serves on the address given as first argument, until SIGINT or SIGTERM.
+/// Serves on the address in the first argument, until SIGINT or SIGTERM.
 pub(crate) async fn serve<State>(server: Server<State>) -> tidewire::Result<()>
 where
     State: Clone + Send + Sync + 'static,
@@ -22,7 +22,7 @@ where
     bound.serve().await
 }
 
-/// Shuts down at the first signal, in an orderly way; a second one wants it now.
+/// Shuts down in order at the first signal, and at once at the second.
 async fn shut_down(handle: ServerHandle, mut signals: Signals) {
     signals.next().await;
     let orderly = Box::pin(handle.shutdown(ShutdownOptions::default()));

@@ -2,12 +2,12 @@
 //!
 //! | file | holds |
 //! | --- | --- |
-//! | `target` | what a URL says |
+//! | `target` | the parts of a URL |
 //! | `dial`, `proxy` | the way to the server: sockets, tunnels, TLS on top |
-//! | `tls`, `unverified` | which certificates are trusted |
-//! | `request`, `response`, `check_response` | the opening handshake: what is sent, what is read, whether it is right |
-//! | `opening` | all of that in its order, with redirects and deadlines |
-//! | `reconnect`, `backoff` | connections one after the other, and the pauses between them |
+//! | `tls`, `unverified` | the certificates that are trusted |
+//! | `request`, `response`, `check_response` | the opening handshake: the request, the response, and its check |
+//! | `opening` | all these steps in order, with redirects and deadlines |
+//! | `reconnect`, `backoff` | connections one after another, and the pauses between them |
 
 mod backoff;
 mod check_response;
@@ -49,7 +49,7 @@ use crate::options::{DeflateOptions, WebSocketOptions};
 use crate::runtime::Clock;
 use crate::stream::Stream;
 
-/// Opens a WebSocket connection, with all defaults of [`Client`].
+/// Opens a WebSocket connection with the defaults of [`Client`].
 ///
 /// ```no_run
 /// # async fn run() -> tidewire::Result<()> {
@@ -64,19 +64,25 @@ use crate::stream::Stream;
 ///
 /// # Errors
 ///
-/// [`Error::Connect`].
+/// [`Error::Connect`] if the connection cannot be opened.
 ///
 /// # Cancel safety
 ///
-/// Dropping the future drops the connection that is not open yet.
+/// Dropping the future drops the unfinished connection.
 pub async fn connect(url: impl Into<String>) -> Result<WebSocket> {
     Client::new(url).connect().await
 }
 
-/// Opens WebSocket connections to one URL (RFC 6455 §4.1).
+/// A client that opens WebSocket connections to one URL (RFC 6455 §4.1).
 ///
-/// Default: a direct connection over IPv6 or IPv4, whichever answers; for `wss` the certificates that
-/// the system trusts; no redirects; 10 s to connect and 10 s for the opening handshake.
+/// By default it connects directly, over IPv6 or IPv4, to the address that answers first; trusts, for `wss`,
+/// the certificates that the system trusts; follows no redirects; and allows 10 s to connect and 10 s for the
+/// opening handshake.
+///
+/// # Cancel safety
+///
+/// Dropping a future of this type drops its connection, if that is not open yet. [`run`](Self::run) drops the
+/// handler, too.
 ///
 /// ```no_run
 /// use tidewire::{Client, DeflateOptions};
@@ -95,9 +101,9 @@ pub async fn connect(url: impl Into<String>) -> Result<WebSocket> {
 ///
 /// # A connection without a task
 ///
-/// The [`WebSocket`] of [`connect`](Self::connect) lives from the calls made on it: `send` writes, and
-/// pings are answered while something waits in `recv`. [`run`](Self::run) gives it a task of its own, with
-/// everything that a handler of the server has.
+/// The [`WebSocket`] of [`connect`](Self::connect) makes progress only during calls on it: `send` writes, and
+/// pings are answered while a call of `recv` waits. [`run`](Self::run) gives the connection a task of its own,
+/// with all features of a connection on a server.
 #[derive(Clone, Debug)]
 pub struct Client {
     parts: Arc<Parts>,
@@ -115,17 +121,17 @@ struct Parts {
 }
 
 impl Parts {
-    /// What the deadlines of connecting follow: the clock of the connection.
+    /// The clock for the deadlines of connecting, which is that of the connection.
     fn clock(&self) -> &Clock {
         &self.options.parts.settings.clock
     }
 }
 
 impl Client {
-    /// A client for `url`: `ws://` or `wss://` (`http` and `https` are taken for them), without a
-    /// fragment. User and password become a header, `Authorization: Basic`.
+    /// Creates a client for `url`: `ws://` or `wss://`, without a fragment.
     ///
-    /// What is wrong with it is told by [`connect`](Self::connect).
+    /// `http` and `https` count as `ws` and `wss`. User and password become a header, `Authorization: Basic`.
+    /// [`connect`](Self::connect) reports an invalid URL.
     #[must_use]
     pub fn new(url: impl Into<String>) -> Self {
         Self {
@@ -148,88 +154,90 @@ impl Client {
 
     /// Adds a header to the request.
     ///
-    /// `Host` and `Authorization` replace what the URL says; those of the handshake itself
-    /// (`Connection`, `Upgrade`, `Sec-WebSocket-*`) and of a body fail it.
+    /// `Host` and `Authorization` replace the values from the URL. Headers of the handshake itself
+    /// (`Connection`, `Upgrade`, `Sec-WebSocket-*`) and of a body make [`connect`](Self::connect) fail.
     #[must_use]
     pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.change(|parts| parts.headers.push((name.into(), value.into())))
     }
 
-    /// Says which page the connection is for, as a browser does (§10.2): `https://example.com`.
+    /// Sets the `Origin` header, in which a browser names the site of its page (§10.2):
+    /// `https://example.com`. Default: none.
     ///
-    /// Programs need none, but a server may ask for it.
+    /// Programs need no origin, but a server may require one.
     #[must_use]
     pub fn origin(self, origin: impl Into<String>) -> Self {
         self.header("Origin", origin)
     }
 
-    /// Subprotocols to offer, in the order of preference (§1.9). Default: none.
+    /// Offers subprotocols, in the order of preference (§1.9). Default: none.
     ///
-    /// [`WebSocket::subprotocol`] tells which the server has chosen;
-    /// [`require_subprotocol`](WebSocketOptions::require_subprotocol) fails a handshake without.
+    /// [`WebSocket::subprotocol`] returns the server's choice. With
+    /// [`require_subprotocol`](WebSocketOptions::require_subprotocol) a handshake without one fails.
     #[must_use]
     pub fn subprotocols<T: Into<String>>(self, names: impl IntoIterator<Item = T>) -> Self {
         self.change(|parts| parts.options = std::mem::take(&mut parts.options).subprotocols(names))
     }
 
-    /// Offers to compress messages (permessage-deflate, RFC 7692). Default: no.
+    /// Offers to compress messages (permessage-deflate, RFC 7692). Default: no offer.
     ///
-    /// [`WebSocket::deflate`] tells what the server has agreed to.
+    /// [`WebSocket::deflate`] returns the parameters that the server has agreed to.
     #[must_use]
     pub fn deflate(self, options: DeflateOptions) -> Self {
         self.change(|parts| parts.options = std::mem::take(&mut parts.options).deflate(options))
     }
 
-    /// What the connection may cost, as on a server: sizes, deadlines, heartbeat.
+    /// Sets the options of the connection, as on a server: sizes, deadlines, heartbeat.
     ///
-    /// Replaces what [`subprotocols`](Self::subprotocols) and [`deflate`](Self::deflate) have set before.
-    /// What only a server can do with options (origins, connection limits, headers of the 101) is ignored.
+    /// They replace the values that [`subprotocols`](Self::subprotocols) and [`deflate`](Self::deflate) have
+    /// set before. Options for servers only (origins, connection limits, headers of the 101) are ignored.
     #[must_use]
     pub fn options(self, options: WebSocketOptions) -> Self {
         self.change(|parts| parts.options = options)
     }
 
-    /// Whom to trust for `wss`, and which certificate to show. Default: whom the system trusts, none.
+    /// Sets the TLS configuration for `wss`: the certificates to trust, and one to show. Default: the
+    /// certificates that the system trusts, and none to show.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(self, tls: ClientTls) -> Self {
         self.change(|parts| parts.route.tls = Some(tls))
     }
 
-    /// Connects through an HTTP proxy, by `CONNECT`: `http://user:password@proxy.example:3128`, or
-    /// `https` if the proxy speaks TLS. Default: none; the environment is not asked.
+    /// Connects through an HTTP proxy, by `CONNECT`: `http://user:password@proxy.example:3128`, or `https` if
+    /// the proxy uses TLS. Default: no proxy; environment variables are not read.
     ///
-    /// What is wrong with the URL is told by [`connect`](Self::connect).
+    /// [`connect`](Self::connect) reports an invalid URL.
     #[must_use]
     pub fn proxy(self, url: impl Into<String>) -> Self {
         self.change(|parts| parts.route.proxy = Some(url.into()))
     }
 
-    /// Connects to a socket in the file system, without a proxy; the URL still says what to ask for there.
+    /// Connects to a Unix socket, without a proxy. Host and path of the request still come from the URL.
     #[cfg(unix)]
     #[must_use]
     pub fn unix_socket(self, path: impl Into<PathBuf>) -> Self {
         self.change(|parts| parts.route.unix_socket = Some(path.into()))
     }
 
-    /// Most redirects to follow. Default: 0, as in a browser.
+    /// Largest number of redirects to follow. Default: 0, as in a browser.
     ///
-    /// Another origin is not sent the headers `Authorization`, `Cookie`, `Proxy-Authorization` and `Host` of
-    /// the caller, and `wss` is never left for `ws`. All other headers go along, an `X-Api-Key` as well. A
-    /// redirect may lead anywhere, to this machine and to hosts of a private network: follow those of
-    /// servers only that you trust as much.
+    /// If a redirect leads to another origin, the caller's headers `Authorization`, `Cookie`,
+    /// `Proxy-Authorization` and `Host` are not sent there. All other headers are, an `X-Api-Key` included. A
+    /// redirect from `wss` to `ws` fails. A redirect may lead to any host, this machine and private networks
+    /// included, so follow redirects only of servers that you trust that far.
     #[must_use]
     pub fn max_redirects(self, max: u32) -> Self {
         self.change(|parts| parts.max_redirects = max)
     }
 
-    /// Longest time for lookup, TCP, proxy and TLS together. Default: 10 s; `None` for ever.
+    /// Longest time for lookup, TCP, proxy and TLS together. Default: 10 s; `None` for no limit.
     #[must_use]
     pub fn connect_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         self.change(|parts| parts.connect_timeout = timeout.into())
     }
 
-    /// Longest time from the request to the whole head of its answer. Default: 10 s; `None` for ever.
+    /// Longest time from the request to the end of the response's head. Default: 10 s; `None` for no limit.
     #[must_use]
     pub fn handshake_timeout(self, timeout: impl Into<Option<Duration>>) -> Self {
         self.change(|parts| parts.handshake_timeout = timeout.into())
@@ -239,41 +247,30 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`]; its [`response`](crate::ConnectError::response) is what a server that
-    /// refuses has answered.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the connection that is not open yet.
+    /// [`Error::Connect`] if the connection cannot be opened. If a server refuses, its answer is the error's
+    /// [`response`](crate::ConnectError::response).
     pub async fn connect(&self) -> Result<WebSocket> {
         Ok(self.connect_with_response().await?.0)
     }
 
-    /// As [`connect`](Self::connect), with the 101 response, whose headers may say more.
+    /// Opens a connection, and returns the 101 response with it, for the sake of its headers.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`connect`](Self::connect).
+    /// Those of [`connect`](Self::connect).
     pub async fn connect_with_response(&self) -> Result<(WebSocket, HandshakeResponse)> {
         let opened = Box::pin(opening::open(&self.parts)).await?;
         Ok((WebSocket::new(opened.shared), opened.response))
     }
 
-    /// Opens a connection over a stream that leads to the server already: a tunnel, a pipe in a test.
+    /// Opens a connection over a stream that leads to the server already, such as a tunnel, or a pipe in a test.
     ///
-    /// It is not encrypted on top, whatever the URL says, and redirects are not followed.
+    /// The stream is not encrypted on top, even if the URL says `wss`. Redirects are not followed. If the future
+    /// is dropped, so is the stream.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future drops the stream.
+    /// Those of [`connect`](Self::connect).
     pub async fn over<S>(&self, stream: S) -> Result<WebSocket>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -282,17 +279,18 @@ impl Client {
         Ok(WebSocket::new(opened.shared))
     }
 
-    /// The opening handshake over a stream, and nothing after it: the stream, the bytes behind the
-    /// answer, and the answer.
+    /// Makes the opening handshake over a stream. Returns the stream, the bytes after the response, and the
+    /// response.
     #[cfg(feature = "testing")]
     pub(crate) async fn greet(&self, stream: Stream) -> Result<(Stream, Bytes, HandshakeResponse)> {
         Ok(Box::pin(opening::greet(&self.parts, stream)).await?)
     }
 
-    /// Opens a connection and runs `handler` on it, as a server runs its own: what it sends goes out
-    /// in one write whenever it waits, pings are answered while it is busy elsewhere, and when it returns
-    /// the connection is closed, with 1000 after `Ok` and 1011 after `Err`. Returns what it returned, once
-    /// that is done.
+    /// Opens a connection and runs `handler` on it, as a server runs its handlers.
+    ///
+    /// Messages that the handler sends go out in one write when it waits. Pings are answered while it is busy
+    /// elsewhere. When it returns, the connection is closed, with 1000 after `Ok` and 1011 after `Err`. Then
+    /// this returns the result of the handler.
     ///
     /// ```no_run
     /// # use tidewire::Client;
@@ -309,11 +307,11 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`], and what the handler fails with.
+    /// [`Error::Connect`] if the connection cannot be opened, and the error of the handler.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops handler and connection, without a closing handshake.
+    /// Dropping the future drops the handler and the connection, without a closing handshake.
     pub async fn run<F, Fut, T, E>(&self, handler: F) -> Result<T, E>
     where
         F: FnOnce(WebSocket) -> Fut,
@@ -327,7 +325,7 @@ impl Client {
         run(shared, handler).await
     }
 
-    /// Connections one after the other: when one is lost, the next is opened after a pause.
+    /// Opens connections one after another: when one is lost, the next is opened after a pause.
     ///
     /// ```no_run
     /// # use tidewire::{Client, ReconnectOptions};
@@ -347,7 +345,7 @@ impl Client {
     }
 }
 
-/// Runs a handler in the connection's task, which is the caller's.
+/// Runs a handler in the task of its connection, which is the caller's task.
 async fn run<T, E>(
     shared: Arc<Shared>,
     handler: impl Future<Output = Result<T, E>> + Send + 'static,
@@ -361,11 +359,11 @@ where
         let outcome = AssertUnwindSafe(handler).catch_unwind().await;
         let verdict = match &outcome {
             Ok(Ok(_)) => Ok(()),
-            // It is the caller's in any case, also if it cannot be written.
-            Ok(Err(error)) => Err(attempt(|| error.to_string()).unwrap_or_default()),
+            // The log needs the text. The caller gets the error, even if its `Display` panics.
+            Ok(Err(error)) => Err(attempt(|| format!("{error:#}")).unwrap_or_default()),
             Err(_) => Err("the handler panicked".to_owned()),
         };
-        // Nobody waits for it if the whole is dropped.
+        // Fails only if the future of `run` is being dropped.
         drop(sender.send(outcome));
         verdict
     };
@@ -377,7 +375,7 @@ where
     }
 }
 
-/// Without what may be secret: the values of headers, user and password, the query, the proxy.
+/// Leaves out values that may be secret: the values of headers, user and password, the query, the proxy.
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = self.headers.iter().map(|line| &*line.0).collect::<Vec<_>>();

@@ -10,19 +10,19 @@ use crate::error::ConnectError;
 use crate::runtime::Clock;
 use crate::stream::Stream;
 
-/// Where a proxy is.
+/// The address of a proxy, and the credentials for it.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Proxy {
-    /// Is the way to the proxy itself encrypted?
+    /// Whether the connection to the proxy is encrypted.
     pub(super) is_secure: bool,
     pub(super) host: String,
     pub(super) port: u16,
-    /// What `Proxy-Authorization` says.
+    /// The value of `Proxy-Authorization`.
     authorization: Option<String>,
 }
 
 impl Proxy {
-    /// Reads the URL of a proxy: `http` or `https`, with user and password if it asks for them.
+    /// Reads the URL of a proxy: `http` or `https`, with user and password if the proxy needs them.
     pub(super) fn parse(text: &str) -> Result<Self, ConnectError> {
         let url = parse_url(text)?;
         if !matches!(url.scheme(), "http" | "https") {
@@ -51,8 +51,9 @@ impl Proxy {
         if answer.unread.is_empty() {
             return Ok(stream);
         }
-        // The server behind the proxy never speaks first.
-        Err(ConnectError::MalformedResponse { reason: "the proxy sends more than a head".into() })
+        // The server behind the proxy never speaks first, so these bytes cannot be its own.
+        let reason = "the proxy sent data after its response head".into();
+        Err(ConnectError::MalformedResponse { reason })
     }
 
     fn request(&self, target: &Target) -> String {

@@ -1,7 +1,7 @@
-//! The answer to an opening handshake, as it is read ([RFC 9112]).
+//! The response to an opening handshake ([RFC 9112]).
 //!
-//! What follows its head belongs to the connection after a 101, and is the beginning of a body
-//! otherwise. Whether a 101 keeps the rules is `verdict`.
+//! After a 101, the bytes behind its head belong to the connection. After any other status, they are the
+//! beginning of a body. `check_response` checks the rules for a 101.
 //!
 //! [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
 
@@ -18,16 +18,16 @@ use crate::proto::handshake::HeaderLines;
 use crate::runtime::Clock;
 use crate::stream::Stream;
 
-/// Bytes of a body that are kept.
+/// The number of bytes of a body that are kept.
 const MAX_BODY: usize = 1 << 10;
 
-/// Bytes of a body that are read: chunks have sizes beside their data.
+/// The number of bytes of a body that are read. It is larger, since chunks have sizes beside their data.
 const MAX_RAW_BODY: usize = 2 * MAX_BODY;
 
-/// How long a body may take: it only explains what the status says already.
+/// Longest time for a body. It is short, since a body only explains the status.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Answers before the answer: 100, 102, 103 (RFC 9110 §15.2).
+/// Largest number of interim responses: 100, 102, 103 (RFC 9110 §15.2).
 const MAX_INFORMATIONAL: u32 = 8;
 
 pub(super) const SWITCHING_PROTOCOLS: u16 = 101;
@@ -52,15 +52,15 @@ impl Answer {
             }
             buf = unread;
         }
-        Err(malformed("it is put off again and again"))
+        Err(malformed("too many interim (1xx) responses"))
     }
 
-    /// Reads the beginning of the body, as far as it comes in time.
+    /// Reads as much of the beginning of the body as arrives in time.
     pub(super) async fn read_body(self, stream: &mut Stream, clock: &Clock) -> HandshakeResponse {
         let Self { mut response, unread } = self;
         let framing = Framing::of(&response);
         let mut raw = unread.to_vec();
-        // What came before a failure, or before the deadline, is told all the same.
+        // The bytes that came before an error or the deadline are kept.
         let _ = clock.timeout(Some(BODY_TIMEOUT), framing.read(stream, &mut raw)).await;
         response.body = framing.body(&raw);
         response.body.truncate(MAX_BODY);
@@ -72,13 +72,13 @@ fn is_final(status: u16) -> bool {
     status == SWITCHING_PROTOCOLS || status >= 200
 }
 
-/// A head and its length, if it is whole.
+/// Reads a head. Returns it with its length, if it is whole.
 fn parse(buf: &[u8]) -> httparse::Result<(HandshakeResponse, usize)> {
     let mut lines = [httparse::EMPTY_HEADER; head::MAX_LINES];
     let mut parsed = httparse::Response::new(&mut lines);
     let Status::Complete(len) = parsed.parse(buf)? else { return Ok(Status::Partial) };
     let status = parsed.code.unwrap_or_default();
-    // HTTP/1.0 has no upgrades (RFC 9110 §7.8), but it opens tunnels, and refuses.
+    // HTTP/1.0 has no upgrades (RFC 9110 §7.8), but it may open a tunnel or refuse.
     if parsed.version != Some(1) && status == SWITCHING_PROTOCOLS {
         return Err(httparse::Error::Version);
     }
@@ -100,12 +100,12 @@ fn malformed(reason: &str) -> ConnectError {
     ConnectError::MalformedResponse { reason: reason.to_owned() }
 }
 
-/// How the end of a body is told (RFC 9112 §6).
+/// The rule that tells the end of a body (RFC 9112 §6).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Framing {
     Length(usize),
     Chunked,
-    /// By the end of the stream.
+    /// The body ends with the stream.
     ToEnd,
 }
 
@@ -148,14 +148,14 @@ impl Framing {
     }
 }
 
-/// The data of chunks (RFC 9112 §7.1), as far as they are there.
+/// The data of the chunks (RFC 9112 §7.1) that are there.
 fn unchunked(mut raw: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Status::Complete((start, size))) = httparse::parse_chunk_size(raw) {
         let data = raw.get(start..).unwrap_or_default();
         let size = usize::try_from(size).unwrap_or(usize::MAX);
         body.extend_from_slice(data.get(..size).unwrap_or(data));
-        // Behind the data stands a line break.
+        // A line break follows the data.
         match size.checked_add(2).and_then(|end| data.get(end..)) {
             Some(rest) if size > 0 => raw = rest,
             _ => break,

@@ -153,7 +153,7 @@ impl Connection {
 
     /// Fails the connection (§7.1.7): tells the peer why, and waits for nothing more from it.
     pub(super) fn fail(&mut self, error: Error, code: CloseCode) {
-        let frame = CloseFrame::lossy(code, &error.to_string());
+        let frame = CloseFrame::lossy(code, &format!("{error:#}"));
         self.unlogged = Some(Box::new((error.clone(), code)));
         self.queue_close(Some(frame), Some(Err(error)));
     }

@@ -1,76 +1,77 @@
-//! Why a client did not get its connection, and what the server had to say about it.
+//! The errors of a client that opens a connection, and the response of the server.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use std::{error, fmt, io};
 
+use crate::causes;
 use crate::head::Fields;
 use crate::proto::DeflateAnswerError;
 
-/// Why a [`Client`](crate::Client) did not get its connection.
+/// The reason why a [`Client`](crate::Client) could not open a connection.
 ///
-/// Where the server answered, the answer is there to look at: see [`response`](Self::response).
+/// If the server, or a proxy, has answered, [`response`](Self::response) returns the answer.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// The URL is none that a WebSocket can be opened at (RFC 6455 §3).
+    /// The URL is not a valid WebSocket URL (RFC 6455 §3).
     InvalidUrl {
-        /// The URL, without what may be secret: user, password and query.
+        /// The URL, without the parts that may be secret: user, password and query.
         url: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A header that HTTP does not allow, or one that the opening handshake writes itself.
+    /// A header that HTTP does not allow, or that the opening handshake writes itself.
     InvalidHeader {
         /// Its name.
         name: String,
     },
-    /// A subprotocol that is no token, or that is offered twice (§4.1).
+    /// A subprotocol that is not a token, or that is offered twice (§4.1).
     InvalidSubprotocol {
         /// The subprotocol.
         name: String,
     },
-    /// The URL asks for TLS, and this build has none.
+    /// The URL needs TLS, and this build has no TLS.
     TlsMissing,
-    /// The name of the host could not be looked up.
+    /// The lookup of the host's name failed.
     Resolve {
         /// The name.
         host: String,
-        /// What the system says.
+        /// The system's error.
         error: Arc<io::Error>,
     },
-    /// None of the host's addresses could be connected to.
+    /// A connection to each of the host's addresses failed.
     Connect {
         /// The address that was tried last.
         addr: String,
-        /// What the system says.
+        /// The system's error for that address.
         error: Arc<io::Error>,
     },
-    /// The proxy does not open a tunnel; its status is that of the [`response`](Self::response).
+    /// The proxy refused to open a tunnel. [`response`](Self::response) has its status.
     ProxyRefused(Box<HandshakeResponse>),
-    /// There is no agreement on TLS: a certificate that is not trusted, say.
+    /// The TLS handshake failed, for instance since the certificate is not trusted.
     Tls {
-        /// Whose certificate it is.
+        /// The host that the certificate has to name.
         host: String,
-        /// What rustls says.
+        /// The error of rustls, or of the stream below.
         error: Arc<io::Error>,
     },
-    /// A step took longer than it may.
+    /// A step took longer than its deadline allows.
     TimedOut(ConnectStep),
-    /// The stream failed, or ended, before there was an answer.
+    /// The stream failed or ended before the server had answered.
     Io(Arc<io::Error>),
     /// The server answered with a status other than 101.
     Refused(Box<HandshakeResponse>),
-    /// More redirects than [`max_redirects`](crate::Client::max_redirects) allows, or one from `wss`
-    /// to `ws`.
+    /// The server redirected more often than [`max_redirects`](crate::Client::max_redirects) allows, or
+    /// from `wss` to `ws`.
     Redirected(Box<HandshakeResponse>),
-    /// What the server answered is not HTTP/1.1 (HTTP/1.0 may refuse), or has a head of more than 16 KiB
-    /// or 100 lines.
+    /// The answer is not HTTP/1.1, or its head has more than 16 KiB or 100 lines. A refusal may be
+    /// HTTP/1.0.
     MalformedResponse {
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// The server answered 101, and broke a rule of the opening handshake (§4.1).
+    /// The server answered 101, but the answer breaks a rule of the opening handshake (§4.1).
     InvalidResponse {
         /// The rule.
         violation: ResponseViolation,
@@ -79,7 +80,7 @@ pub enum ConnectError {
     },
 }
 
-/// The steps from a URL to a connection that have a deadline.
+/// A step from a URL to a connection that has a deadline.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ConnectStep {
@@ -99,21 +100,22 @@ pub enum ResponseViolation {
     ConnectionMissing,
     /// No `Sec-WebSocket-Accept`, or several.
     AcceptMissing,
-    /// A `Sec-WebSocket-Accept` for another key: a cache, or no WebSocket server.
+    /// A `Sec-WebSocket-Accept` for another key: the answer of a cache, or of a server without
+    /// WebSocket.
     AcceptMismatch,
-    /// An extension, or parameters of it, that were not offered.
+    /// An extension, or a parameter of one, that does not fit the offer.
     Extension(DeflateAnswerError),
     /// A subprotocol that was not offered, or several.
     SubprotocolNotOffered {
-        /// What the server wrote.
+        /// The server's value.
         name: String,
     },
-    /// No subprotocol, where the options
+    /// No subprotocol, although the options
     /// [require one](crate::WebSocketOptions::require_subprotocol).
     SubprotocolMissing,
 }
 
-/// What a server, or a proxy, answered to an opening handshake.
+/// The HTTP response of a server, or of a proxy, to an opening handshake.
 #[derive(Clone, Eq, PartialEq)]
 pub struct HandshakeResponse {
     pub(crate) status: u16,
@@ -128,25 +130,25 @@ impl HandshakeResponse {
         self.status
     }
 
-    /// The first header line of this name that is text, in upper or lower case.
+    /// The value of the first header line of this name that is text. Upper and lower case are equal.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.text(name)
     }
 
-    /// All header lines, in order.
+    /// The names and values of all header lines, in order.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter()
     }
 
-    /// The beginning of the body: at most 1 KiB, and none of a 101.
+    /// The beginning of the body: at most 1 KiB; empty for a 101.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         &self.body
     }
 
-    /// How long the server wants to be left alone, if it says so in seconds or as a date (RFC 9110
-    /// §10.2.3).
+    /// The time that the server asks to wait before a retry, in its `Retry-After` header (RFC 9110
+    /// §10.2.3). The header may hold seconds or a date.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         let value = self.header("retry-after")?.trim();
@@ -158,7 +160,7 @@ impl HandshakeResponse {
     }
 }
 
-/// With the body as text, and without cookies and the query of a `Location`.
+/// Shows the body as text, and leaves out cookies and the query of a `Location`.
 impl fmt::Debug for HandshakeResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines = self.headers().map(|(name, value)| match name {
@@ -176,7 +178,7 @@ impl fmt::Debug for HandshakeResponse {
     }
 }
 
-/// A URL as it may be in a log: without query and fragment, and not at all if it may name a user.
+/// A URL in a form that is safe to log: without query and fragment, and "…" if it may name a user.
 pub(crate) fn without_secrets(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     match url.split_at(end) {
@@ -187,7 +189,7 @@ pub(crate) fn without_secrets(url: &str) -> String {
 }
 
 impl ConnectError {
-    /// What the server answered; `None` if it did not come to that.
+    /// The server's response; `None` if it did not get that far.
     #[must_use]
     pub fn response(&self) -> Option<&HandshakeResponse> {
         match self {
@@ -199,11 +201,23 @@ impl ConnectError {
         }
     }
 
-    /// May another try succeed, a little later?
+    /// Whether the deadline of a step has passed ([`TimedOut`](Self::TimedOut)), or a stream of the system
+    /// has timed out ([`io::ErrorKind::TimedOut`]).
+    pub(crate) fn is_timeout(&self) -> bool {
+        match self {
+            Self::TimedOut(_) => true,
+            Self::Resolve { error, .. }
+            | Self::Connect { error, .. }
+            | Self::Tls { error, .. }
+            | Self::Io(error) => error.kind() == io::ErrorKind::TimedOut,
+            _ => false,
+        }
+    }
+
+    /// Whether another try, a little later, may succeed.
     ///
-    /// So it is when the network failed or took too long, and for the statuses 408, 425, 429 and
-    /// 5xx, except 501 and 505. [`Reconnect`](crate::Reconnect) goes by this unless it is told
-    /// otherwise.
+    /// True if the network failed or took too long, and for the statuses 408, 425, 429 and 5xx except
+    /// 501 and 505. [`Reconnect`](crate::Reconnect) uses this unless it is given a rule of its own.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -225,14 +239,14 @@ impl fmt::Display for ConnectError {
                 write!(f, "the subprotocol {name:?} cannot be offered")
             }
             Self::TlsMissing => f.write_str("this build has no TLS"),
-            Self::Resolve { host, error } => write!(f, "cannot look up {host}: {error}"),
-            Self::Connect { addr, error } => write!(f, "cannot connect to {addr}: {error}"),
+            Self::Resolve { host, .. } => write!(f, "cannot look up {host}"),
+            Self::Connect { addr, .. } => write!(f, "cannot connect to {addr}"),
             Self::ProxyRefused(response) => {
-                write!(f, "the proxy opens no tunnel: it answered {}", response.status)
+                write!(f, "the proxy refuses to open a tunnel, with {}", response.status)
             }
-            Self::Tls { host, error } => write!(f, "no TLS with {host}: {error}"),
+            Self::Tls { host, .. } => write!(f, "the TLS handshake with {host} failed"),
             Self::TimedOut(step) => step.fmt(f),
-            Self::Io(error) => write!(f, "the stream ended before there was an answer: {error}"),
+            Self::Io(_) => f.write_str("the stream ended before the server answered"),
             Self::Refused(response) => {
                 write!(f, "the server answered {} instead of 101", response.status)
             }
@@ -241,18 +255,21 @@ impl fmt::Display for ConnectError {
                 write!(f, "the server redirects with {} to {target:?}", response.status)
             }
             Self::MalformedResponse { reason } => {
-                write!(f, "the answer is no HTTP response: {reason}")
+                write!(f, "the answer is not an HTTP response: {reason}")
             }
-            Self::InvalidResponse { violation, .. } => violation.fmt(f),
-        }
+            Self::InvalidResponse { .. } => {
+                f.write_str("the 101 response breaks a rule of the opening handshake")
+            }
+        }?;
+        causes::append(self, f)
     }
 }
 
 impl fmt::Display for ConnectStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Connect => "there was no connection in time",
-            Self::Handshake => "there was no answer to the opening handshake in time",
+            Self::Connect => "no connection was made in time",
+            Self::Handshake => "the opening handshake was not answered in time",
         })
     }
 }
@@ -262,20 +279,30 @@ impl fmt::Display for ResponseViolation {
         match self {
             Self::UpgradeMissing => f.write_str("the 101 has no `Upgrade: websocket` header"),
             Self::ConnectionMissing => f.write_str("the 101 has no `Connection: Upgrade` header"),
-            Self::AcceptMissing => f.write_str("the 101 has not one Sec-WebSocket-Accept header"),
-            Self::AcceptMismatch => f.write_str("Sec-WebSocket-Accept belongs to another key"),
-            Self::Extension(error) => error.fmt(f),
+            Self::AcceptMissing => {
+                f.write_str("the 101 does not have exactly one Sec-WebSocket-Accept header")
+            }
+            Self::AcceptMismatch => f.write_str("Sec-WebSocket-Accept is for another key"),
+            Self::Extension(_) => f.write_str("the extensions of the 101 do not fit the offer"),
             Self::SubprotocolNotOffered { name } => {
                 write!(f, "the subprotocol {name:?} was not offered")
             }
             Self::SubprotocolMissing => {
-                f.write_str("the server speaks no subprotocol of this client")
+                f.write_str("the server chose no subprotocol, and one is required")
             }
-        }
+        }?;
+        causes::append(self, f)
     }
 }
 
-impl error::Error for ResponseViolation {}
+impl error::Error for ResponseViolation {
+    fn source(&self) -> Option<&(dyn error::Error + 'static)> {
+        match self {
+            Self::Extension(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 impl error::Error for ConnectError {
     fn source(&self) -> Option<&(dyn error::Error + 'static)> {
@@ -286,6 +313,45 @@ impl error::Error for ConnectError {
             | Self::Io(error) => Some(&**error),
             Self::InvalidResponse { violation, .. } => Some(violation),
             _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_repeats_its_cause() {
+        let io = || Arc::new(io::Error::other("it is down"));
+        let response = || {
+            Box::new(HandshakeResponse {
+                status: 101,
+                headers: Fields::default(),
+                body: Vec::new(),
+            })
+        };
+        let invalid = |violation| ConnectError::InvalidResponse { violation, response: response() };
+        let extension = ResponseViolation::Extension(DeflateAnswerError::ExtensionRepeated);
+        let cases = [
+            (ConnectError::Resolve { host: "example.com".to_owned(), error: io() }, 2),
+            (ConnectError::Connect { addr: "192.0.2.1:80".to_owned(), error: io() }, 2),
+            (ConnectError::Tls { host: "example.com".to_owned(), error: io() }, 2),
+            (ConnectError::Io(io()), 2),
+            (ConnectError::TimedOut(ConnectStep::Connect), 1),
+            (ConnectError::TimedOut(ConnectStep::Handshake), 1),
+            (ConnectError::TlsMissing, 1),
+            (ConnectError::InvalidHeader { name: "a b".to_owned() }, 1),
+            (ConnectError::Refused(response()), 1),
+            (ConnectError::Redirected(response()), 1),
+            (ConnectError::ProxyRefused(response()), 1),
+            (invalid(ResponseViolation::AcceptMissing), 2),
+            (invalid(extension), 3),
+        ];
+        for (error, texts) in cases {
+            assert_eq!(causes::check_texts(&error), texts, "{error:#}");
+            // One more where it is the cause of an `Error`.
+            assert_eq!(causes::check_texts(&crate::Error::from(error)), texts + 1);
         }
     }
 }

@@ -1,27 +1,27 @@
-//! The hosts that a server answers for.
+//! The host names that a server answers for.
 //!
-//! A browser lets a page read what its own host answers, and asks the DNS where that is. Whoever owns
-//! the name of a page can answer with an address inside of somebody's network (DNS rebinding): the
-//! page then talks to a server there, and `Origin` and `Host` name the same host. The server has to
-//! know its own names to tell.
+//! A browser lets a page read the answers of the page's own host, and looks up that host in the DNS. The
+//! owner of the name can let the DNS return an address inside another network (DNS rebinding). The page then
+//! talks to a server there, and `Origin` and `Host` name the same host. A server recognizes this only if it
+//! knows its own names.
 
 use tide::http::Url;
 use tide::http::url::Host;
 
-/// The hosts that requests may name: all, unless there is a list.
+/// The hosts that requests may name. Without a list, all are allowed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AllowedHosts(Option<Vec<Pattern>>);
 
-/// An entry of the list; the name is written as in the URL of a request.
+/// An entry of the list. Its name has the form that it has in the URL of a request.
 #[derive(Clone, Debug)]
 struct Pattern {
     name: String,
-    /// Whether it stands for all names below this one, and not for itself.
+    /// Whether it matches all names below this one, and not this name itself.
     is_parent: bool,
 }
 
 impl AllowedHosts {
-    /// Reads a list of names, addresses, and `*.` with a name; `Err` says what is wrong.
+    /// Reads a list of names, addresses, and `*.` with a name. The error is a reason to show to the user.
     pub(super) fn listed(hosts: impl Iterator<Item = String>) -> Result<Self, String> {
         let patterns = hosts.map(|host| {
             let parent = host.strip_prefix("*.");
@@ -30,7 +30,7 @@ impl AllowedHosts {
             Ok(Pattern { name, is_parent: parent.is_some() })
         });
         match patterns.collect::<Result<Vec<_>, String>>()? {
-            patterns if patterns.is_empty() => Err("no host is listed, which serves nobody".into()),
+            patterns if patterns.is_empty() => Err("no host is listed".into()),
             patterns => Ok(Self(Some(patterns))),
         }
     }
@@ -53,14 +53,14 @@ impl Pattern {
     }
 }
 
-/// A host as `Url` writes it: in lower case, international names in ASCII, addresses in short.
+/// A host in the form of `Url`: lower case, international names in ASCII, addresses in their short form.
 fn normal(host: &str) -> Option<String> {
     let host = Host::parse(host).ok()?.to_string();
     let is_name = !host.contains('*');
     is_name.then(|| without_root(&host).to_owned())
 }
 
-/// `example.com.` is `example.com`.
+/// The host without the dot of the DNS root: `example.com.` is `example.com`.
 fn without_root(host: &str) -> &str {
     host.strip_suffix('.').unwrap_or(host)
 }

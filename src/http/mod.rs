@@ -1,9 +1,9 @@
-//! HTTP/1.1: one connection, from its first byte to its last or to the upgrade.
+//! HTTP/1.1: one connection, from its first byte to its last, or to the upgrade.
 //!
-//! hyper reads and writes the bytes ([RFC 9112]), tide routes what they mean. [`HttpServer::serve`] drives
-//! a connection between the two and does what neither does: it answers where hyper would just close,
-//! hands the stream over after a 101, and closes so that the peer can still read our last answer.
-//! Where connections come from is `server/`; what becomes of an upgraded stream is `ws/`.
+//! hyper reads and writes the bytes ([RFC 9112]), and tide routes requests to handlers. [`HttpServer::serve`]
+//! drives a connection between the two, and does three things that neither does: it answers where hyper would
+//! just close, hands the stream over after a 101, and closes so that the peer can still read our last answer.
+//! `server/` accepts the connections; `upgrade/` goes on with an upgraded stream.
 //!
 //! [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
 
@@ -49,6 +49,7 @@ pub(crate) use self::proxies::TrustedProxies;
 pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::admission::{ConnectionLimit, ServerLimits};
+use crate::causes::WithCauses;
 use crate::context::BodyTooLarge;
 use crate::escaped::Escaped;
 use crate::foreign::{Contained, discard, tell};
@@ -57,19 +58,19 @@ use crate::runtime::{Clock, yield_now};
 use crate::stream::Stream;
 use crate::upgrade::{Early, OnUpgrade, Upgraded};
 
-/// What hyper may buffer of a head beyond our own limit.
+/// Bytes of a head that hyper may buffer beyond our own limit.
 ///
-/// hyper knows one limit and one answer (431). With some room above ours, a head is read to its end
-/// and the answer can say which part of it was too long.
+/// hyper has one limit and one answer (431). With some room above our limit, a head is read to its end, and
+/// our answer can name the part that is too long.
 const HEAD_SLACK: usize = 16 * 1024;
 
-/// hyper refuses to work with a smaller buffer.
+/// The smallest buffer that hyper accepts.
 const MIN_BUFFER: usize = 8 * 1024;
 
 /// Longest wait for the peer's FIN after ours.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Both ends of a connection; a socket in the file system has neither.
+/// The addresses of both ends of a connection. A Unix socket has neither.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Addrs {
     pub(crate) peer: Option<SocketAddr>,
@@ -85,13 +86,13 @@ impl fmt::Display for Addrs {
     }
 }
 
-/// What every connection of a server shares: its routes and its limits.
+/// The routes and limits that all connections of a server share.
 pub(crate) struct HttpServer<State> {
     app: App<State>,
     options: ServerOptions,
     builder: http1::Builder,
     instance: Arc<Instance>,
-    /// Of WebSocket connections.
+    /// The limits on WebSocket connections.
     limits: Option<ServerLimits>,
 }
 
@@ -102,7 +103,7 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         Self { app, options, builder, instance, limits: None }
     }
 
-    /// Counts all WebSocket connections among those of `limits`.
+    /// Counts all WebSocket connections towards `limits`.
     pub(crate) fn limited(self, limits: Vec<ConnectionLimit>) -> Self {
         let limits = (!limits.is_empty()).then(|| ServerLimits(limits.into()));
         Self { limits, ..self }
@@ -110,8 +111,8 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
 
     /// Serves one connection until it ends or is upgraded.
     ///
-    /// The task that does it may be one of an executor that a panic would end: of a logger, or of an error
-    /// of the application that is dropped with the connection.
+    /// It runs in a task whose executor a panic might end. So it contains the panics of loggers, and of errors
+    /// of the application that are dropped with the connection.
     pub(crate) async fn serve(self: Arc<Self>, stream: Stream, addrs: Addrs) {
         let serving = AssertUnwindSafe(self.serve_or_panic(stream, addrs)).catch_unwind();
         serving.await.unwrap_or_else(discard);
@@ -122,10 +123,10 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         let exchange = Arc::new(HttpProgress::new(stream.security()));
         let socket = Socket::new(stream, Arc::clone(&exchange), self.lease(), &self.options);
         let service = service_fn(|request| {
-            // Begun here: hyper reads on, maybe to the end of the stream, before it polls the answer.
+            // Begun here, since hyper reads on, maybe to the end of the stream, before it polls the answer.
             let answering = exchange.begin(&request);
             let answer = Arc::clone(&self).answer(request, addrs, Arc::clone(&exchange), answering);
-            // Boxed, so that a connection between requests does not hold room for a handler.
+            // Boxed, so that a connection between requests holds no memory for a handler.
             Contained::new(Box::pin(answer))
         });
         let mut connection = self.builder.serve_connection(FuturesIo::new(socket), service);
@@ -134,25 +135,25 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         let mut socket = parts.io.into_inner();
         match (outcome, exchange.take_granted()) {
             (Ok(()), Some(upgrade)) => {
-                // Copied, because the bytes are slices of whole read buffers.
+                // Copied, because the bytes are slices of whole read buffers, and would keep these alive.
                 let read_ahead = [parts.read_buf, socket.take_held()].concat().into();
                 let stream = socket.into_stream();
                 // From here on it is counted as a WebSocket.
                 drop(open);
-                // A handler that no longer waits for the stream wants it closed.
+                // If the handler does not wait for the stream any more, this closes it.
                 drop(upgrade.send(Upgraded { stream, read_ahead }));
             }
-            // Its place is wanted at once, and nothing of it is under way.
+            // Another connection needs the place, and this one has no request under way: no goodbye.
             _ if socket.makes_room() => {}
-            // Whoever reads to the end of a TLS stream waits for more than a FIN.
+            // The client has ended its side. Over TLS it also waits for our close_notify.
             (Ok(()), None) if socket.has_ended() && !exchange.is_secure() => {}
             (Ok(()), None) => close(socket.into_stream(), None, &self.instance.clock).await,
             (Err(error), granted) => {
-                let told = Escaped(&error);
+                let told = Escaped(WithCauses(&error));
                 tell(
                     || log::debug!(peer:% = addrs, error:% = told; "connection from {addrs} failed: {told}"),
                 );
-                // A handler that waits for the stream need not wait for the goodbye.
+                // Dropped first: a handler that waits for the stream need not wait for the goodbye.
                 drop(granted);
                 let last = unanswered(&error, &parts.read_buf, &exchange);
                 close(socket.into_stream(), last, &self.instance.clock).await;
@@ -160,13 +161,13 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         }
     }
 
-    /// What the deadlines of the server follow.
+    /// The clock for the deadlines of the server.
     #[cfg(feature = "tls")]
     pub(crate) fn clock(&self) -> &Clock {
         &self.instance.clock
     }
 
-    /// A connection that makes room for another when it is idle.
+    /// Registers a connection that makes room for another when it is idle.
     pub(crate) fn lease(&self) -> Lease {
         Lease::new(Arc::clone(&self.instance))
     }
@@ -194,23 +195,24 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         };
         let mut response = response.unwrap_or_else(|refusal| refusal.response(to_head));
         let is_last = match exchange.receipt() {
-            // hyper does not know yet of a shutdown that has begun during this poll.
+            // The shutdown may have begun during this poll. hyper does not know of it yet.
             Receipt::Complete => self.instance.is_shutting_down(),
             Receipt::Underway | Receipt::Doubtful | Receipt::TooLarge(_) => true,
             Receipt::Abandoned => {
-                // It has a look at what is left of the body before it asks for the response again. If it
-                // cannot go on behind it, it says so in the response.
+                // hyper looks at the rest of the body before it polls for the response again. If it cannot
+                // skip that rest, it adds `Connection: close` to the response.
                 yield_now().await;
                 self.instance.is_shutting_down()
             }
         };
-        // Behind an upgrade that is refused, a proxy that tunnels whatever the status is sees frames.
+        // Some proxies start a tunnel after any answer to an upgrade. So a refusal ends the connection, and no
+        // frame of such a client can be taken for a request.
         if (is_last || is_opening) && !response.status().is_informational() {
             say_close(response.headers_mut());
         }
         let is_endless = response.body().size_hint().exact().is_none();
         if is_http_1_0 && (is_endless || response.headers().contains_key(CONNECTION)) {
-            // Or hyper says `keep-alive` before it closes (RFC 9112 §9.3).
+            // Otherwise hyper would send `keep-alive` and then close (RFC 9112 §9.3).
             *response.version_mut() = ::http::Version::HTTP_10;
         }
         self.instance.counters.count_response(response.status().as_u16());
@@ -260,31 +262,31 @@ fn builder(options: &ServerOptions) -> http1::Builder {
     // `Socket` keeps the deadlines: hyper has one for both the idle time and the head.
     builder.timer(Never).header_read_timeout(Duration::from_secs(1));
     if options.max_headers != ServerOptions::default().max_headers {
-        // Any value set moves hyper's header table from the stack to the heap.
+        // Only if needed: any value moves hyper's header table from the stack to the heap.
         builder.max_headers(options.max_headers);
     }
     builder
 }
 
-/// Says that the connection ends with this response (RFC 9112 §9.6).
+/// Announces that the connection ends with this response (RFC 9112 §9.6).
 fn say_close(headers: &mut HeaderMap) {
     let close = HeaderValue::from_static("close");
     if !headers.get_all(CONNECTION).iter().any(|option| option == close) {
-        // A map that is full has more than a client would read.
+        // Fails if the map is full. No client would read so many headers.
         let _ = headers.try_append(CONNECTION, close);
     }
 }
 
 fn may_upgrade(request: &::http::Request<Incoming>) -> bool {
-    // A HEAD may be routed as a GET.
+    // A HEAD may be routed to the handler of GET.
     request.version() == ::http::Version::HTTP_11
         && request.method() != ::http::Method::HEAD
         && request.headers().contains_key(UPGRADE)
         && request.body().is_end_stream()
 }
 
-/// Makes the answer that an error of reading is by itself, as tide passes it on, into that to a body that
-/// is too large (RFC 9110 §15.5.14).
+/// Turns the response that tide makes of a read error into a 413, if the body was too large (RFC 9110
+/// §15.5.14).
 fn name_excess(response: &mut tide::http::Response, max: usize) {
     use tide::StatusCode::{InternalServerError, PayloadTooLarge, UnprocessableEntity};
 
@@ -304,8 +306,8 @@ fn offer_upgrade(
     sender
 }
 
-/// Runs a connection until hyper is done with it and everything is written. When the server shuts
-/// down, the response under way is the last one.
+/// Runs a connection until hyper is done with it and all bytes are written. When the server shuts down, the
+/// response under way is the last one.
 async fn drive<S>(
     connection: &mut http1::Connection<FuturesIo<Socket>, S>,
     exchange: &HttpProgress,
@@ -323,8 +325,8 @@ where
             Pin::new(&mut *connection).graceful_shutdown();
         }
         let result = ready!(connection.poll_without_shutdown(cx));
-        // hyper calls itself done while its last bytes, the 4xx to a malformed request included,
-        // may wait for the socket to take them. Polled again, it goes on writing.
+        // hyper may report that it is done while its last bytes, such as the 4xx to a malformed request,
+        // still wait for the socket. If it is polled again, it goes on writing.
         let writing = result.as_ref().map_or_else(hyper::Error::is_parse, |()| true);
         outcome.get_or_insert(result);
         if writing && exchange.is_stalled() { Poll::Pending } else { Poll::Ready(()) }
@@ -333,7 +335,7 @@ where
     outcome.unwrap_or(Ok(()))
 }
 
-/// The answer that hyper left out when it gave up on a connection.
+/// The answer that hyper did not send when it ended a connection.
 fn unanswered(error: &hyper::Error, read: &[u8], exchange: &HttpProgress) -> Option<Refusal> {
     let mid_head = !read.is_empty() && !exchange.is_answering();
     match error {
@@ -346,7 +348,7 @@ fn unanswered(error: &hyper::Error, read: &[u8], exchange: &HttpProgress) -> Opt
 
 /// Ends our direction after a last answer, and waits for the peer to end its own.
 ///
-/// That takes 2 s at most, however much the peer sends.
+/// That takes 2 s at most, even if the peer goes on sending.
 pub(crate) async fn close(mut stream: Stream, last: Option<Refusal>, clock: &Clock) {
     let goodbye = async {
         if let Some(refusal) = last {
@@ -355,7 +357,7 @@ pub(crate) async fn close(mut stream: Stream, last: Option<Refusal>, clock: &Clo
         stream.close().await?;
         stream.drain().await
     };
-    // Whether it came to an end or took too long: this was the last of the connection.
+    // An error or a timeout changes nothing: the connection is over.
     let _ = clock.timeout(Some(LINGER), goodbye).await;
 }
 

@@ -1,4 +1,4 @@
-//! How long and how large HTTP may be.
+//! The options of the HTTP side of a server: its limits of time and size.
 
 use std::io;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::runtime::Clock;
 #[cfg(feature = "testing")]
 use crate::runtime::ManualClock;
 
-/// Limits of the HTTP side of a server.
+/// Options for the HTTP side of a server.
 ///
-/// The defaults are safe on the open internet. They hold until a connection is upgraded; from then
-/// on it is `WebSocketOptions` that count.
+/// The defaults are safe on the open internet. These options hold until a connection is upgraded; then
+/// `WebSocketOptions` hold instead.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,26 +46,26 @@ pub struct ServerOptions {
     pub(crate) client_ip_header: Option<HeaderName>,
     pub(crate) allowed_hosts: Arc<AllowedHosts>,
     pub(crate) clock: Clock,
-    /// What is wrong with the list of trusted proxies.
+    /// The error in the list of trusted proxies, if there is one.
     invalid_proxy: Option<String>,
-    /// What is no name of a header, where one should be.
+    /// The invalid name given for a header, if there is one.
     invalid_header: Option<String>,
-    /// What is wrong with the list of hosts.
+    /// The error in the list of hosts, if there is one.
     invalid_hosts: Option<String>,
 }
 
 impl ServerOptions {
-    /// What [`max_head_size`](Self::max_head_size) may be at most: 1 MiB.
+    /// The largest value of [`max_head_size`](Self::max_head_size): 1 MiB.
     pub const HIGHEST_HEAD_SIZE: usize = 1024 * 1024;
 
-    /// What [`max_headers`](Self::max_headers) may be at most: 10 000.
+    /// The largest value of [`max_headers`](Self::max_headers): 10 000.
     pub const HIGHEST_HEADERS: usize = 10_000;
 
-    /// The clock that the deadlines of the server follow: those of HTTP, of TLS handshakes
-    /// and of the shutdown. Default: the clock of the system.
+    /// Clock for the deadlines of the server: of HTTP, of TLS handshakes and of the shutdown. Default: the
+    /// system's clock.
     ///
-    /// For tests, which turn it by hand: see [`ManualClock`]. Connections follow the clock of their own
-    /// options, [`WebSocketOptions::clock`](crate::WebSocketOptions::clock).
+    /// Tests set a clock that they turn by hand: see [`ManualClock`]. WebSocket connections use the clock of
+    /// their own options, [`WebSocketOptions::clock`](crate::WebSocketOptions::clock).
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn clock(mut self, clock: &ManualClock) -> Self {
@@ -73,28 +73,30 @@ impl ServerOptions {
         self
     }
 
-    /// Longest time for the head of a request, from its first byte to its last. Default: 10 s.
+    /// Longest time from the first byte of a request's head to its last. Default: 10 s; `None` for no
+    /// limit.
     ///
-    /// On a new connection the time starts when it is accepted. A head that begins while the request
-    /// before it is answered has its time from the end of that response. A head that is late is answered
-    /// with 408; a connection on which nothing came is closed. `None` waits for ever.
+    /// On a new connection the time starts when it is accepted. If a head begins while the request before it
+    /// is being answered, its time starts at the end of that response. A late head is answered with 408. A
+    /// new connection that sends nothing in time is closed.
     #[must_use]
     pub fn head_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.head_timeout = timeout.into();
         self
     }
 
-    /// Longest time between a response and the next request on its connection, which is then
-    /// closed. Default: 75 s. `None` waits for ever.
+    /// Longest time between a response and the next request on the same connection. Then the connection is
+    /// closed. Default: 75 s; `None` for no limit.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.idle_timeout = timeout.into();
         self
     }
 
-    /// Longest time without a byte of a request's body, while the handler reads it. Default: 30 s.
+    /// Longest time without a byte of a request's body while the handler reads it. Default: 30 s; `None` for
+    /// no limit.
     ///
-    /// Reading then fails with [`io::ErrorKind::TimedOut`]. `None` waits for ever.
+    /// Then reading fails with [`io::ErrorKind::TimedOut`].
     #[must_use]
     pub fn body_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.body_timeout = timeout.into();
@@ -102,18 +104,19 @@ impl ServerOptions {
     }
 
     /// Longest time for a whole request body that is collected for a handler, by
-    /// [`body_bytes`](crate::RequestContext::body_bytes) and its siblings. Default: 60 s.
+    /// [`body_bytes`](crate::RequestContext::body_bytes) and its siblings. Default: 60 s; `None` for no
+    /// limit.
     ///
-    /// A body that is late is answered with 408 (RFC 9110 §15.5.9), however steadily it drips. A
-    /// handler that reads the body as a stream sets its own limit. `None` waits for ever.
+    /// A late body is answered with 408 (RFC 9110 §15.5.9), even if bytes of it still arrive. A handler that
+    /// reads the body as a stream sets a limit of its own.
     #[must_use]
     pub fn body_deadline(mut self, deadline: impl Into<Option<Duration>>) -> Self {
         self.body_deadline = deadline.into();
         self
     }
 
-    /// Longest time for which a client takes no byte of a response; the connection is then closed.
-    /// Default: 30 s. `None` waits for ever.
+    /// Longest time in which a client takes no byte of a response. Then the connection is closed.
+    /// Default: 30 s; `None` for no limit.
     #[must_use]
     pub fn write_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.write_timeout = timeout.into();
@@ -129,9 +132,9 @@ impl ServerOptions {
         self
     }
 
-    /// Most header lines of a request. Default: 100.
+    /// Largest number of header lines in a request. Default: 100.
     ///
-    /// More are answered with 431 (RFC 6585 §5).
+    /// A request with more is answered with 431 (RFC 6585 §5).
     #[must_use]
     pub fn max_headers(mut self, max: usize) -> Self {
         self.max_headers = max;
@@ -140,8 +143,7 @@ impl ServerOptions {
 
     /// Longest request target, in bytes. Default: 8 KiB.
     ///
-    /// A longer one is answered with 414 (RFC 9110 §15.5.15) as long as the head has room for it;
-    /// beyond that, with 431.
+    /// A longer one is answered with 414 (RFC 9110 §15.5.15), or with 431 if the head is too large for it.
     #[must_use]
     pub fn max_uri_len(mut self, max: usize) -> Self {
         self.max_uri_len = max;
@@ -150,82 +152,83 @@ impl ServerOptions {
 
     /// Largest request body, in bytes. Default: 1 MiB.
     ///
-    /// It holds for every way to a body: [`body_bytes`](crate::RequestContext::body_bytes) and its
-    /// siblings, those of tide's request, endpoints of tide, and streams. Beyond it, reading fails with
-    /// [`io::ErrorKind::FileTooLarge`], at once if the length is announced. The error, passed on, is
-    /// a 413 (RFC 9110 §15.5.14).
+    /// The limit holds for every way to read a body: [`body_bytes`](crate::RequestContext::body_bytes) and its
+    /// siblings, the methods of tide's request, endpoints of tide, and streams. If a body exceeds it, reading
+    /// fails with [`io::ErrorKind::FileTooLarge`], at once if the length was announced. A handler that returns
+    /// this error answers with 413 (RFC 9110 §15.5.14).
     ///
-    /// For uploads there are [`Route::max_body_size`](crate::Route::max_body_size) and
-    /// [`RequestContext::set_max_body_size`](crate::RequestContext::set_max_body_size), which replace it
-    /// for a route or a request. A body that no handler reads has no limit but the end of its connection.
+    /// For uploads, [`Route::max_body_size`](crate::Route::max_body_size) and
+    /// [`RequestContext::set_max_body_size`](crate::RequestContext::set_max_body_size) replace the limit for a
+    /// route or a request. A body that no handler reads has no limit, but ends with its connection.
     #[must_use]
     pub fn max_body_size(mut self, max: usize) -> Self {
         self.max_body_size = max;
         self
     }
 
-    /// Most TCP connections at once. Default: no limit but that of the system.
+    /// Largest number of TCP connections at once. Default: no limit other than the system's.
     ///
-    /// A connection counts until its socket is closed, whether it idles, speaks HTTP or was
-    /// upgraded. Where there is one beyond the limit, the connection that has been idle for the longest
-    /// time is closed to make room for it, as if its [`idle_timeout`](Self::idle_timeout) were over: one
-    /// that waits for its first request, for another one, or in the TLS handshake. If none is idle, the
-    /// newcomer is not accepted until one is, or ends: it waits in the queue of the kernel. So the limit is
-    /// for what the machine can bear; a [`ConnectionLimit`](crate::ConnectionLimit) gives clients an answer.
+    /// A connection counts until its socket is closed, whether it is idle, speaks HTTP or was upgraded. If a
+    /// new connection would exceed the limit, the connection that has been idle longest is closed, as if its
+    /// [`idle_timeout`](Self::idle_timeout) were over. A connection is idle while it waits for its first or
+    /// next request, or is in the TLS handshake. If no connection is idle, the new one waits in the kernel's
+    /// queue until one becomes idle or ends. So set this limit to the capacity of the machine. Use a
+    /// [`ConnectionLimit`](crate::ConnectionLimit) to answer clients that are too many.
     ///
-    /// Idle connections also make room where the system has no descriptor for another one.
+    /// Idle connections are also closed if the system has no descriptor for a new one.
     #[must_use]
     pub fn max_connections(mut self, max: impl Into<Option<usize>>) -> Self {
         self.max_connections = max.into();
         self
     }
 
-    /// Most TCP connections of one address at once. Default: no limit.
+    /// Largest number of TCP connections of one address at once. Default: no limit.
     ///
-    /// One beyond the limit is reset as soon as it is accepted, and counted as
-    /// [`Metrics::turned_away`](crate::Metrics::turned_away). A connection counts until its socket is
-    /// closed, whether it idles, speaks HTTP or was upgraded. An IPv6 network of [64
-    /// bits](Self::ipv6_prefix) is one address.
+    /// A connection that exceeds the limit is reset as soon as it is accepted, and counted as
+    /// [`Metrics::turned_away`](crate::Metrics::turned_away). A connection counts until its socket is closed,
+    /// whether it is idle, speaks HTTP or was upgraded. An IPv6 network of [64 bits](Self::ipv6_prefix) is
+    /// one address.
     ///
-    /// Connections of [`trusted_proxies`](Self::trusted_proxies) are not counted, for they bring many
-    /// clients; nor are those through a Unix socket. That is why no limit is the default: a proxy that is
-    /// not named there has one address as well, and so have the clients of a company or a mobile network
-    /// that shares one of IPv4. Where clients come by themselves, 100 is many. For clients behind a
-    /// proxy there is [`ConnectionLimit::per_address`](crate::ConnectionLimit::per_address).
+    /// Connections of [`trusted_proxies`](Self::trusted_proxies) are not counted, since they bring many
+    /// clients. Connections through a Unix socket are not counted either. The default is no limit for this
+    /// reason: a proxy that is not listed there has one address, too, and so have the clients of a company or
+    /// a mobile network that share an IPv4 address. If clients connect directly, 100 is a generous limit. For
+    /// clients behind a proxy, use [`ConnectionLimit::per_address`](crate::ConnectionLimit::per_address).
     #[must_use]
     pub fn max_connections_per_address(mut self, max: impl Into<Option<usize>>) -> Self {
         self.max_connections_per_address = max.into();
         self
     }
 
-    /// How many bits of an IPv6 address tell clients apart, for
-    /// [`max_connections_per_address`](Self::max_connections_per_address). Default: 64, the smallest network
-    /// that a customer gets; many get 56 or 48, and are as many clients then. 128 is the whole address, and so is more.
+    /// Number of leading bits by which [`max_connections_per_address`](Self::max_connections_per_address) tells
+    /// IPv6 clients apart. Default: 64; more than 128 counts as 128, the whole address.
+    ///
+    /// 64 bits are the smallest network that a customer gets. Many customers get 56 or 48 bits, and count as
+    /// many clients by default.
     #[must_use]
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         self.ipv6_prefix = Ipv6Prefix::new(bits);
         self
     }
 
-    /// Bytes that all WebSocket connections of the server together may hold for messages in progress. Default:
-    /// 256 MiB, which is 256 messages of the greatest default size at the same time. `None` switches the limit off:
-    /// 10 000 clients, each with a message of 1 MiB that it does not finish, then take 10 GB.
+    /// Bytes that all WebSocket connections of the server together may hold for received messages in progress.
+    /// Default: 256 MiB, which is 256 messages of the largest default size at the same time. `None` for no
+    /// limit: 10 000 clients, each with an unfinished message of 1 MiB, then take 10 GB.
     ///
-    /// Unfinished messages count, messages that were read ahead, and messages that are being decompressed. 16 KiB
-    /// of each connection do not count and can always be read, nor do 16 KiB of a message that is being decompressed,
-    /// so short messages are not affected. What is
-    /// sent does not count: each connection bounds that by
-    /// [`send_buffer_size`](crate::WebSocketOptions::send_buffer_size) and one message, and a room by
+    /// Three kinds of messages count: unfinished messages, messages that were read ahead, and messages that are
+    /// being decompressed. The first 16 KiB of each connection do not count and can always be read; the first
+    /// 16 KiB of a message that is being decompressed do not count either. So short messages are not affected.
+    /// Sent messages do not count: a connection bounds them by
+    /// [`send_buffer_size`](crate::WebSocketOptions::send_buffer_size) plus one message, and a room by
     /// [`RoomOptions`](crate::RoomOptions).
     ///
     /// When the limit is reached, connections that hold more than 16 KiB are not read until others give bytes
-    /// back. They go on in the order in which they came. One of them at a time may exceed the limit to the end of
-    /// its message, so that there is always progress. No heartbeat, `idle_timeout` or `message_timeout` closes a
-    /// connection for the time in which the server does not read what its peer has sent. When a handler has waited
-    /// for its message for 5 s, the connection that holds most is closed, one for each handler that waits so long: its peer
-    /// gets 1013, its handler
-    /// [`Error::Overloaded`](crate::Error::Overloaded). [`Metrics`](crate::Metrics) counts the bytes, the pauses
-    /// and the closes.
+    /// back. They go on in order of arrival. One of them at a time may exceed the limit up to the end of its
+    /// message, so that there is always progress. Time in which the server does not read does not count for
+    /// the heartbeat, `idle_timeout` or `message_timeout`. When a handler has waited for its message for 5 s,
+    /// the connection that holds the most bytes is closed, one for each handler that waits so long. The peer of
+    /// the closed connection gets 1013, and its handler [`Error::Overloaded`](crate::Error::Overloaded).
+    /// [`Metrics`](crate::Metrics) counts the bytes, the pauses and the closes.
     ///
     /// # Errors
     ///
@@ -243,17 +246,18 @@ impl ServerOptions {
         self
     }
 
-    /// Proxies that are trusted to tell where a client is: addresses as `192.0.2.1` or `::1`,
-    /// networks as `10.0.0.0/8`, and `unix:` for whoever connects through a Unix socket. Default:
-    /// none.
+    /// Proxies that are trusted to name the address of a client. Default: none.
     ///
-    /// If the peer is one of them, [`client_ip`](crate::RequestContext::client_ip) follows the
-    /// [header](Self::client_ip_header) that they write from the end, as long as the hops named there are
-    /// trusted themselves, up to the first that is not: the client. A hop that is no address leaves the
-    /// client unknown. Each proxy in the list must append to the header, or replace it.
+    /// An entry is an address (`192.0.2.1`, `::1`), a network (`10.0.0.0/8`), or `unix:` for all peers on a
+    /// Unix socket.
     ///
-    /// They are also believed that a client speaks TLS, in `X-Forwarded-Proto` or the `proto` of
-    /// `Forwarded`: a page of the same host must then have come over TLS as well to connect.
+    /// If the peer is a trusted proxy, [`client_ip`](crate::RequestContext::client_ip) reads the
+    /// [header](Self::client_ip_header) of the proxies from its end. It skips the hops that are trusted
+    /// themselves; the first hop that is not is the client. If a hop is not an address, the client is
+    /// unknown. Each proxy in the list must append to the header, or replace it.
+    ///
+    /// Trusted proxies also say whether a client uses TLS, in `X-Forwarded-Proto` or in the `proto` of
+    /// `Forwarded`. If it does, a page of the same host may connect only if it was loaded over TLS.
     ///
     /// ```
     /// use tidewire::ServerOptions;
@@ -271,14 +275,16 @@ impl ServerOptions {
         self
     }
 
-    /// The one header in which [trusted proxies](Self::trusted_proxies) tell where a client is:
-    /// `Forwarded` (RFC 7239), or one with an address or a list of them as `X-Forwarded-For`,
-    /// `X-Real-IP`. Default: not said.
+    /// The header in which [trusted proxies](Self::trusted_proxies) name the address of a client. Default:
+    /// not set.
     ///
-    /// Say it. A proxy passes on the headers that it does not know, and the client may have written them.
-    /// Where it is not said, both `Forwarded` and `X-Forwarded-For` are read; if they contradict each
-    /// other, [`client_ip`](crate::RequestContext::client_ip) is `None`, and a
-    /// [`ConnectionLimit`](crate::ConnectionLimit) for each address refuses with 400.
+    /// It is `Forwarded` (RFC 7239), or a header with an address or a list of addresses, such as
+    /// `X-Forwarded-For` or `X-Real-IP`.
+    ///
+    /// Set it whenever you trust proxies: a proxy passes on headers that it does not know, and the client may
+    /// have written them. If it is not set, both `Forwarded` and `X-Forwarded-For` are read. If these
+    /// contradict each other, [`client_ip`](crate::RequestContext::client_ip) is `None`, and a
+    /// [`ConnectionLimit`](crate::ConnectionLimit) for each address refuses the request with 400.
     #[must_use]
     pub fn client_ip_header(mut self, name: impl AsRef<str>) -> Self {
         let name = name.as_ref();
@@ -287,14 +293,15 @@ impl ServerOptions {
         self
     }
 
-    /// The hosts that requests may name in `Host` or in their target: names as `example.com`, all names
-    /// below one as `*.example.com`, addresses as `192.0.2.1` and `[::1]`, each with any port.
-    /// Default: all.
+    /// The hosts that requests may name in `Host` or in their target. Default: all.
     ///
-    /// Other requests are answered with 421 (RFC 9110 §15.5.20). That ends DNS rebinding, where the owner
-    /// of another name lets it lead to this server for a while: pages of that name are then of the same
-    /// host as the server, which no check of `Origin` can tell. A server on a developer's machine or
-    /// inside a network, whose clients need no password, should say its names.
+    /// An entry is a name (`example.com`), all names below a name (`*.example.com`), or an address
+    /// (`192.0.2.1`, `[::1]`). Each matches with any port.
+    ///
+    /// Other requests are answered with 421 (RFC 9110 §15.5.20). This prevents DNS rebinding: the owner of
+    /// another name lets the DNS return the address of this server for a while. Pages of that name then seem
+    /// to be of the same host as the server, and a check of `Origin` cannot notice it. Set this for a server
+    /// on a developer's machine or inside a network, if its clients need no password.
     #[must_use]
     pub fn allow_hosts<T: Into<String>>(mut self, hosts: impl IntoIterator<Item = T>) -> Self {
         let listed = AllowedHosts::listed(hosts.into_iter().map(Into::into));
@@ -303,7 +310,7 @@ impl ServerOptions {
         self
     }
 
-    /// Refuses what no server could work with.
+    /// Refuses values with which no server could work.
     pub(crate) fn check(&self) -> io::Result<()> {
         let ranges = [
             ("max_head_size", self.max_head_size, Self::HIGHEST_HEAD_SIZE),
@@ -312,7 +319,7 @@ impl ServerOptions {
         ];
         for (name, value, highest) in ranges {
             if !(1..=highest).contains(&value) {
-                return Err(invalid(format!("{name} is {value}, it must be 1 to {highest}")));
+                return Err(invalid(format!("{name} is {value}, and must be 1 to {highest}")));
             }
         }
         let limits = [
@@ -320,7 +327,7 @@ impl ServerOptions {
             ("max_connections_per_address", self.max_connections_per_address),
         ];
         if let Some((name, _)) = limits.iter().find(|(_, max)| *max == Some(0)) {
-            return Err(invalid(format!("{name} is 0, which serves nobody")));
+            return Err(invalid(format!("{name} is 0, so no client could be served")));
         }
         if let Some(name) = &self.invalid_header {
             return Err(invalid(format!("client_ip_header: `{name}` is not the name of a header")));

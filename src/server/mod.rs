@@ -1,9 +1,9 @@
-//! The server: routes, and the sockets it listens on.
+//! The server: routes, and the sockets that it listens on.
 //!
-//! Routing, middleware and state are tide's. What is ours is where requests come from: `listeners`
-//! says on which sockets, `listener` is one of them, `accept` takes connections from each, `tls`
-//! decrypts them, and `http/` turns them into requests. `route` is a path while it gets its endpoints, `bound`
-//! a server that listens, `handle` what other tasks know of it, and `shutdown` its end.
+//! Routing, middleware and state are tide's. The way of a request to them is ours: `listeners` is the set of
+//! sockets, `listener` is one of them, `accept` takes connections from each, `tls` decrypts them, and
+//! `http/` turns them into requests. `route` is a path that gets its endpoints, `bound` a server that listens,
+//! `handle` the handle for other tasks, and `shutdown` the end of a server.
 
 mod accept;
 mod bound;
@@ -34,10 +34,10 @@ use crate::http::{App, ServerOptions};
 use crate::runtime::ToSocketAddrs;
 use crate::{ConnectionLimit, Result, handler};
 
-/// HTTP and WebSocket routes behind one port.
+/// A server for HTTP and WebSocket routes behind one port.
 ///
-/// A handler is an `async` closure over a [`RequestContext`](crate::RequestContext); whether it
-/// answers with HTTP or goes on as a WebSocket connection is decided inside it.
+/// A handler is an `async` closure that takes a [`RequestContext`](crate::RequestContext). It decides
+/// whether to answer with HTTP or to go on as a WebSocket connection.
 ///
 /// ```no_run
 /// use tidewire::{RequestContext, Server};
@@ -50,8 +50,8 @@ use crate::{ConnectionLimit, Result, handler};
 /// # }
 /// ```
 ///
-/// `serve_dir` is tide's, and loud: each request is a log record at level info, and each
-/// file that is not there one at level warn, for everybody who asks. Where strangers do, keep tide's
+/// `serve_dir` is tide's, and writes many log records: one at level info for each request, and one at
+/// level warn for each missing file. Where strangers can send requests, keep tide's
 /// target `tide::fs` out of the log, or let a proxy serve the files.
 pub struct Server<State = ()> {
     app: App<State>,
@@ -62,7 +62,7 @@ pub struct Server<State = ()> {
 }
 
 impl Server {
-    /// A server without routes and without shared state.
+    /// Creates a server without routes and without shared state.
     #[must_use]
     pub fn new() -> Self {
         Self::with_state(())
@@ -70,9 +70,9 @@ impl Server {
 }
 
 impl<State: Clone + Send + Sync + 'static> Server<State> {
-    /// A server without routes, whose handlers share `state`.
+    /// Creates a server without routes, whose handlers share `state`.
     ///
-    /// Each request gets a clone, so anything large belongs in an [`Arc`](std::sync::Arc).
+    /// Each request gets a clone of it, so put large values into an [`Arc`](std::sync::Arc).
     #[must_use]
     pub fn with_state(state: State) -> Self {
         Self::of(App::with_state(state))
@@ -90,13 +90,13 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
 
     /// Answers `GET path`, and `HEAD path` without the body.
     ///
-    /// The path may have parameters (`/users/:id`) and a wildcard (`/files/*path`). Other methods of it are
-    /// answered with 405 and `Allow` (RFC 9110 §15.5.6), and `OPTIONS` with 204 and `Allow` (§9.3.7),
-    /// unless they have handlers of their own.
+    /// The path may have parameters (`/users/:id`) and a wildcard (`/files/*path`). `OPTIONS` is answered
+    /// with 204 and `Allow` (RFC 9110 §9.3.7), and any other method with 405 and `Allow` (§15.5.6), unless
+    /// they have handlers of their own.
     ///
     /// # Panics
     ///
-    /// As [`at`](Self::at).
+    /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn get(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
         self.at(path).get(handler::endpoint(handler));
@@ -107,7 +107,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// # Panics
     ///
-    /// As [`at`](Self::at).
+    /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn post(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
         self.at(path).post(handler::endpoint(handler));
@@ -118,7 +118,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// # Panics
     ///
-    /// As [`at`](Self::at).
+    /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn put(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
         self.at(path).put(handler::endpoint(handler));
@@ -129,7 +129,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// # Panics
     ///
-    /// As [`at`](Self::at).
+    /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn patch(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
         self.at(path).patch(handler::endpoint(handler));
@@ -140,17 +140,17 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// # Panics
     ///
-    /// As [`at`](Self::at).
+    /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn delete(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
         self.at(path).delete(handler::endpoint(handler));
         self
     }
 
-    /// A path, for everything else a route can have: static files, tide endpoints, other methods,
-    /// middleware of its own.
+    /// Returns the route of a path, for all that the methods above cannot add: static files, tide
+    /// endpoints, other methods, middleware of its own.
     ///
-    /// Handlers of this crate become tide endpoints through [`endpoint`](crate::endpoint).
+    /// [`endpoint`](crate::endpoint) turns a handler of this crate into a tide endpoint.
     ///
     /// # Panics
     ///
@@ -161,21 +161,21 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         Route::new(self.app.at(path))
     }
 
-    /// Runs `middleware` around every request that comes after it has been added.
+    /// Runs `middleware` around every request that arrives after this call.
     pub fn with(&mut self, middleware: impl tide::Middleware<State>) -> &mut Self {
         self.app.with(middleware);
         self
     }
 
-    /// Serves everything below `path` with the routes, middleware and state of `server`, which sees
-    /// the rest of the path. Its [`ServerOptions`] and connection limits are not used.
+    /// Serves all paths below `path` with the routes, middleware and state of `server`, which sees the rest
+    /// of the path. Its [`ServerOptions`] and connection limits are not used.
     ///
-    /// Routes of this server that are for one method come before it: with `get("/*", …)` here, no `GET`
-    /// gets there.
+    /// Routes of this server for one method take precedence: with `get("/*", …)` here, no `GET` reaches the
+    /// nested server.
     ///
     /// # Panics
     ///
-    /// If the path has a wildcard: nesting adds one, as [`at`](Self::at).
+    /// If the path has a wildcard: nesting adds one, and [`at`](Self::at) allows one only.
     #[track_caller]
     pub fn nest<Inner>(&mut self, path: &str, server: Server<Inner>) -> &mut Self
     where
@@ -185,23 +185,23 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         self
     }
 
-    /// Replaces the limits of the HTTP side.
+    /// Sets the options of the HTTP side, in place of those set before.
     pub fn options(&mut self, options: ServerOptions) -> &mut Self {
         self.options = options;
         self
     }
 
-    /// Speaks TLS on everything the server listens on: `https` and `wss`.
+    /// Encrypts all connections with TLS: `https` and `wss`.
     ///
-    /// Keep a clone of `config` to [`reload`](TlsConfig::reload) its certificate. A client that
-    /// sends HTTP unencrypted is answered with a 400 that says so.
+    /// Keep a clone of `config` to [`reload`](TlsConfig::reload) its certificate. A client that sends
+    /// unencrypted HTTP is answered with a 400 that says so.
     #[cfg(feature = "tls")]
     pub fn tls(&mut self, config: TlsConfig) -> &mut Self {
         self.tls = Some(config);
         self
     }
 
-    /// Will the server speak TLS?
+    /// Whether the server encrypts its connections with TLS.
     #[must_use]
     pub fn is_secure(&self) -> bool {
         #[cfg(feature = "tls")]
@@ -210,15 +210,16 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         false
     }
 
-    /// Counts every WebSocket connection of this server among those of `limit`, besides the limits of
-    /// its route. Several may be added, and all must admit. One of 0 is an error when the server is
-    /// bound.
+    /// Counts every WebSocket connection of this server towards `limit`, besides the limits of its route.
+    ///
+    /// If several limits are added, a connection needs a permit of each. A limit of 0 is an error when the
+    /// server is bound.
     pub fn connection_limit(&mut self, limit: &ConnectionLimit) -> &mut Self {
         self.limits.push(limit.clone());
         self
     }
 
-    /// What the handlers share.
+    /// The state that the handlers share.
     #[must_use]
     pub fn state(&self) -> &State {
         self.app.state()
@@ -228,7 +229,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// # Errors
     ///
-    /// None: what a handler fails with is made into a response. The type is tide's.
+    /// None: the error of a handler becomes a response. The return type is tide's.
     pub async fn respond(
         &self,
         request: impl Into<tide::http::Request>,
@@ -239,20 +240,19 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// Starts to listen on `addr`: `"127.0.0.1:8080"`, `("localhost", 8080)`, a
     /// [`SocketAddr`](std::net::SocketAddr).
     ///
-    /// Port 0 takes any free port; [`Bound::local_addr`] tells which. Clients can connect from now
-    /// on, and are served once [`Bound::serve`] runs. [`bind_to`](Self::bind_to) listens on more
-    /// than one address.
+    /// Port 0 takes any free port, which [`Bound::local_addr`] returns. Clients can connect from now on,
+    /// and are served once [`Bound::serve`] runs. [`bind_to`](Self::bind_to) listens on more than one
+    /// address.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken, with a message
-    /// that names it, if a value of [`ServerOptions`] is out of its range, or a connection
-    /// limit is 0.
+    /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken (the message names it),
+    /// if a value of [`ServerOptions`] is out of its range, or if a connection limit is 0.
     pub async fn bind(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Bound<State>> {
         self.bind_to(Listeners::new().tcp(addr).await?)
     }
 
-    /// Takes connections from all of `listeners`.
+    /// Binds the server to all of `listeners`.
     ///
     /// # Errors
     ///
@@ -266,7 +266,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         Ok(bound)
     }
 
-    /// The server as [`bind_to`](Self::bind_to) makes it, without anything that listens, and unencrypted.
+    /// The same server as of [`bind_to`](Self::bind_to), but without listeners and without TLS.
     #[cfg(feature = "testing")]
     pub(crate) fn unlisted(&self) -> Result<Bound<State>> {
         self.check()?;
@@ -276,7 +276,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     fn check(&self) -> Result<()> {
         self.options.check()?;
         if self.limits.iter().any(ConnectionLimit::is_zero) {
-            let error = "connection_limit is 0, which admits nobody";
+            let error = "connection_limit is 0, so no connection could be opened";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error).into());
         }
         Ok(())
@@ -291,9 +291,9 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         self.bind(addr).await?.serve().await
     }
 
-    /// Listens on `addr` and serves in the background; returns when clients can connect.
+    /// Listens on `addr` and serves in the background. Returns when clients can connect.
     ///
-    /// The server runs until it is [shut down](ServerHandle::shutdown), whatever becomes of the handle.
+    /// The server runs until it is [shut down](ServerHandle::shutdown), also if the handle is dropped.
     ///
     /// ```
     /// use tidewire::{RequestContext, Server, ShutdownOptions};
@@ -310,8 +310,8 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// # Errors
     ///
-    /// Those of [`bind`](Self::bind); [`Error::Io`](crate::Error::Io) if an executor that
-    /// [`set_spawner`](crate::set_spawner) has brought does not run the server.
+    /// Those of [`bind`](Self::bind), and [`Error::Io`](crate::Error::Io) if the executor that
+    /// [`set_spawner`](crate::set_spawner) has set does not run the server.
     pub async fn start(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<ServerHandle> {
         self.bind(addr).await?.start()
     }
@@ -323,7 +323,7 @@ impl Default for Server {
     }
 }
 
-/// A server of an app that tide has made. Its routes are not known: see [`Route::nest`].
+/// Makes a server of an app of tide. The app's routes are not known: see [`Route::nest`].
 impl<State: Clone + Send + Sync + 'static> From<tide::Server<State>> for Server<State> {
     fn from(app: tide::Server<State>) -> Self {
         Self::of(app.into())
@@ -336,8 +336,8 @@ impl<State> fmt::Debug for Server<State> {
     }
 }
 
-/// A handler that answers with the [`Metrics`](crate::Metrics) of its server, as Prometheus reads
-/// them. 404 in an app that listens through tide itself.
+/// A handler that answers with the [`Metrics`](crate::Metrics) of its server, in the text format of
+/// Prometheus. It answers 404 in an app that listens through tide itself.
 ///
 /// ```
 /// # use tidewire::Server;
@@ -347,7 +347,7 @@ impl<State> fmt::Debug for Server<State> {
 ///
 /// # Errors
 ///
-/// None. The type is that of handlers.
+/// None. The return type is that of handlers.
 pub async fn metrics<State>(ctx: RequestContext<State>) -> tide::Result<tide::Response>
 where
     State: Clone + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The client of a server that listens nowhere.
+//! The client of a server in memory, which has no listening socket.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -21,17 +21,16 @@ use crate::instance::Metrics;
 use crate::server::{Bound, NO_EXECUTOR, Server, ServerHandle, ShutdownOptions, ShutdownReport};
 use crate::stream::Stream;
 
-/// Where the server would listen, for those who ask.
+/// The address that the server reports as its own.
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
 
-/// The first port that systems give to clients.
+/// The first of the ports that systems give to clients.
 const FIRST_PORT: u16 = 49_152;
 
-/// A client of a [`Server`] that runs in memory, and the handle of that server.
+/// A client of a [`Server`] that runs in memory, and a handle of that server.
 ///
-/// See the [chapter](super) for what it is good for. Clones, and what [`over`](Self::over),
-/// [`peer_addr`](Self::peer_addr) and [`patience`](Self::patience) return, are clients of the same
-/// server.
+/// The [chapter](super) explains its use. Clones are clients of the same server, and so are the results of
+/// [`over`](Self::over), [`peer_addr`](Self::peer_addr) and [`patience`](Self::patience).
 #[derive(Clone)]
 pub struct TestClient {
     server: Arc<InMemory>,
@@ -40,19 +39,19 @@ pub struct TestClient {
     pub(super) patience: Patience,
 }
 
-/// A server, whatever its state.
+/// A server in memory, with any type of state.
 struct InMemory {
     serve: Box<dyn Fn(End, Addrs, oneshot::Sender<()>) + Send + Sync>,
     handle: ServerHandle,
-    /// How many ports were given to connections.
+    /// The number of ports given to connections.
     ports: AtomicU16,
 }
 
 impl TestClient {
     /// Starts `server` in memory, with its routes, state, middleware, options and connection limits.
     ///
-    /// It runs apart from the one that `server` may be bound to later. As long as the client lives, no
-    /// more routes can be added to `server`.
+    /// It is independent of the server that `server` may be bound to later. While the client lives, no more
+    /// routes can be added to `server`.
     ///
     /// # Panics
     ///
@@ -78,69 +77,69 @@ impl TestClient {
         }
     }
 
-    /// A client whose connections come from `addr`. Default: 127.0.0.1, and another port for each
-    /// connection, which is what port 0 stands for.
+    /// Returns a client whose connections come from `addr`. Default: 127.0.0.1, with another port for each
+    /// connection.
     ///
-    /// `None` is a client without an address, as on a Unix socket.
+    /// Port 0 stands for another port for each connection. `None` is a client without an address, as on a Unix
+    /// socket.
     #[must_use]
     pub fn peer_addr(&self, addr: impl Into<Option<SocketAddr>>) -> Self {
         Self { peer_addr: addr.into(), ..self.clone() }
     }
 
-    /// A client whose connections go over `line`, with its faults. Default: each over a line of its own,
-    /// which has none.
+    /// Returns a client whose connections go over `line`, with the faults of that line. Default: each connection
+    /// has a line of its own without faults.
     #[must_use]
     pub fn over(&self, line: &Line) -> Self {
         Self { line: Some(line.clone()), ..self.clone() }
     }
 
-    /// A client that waits so long for one thing: an answer, a frame of a [`Peer`], the end of the last
-    /// connection. Default 5 s; `None` for ever.
+    /// Returns a client that waits at most `patience` for one event: an answer, a frame of a [`Peer`], the end of
+    /// the last connection. Default 5 s; `None` for no limit.
     ///
-    /// It is there so that a test fails where it would hang. What is done with a [`WebSocket`] is not
-    /// measured.
+    /// So a test fails instead of hanging. The limit does not hold for calls on a [`WebSocket`].
     #[must_use]
     pub fn patience(&self, patience: impl Into<Option<Duration>>) -> Self {
         Self { patience: Patience(patience.into()), ..self.clone() }
     }
 
-    /// A `GET` request for `path`, which may have a query.
+    /// Creates a `GET` request for `path`, which may have a query.
     pub fn get(&self, path: &str) -> TestRequest {
         self.request("GET", path)
     }
 
-    /// A `HEAD` request.
+    /// Creates a `HEAD` request.
     pub fn head(&self, path: &str) -> TestRequest {
         self.request("HEAD", path)
     }
 
-    /// A `POST` request.
+    /// Creates a `POST` request.
     pub fn post(&self, path: &str) -> TestRequest {
         self.request("POST", path)
     }
 
-    /// A `PUT` request.
+    /// Creates a `PUT` request.
     pub fn put(&self, path: &str) -> TestRequest {
         self.request("PUT", path)
     }
 
-    /// A `PATCH` request.
+    /// Creates a `PATCH` request.
     pub fn patch(&self, path: &str) -> TestRequest {
         self.request("PATCH", path)
     }
 
-    /// A `DELETE` request.
+    /// Creates a `DELETE` request.
     pub fn delete(&self, path: &str) -> TestRequest {
         self.request("DELETE", path)
     }
 
-    /// A request of any method.
+    /// Creates a request with any method.
     pub fn request(&self, method: &str, path: &str) -> TestRequest {
         TestRequest::new(self.clone(), method, path)
     }
 
-    /// An opening handshake at `path`, which may have a query: to be refused, or with headers,
-    /// subprotocols, compression.
+    /// Creates an opening handshake for `path`, which may have a query. Use it for a handshake that is refused,
+    /// or one with headers, subprotocols or compression.
     pub fn websocket(&self, path: &str) -> TestUpgrade {
         TestUpgrade::new(self.clone(), path)
     }
@@ -149,42 +148,42 @@ impl TestClient {
     ///
     /// # Errors
     ///
-    /// As [`TestUpgrade::connect`].
+    /// Those of [`TestUpgrade::connect`].
     ///
     /// # Cancel safety
     ///
-    /// As [`TestUpgrade::connect`].
+    /// Dropping the future drops the unfinished connection.
     pub async fn connect(&self, path: &str) -> Result<WebSocket> {
         self.websocket(path).connect().await
     }
 
-    /// Opens a WebSocket connection on which the test speaks bytes and frames.
+    /// Opens a WebSocket connection on which the test sends and receives bytes and frames.
     ///
     /// # Errors
     ///
-    /// As [`TestUpgrade::connect`].
+    /// Those of [`TestUpgrade::connect`].
     ///
     /// # Cancel safety
     ///
-    /// As [`TestUpgrade::connect`].
+    /// Dropping the future drops the unfinished connection.
     pub async fn peer(&self, path: &str) -> Result<Peer> {
         self.websocket(path).peer().await
     }
 
-    /// Opens a connection and says nothing: for requests that no client should send, or for a client of
+    /// Opens a connection and sends nothing. Use it for requests that no client should send, or for a client of
     /// another crate.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) of the kind [`ConnectionRefused`](ErrorKind::ConnectionRefused) if
-    /// the server has been shut down, or if no executor runs it: that of
+    /// [`Error::Io`](crate::Error::Io) of the kind [`ConnectionRefused`](ErrorKind::ConnectionRefused) if the
+    /// server has been shut down, or if no executor runs it: the executor of
     /// [`set_spawner`](crate::set_spawner) may have been the runtime of another test.
     pub fn open(&self) -> Result<Peer> {
         let (end, line, _) = self.dial()?;
         Ok(Peer::new(Stream::boxed(end), line, self.patience))
     }
 
-    /// A new connection, what it goes over, and what becomes of its task.
+    /// Opens a connection. Returns its end, its line, and the fate of its task.
     pub(super) fn dial(&self) -> Result<(End, Line, Fate)> {
         if self.server.handle.is_shutting_down() {
             let error = "the server has been shut down";
@@ -202,13 +201,13 @@ impl TestClient {
         Ok((client, line, fate))
     }
 
-    /// Says so if an executor that is gone is the reason of an error.
+    /// Replaces an error by one that names its reason, if that is an executor that is gone.
     pub(super) fn explain(&self, error: Error, mut fate: Fate) -> Error {
         if self.server.handle.is_shutting_down() || !fate.was_dropped() {
             return error;
         }
         let error =
-            format!("{NO_EXECUTOR} any more: was its runtime that of another test? ({error})");
+            format!("{NO_EXECUTOR} any more: was its runtime that of another test? ({error:#})");
         io::Error::new(ErrorKind::ConnectionAborted, error).into()
     }
 
@@ -221,20 +220,20 @@ impl TestClient {
         Addrs { peer: Some(peer), local: Some(LOCAL) }
     }
 
-    /// What the server does at the moment, and has done.
+    /// Returns a snapshot of the server's counters.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.server.handle.metrics()
     }
 
-    /// The handle of the server, for code that is to have one. It listens at no address.
+    /// Returns a handle of the server, for code that needs one. The server has no listening address.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         self.server.handle.clone()
     }
 
-    /// Waits until the server has nothing to do: no connection is open, and each handler has returned.
-    /// Permits, rooms and places are free then.
+    /// Waits until the server is idle: no connection is open, and each handler has returned. Then all permits,
+    /// rooms and places are free.
     ///
     /// # Panics
     ///
@@ -244,8 +243,8 @@ impl TestClient {
         self.down_to(0)
     }
 
-    /// Waits until no more than this many connections are left. One is left until its stream is closed
-    /// and its handler has returned.
+    /// Waits until at most this many connections are left. A connection counts until its stream is closed and
+    /// its handler has returned.
     ///
     /// # Panics
     ///
@@ -259,47 +258,48 @@ impl TestClient {
                 tasks.down_to(connections).await;
                 Ok(())
             };
-            if let Err(error) = self.patience.wait("it did not come to that", ended).await {
+            if let Err(error) = self.patience.wait("the server did not get that far", ended).await {
                 let Metrics { open_http, open_websockets, .. } = self.metrics();
                 let left = tasks.len();
                 caller.fail(format!(
-                    "{left} connections or handlers are left, and not {connections}: {error}\n  \
+                    "{left} connections or handlers are left, and not {connections}: {error:#}\n  \
                      {open_http} speak HTTP, and {open_websockets} WebSocket"
                 ));
             }
         }
     }
 
-    /// Shuts the server down with all defaults, and returns how that went.
+    /// Shuts the server down with the default options, and returns a report.
     ///
-    /// A client that is to answer the server's close frame has to be driven meanwhile: a [`WebSocket`] by
-    /// [`recv`](WebSocket::recv), a [`Peer`] by its test. Who is dropped before has nothing to answer.
+    /// A client that should answer the server's close frame has to run meanwhile: a [`WebSocket`] needs a call of
+    /// [`recv`](WebSocket::recv), and a [`Peer`] an answer by the test. A client that was dropped before need not
+    /// answer.
     ///
-    /// A connection that the test has closed before is in the report, too, if its handler has not
-    /// returned yet: [`down_to`](Self::down_to) waits for that.
+    /// The report also counts a connection that the test has closed before, if its handler has not returned yet.
+    /// [`down_to`](Self::down_to) waits for that.
     ///
     /// # Cancel safety
     ///
-    /// As [`ServerHandle::shutdown`].
+    /// Safe: the shutdown begins with the first poll, and goes on in a task of its own.
     pub async fn shutdown(&self) -> ShutdownReport {
         self.shutdown_with(ShutdownOptions::default()).await
     }
 
-    /// Shuts the server down, and returns how that went.
+    /// Shuts the server down with these options, and returns a report. See [`shutdown`](Self::shutdown).
     ///
     /// # Cancel safety
     ///
-    /// As [`ServerHandle::shutdown`].
+    /// Safe: the shutdown begins with the first poll, and goes on in a task of its own.
     pub async fn shutdown_with(&self, options: ShutdownOptions) -> ShutdownReport {
         self.server.handle.shutdown(options).await
     }
 }
 
-/// What becomes of the server's task of a connection.
+/// The fate of the server's task of a connection.
 pub(super) struct Fate(oneshot::Receiver<()>);
 
 impl Fate {
-    /// Was it dropped before its end?
+    /// Whether the task was dropped before its end.
     fn was_dropped(&mut self) -> bool {
         self.0.try_recv().is_err()
     }

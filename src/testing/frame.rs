@@ -1,4 +1,4 @@
-//! Frames as a peer may put them on the wire, whether they are right or not ([RFC 6455 §5.2]).
+//! Frames that a peer may send, valid or not ([RFC 6455 §5.2]).
 //!
 //! [RFC 6455 §5.2]: https://www.rfc-editor.org/rfc/rfc6455#section-5.2
 
@@ -6,12 +6,12 @@ use bytes::Bytes;
 
 use crate::proto::{Frame, OpCode, apply_mask};
 
-/// The masking key of RFC 6455 §5.7, so that the bytes of a test can be written down.
+/// The masking key of the example in RFC 6455 §5.7. A fixed key makes the bytes of a test predictable.
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame of a client, any part of which may be wrong.
+/// A frame of a client. Any part of it may be invalid.
 ///
-/// As it is made it is right: whole, masked, with the true length. Each method breaks one rule.
+/// A new frame is valid: whole, masked, and with its true length. Each method breaks one rule.
 ///
 /// ```
 /// use tidewire::testing::RawFrame;
@@ -25,44 +25,44 @@ pub struct RawFrame {
     /// FIN, the reserved bits and the opcode.
     first: u8,
     mask: Option<[u8; 4]>,
-    /// What the header says, if not the truth.
+    /// The length in the header; `None` for the true length.
     len: Option<u64>,
     is_long: bool,
     payload: Bytes,
 }
 
 impl RawFrame {
-    /// A text frame, of UTF-8 or not.
+    /// Creates a text frame. Its payload may be invalid UTF-8.
     #[must_use]
     pub fn text(payload: impl Into<Bytes>) -> Self {
         Self::new(true, OpCode::Text, payload.into())
     }
 
-    /// A binary frame.
+    /// Creates a binary frame.
     #[must_use]
     pub fn binary(payload: impl Into<Bytes>) -> Self {
         Self::new(true, OpCode::Binary, payload.into())
     }
 
-    /// A frame that goes on with the message an earlier one began, and ends it.
+    /// Creates a frame that continues the message of an earlier frame, and ends it.
     #[must_use]
     pub fn continuation(payload: impl Into<Bytes>) -> Self {
         Self::new(true, OpCode::Continuation, payload.into())
     }
 
-    /// A ping, of 125 bytes (§5.5) or more.
+    /// Creates a ping. More than 125 bytes are invalid (§5.5), and allowed here.
     #[must_use]
     pub fn ping(payload: impl Into<Bytes>) -> Self {
         Self::new(true, OpCode::Ping, payload.into())
     }
 
-    /// A pong, of 125 bytes (§5.5) or more.
+    /// Creates a pong. More than 125 bytes are invalid (§5.5), and allowed here.
     #[must_use]
     pub fn pong(payload: impl Into<Bytes>) -> Self {
         Self::new(true, OpCode::Pong, payload.into())
     }
 
-    /// A close frame with any code and reason; 1005 stands for a frame with neither (§7.1.5).
+    /// Creates a close frame with any code and reason. 1005 stands for a frame with neither (§7.1.5).
     #[must_use]
     pub fn close(code: u16, reason: &str) -> Self {
         let payload = match code {
@@ -77,56 +77,56 @@ impl RawFrame {
         Self { first: fin | u8::from(opcode), mask: Some(KEY), len: None, is_long: false, payload }
     }
 
-    /// Without FIN: more frames of the message follow (§5.4). A control frame must not be so.
+    /// Removes FIN: more frames of the message follow (§5.4). That is invalid for a control frame.
     #[must_use]
     pub fn without_fin(mut self) -> Self {
         self.first &= 0x7f;
         self
     }
 
-    /// With these reserved bits, of which RSV1 is 4 (§5.2).
+    /// Sets these reserved bits; RSV1 is 4, RSV2 is 2, RSV3 is 1 (§5.2).
     #[must_use]
     pub fn with_reserved_bits(mut self, bits: u8) -> Self {
         self.first |= (bits & 0x7) << 4;
         self
     }
 
-    /// With this opcode, from 0 to 15 (§5.2).
+    /// Sets the opcode, from 0 to 15 (§5.2).
     #[must_use]
     pub fn with_opcode(mut self, opcode: u8) -> Self {
         self.first = (self.first & 0xf0) | (opcode & 0xf);
         self
     }
 
-    /// Without a mask, as only a server may send it (§5.1).
+    /// Removes the mask. Only a server may send such a frame (§5.1).
     #[must_use]
     pub fn unmasked(mut self) -> Self {
         self.mask = None;
         self
     }
 
-    /// With this masking key. Default: the one of §5.7.
+    /// Sets the masking key. Default: the key of the example in §5.7.
     #[must_use]
     pub fn with_key(mut self, key: [u8; 4]) -> Self {
         self.mask = Some(key);
         self
     }
 
-    /// With a header that announces `len` bytes, whatever follows.
+    /// Makes the header announce `len` bytes, in place of the true length.
     #[must_use]
     pub fn announcing(mut self, len: u64) -> Self {
         self.len = Some(len);
         self
     }
 
-    /// With a length of eight bytes, where fewer would do (§5.2).
+    /// Writes the length in eight bytes, even if fewer would be enough (§5.2).
     #[must_use]
     pub fn with_long_length(mut self) -> Self {
         self.is_long = true;
         self
     }
 
-    /// The frame as it is sent.
+    /// The bytes of the frame.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let len = u64::try_from(self.payload.len()).unwrap_or(u64::MAX);
@@ -154,7 +154,7 @@ impl RawFrame {
     }
 }
 
-/// The same frame, masked.
+/// Takes the same frame, and masks it.
 impl From<Frame> for RawFrame {
     fn from(frame: Frame) -> Self {
         Self::new(frame.fin(), frame.opcode(), frame.into_payload())

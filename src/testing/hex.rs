@@ -1,11 +1,11 @@
-//! Bytes as tests write them, and as their failures show them.
+//! Bytes in hex, as tests write them and failures show them.
 
 use std::fmt::Write;
 
-/// Most bytes that a failure shows.
+/// Largest number of bytes that a failure shows.
 const MOST: usize = 256;
 
-/// Bytes from their hexadecimal digits, between which there may be blanks; `None` if they are none.
+/// Reads bytes from hexadecimal digits, with blanks allowed between bytes; `None` if they are malformed.
 pub(super) fn bytes_of(digits: &str) -> Option<Vec<u8>> {
     let digits = digits.chars().filter(|digit| !digit.is_whitespace());
     let values: Vec<u32> = digits.map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
@@ -17,7 +17,7 @@ pub(super) fn bytes_of(digits: &str) -> Option<Vec<u8>> {
     pairs.map(|pair| u8::try_from(byte(pair)).ok()).collect()
 }
 
-/// Bytes in hex, the first of them if there are many.
+/// Writes bytes in hex; only the first of them if there are many.
 pub(super) fn shown(bytes: &[u8]) -> String {
     let mut shown = String::new();
     for byte in bytes.iter().take(MOST) {

@@ -1,4 +1,4 @@
-//! What lies between a client and the server, and what can be wrong with it.
+//! The line between a client and the server, and its faults.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,10 +11,10 @@ use crate::sync::Mutex;
 /// What a connection holds in each direction, in bytes, unless a test says otherwise.
 const CAPACITY: usize = 64 << 10;
 
-/// The line that connections go over: how wide it is, and its faults.
+/// The line that connections go over: its capacity, and its faults.
 ///
-/// [`TestClient::over`](super::TestClient::over) sends connections over a line of the test's own;
-/// without it each has one to itself, which delivers everything at once. Clones are the same line.
+/// [`TestClient::over`](super::TestClient::over) sends connections over a line that the test controls. Otherwise
+/// each connection has a line of its own, which delivers all bytes at once. Clones are handles of the same line.
 ///
 /// ```
 /// use tidewire::testing::{Line, TestClient};
@@ -63,23 +63,23 @@ impl Default for Shared {
 }
 
 impl Line {
-    /// A line that delivers everything at once, and holds 64 KiB in each direction.
+    /// Creates a line that delivers all bytes at once, and holds 64 KiB in each direction.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Most bytes that one read or one write of either side moves. Default: as many as there are.
+    /// Largest number of bytes that one read or one write of either side moves. Default: no limit.
     ///
-    /// Each chunk arrives on its own: whoever reads on, or writes on, has to wait in between.
+    /// Each chunk arrives separately: a reader or a writer has to wait before the next one.
     #[must_use]
     pub fn chunk_size(self, bytes: usize) -> Self {
         self.shared.chunk_size.store(bytes.max(1), Ordering::SeqCst);
         self
     }
 
-    /// Bytes that a connection holds in each direction, beyond which writes wait for the other side
-    /// to read. Default 64 KiB.
+    /// Bytes that a connection holds in each direction. Then writes wait for the other side to read.
+    /// Default 64 KiB.
     #[must_use]
     pub fn capacity(self, bytes: usize) -> Self {
         self.shared.to_server.set_capacity(bytes.max(1));
@@ -87,36 +87,36 @@ impl Line {
         self
     }
 
-    /// Has the client read nothing any more, and the server find no room to write, as if the buffers
-    /// of both were full. What the client sends still arrives.
+    /// Stalls the direction to the client: the client reads no more bytes, and the server cannot write, as if
+    /// the buffers of both were full. Bytes of the client still arrive.
     ///
-    /// It is so for connections that are opened later, too, until [`release`](Self::release).
+    /// This holds for later connections, too, until [`release`](Self::release).
     pub fn stall(&self) {
         self.shared.to_client.set_stalled(true);
         self.each_open(Wire::wake);
     }
 
-    /// Ends what [`stall`](Self::stall) has begun. Nothing was lost.
+    /// Ends a [`stall`](Self::stall). No byte is lost.
     pub fn release(&self) {
         self.shared.to_client.set_stalled(false);
         self.each_open(Wire::wake);
     }
 
-    /// Resets the connections that are open: what is on its way is lost, and reads and writes of both
-    /// sides fail with [`ConnectionReset`](std::io::ErrorKind::ConnectionReset).
+    /// Resets the open connections: bytes on their way are lost, and reads and writes of both sides fail with
+    /// [`ConnectionReset`](std::io::ErrorKind::ConnectionReset).
     pub fn cut(&self) {
         self.each_open(Wire::reset);
     }
 
-    /// Ends the client's direction of the connections that are open, as a FIN does: the server reads
-    /// what is on its way, and then the end of the stream. The client can still read.
+    /// Ends the client's direction of the open connections, like a FIN: the server reads the bytes on their way,
+    /// and then the end of the stream. The client can still read.
     ///
-    /// A connection of which the client is dropped ends in the same way, in both directions.
+    /// If the client's end is dropped, both directions end in this way.
     pub fn end(&self) {
         self.each_open(Wire::end);
     }
 
-    /// A new connection: the end of the client, and that of the server.
+    /// Opens a connection. Returns the client's end and the server's end.
     pub(super) fn connect(&self) -> (End, End) {
         let Shared { to_server, to_client, .. } = &*self.shared;
         let chunks = || Chunks::new(Arc::clone(&self.shared));

@@ -1,8 +1,8 @@
-//! The test kit: handlers under test without a port, with clients that keep the rules and such that do
-//! not.
+//! The test kit: tests of handlers without a port, with clients that keep the rules and clients that break
+//! them.
 //!
-//! It is behind the feature `testing`, for the tests of an application; `attributes` brings
-//! `#[async_std::test]`, which runs one:
+//! It needs the feature `testing`, and is for the tests of an application. async-std's feature `attributes`
+//! provides `#[async_std::test]`, which runs a test:
 //!
 //! ```toml
 //! [dev-dependencies]
@@ -12,10 +12,10 @@
 //!
 //! # Testing a handler
 //!
-//! A function of the application makes its [`Server`](crate::Server); a [`TestClient`] runs it in memory.
-//! Requests and connections go through the same code as those of a port: hyper, routes, middleware, limits,
-//! the upgrade, the connection's own task. Only the sockets are not there, and TLS, which a server that is
-//! made for it leaves out: [`is_secure`](crate::RequestContext::is_secure) is false.
+//! A function of the application makes its [`Server`](crate::Server), and a [`TestClient`] runs it in memory.
+//! Requests and connections go through the same code as on a port: hyper, routes, middleware, limits, the
+//! upgrade, the connection's own task. Only the sockets are missing, and TLS, even if the server is configured for
+//! it: [`is_secure`](crate::RequestContext::is_secure) is false.
 //!
 //! ```
 //! use tidewire::testing::TestClient;
@@ -60,12 +60,12 @@
 //! }
 //! ```
 //!
-//! The server has its tasks on the executor of async-std, or where `set_spawner` says. The client is polled by
-//! any. The examples below leave the function around such lines out.
+//! The tasks of the server run on async-std's executor, or on that of `set_spawner`. Any executor can poll the
+//! client. The examples below leave out the function around their lines.
 //!
-//! An executor that was brought has to last as long as the tests do. The runtime of a `#[tokio::test]` ends with
-//! its test, and there is one spawner in a process: in the tests after it, requests and handshakes fail at once,
-//! with an error that says so. One runtime for all of them is right:
+//! An executor of the application has to live as long as the tests. A process has one spawner, but the runtime of
+//! a `#[tokio::test]` ends with its test. In all later tests, requests and handshakes then fail at once, with an
+//! error that says so. Use one runtime for all tests:
 //!
 //! ```text
 //! static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
@@ -83,8 +83,8 @@
 //!
 //! # Testing a refusal
 //!
-//! [`TestUpgrade::refused`] is the answer of a server that does not upgrade. Connections come from
-//! 127.0.0.1, unless [`TestClient::peer_addr`] says otherwise: limits for each address count what it says.
+//! [`TestUpgrade::refused`] returns the answer of a server that does not upgrade. Connections come from 127.0.0.1,
+//! unless [`TestClient::peer_addr`] sets another address. Limits for each address count that address.
 //!
 //! ```
 //! use std::net::SocketAddr;
@@ -124,8 +124,8 @@
 //!
 //! # Testing with an ill-behaved client
 //!
-//! A [`Peer`] says what it is told to: a [`RawFrame`] of which any part is wrong, or bytes, in pieces of
-//! any size. [`Peer::expect_close`] and [`Peer::end_of_stream`] tell how the server took it.
+//! A [`Peer`] sends exactly the bytes that the test tells it to: a [`RawFrame`] with any part invalid, or bytes in
+//! pieces of any size. [`Peer::expect_close`] and [`Peer::end_of_stream`] check the reaction of the server.
 //!
 //! ```
 //! use tidewire::testing::{RawFrame, TestClient};
@@ -161,10 +161,10 @@
 //! # }).unwrap();
 //! ```
 //!
-//! # Testing what the network does
+//! # Testing faults of the network
 //!
-//! A [`Line`] lies between client and server. It moves bytes in chunks of any size, so that each message
-//! can be split at every byte; it stalls, as a client that does not read; it is cut, or ends.
+//! A [`Line`] lies between client and server. It can move bytes in chunks of any size, so that a message can be
+//! split at every byte. It can stall, like a client that does not read. And it can be cut, or end.
 //!
 //! ```
 //! use std::time::Duration;
@@ -186,7 +186,7 @@
 //! let line = Line::new();
 //! let peer = client.over(&line).peer("/clock").await?;
 //! line.stall();
-//! // The handler gives up a client that does not read, although it is still there.
+//! // The handler fails, since the client does not read, although it is still there.
 //! client.idle().await;
 //! assert_eq!(client.metrics().closes[&1006], 1);
 //! # drop(peer);
@@ -196,15 +196,14 @@
 //!
 //! # Waiting
 //!
-//! No test needs to sleep. What a client asked for is awaited where it asks; [`TestClient::idle`] waits until
-//! the server has nothing to do any more, and what the application does in between it can tell over a channel.
-//! Where the event does not come, the wait ends with an error that says so, after the
-//! [patience](TestClient::patience) of the client.
+//! No test needs to sleep. Each call of a client waits for its own result. [`TestClient::idle`] waits until the
+//! server is idle. For events in between, the application can use a channel. If an event does not come within the
+//! [patience](TestClient::patience) of the client, the wait ends with an error that names it.
 //!
-//! # What is left in the end
+//! # Checking for leftovers
 //!
-//! [`TestClient::metrics`] is what `ServerHandle::metrics` is, and [`TestClient::shutdown`] tells whether all
-//! connections ended in order and whether a handler had to be dropped.
+//! [`TestClient::metrics`] returns the same counters as `ServerHandle::metrics`. The report of
+//! [`TestClient::shutdown`] shows whether all connections ended in order, and whether a handler had to be dropped.
 //!
 //! ```
 //! use tidewire::testing::TestClient;

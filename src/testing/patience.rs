@@ -1,4 +1,4 @@
-//! Waiting in a test: for an event, with an end, and on the line of the test that waits.
+//! Waiting in a test: with a time limit, and with failures that name the line of the test.
 
 use std::fmt;
 use std::io::{Error as IoError, ErrorKind};
@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::error::Result;
 use crate::runtime::Clock;
 
-/// How long a test waits for one thing; `None` for ever.
+/// Longest time that a test waits for one event; `None` for no limit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience(pub(super) Option<Duration>);
 
 impl Patience {
-    /// Waits for `future`; `what` did not happen if that takes too long.
+    /// Waits for `future`. If that takes too long, the error text is `what` and the time.
     pub(super) async fn wait<T>(
         self,
         what: impl fmt::Display,
@@ -27,7 +27,7 @@ impl Patience {
     }
 }
 
-/// The line of a test that calls: a panic inside a future would name a line of ours.
+/// The line of the test that called. A panic inside a future would name a line of this crate instead.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller(&'static Location<'static>);
 
@@ -40,6 +40,6 @@ impl Caller {
     /// Fails the test.
     #[expect(clippy::panic, reason = "that is how a test fails")]
     pub(super) fn fail(self, message: impl fmt::Display) -> ! {
-        panic!("{message}\n  in {}", self.0)
+        panic!("{message:#}\n  in {}", self.0)
     }
 }

@@ -1,4 +1,4 @@
-//! A client that says exactly which bytes leave, and sees exactly which arrive.
+//! A client that controls exactly the bytes that it sends, and sees exactly those that arrive.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -18,24 +18,28 @@ use crate::error::{Error, Result};
 use crate::proto::{CloseFrame, Frame, FrameHeader, OpCode, ProtocolError};
 use crate::stream::Stream;
 
-/// Most bytes that are read at once.
+/// Largest number of bytes read at once.
 const PIECE: usize = 4 << 10;
 
-/// A client that speaks bytes and frames, by the rules or against them.
+/// A client that sends and receives bytes and frames, by the rules or against them.
 ///
-/// [`TestClient::peer`](super::TestClient::peer) has one whose opening handshake is done, and
-/// [`TestClient::open`](super::TestClient::open) one that has said nothing. Nothing happens on its own: a
-/// ping is not answered, and a close neither. Dropped, it ends the stream without a close frame.
+/// [`TestClient::peer`](super::TestClient::peer) returns a peer after the opening handshake, and
+/// [`TestClient::open`](super::TestClient::open) one that has sent nothing. A peer does nothing by itself: it
+/// answers neither pings nor close frames. When it is dropped, it ends the stream without a close frame.
 ///
-/// Each wait ends with an error after the [patience](super::TestClient::patience) of its client, 5 s
-/// unless it was told otherwise.
+/// Each wait ends with an error after the [patience](super::TestClient::patience) of its client, 5 s by default.
 ///
-/// It is a [`futures::io`] stream as well, so that a client of another crate can go on with it.
+/// A peer is a [`futures::io`] stream, too, so that a client of another crate can go on with it.
+///
+/// # Cancel safety
+///
+/// Receiving is safe: bytes that have arrived stay in the peer, and the next call goes on from there. If a call
+/// that sends is dropped, a part of the bytes may have been sent.
 pub struct Peer {
     stream: Stream,
-    /// What has arrived and was not asked for yet.
+    /// Bytes that have arrived, and were not asked for yet.
     unread: BytesMut,
-    /// May RSV1 be set?
+    /// Whether RSV1 may be set.
     deflates: bool,
     response: Option<TestResponse>,
     line: Line,
@@ -43,12 +47,12 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// A peer that has said nothing.
+    /// Creates a peer that has sent nothing.
     pub(super) fn new(stream: Stream, line: Line, patience: Patience) -> Self {
         Self { stream, unread: BytesMut::new(), deflates: false, response: None, line, patience }
     }
 
-    /// The peer after an opening handshake, with what came behind the answer.
+    /// Turns this into a peer after an opening handshake. `unread` are the bytes behind the response.
     pub(super) fn upgraded(mut self, unread: &Bytes, response: TestResponse) -> Self {
         self.unread.extend_from_slice(unread);
         self.deflates = response.header("sec-websocket-extensions").is_some();
@@ -60,59 +64,42 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the stream takes them not, or not in time.
-    ///
-    /// # Cancel safety
-    ///
-    /// A part of the bytes may be sent.
+    /// [`Error::Io`] if the stream fails, or does not take the bytes in time.
     pub async fn send_bytes(&mut self, bytes: impl AsRef<[u8]> + Send) -> Result<()> {
         let Self { stream, patience, .. } = self;
         let sending = async { Ok(stream.write_all(bytes.as_ref()).await?) };
         patience.wait("the server did not read", sending).await
     }
 
-    /// As [`send_bytes`](Self::send_bytes), from hexadecimal digits, between which there may be blanks.
+    /// Sends bytes that are given in hexadecimal digits, with blanks allowed between bytes.
     ///
     /// # Errors
     ///
-    /// As [`send_bytes`](Self::send_bytes), and if it is not hexadecimal.
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`send_bytes`](Self::send_bytes).
+    /// Those of [`send_bytes`](Self::send_bytes), and [`Error::Io`] if the digits are malformed.
     pub async fn send_hex(&mut self, digits: &str) -> Result<()> {
         let bytes = bytes_of(digits)
-            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "these are no bytes in hex"))?;
+            .ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "these are not bytes in hex"))?;
         self.send_bytes(bytes).await
     }
 
-    /// Sends one frame: a [`RawFrame`], or a [`Frame`], which is masked.
+    /// Sends one frame: a [`RawFrame`], or a [`Frame`], which is masked first.
     ///
     /// # Errors
     ///
-    /// As [`send_bytes`](Self::send_bytes).
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`send_bytes`](Self::send_bytes).
+    /// Those of [`send_bytes`](Self::send_bytes).
     pub async fn send_frame(&mut self, frame: impl Into<RawFrame> + Send) -> Result<()> {
         let frame: RawFrame = frame.into();
         self.send_bytes(frame.encode()).await
     }
 
-    /// Receives the next frame, a control frame or a fragment included.
+    /// Receives the next frame, which may be a control frame or a fragment.
     ///
-    /// Where permessage-deflate was agreed on, a payload is as it came: compressed.
+    /// If permessage-deflate was agreed on, a payload is returned as it arrived: compressed.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if none comes in time, or the stream ends before;
-    /// [`Error::Protocol`] if its header breaks a rule of RFC 6455 §5.1, §5.2 or
-    /// §5.5.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
+    /// [`Error::Io`] if no frame comes in time, or the stream ends before.
+    /// [`Error::Protocol`] if its header breaks a rule of RFC 6455 §5.1, §5.2 or §5.5.
     pub async fn recv_frame(&mut self) -> Result<Frame> {
         let patience = self.patience;
         let receiving = async {
@@ -126,15 +113,11 @@ impl Peer {
         patience.wait("no frame came", receiving).await
     }
 
-    /// Everything that still comes, until the server ends the stream; then the peer ends it, too.
+    /// Receives all bytes until the server ends the stream. Then the peer ends it, too.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if it does not end in time, or fails.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
+    /// [`Error::Io`] if the stream fails, or does not end in time.
     pub async fn rest(&mut self) -> Result<Vec<u8>> {
         let patience = self.patience;
         let reading = async {
@@ -142,7 +125,7 @@ impl Peer {
                 match self.read_more().await {
                     Ok(()) => {}
                     Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
-                        // A server that closes waits for it.
+                        // A server that closes waits for the peer's end of the stream.
                         self.stream.close().await?;
                         return Ok(self.unread.split().to_vec());
                     }
@@ -153,11 +136,11 @@ impl Peer {
         patience.wait("the server did not end the stream", reading).await
     }
 
-    /// Waits for as many bytes as are expected, which have to be these.
+    /// Checks that the next bytes are `expected`.
     ///
     /// # Panics
     ///
-    /// If other bytes come, or not enough of them.
+    /// If other bytes come, or not enough of them in time.
     #[track_caller]
     pub fn expect_bytes(
         &mut self,
@@ -169,30 +152,29 @@ impl Peer {
             let outcome = self.fill(expected.len()).await;
             let came = self.unread.split_to(expected.len().min(self.unread.len()));
             if came != expected {
-                let why = outcome.err().map_or_else(String::new, |error| format!(": {error}"));
+                let why = outcome.err().map_or_else(String::new, |error| format!(": {error:#}"));
                 caller.fail(format!("{} came instead of {}{why}", shown(&came), shown(expected)));
             }
         }
     }
 
-    /// As [`expect_bytes`](Self::expect_bytes), from hexadecimal digits, between which there may be
-    /// blanks.
+    /// Checks that the next bytes are those given in hexadecimal digits, with blanks allowed between bytes.
     ///
     /// # Panics
     ///
-    /// As [`expect_bytes`](Self::expect_bytes), and if it is not hexadecimal.
+    /// If other bytes come, or not enough of them in time, or if the digits are malformed.
     #[track_caller]
     pub fn expect_hex(&mut self, digits: &str) -> impl Future<Output = ()> + Send {
         let caller = Caller::here();
         let expected = bytes_of(digits);
-        self.expect_bytes(expected.unwrap_or_else(|| caller.fail("these are no bytes in hex")))
+        self.expect_bytes(expected.unwrap_or_else(|| caller.fail("these are not bytes in hex")))
     }
 
-    /// The next frame is text, and this one, as a whole.
+    /// Checks that the next frame is an unfragmented text frame with this text.
     ///
     /// # Panics
     ///
-    /// If something else comes, or nothing in time.
+    /// If another frame comes, or none in time.
     #[track_caller]
     pub fn expect_text(&mut self, expected: &str) -> impl Future<Output = ()> + Send {
         let caller = Caller::here();
@@ -201,20 +183,20 @@ impl Peer {
             match self.recv_frame().await {
                 Ok(frame) if frame == expected => {}
                 Ok(frame) => caller.fail(format!("{frame:?} came instead of {expected:?}")),
-                Err(error) => caller.fail(format!("waiting for {expected:?}: {error}")),
+                Err(error) => caller.fail(format!("waiting for {expected:?}: {error:#}")),
             }
         }
     }
 
-    /// The next frame is a close frame with this code; returns its reason. 1005 stands for one without
-    /// a code (RFC 6455 §7.1.5).
+    /// Checks that the next frame is a close frame with this code, and returns its reason. 1005 stands for a
+    /// frame without a code (RFC 6455 §7.1.5).
     ///
-    /// A server that begins to close waits for an answer, [`RawFrame::close`]; one that fails the
+    /// A server that begins to close waits for an answer: send [`RawFrame::close`]. A server that fails the
     /// connection ends the stream in any case.
     ///
     /// # Panics
     ///
-    /// If something else comes, or nothing in time.
+    /// If another frame comes, or none in time.
     #[track_caller]
     pub fn expect_close(&mut self, code: u16) -> impl Future<Output = String> + Send {
         let caller = Caller::here();
@@ -227,16 +209,16 @@ impl Peer {
                     )),
                     None => caller.fail(format!("{frame:?} came instead of a close with {code}")),
                 },
-                Err(error) => caller.fail(format!("waiting for a close with {code}: {error}")),
+                Err(error) => caller.fail(format!("waiting for a close with {code}: {error:#}")),
             }
         }
     }
 
-    /// The server ends the stream, and nothing comes before; then the peer ends it, too.
+    /// Checks that the server ends the stream without another byte. Then the peer ends it, too.
     ///
     /// # Panics
     ///
-    /// If something comes, or the stream is not ended in time, or it is reset.
+    /// If a byte comes, the stream does not end in time, or it is reset.
     #[track_caller]
     pub fn end_of_stream(&mut self) -> impl Future<Output = ()> + Send {
         let caller = Caller::here();
@@ -244,24 +226,24 @@ impl Peer {
             match self.rest().await {
                 Ok(rest) if rest.is_empty() => {}
                 Ok(rest) => caller.fail(format!("{} came before the end", shown(&rest))),
-                Err(error) => caller.fail(format!("waiting for the end of the stream: {error}")),
+                Err(error) => caller.fail(format!("waiting for the end of the stream: {error:#}")),
             }
         }
     }
 
-    /// The answer to the opening handshake; `None` if there was none.
+    /// The response to the opening handshake; `None` if there was no handshake.
     #[must_use]
     pub fn response(&self) -> Option<&TestResponse> {
         self.response.as_ref()
     }
 
-    /// What the connection goes over: to stall, cut or end it.
+    /// The line of the connection, by which a test can stall, cut or end it.
     #[must_use]
     pub fn line(&self) -> &Line {
         &self.line
     }
 
-    /// Reads until so many bytes are there.
+    /// Reads until `len` bytes are there.
     async fn fill(&mut self, len: usize) -> Result<()> {
         let patience = self.patience;
         let reading = async {
@@ -273,7 +255,7 @@ impl Peer {
         patience.wait("no more came", reading).await
     }
 
-    /// Waits for bytes; the end of the stream is an error.
+    /// Waits for more bytes. The end of the stream is an error.
     async fn read_more(&mut self) -> io::Result<()> {
         let Self { stream, unread, .. } = self;
         let len = unread.len();
@@ -289,7 +271,7 @@ impl Peer {
         if read.await? == 0 { Err(ErrorKind::UnexpectedEof.into()) } else { Ok(()) }
     }
 
-    /// Takes a frame off the front of what has arrived; `None` if it is not whole.
+    /// Takes a frame off the front of the bytes that have arrived; `None` if it is not whole.
     fn take_frame(&mut self) -> Result<Option<Frame>, ProtocolError> {
         let Some((header, start)) = FrameHeader::decode(&self.unread, self.deflates)? else {
             return Ok(None);
@@ -306,7 +288,7 @@ impl Peer {
     }
 }
 
-/// Code and reason of a close frame; `None` if it is none, or malformed.
+/// Code and reason of a close frame; `None` if it is malformed or another frame.
 fn closing(frame: &Frame) -> Option<(u16, String)> {
     if frame.opcode() != OpCode::Close {
         return None;

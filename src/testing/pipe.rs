@@ -141,7 +141,7 @@ impl Connection {
         }
     }
 
-    /// What `side` writes.
+    /// The direction to which `side` writes.
     fn outgoing(&mut self, side: Side) -> &mut Half {
         match side {
             Side::Near => &mut self.to_far,

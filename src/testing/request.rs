@@ -1,4 +1,4 @@
-//! An HTTP request to a server in memory: hyper writes it, as a client of any kind would.
+//! HTTP requests to a server in memory, written by hyper.
 
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
@@ -18,7 +18,7 @@ use super::response::TestResponse;
 use crate::error::{Error, Result};
 use crate::http::io_error;
 
-/// A request that is not sent yet.
+/// An HTTP request that has not been sent.
 #[derive(Debug)]
 #[must_use = "a request is sent by `send`"]
 pub struct TestRequest {
@@ -41,13 +41,13 @@ impl TestRequest {
         self
     }
 
-    /// The body. Default: none.
+    /// Sets the body. Default: none.
     pub fn body(mut self, body: impl Into<Bytes>) -> Self {
         self.body = Ok(body.into());
         self
     }
 
-    /// A body in JSON, with its `Content-Type`.
+    /// Sets the body to `value` as JSON, with its `Content-Type`.
     pub fn json(mut self, value: &impl Serialize) -> Self {
         self.body = serde_json::to_vec(value).map(Bytes::from).map_err(Error::from);
         self.header("Content-Type", "application/json")
@@ -57,10 +57,9 @@ impl TestRequest {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] if the request is none that HTTP allows, or the connection ends before the response
-    /// does, or that takes longer than the [patience](TestClient::patience) of the client, or no executor
-    /// runs the server, see [`TestClient::open`];
-    /// [`Error::Json`] if the body cannot be written so.
+    /// [`Error::Io`] if HTTP does not allow the request, if the connection ends before the response is complete,
+    /// if the response takes longer than the [patience](TestClient::patience) of the client, or if no executor
+    /// runs the server (see [`TestClient::open`]). [`Error::Json`] if the body cannot be written as JSON.
     ///
     /// # Cancel safety
     ///
@@ -89,19 +88,19 @@ impl TestRequest {
     }
 }
 
-/// Refuses what would become a part of the host.
+/// Refuses a path that does not begin with a slash, since it would become a part of the host.
 pub(super) fn check_path(path: &str) -> Result<()> {
     if path.starts_with('/') {
         return Ok(());
     }
-    Err(invalid(format!("{path:?} is no path: it begins with /")))
+    Err(invalid(format!("{path:?} is not a path: a path begins with /")))
 }
 
 fn invalid(what: String) -> Error {
     io::Error::new(ErrorKind::InvalidInput, what).into()
 }
 
-/// One request and its response, over a connection that ends with them.
+/// Sends one request and reads its response, over a connection that ends then.
 async fn exchange(
     end: End,
     request: ::http::Request<RequestBody>,
@@ -113,7 +112,7 @@ async fn exchange(
     });
     let outcome: hyper::Result<_> = match select(exchange, connection).await {
         Either::Left((outcome, _)) => outcome,
-        // What has ended with the connection is known to the exchange.
+        // The connection has ended. The exchange returns the response, or the reason.
         Either::Right((_, exchange)) => exchange.await,
     };
     Ok(outcome.map_err(io_error)?)
@@ -123,7 +122,7 @@ async fn exchange(
 async fn whole(mut body: Incoming) -> hyper::Result<Bytes> {
     let mut bytes = BytesMut::new();
     while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
-        // Trailers are left out.
+        // Trailers are ignored.
         bytes.extend_from_slice(&frame?.into_data().unwrap_or_default());
     }
     Ok(bytes.freeze())

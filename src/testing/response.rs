@@ -1,4 +1,4 @@
-//! What a server has answered, and what a test says about it.
+//! Responses of a server, and assertions about them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,13 +9,13 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{HandshakeResponse, Result};
 
-/// Most bytes of a body that the message of a failure shows.
+/// Largest number of bytes of a body that a failure shows.
 const MOST: usize = 1 << 10;
 
-/// An answer of the server, with its whole body.
+/// A response of the server, with its whole body.
 ///
-/// The methods that begin with `assert` fail the test with the answer in their message, and return it
-/// for the next of them.
+/// A method that begins with `assert` panics if it does not hold, with the response in its message. Otherwise it
+/// returns the response, for the next assertion.
 #[derive(Clone)]
 pub struct TestResponse {
     /// `GET /ping`.
@@ -34,7 +34,7 @@ impl TestResponse {
         Self { request, status: head.status.as_u16(), headers, body }
     }
 
-    /// The answer to an opening handshake.
+    /// Creates the response to an opening handshake.
     pub(super) fn of_handshake(request: String, response: &HandshakeResponse) -> Self {
         let headers = response.headers().map(|(name, value)| (name.into(), value.into()));
         Self {
@@ -51,7 +51,7 @@ impl TestResponse {
         self.status
     }
 
-    /// The first header line of this name that is text, in upper or lower case.
+    /// The value of the first header line of this name that is text. Upper and lower case are equal.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers().find_map(|(known, value)| {
@@ -60,7 +60,7 @@ impl TestResponse {
         })
     }
 
-    /// All header lines.
+    /// The names and values of all header lines.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.headers.iter().map(|(name, value)| (&**name, &**value))
     }
@@ -71,22 +71,22 @@ impl TestResponse {
         &self.body
     }
 
-    /// The body as text; what is not UTF-8 in it is replaced by `U+FFFD`.
+    /// The body as text. Bytes that are not UTF-8 are replaced by `U+FFFD`.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.body)
     }
 
-    /// The body, read as JSON.
+    /// Reads the body as JSON.
     ///
     /// # Errors
     ///
-    /// [`Error::Json`](crate::Error::Json) if it is none, or not what is asked for.
+    /// [`Error::Json`](crate::Error::Json) if it is not JSON, or does not fit the type.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         Ok(serde_json::from_slice(&self.body)?)
     }
 
-    /// The status is this one.
+    /// Asserts that the status is `expected`.
     ///
     /// # Panics
     ///
@@ -97,11 +97,11 @@ impl TestResponse {
         self
     }
 
-    /// There is a header line of this name, and the first is this.
+    /// Asserts that the first header line of this name has this value.
     ///
     /// # Panics
     ///
-    /// If there is none, or it is another.
+    /// If there is no such line, or its value is another.
     #[track_caller]
     pub fn assert_header(&self, name: &str, expected: &str) -> &Self {
         let found = self.header(name);
@@ -109,7 +109,7 @@ impl TestResponse {
         self
     }
 
-    /// There is no header line of this name.
+    /// Asserts that there is no header line of this name.
     ///
     /// # Panics
     ///
@@ -121,7 +121,7 @@ impl TestResponse {
         self
     }
 
-    /// The body is this text.
+    /// Asserts that the body is this text.
     ///
     /// # Panics
     ///
@@ -132,18 +132,18 @@ impl TestResponse {
         self
     }
 
-    /// The body has this text in it.
+    /// Asserts that the body contains this text.
     ///
     /// # Panics
     ///
-    /// If it has not.
+    /// If it does not.
     #[track_caller]
     pub fn assert_contains(&self, expected: &str) -> &Self {
         assert!(self.text().contains(expected), "no {expected:?} in the body\n{self:?}");
         self
     }
 
-    /// The body is JSON, and says the same as `expected`.
+    /// Asserts that the body is JSON, and equal to `expected` as JSON.
     ///
     /// # Panics
     ///
@@ -158,7 +158,7 @@ impl TestResponse {
     }
 }
 
-/// The answer as it came, long bodies shortened.
+/// Shows the response in full, with a long body shortened.
 impl fmt::Debug for TestResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} was answered with {}", self.request, self.status)?;

@@ -1,4 +1,4 @@
-//! An opening handshake with a server in memory: it is [`Client`]'s own.
+//! Opening handshakes with a server in memory, made by [`Client`].
 
 use super::TestClient;
 use super::patience::Caller;
@@ -11,7 +11,7 @@ use crate::error::{ConnectError, Error, Result};
 use crate::options::{DeflateOptions, WebSocketOptions};
 use crate::stream::Stream;
 
-/// An opening handshake that is not sent yet.
+/// An opening handshake that has not been sent.
 #[derive(Debug)]
 #[must_use = "an opening handshake is sent by `connect`, `refused` or `peer`"]
 pub struct TestUpgrade {
@@ -31,45 +31,44 @@ impl TestUpgrade {
         Self { client: change(self.client), ..self }
     }
 
-    /// Adds a header line, as [`Client::header`].
+    /// Adds a header line, like [`Client::header`].
     pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.with(|client| client.header(name, value))
     }
 
-    /// Says which page the connection is for, as a browser does (RFC 6455 §10.2).
+    /// Sets the `Origin` header, in which a browser names the site of its page (RFC 6455 §10.2).
     pub fn origin(self, origin: impl Into<String>) -> Self {
         self.with(|client| client.origin(origin))
     }
 
-    /// Subprotocols to offer, in the order of preference (RFC 6455 §1.9). Default: none.
+    /// Offers subprotocols, in the order of preference (RFC 6455 §1.9). Default: none.
     pub fn subprotocols<T: Into<String>>(self, names: impl IntoIterator<Item = T>) -> Self {
         self.with(|client| client.subprotocols(names))
     }
 
-    /// Offers to compress messages (RFC 7692). Default: no.
+    /// Offers to compress messages (RFC 7692). Default: no offer.
     pub fn deflate(self, options: DeflateOptions) -> Self {
         self.with(|client| client.deflate(options))
     }
 
-    /// The options of the client's own side, as [`Client::options`].
+    /// Sets the options of the client's side, like [`Client::options`].
     pub fn options(self, options: WebSocketOptions) -> Self {
         self.with(|client| client.options(options))
     }
 
     /// Opens the connection.
     ///
-    /// It has no task, as that of [`Client::connect`]: pings are answered while something waits in
-    /// [`recv`](WebSocket::recv).
+    /// The connection has no task, like that of [`Client::connect`]: pings are answered while a call of
+    /// [`recv`](WebSocket::recv) waits.
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`], with the answer of a server that refuses; [`Error::Io`] if the server has
-    /// been shut down, if no executor runs it (see [`TestClient::open`]), or if the path does not begin
-    /// with `/`.
+    /// [`Error::Connect`] if the server refuses, with its answer. [`Error::Io`] if the server has been shut down,
+    /// if no executor runs it (see [`TestClient::open`]), or if the path does not begin with `/`.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future drops the connection that is not open yet.
+    /// Dropping the future drops the unfinished connection.
     pub async fn connect(self) -> Result<WebSocket> {
         check_path(&self.path)?;
         let (end, _, fate) = self.test.dial()?;
@@ -77,15 +76,15 @@ impl TestUpgrade {
         opened.map_err(|error| self.test.explain(error, fate))
     }
 
-    /// Does the opening handshake, and leaves the rest to the test.
+    /// Makes the opening handshake, and leaves the rest to the test.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// Those of [`connect`](Self::connect).
     ///
     /// # Cancel safety
     ///
-    /// As [`connect`](Self::connect).
+    /// Dropping the future drops the unfinished connection.
     pub async fn peer(self) -> Result<Peer> {
         check_path(&self.path)?;
         let (end, line, fate) = self.test.dial()?;
@@ -95,11 +94,12 @@ impl TestUpgrade {
         Ok(Peer::new(stream, line, self.test.patience).upgraded(&unread, response))
     }
 
-    /// The answer of a server that does not upgrade, with at most 1 KiB of its body.
+    /// Makes the opening handshake, and returns the response of a server that refuses it, with at most 1 KiB of
+    /// its body.
     ///
     /// # Panics
     ///
-    /// If it does upgrade, or does not answer.
+    /// If the server upgrades, or does not answer.
     #[track_caller]
     pub fn refused(self) -> impl Future<Output = TestResponse> + Send {
         let caller = Caller::here();
@@ -110,9 +110,9 @@ impl TestUpgrade {
                     ConnectError::Refused(response) => {
                         TestResponse::of_handshake(request, response)
                     }
-                    other => caller.fail(format!("{request} should be refused: {other}")),
+                    other => caller.fail(format!("{request} should be refused: {other:#}")),
                 },
-                Err(other) => caller.fail(format!("{request} should be refused: {other}")),
+                Err(other) => caller.fail(format!("{request} should be refused: {other:#}")),
                 Ok(_) => caller.fail(format!("{request} was upgraded, and should be refused")),
             }
         }

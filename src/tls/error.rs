@@ -1,15 +1,15 @@
-//! What can be wrong with certificates and keys.
+//! The errors of certificates and keys.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::{error, fmt, io};
 
 use super::Pem;
-use crate::error::Error;
+use crate::causes;
 
-/// Why a TLS configuration cannot be used.
+/// The reason why a TLS configuration cannot be used.
 ///
-/// `origin` is the file at fault, or says which PEM text it was.
+/// `origin` is the path of the file at fault, or names the PEM text at fault.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum TlsError {
@@ -17,48 +17,48 @@ pub enum TlsError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         error: Arc<io::Error>,
     },
-    /// There is a PEM section, but what it holds is not base64, or it does not end (RFC 7468 §3).
+    /// A PEM section does not hold base64, or does not end (RFC 7468 §3).
     InvalidPem {
-        /// Where.
+        /// The file or text.
         origin: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// No `CERTIFICATE` section.
     CertificateMissing {
-        /// Where.
+        /// The file or text.
         origin: String,
     },
     /// No private key section.
     KeyMissing {
-        /// Where.
+        /// The file or text.
         origin: String,
     },
-    /// The private key is protected by a passphrase, which there is nobody to ask for.
+    /// The private key is protected by a passphrase. A server has no way to ask for one.
     KeyEncrypted {
-        /// Where.
+        /// The file or text.
         origin: String,
     },
     /// The private key belongs to another certificate.
     KeyMismatch {
-        /// Where the certificate is.
+        /// The file or text of the certificate.
         certificate: String,
-        /// Where the key is.
+        /// The file or text of the key.
         key: String,
     },
     /// A certificate or a key that cannot be used: malformed, or of an unknown kind.
     Refused {
-        /// Where.
+        /// The file or text.
         origin: String,
-        /// What rustls says.
+        /// The reason that rustls gives.
         reason: String,
     },
-    /// A ready rustls configuration has a client verifier of its own.
+    /// A ready rustls configuration has a verifier and a certificate of its own, which cannot be changed.
     Ready,
-    /// rustls itself failed, without fault of the certificate.
+    /// rustls failed for a reason other than a certificate or a key.
     Rustls(rustls::Error),
 }
 
@@ -71,9 +71,7 @@ impl TlsError {
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable { path, error } => {
-                write!(f, "cannot read {}: {error}", path.display())
-            }
+            Self::Unreadable { path, .. } => write!(f, "cannot read {}", path.display()),
             Self::InvalidPem { origin, reason } => write!(f, "{origin} is not PEM: {reason}"),
             Self::CertificateMissing { origin } => write!(f, "{origin} holds no certificate"),
             Self::KeyMissing { origin } => write!(f, "{origin} holds no private key"),
@@ -83,13 +81,16 @@ impl fmt::Display for TlsError {
             Self::KeyMismatch { certificate, key } => {
                 write!(
                     f,
-                    "the private key in {key} is not that of the certificate in {certificate}"
+                    "the private key in {key} does not belong to the certificate in {certificate}"
                 )
             }
             Self::Refused { origin, reason } => write!(f, "{origin} cannot be used: {reason}"),
-            Self::Ready => f.write_str("the client verifier of a ready configuration is its own"),
-            Self::Rustls(error) => error.fmt(f),
-        }
+            Self::Ready => f.write_str(
+                "a ready rustls configuration cannot be changed; set verifier and certificate there",
+            ),
+            Self::Rustls(_) => f.write_str("rustls failed"),
+        }?;
+        causes::append(self, f)
     }
 }
 
@@ -103,14 +104,27 @@ impl error::Error for TlsError {
     }
 }
 
-impl From<TlsError> for Error {
-    /// An [`Error::Io`] of the kind [`InvalidInput`](io::ErrorKind::InvalidInput), or of the kind
-    /// that the system gave.
-    fn from(error: TlsError) -> Self {
-        let kind = match &error {
-            TlsError::Unreadable { error, .. } => error.kind(),
-            _ => io::ErrorKind::InvalidInput,
-        };
-        io::Error::new(kind, error).into()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_repeats_its_cause() {
+        let (path, origin) = (PathBuf::from("cert.pem"), || "cert.pem".to_owned());
+        let error = Arc::new(io::Error::other("it is gone"));
+        let cases = [
+            (TlsError::Unreadable { path, error }, 2),
+            (TlsError::InvalidPem { origin: origin(), reason: "no base64".to_owned() }, 1),
+            (TlsError::CertificateMissing { origin: origin() }, 1),
+            (TlsError::KeyMissing { origin: origin() }, 1),
+            (TlsError::KeyEncrypted { origin: origin() }, 1),
+            (TlsError::KeyMismatch { certificate: origin(), key: origin() }, 1),
+            (TlsError::Refused { origin: origin(), reason: "too old".to_owned() }, 1),
+            (TlsError::Ready, 1),
+            (TlsError::Rustls(rustls::Error::DecryptError), 2),
+        ];
+        for (error, texts) in cases {
+            assert_eq!(causes::check_texts(&error), texts, "{error:#}");
+        }
     }
 }

@@ -1,7 +1,6 @@
 //! Certificates and keys, for both sides of TLS ([RFC 8446]).
 //!
-//! `pem` reads them, and `error` says what was wrong with them. What a server makes of them is
-//! `server/tls/`, and what a client does `client/tls.rs`.
+//! `pem` reads them, and `error` holds their errors. `server/tls/` and `client/tls.rs` use them.
 //!
 //! [RFC 8446]: https://www.rfc-editor.org/rfc/rfc8446
 

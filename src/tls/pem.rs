@@ -13,16 +13,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::TlsError;
 
-/// Where PEM text comes from, each time it is asked for.
+/// A source of PEM text. A file is read each time.
 #[derive(Clone)]
 pub(crate) enum Pem {
     File(PathBuf),
-    /// Text of the caller, and what it should hold.
+    /// The purpose of the text, for messages, and the text.
     Text(&'static str, Arc<[u8]>),
 }
 
 impl Pem {
-    /// All certificates, in order; at least one.
+    /// Reads all certificates, in order. There is at least one.
     pub(crate) fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
         let text = self.read()?;
         let certificates = CertificateDer::pem_slice_iter(&text).collect::<Result<Vec<_>, _>>();
@@ -34,7 +34,7 @@ impl Pem {
         }
     }
 
-    /// The first private key: PKCS #8, PKCS #1 or SEC 1.
+    /// Reads the first private key: PKCS #8, PKCS #1 or SEC 1.
     pub(crate) fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
         let text = self.read()?;
         PrivateKeyDer::from_pem_slice(&text).map_err(|error| match error {
@@ -44,7 +44,7 @@ impl Pem {
         })
     }
 
-    /// All certificates, to be trusted.
+    /// Reads all certificates as roots to trust.
     pub(crate) fn root_store(&self) -> Result<RootCertStore, TlsError> {
         let mut roots = RootCertStore::empty();
         for root in self.certificates()? {
@@ -79,14 +79,14 @@ impl fmt::Display for Pem {
     }
 }
 
-/// Without the text, which may be a private key.
+/// Leaves out the text, which may be a private key.
 impl fmt::Debug for Pem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
 }
 
-/// Does a key ask for a passphrase, in the form of PKCS #8 (RFC 7468 §11) or of RFC 1421?
+/// Whether a key needs a passphrase, in the form of PKCS #8 (RFC 7468 §11) or of RFC 1421.
 fn is_encrypted(text: &[u8]) -> bool {
     const MARKS: [&[u8]; 2] = [b"-----BEGIN ENCRYPTED PRIVATE KEY-----", b"Proc-Type: 4,ENCRYPTED"];
     MARKS.iter().any(|mark| text.windows(mark.len()).any(|part| part == *mark))

@@ -1,4 +1,4 @@
-//! Messages, close frames and close codes, from one crate's types to the other's.
+//! Conversions of messages, close frames and close codes between the types of the two crates.
 
 use async_tungstenite::tungstenite;
 use async_tungstenite::tungstenite::Utf8Bytes;
@@ -7,7 +7,7 @@ use async_tungstenite::tungstenite::protocol::frame::coding;
 use crate::message::Message;
 use crate::proto::{CloseCode, CloseFrame, ProtocolError};
 
-/// The payload is shared, not copied, unless it is short.
+/// Shares the payload, unless it is short and is copied.
 impl From<Message> for tungstenite::Message {
     fn from(message: Message) -> Self {
         let is_text = message.is_text();
@@ -19,7 +19,7 @@ impl From<Message> for tungstenite::Message {
     }
 }
 
-/// Gives back what is no text or binary message: pings, pongs, close frames and raw frames.
+/// Returns messages that are neither text nor binary as the error: pings, pongs, close frames and raw frames.
 ///
 /// ```
 /// use tidewire::Message;
@@ -47,7 +47,7 @@ impl From<CloseCode> for coding::CloseCode {
     }
 }
 
-/// Refuses codes that must not travel, which tungstenite's type holds as well.
+/// Refuses codes that must not be sent. tungstenite's type can hold these, too.
 impl TryFrom<coding::CloseCode> for CloseCode {
     type Error = ProtocolError;
 
@@ -62,7 +62,7 @@ impl From<CloseFrame> for tungstenite::protocol::CloseFrame {
     }
 }
 
-/// Refuses a code that must not travel, and a reason of more than 123 bytes.
+/// Refuses a code that must not be sent, and a reason of more than 123 bytes.
 impl TryFrom<tungstenite::protocol::CloseFrame> for CloseFrame {
     type Error = ProtocolError;
 

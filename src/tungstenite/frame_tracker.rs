@@ -1,10 +1,10 @@
-//! Where in its frames a stream is, as its bytes pass.
+//! The position of a stream in its frames, tracked as its bytes pass.
 //!
-//! Tungstenite does not tell what it has read beyond the last message; this does.
+//! tungstenite does not tell which bytes it has read beyond the last message. This tracker does.
 
 use crate::proto::{FrameHeader, OpCode};
 
-/// How far the bytes of one direction have come.
+/// The position of one direction.
 #[derive(Debug)]
 pub(super) struct FrameTracker {
     part: Part,
@@ -14,7 +14,7 @@ pub(super) struct FrameTracker {
 
 #[derive(Debug)]
 enum Part {
-    /// Nothing has passed.
+    /// No byte has passed.
     Start,
     /// The opening handshake, which ends with an empty line.
     Handshake {
@@ -27,7 +27,7 @@ enum Part {
     Payload {
         left: u64,
     },
-    /// What has passed is no frame.
+    /// Bytes have passed that are not a frame.
     Unreadable,
 }
 
@@ -39,13 +39,14 @@ impl FrameTracker {
     pub(super) const START: Self =
         Self { part: Part::Start, is_inside_message: false, has_close: false };
 
-    /// These bytes have passed.
+    /// Records that these bytes have passed.
     pub(super) fn pass(&mut self, mut bytes: &[u8]) {
         while let Some((&byte, rest)) = bytes.split_first() {
             match &mut self.part {
                 Part::Start => {
                     self.part = match byte {
-                        // `GET` or `HTTP/1.1`: no frame begins with these, as RSV1 is not ours.
+                        // `GET` or `HTTP/1.1`. No frame begins like this, since it would have RSV1 set, and no
+                        // extension is agreed on.
                         b'G' | b'H' => Part::Handshake { is_line_empty: false },
                         _ => Part::NO_HEADER,
                     };
@@ -94,13 +95,13 @@ impl FrameTracker {
         }
     }
 
-    /// Is no frame and no message under way?
+    /// Whether no frame and no message is under way.
     pub(super) fn is_between_messages(&self) -> bool {
         let is_between_frames = matches!(self.part, Part::Start | Part::Header { len: 0, .. });
         is_between_frames && !self.is_inside_message
     }
 
-    /// Has a close frame begun to pass?
+    /// Whether a close frame has passed, or a part of one.
     pub(super) fn has_close(&self) -> bool {
         self.has_close
     }
@@ -109,7 +110,7 @@ impl FrameTracker {
         matches!(self.part, Part::Unreadable)
     }
 
-    /// Bytes that may pass without the end of a frame among them, but for the last; at least one.
+    /// The number of bytes that may pass so that at most the last of them ends a frame. At least one.
     pub(super) fn within_frame(&self) -> usize {
         match self.part {
             Part::Payload { left } => usize::try_from(left).unwrap_or(usize::MAX),

@@ -1,4 +1,4 @@
-//! From a connection of async-tungstenite to one of ours.
+//! Takes a connection over from async-tungstenite.
 
 use std::error::Error;
 use std::fmt;
@@ -11,6 +11,7 @@ use async_tungstenite::tungstenite::{self, Message};
 use futures::{Sink, Stream};
 
 use super::stream::BridgeStream;
+use crate::causes;
 use crate::connection::{HandOverError, Opened, Shared, WebSocket};
 use crate::options::WebSocketOptions;
 use crate::proto::{FrameHeader, OpCode, Role};
@@ -18,15 +19,15 @@ use crate::proto::{FrameHeader, OpCode, Role};
 impl WebSocket {
     /// Takes a connection over from async-tungstenite.
     ///
-    /// Messages that it has read and nobody has asked for are received first. What it cannot tell
-    /// is the beginning of a message of which the rest has not arrived, so this waits for that, for
-    /// at most [`message_timeout`](WebSocketOptions::message_timeout). The connection has no task of
-    /// its own, as with [`from_stream`](Self::from_stream), and none of its messages is compressed.
+    /// Messages that async-tungstenite has read, and that were not asked for, are received first. If the last of
+    /// them has arrived in part, this waits for the rest, since async-tungstenite does not give out a part; it
+    /// waits at most for [`message_timeout`](WebSocketOptions::message_timeout). The connection has no task of its
+    /// own, as with [`from_stream`](Self::from_stream), and its messages are not compressed.
     ///
-    /// The stream below has to be a [`BridgeStream`], of [`into_tungstenite`](Self::into_tungstenite)
-    /// or put there by whoever opened the connection: of any other, tungstenite loses what it has
-    /// read ahead. Where it certainly has read nothing, because the peer waits for an answer,
-    /// [`from_stream`](Self::from_stream) with `WebSocketStream::into_inner` does as well.
+    /// The stream below has to be a [`BridgeStream`]. It comes from [`into_tungstenite`](Self::into_tungstenite),
+    /// or was put there when the connection was opened. With any other stream, the bytes that tungstenite has read
+    /// ahead are lost. If it certainly has read none, because the peer waits for an answer, use
+    /// [`from_stream`](Self::from_stream) with `WebSocketStream::into_inner` instead.
     ///
     /// ```no_run
     /// use futures::io::{AsyncRead, AsyncWrite};
@@ -45,8 +46,8 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// [`FromTungsteniteError`], which has the `WebSocketStream`, the messages that were read from
-    /// it meanwhile, and the [reason](FromTungsteniteError::reason).
+    /// [`FromTungsteniteError`], which holds the `WebSocketStream`, the messages that were read from it meanwhile,
+    /// and the [reason](FromTungsteniteError::reason).
     ///
     /// # Cancel safety
     ///
@@ -75,13 +76,13 @@ impl WebSocket {
     }
 }
 
-/// A connection on its way out of tungstenite.
+/// A connection that leaves tungstenite.
 struct Leaving {
     stream: WebSocketStream<BridgeStream>,
     received: Vec<Message>,
 }
 
-/// Why it did not get there, and what tungstenite has said to it.
+/// The reason why a connection cannot leave, and the error of tungstenite, if there is one.
 #[derive(Debug)]
 struct Failure {
     reason: HandOverError,
@@ -101,7 +102,7 @@ impl From<tungstenite::Error> for Failure {
 }
 
 impl Leaving {
-    /// Waits until tungstenite holds nothing.
+    /// Waits until tungstenite holds no bytes.
     fn empty(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
         self.stream.get_mut().is_stopping = true;
         std::future::poll_fn(|cx| self.poll_empty(cx))
@@ -117,7 +118,7 @@ impl Leaving {
             }
         }
         self.check()?;
-        // A pong that did not fit before the first flush goes with the second.
+        // A pong that did not fit before the first flush goes out with the second.
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
         let bridge = self.stream.get_ref();
@@ -139,13 +140,13 @@ impl Leaving {
     }
 }
 
-/// Writes a message as it was received by the side `role`. A mask of zeros changes nothing.
+/// Writes a message as the frame that the side `role` received. A server needs a mask; zeros change no byte.
 fn encode(message: Message, role: Role, out: &mut Vec<u8>) {
     let opcode = match message {
         Message::Text(_) => OpCode::Text,
         Message::Binary(_) => OpCode::Binary,
         Message::Pong(_) => OpCode::Pong,
-        // A ping has had its pong; the others are not read.
+        // A ping has been answered already. Other kinds are not returned by reads.
         _ => return,
     };
     let payload = message.into_data();
@@ -155,7 +156,7 @@ fn encode(message: Message, role: Role, out: &mut Vec<u8>) {
     out.extend_from_slice(&payload);
 }
 
-/// A connection that did not come from async-tungstenite.
+/// The error of a connection that cannot be taken over from async-tungstenite.
 pub struct FromTungsteniteError(Box<Parts>);
 
 struct Parts {
@@ -165,13 +166,13 @@ struct Parts {
 }
 
 impl FromTungsteniteError {
-    /// Why not.
+    /// The reason.
     #[must_use]
     pub fn reason(&self) -> HandOverError {
         self.0.failure.reason
     }
 
-    /// The connection, and what was read from it before it was found that it has to stay.
+    /// Returns the connection, and the messages that were read from it meanwhile.
     #[must_use]
     pub fn into_parts(self) -> (WebSocketStream<BridgeStream>, Vec<Message>) {
         (self.0.stream, self.0.received)
@@ -180,7 +181,8 @@ impl FromTungsteniteError {
 
 impl fmt::Display for FromTungsteniteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the connection was not taken over: {}", self.0.failure.reason)
+        f.write_str("the connection was not taken over")?;
+        causes::append(self, f)
     }
 }
 

@@ -1,4 +1,4 @@
-//! From a connection of ours to one of async-tungstenite.
+//! Hands a connection over to async-tungstenite.
 
 use std::error::Error;
 use std::fmt;
@@ -7,22 +7,23 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::{self, WebSocketConfig};
 
 use super::stream::BridgeStream;
+use crate::causes;
 use crate::connection::{HandOverError, HandedOver, WebSocket};
 use crate::proto::{Limits, Role};
 
 impl WebSocket {
-    /// Hands the connection over to async-tungstenite, for code that wants its `WebSocketStream`.
+    /// Hands the connection over to async-tungstenite, for code that needs its `WebSocketStream`.
     ///
-    /// Waits until all that was sent is written. What has arrived and was not received yet, part of
-    /// a message included, is what the `WebSocketStream` reads first. It keeps
+    /// This waits until all queued bytes are written. Bytes that have arrived and were not received, parts of
+    /// a message included, are what the `WebSocketStream` reads first. The limits
     /// [`max_message_size`](crate::WebSocketOptions::max_message_size) and
-    /// [`max_frame_size`](crate::WebSocketOptions::max_frame_size); everything else that options
-    /// promise ends here, timeouts and the limit on fragments above all. So does the connection for
-    /// its [`Sender`](crate::Sender)s and rooms, which find it closed.
+    /// [`max_frame_size`](crate::WebSocketOptions::max_frame_size) still hold. All other options end here, above
+    /// all timeouts and the limit on fragments. For its [`Sender`](crate::Sender)s and rooms, the connection is
+    /// closed.
     ///
-    /// In a handler of a server the permits of the connection are kept until the handler returns.
-    /// It has to close the connection itself: neither its outcome nor a shutdown sends a close frame
-    /// any more, and a shutdown drops it when the grace is over.
+    /// In a handler of a server, the permits of the connection are held until the handler returns. The handler has
+    /// to close the connection itself: its return and a shutdown of the server no longer send a close frame. A
+    /// shutdown drops the handler when the grace period is over.
     ///
     /// ```no_run
     /// use futures::StreamExt;
@@ -42,7 +43,7 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// [`IntoTungsteniteError`], which has the `WebSocket`, unharmed, and the
+    /// [`IntoTungsteniteError`], which holds the unchanged `WebSocket` and the
     /// [reason](IntoTungsteniteError::reason).
     ///
     /// # Cancel safety
@@ -65,8 +66,8 @@ impl WebSocket {
     }
 }
 
-/// Tungstenite makes room for whatever length a frame announces within its limit, so there is always
-/// one.
+/// The limits for tungstenite. There is always one: tungstenite allocates as much as a frame announces, up to its
+/// limit.
 fn config(limits: &Limits) -> WebSocketConfig {
     let max_frame_size = limits.max_frame_size.min(limits.max_message_size);
     WebSocketConfig::default()
@@ -83,7 +84,7 @@ impl From<Role> for protocol::Role {
     }
 }
 
-/// A connection that did not go to async-tungstenite.
+/// The error of a connection that cannot be handed over to async-tungstenite.
 #[derive(Debug)]
 pub struct IntoTungsteniteError {
     reason: HandOverError,
@@ -91,13 +92,13 @@ pub struct IntoTungsteniteError {
 }
 
 impl IntoTungsteniteError {
-    /// Why not.
+    /// The reason.
     #[must_use]
     pub fn reason(&self) -> HandOverError {
         self.reason
     }
 
-    /// The connection, which is as it was before.
+    /// Returns the connection, which is unchanged.
     #[must_use]
     pub fn into_websocket(self) -> WebSocket {
         self.ws
@@ -106,7 +107,8 @@ impl IntoTungsteniteError {
 
 impl fmt::Display for IntoTungsteniteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "the connection was not handed over: {}", self.reason)
+        f.write_str("the connection was not handed over")?;
+        causes::append(self, f)
     }
 }
 

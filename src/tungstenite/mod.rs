@@ -1,11 +1,11 @@
-//! The bridge to async-tungstenite, for code that speaks its types: values one by one, and whole
+//! The bridge to async-tungstenite, for code that uses its types: conversions of values, and of whole
 //! connections, in both directions.
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | `convert` | messages, close frames and close codes |
 //! | `into`, `from` | a connection that goes to async-tungstenite, or comes from there |
-//! | `stream`, `frame_tracker` | the stream below such a connection; where the frames in it begin and end |
+//! | `stream`, `frame_tracker` | the stream below such a connection, and the limits of the frames in it |
 
 mod convert;
 mod frame_tracker;

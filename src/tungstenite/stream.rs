@@ -14,24 +14,23 @@ use crate::stream::Stream;
 /// [`WebSocket::into_tungstenite`](crate::WebSocket::into_tungstenite), or that
 /// [`WebSocket::from_tungstenite`](crate::WebSocket::from_tungstenite) can take over.
 ///
-/// Bytes pass as they are. It only takes note of where frames begin and end, which tungstenite does
-/// not tell.
+/// Bytes pass unchanged. The stream only records where frames begin and end, which tungstenite does not tell.
 #[derive(Debug)]
 pub struct BridgeStream {
     pub(super) stream: Stream,
     pub(super) read: FrameTracker,
     pub(super) written: FrameTracker,
-    /// Is nothing read beyond the message under way?
+    /// Whether reads stop at the end of the message under way.
     pub(super) is_stopping: bool,
     pub(super) peer_addr: Option<SocketAddr>,
     pub(super) subprotocol: Option<Box<str>>,
 }
 
 impl BridgeStream {
-    /// Wraps a stream of which nothing was read or written, or only whole messages.
+    /// Wraps a stream from which only whole messages were read, and to which only whole messages were written.
     ///
-    /// The opening handshake may still have to come: that of
-    /// [`client_async`](async_tungstenite::client_async), say.
+    /// The opening handshake may still follow, for instance that of
+    /// [`client_async`](async_tungstenite::client_async).
     #[must_use]
     pub fn new<S>(stream: S) -> Self
     where
@@ -57,7 +56,7 @@ impl BridgeStream {
         self.peer_addr
     }
 
-    /// The subprotocol that was agreed on, if a handshake of ours did.
+    /// The agreed subprotocol, if an opening handshake of this crate agreed on one.
     #[must_use]
     pub fn subprotocol(&self) -> Option<&str> {
         self.subprotocol.as_deref()
@@ -74,7 +73,7 @@ impl AsyncRead for BridgeStream {
         let mut max = buf.len();
         if *is_stopping {
             if read.is_between_messages() {
-                // Whoever stops it does not wait for it.
+                // No wake-up is needed: the caller that stops reads does not wait for them.
                 return Poll::Pending;
             }
             max = max.min(read.within_frame());

@@ -1,4 +1,4 @@
-//! From a connection that was accepted to one that is encrypted, or to its end.
+//! TLS handshakes on accepted connections.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,38 +18,38 @@ use crate::stream::{Stream, TlsStream};
 /// First byte of a TLS record that belongs to a handshake (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;
 
-/// What makes handshakes for a server.
+/// The TLS side of a server, which makes the handshakes.
 #[derive(Debug)]
 pub(in crate::server) struct Acceptor {
     config: TlsConfig,
 }
 
-/// Why a connection did not become an encrypted one.
+/// The reason why a TLS handshake failed.
 enum Failure {
-    /// The stream is lost.
+    /// The stream failed.
     Lost(io::Error),
-    /// The client did not say anything for too long, or not all of it.
+    /// The client did not complete the handshake in time.
     TimedOut,
     /// The client does not speak TLS.
     NotEncrypted(Stream),
-    /// No agreement. The client has been sent an alert, which it should be able to read.
+    /// rustls refused the handshake. The client has been sent an alert, and should be able to read it.
     Refused(io::Error, Stream),
 }
 
-/// Serves one connection until it ends or is upgraded, from its first byte on.
+/// Serves one connection, from its first byte until it ends or is upgraded.
 pub(in crate::server) async fn serve<State: Clone + Send + Sync + 'static>(
     acceptor: Arc<Acceptor>,
     front: Arc<HttpServer<State>>,
     stream: Stream,
     addrs: Addrs,
 ) {
-    // Boxed, so that the room it takes is free while the connection lives.
+    // Boxed, so that its memory is free while the connection lives.
     let lease = Box::new(front.lease());
     let accepting = Box::pin(acceptor.accept(stream, front.clock()));
     let ended = select(front.shutting_down(), poll_fn(|cx| lease.poll_ended(cx)));
     let outcome = match select(accepting, ended).await {
         Either::Left((outcome, _)) => outcome,
-        // Nobody new, or somebody else.
+        // The server shuts down, or the place is needed for another connection.
         Either::Right(_) => return,
     };
     lease.set_busy();
@@ -61,14 +61,14 @@ pub(in crate::server) async fn serve<State: Clone + Send + Sync + 'static>(
 }
 
 impl Acceptor {
-    /// Accepts with `config`, from now on.
+    /// Creates an acceptor that uses `config`.
     ///
     /// # Errors
     ///
-    /// A deadline that no handshake could meet.
+    /// If the handshake timeout is 0, which no client could meet.
     pub(in crate::server) fn new(config: TlsConfig) -> io::Result<Self> {
         if config.handshake_timeout.is_some_and(|timeout| timeout.is_zero()) {
-            let error = "handshake_timeout is 0, no client could connect";
+            let error = "handshake_timeout is 0, so no client could connect";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error));
         }
         Ok(Self { config })

@@ -1,4 +1,4 @@
-//! With which certificate the server answers, and which it asks for.
+//! The TLS configuration of a server: its certificate, and the certificates of clients.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,10 +13,9 @@ use rustls::{Error, InconsistentKeys};
 
 use crate::tls::{Pem, TlsError};
 
-/// The certificate of a server, and how it speaks TLS: versions 1.2 and 1.3, `http/1.1` in ALPN.
+/// The certificate and the TLS configuration of a server: versions 1.2 and 1.3, `http/1.1` in ALPN.
 ///
-/// Clones share the certificate, so that one of them can [`reload`](Self::reload) it for a server
-/// that runs.
+/// Clones share the certificate, so that a clone can [`reload`](Self::reload) it for a running server.
 ///
 /// ```no_run
 /// use tidewire::{RequestContext, Server, TlsConfig};
@@ -35,9 +34,9 @@ pub struct TlsConfig {
 }
 
 struct Shared {
-    /// What connections are accepted with from now on.
+    /// The configuration for new connections.
     current: RwLock<Arc<ServerConfig>>,
-    /// What it was made of; `None` if rustls made it.
+    /// The files or texts that it was made from; `None` if it came from rustls.
     material: Option<Material>,
 }
 
@@ -48,7 +47,7 @@ struct Material {
     clients: Option<(ClientCertificates, Pem)>,
 }
 
-/// What becomes of a client that shows no certificate.
+/// The treatment of a client that shows no certificate.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum ClientCertificates {
@@ -61,12 +60,12 @@ pub enum ClientCertificates {
 impl TlsConfig {
     /// Reads a certificate chain, the server's own certificate first, and its private key.
     ///
-    /// Both may be in one file. Blocks for as long as that takes.
+    /// Both may be in one file. The thread blocks while the files are read.
     ///
     /// # Errors
     ///
-    /// [`TlsError`] if a file cannot be read or does not hold what it should, or if the key is not
-    /// that of the certificate.
+    /// [`TlsError`] if a file cannot be read, lacks a certificate or a key, or if the key does not belong to
+    /// the certificate.
     pub fn from_pem_files(
         chain: impl Into<PathBuf>,
         key: impl Into<PathBuf>,
@@ -75,20 +74,22 @@ impl TlsConfig {
         Self::from_material(Material { chain, key, clients: None })
     }
 
-    /// As [`from_pem_files`](Self::from_pem_files), with the contents of the files.
+    /// Takes a certificate chain and its private key as PEM text, like
+    /// [`from_pem_files`](Self::from_pem_files).
     ///
     /// # Errors
     ///
-    /// [`TlsError`] if they do not hold what they should.
+    /// [`TlsError`] if a text lacks a certificate or a key, or if the key does not belong to the
+    /// certificate.
     pub fn from_pem(chain: impl AsRef<[u8]>, key: impl AsRef<[u8]>) -> Result<Self, TlsError> {
         let chain = Pem::Text("certificate", chain.as_ref().into());
         let key = Pem::Text("private key", key.as_ref().into());
         Self::from_material(Material { chain, key, clients: None })
     }
 
-    /// Takes a ready configuration as it is, for everything that rustls can do and this type cannot.
+    /// Uses a configuration of rustls unchanged, for features of rustls that this type does not offer.
     ///
-    /// The server speaks HTTP/1.1, so its `alpn_protocols` should be `http/1.1` or nothing.
+    /// The server speaks HTTP/1.1, so `alpn_protocols` should be `http/1.1` or empty.
     #[must_use]
     pub fn from_rustls(config: Arc<ServerConfig>) -> Self {
         Self::new(config, None)
@@ -105,13 +106,13 @@ impl TlsConfig {
         }
     }
 
-    /// Asks clients for a certificate that was issued by one of `roots`, in PEM (mutual TLS).
+    /// Asks clients for a certificate issued by one of `roots`, in PEM (mutual TLS).
     ///
-    /// Handlers see it as `RequestContext::peer_certificates`. Clones made before do not change.
+    /// `RequestContext::peer_certificates` returns it to handlers. Clones made before do not change.
     ///
     /// # Errors
     ///
-    /// [`TlsError`] if `roots` holds no certificate, or one that cannot be used; and
+    /// [`TlsError`] if `roots` holds no certificate, or one that cannot be used.
     /// [`TlsError::Ready`] after [`from_rustls`](Self::from_rustls).
     pub fn client_certificates(
         self,
@@ -122,12 +123,12 @@ impl TlsConfig {
         self.with_clients(mode, roots)
     }
 
-    /// As [`client_certificates`](Self::client_certificates), with a file, which
-    /// [`reload`](Self::reload) reads again.
+    /// Asks clients for a certificate, with roots from a file. [`reload`](Self::reload) reads the file again.
+    /// Otherwise like [`client_certificates`](Self::client_certificates).
     ///
     /// # Errors
     ///
-    /// Those of [`client_certificates`](Self::client_certificates), and if it cannot be read.
+    /// Those of [`client_certificates`](Self::client_certificates), and [`TlsError::Unreadable`].
     pub fn client_certificates_file(
         self,
         mode: ClientCertificates,
@@ -143,22 +144,22 @@ impl TlsConfig {
         Ok(Self { shared: Self::from_material(material)?.shared, ..self })
     }
 
-    /// Longest time from a new connection to the end of its handshake, after which it is dropped.
-    /// Default: 10 s. `None` waits for ever.
+    /// Longest time from a new connection to the end of its TLS handshake. Then it is dropped. Default 10 s;
+    /// `None` for no limit.
     ///
-    /// Any number of handshakes may be under way: the threads of the executor bound how many are computed at a
-    /// time, and a client that falls silent holds its socket and nothing else.
+    /// The number of handshakes under way is not limited. The threads of the executor limit how many are
+    /// computed at a time, and a silent client costs no more than its socket.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
         self.handshake_timeout = timeout.into();
         self
     }
 
-    /// Reads the files again. Connections that are accepted from now on, by whichever server has a
-    /// clone of this, see the new certificate; sessions of before cannot be resumed.
+    /// Reads the files again. All servers that have a clone of this use the new certificate for new
+    /// connections. Earlier sessions cannot be resumed.
     ///
-    /// Blocks for as long as that takes. A configuration that was not made from files stays as it
-    /// is; [`replace`](Self::replace) changes it.
+    /// The thread blocks while the files are read. A configuration that was not made from files does not
+    /// change; use [`replace`](Self::replace) for it.
     ///
     /// # Errors
     ///
@@ -170,18 +171,18 @@ impl TlsConfig {
         Ok(())
     }
 
-    /// Goes on with the certificate, and the client verifier, that `other` has now.
+    /// Takes over the certificate and the client verifier that `other` has now.
     pub fn replace(&self, other: &Self) {
         self.shared.set(other.current());
     }
 
-    /// What a connection is accepted with.
+    /// The configuration for a new connection.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.shared.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// Without keys.
+/// Shows no keys.
 impl fmt::Debug for TlsConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsConfig")
@@ -196,7 +197,7 @@ impl Shared {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let replaced = std::mem::replace(&mut *current, config);
         drop(current);
-        // Without the lock: what an application has put into it is dropped, too.
+        // Without the lock: values of the application are dropped with it.
         drop(replaced);
     }
 }
@@ -212,7 +213,7 @@ impl Material {
             .with_client_cert_verifier(clients)
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        // Sessions are kept by their clients: a server has many, and they come back all at once.
+        // Clients keep their sessions (tickets): a server has many clients, and they come back all at once.
         config.ticketer = ring::Ticketer::new().map_err(TlsError::Rustls)?;
         Ok(config)
     }
@@ -225,7 +226,7 @@ impl Material {
             .map_err(|error| TlsError::refused(&self.key, &error))?;
         let certified = CertifiedKey::new(chain, key);
         match certified.keys_match() {
-            // A key that does not tell is found out by the first handshake.
+            // Some keys do not reveal whether they match. The first handshake will show it.
             Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
             Err(Error::InconsistentKeys(_)) => {
                 let (certificate, key) = (self.chain.to_string(), self.key.to_string());

@@ -1,7 +1,7 @@
 //! TLS in front of HTTP ([RFC 8446], [RFC 2818]).
 //!
-//! rustls encrypts; `config` says with which certificate, which `crate::tls` reads, and `acceptor`
-//! makes a handshake of each connection.
+//! rustls encrypts. `config` is the configuration, with certificates that `crate::tls` reads; `acceptor`
+//! makes the handshake of each connection.
 //!
 //! [RFC 2818]: https://www.rfc-editor.org/rfc/rfc2818
 //! [RFC 8446]: https://www.rfc-editor.org/rfc/rfc8446

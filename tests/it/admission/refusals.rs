@@ -127,7 +127,8 @@ fn a_limit_of_0_is_an_error_that_names_it() {
 
         let mut server = echo_server(WebSocketOptions::default());
         server.connection_limit(&zero);
-        let error = within(server.bind("127.0.0.1:0")).unwrap_err().to_string();
-        assert_eq!(error, "connection_limit is 0, which admits nobody");
+        let error = within(server.bind("127.0.0.1:0")).unwrap_err();
+        let said = "I/O failed: connection_limit is 0, so no connection could be opened";
+        assert_eq!(format!("{error:#}"), said);
     }
 }

@@ -188,7 +188,8 @@ fn is_used() {
 fn is_of_no_use() {
     let limit = ConnectionLimit::new(1);
     let error = within(server(&limit).start("127.0.0.1:0")).unwrap_err();
-    assert_eq!(error.to_string(), "the executor that `set_spawner` has brought runs no tasks");
+    let said = "I/O failed: the executor that `set_spawner` has brought runs no tasks";
+    assert_eq!(format!("{error:#}"), said);
 
     let (handle, serving) = serve(server(&limit));
     for _ in 0..20 {
@@ -318,7 +319,10 @@ mod in_memory {
         let client = TestClient::new(&server(limit)).patience(SOON);
         within(async {
             let error = client.get("/ping").send().await.unwrap_err();
-            assert_eq!(error.to_string(), "no whole answer to GET /ping within 50ms");
+            assert_eq!(
+                format!("{error:#}"),
+                "I/O failed: no whole answer to GET /ping within 50ms"
+            );
             client.connect("/").await.unwrap_err();
             assert_eq!(client.shutdown_with(impatient()).await.dropped, 2);
             clear();

@@ -30,8 +30,8 @@ fn a_taken_port_is_an_error_that_names_the_address() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
     let error = async_std::task::block_on(pong().listen(addr)).unwrap_err();
-    let message = error.to_string();
-    assert!(message.starts_with(&format!("cannot listen on {addr}: ")), "{message}");
+    let message = format!("{error:#}");
+    assert!(message.starts_with(&format!("I/O failed: cannot listen on {addr}: ")), "{message}");
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn an_option_out_of_its_range_is_an_error_that_names_it() {
     let mut server = Server::new();
     server.options(ServerOptions::default().max_head_size(0));
     let error = async_std::task::block_on(server.bind("127.0.0.1:0")).unwrap_err();
-    assert!(error.to_string().contains("max_head_size is 0"), "{error}");
+    assert!(format!("{error:#}").contains("max_head_size is 0"), "{error:#}");
 }
 
 #[test]

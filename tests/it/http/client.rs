@@ -118,7 +118,8 @@ fn a_proxy_that_is_no_address_is_an_error_when_the_server_is_bound() {
     ] {
         let mut server = Server::new();
         server.options(ServerOptions::default().trusted_proxies(list));
-        let error = async_std::task::block_on(server.bind("127.0.0.1:0")).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("trusted_proxies: {message}")), "{error}");
+        let error = async_std::task::block_on(server.bind("127.0.0.1:0")).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.starts_with(&format!("I/O failed: trusted_proxies: {message}")), "{error}");
     }
 }

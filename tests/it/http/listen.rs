@@ -24,7 +24,8 @@ fn tcp(listeners: Listeners, addr: &str) -> Listeners {
 }
 
 fn message<T: std::fmt::Debug>(result: tidewire::Result<T>) -> String {
-    result.unwrap_err().to_string()
+    let error = result.unwrap_err();
+    std::error::Error::source(&error).expect("a cause").to_string()
 }
 
 fn port_of(addr: &LocalAddr) -> u16 {

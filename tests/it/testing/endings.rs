@@ -102,7 +102,7 @@ fn a_connection_too_many_waits_for_a_place() {
         let client = TestClient::new(&server);
         let peer = client.peer("/ws").await.unwrap();
         let error = client.patience(SOON).get("/ping").send().await.unwrap_err();
-        assert!(error.to_string().starts_with("no whole answer"), "{error}");
+        assert!(format!("{error:#}").contains("no whole answer"), "{error:#}");
         let mut waiting = Box::pin(client.get("/ping").send());
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(peer);

@@ -112,7 +112,7 @@ fn a_peer_says_what_came_instead_and_on_which_line() {
         }
         assert!(peer.send_hex("8").await.is_err());
         let message = assertion(|| drop(peer.expect_hex("8 g")));
-        assert!(message.contains("no bytes in hex") && message.contains(file!()), "{message}");
+        assert!(message.contains("not bytes in hex") && message.contains(file!()), "{message}");
 
         let mut peer = client.peer("/ws").await.unwrap();
         peer.send_frame(RawFrame::close(4000, "enough")).await.unwrap();
@@ -140,16 +140,22 @@ fn what_does_not_come_is_told_when_patience_is_over() {
     within(async {
         let client = TestClient::new(&server).patience(SOON);
         let error = client.get("/never?a=b").send().await.unwrap_err();
-        assert_eq!(error.to_string(), "no whole answer to GET /never?a=b within 30ms");
+        assert_eq!(
+            format!("{error:#}"),
+            "I/O failed: no whole answer to GET /never?a=b within 30ms"
+        );
         let error = client.connect("/never").await.unwrap_err();
-        assert!(error.to_string().contains("in time"), "{error}");
+        assert!(error.is_timeout() && format!("{error:#}").contains("in time"), "{error:#}");
 
         let client = TestClient::new(&server).patience(SOON);
         let mut peer = client.peer("/ws").await.unwrap();
         let error = peer.recv_frame().await.unwrap_err();
-        assert_eq!(error.to_string(), "no frame came within 30ms");
+        assert_eq!(format!("{error:#}"), "I/O failed: no frame came within 30ms");
         let error = peer.rest().await.unwrap_err();
-        assert_eq!(error.to_string(), "the server did not end the stream within 30ms");
+        assert_eq!(
+            format!("{error:#}"),
+            "I/O failed: the server did not end the stream within 30ms"
+        );
         let message = failure(client.idle()).await;
         assert!(message.starts_with("1 connections or handlers are left, and not 0:"), "{message}");
         assert!(message.contains("0 speak HTTP, and 1 WebSocket"), "{message}");
@@ -158,7 +164,7 @@ fn what_does_not_come_is_told_when_patience_is_over() {
         // A handler that does not read, and a line that holds no more.
         let mut peer = client.over(&Line::new().capacity(200)).peer("/ws").await.unwrap();
         let error = peer.send_bytes(vec![0x81; 1 << 20]).await.unwrap_err();
-        assert_eq!(error.to_string(), "the server did not read within 30ms");
+        assert_eq!(format!("{error:#}"), "I/O failed: the server did not read within 30ms");
     });
 }
 
@@ -182,6 +188,10 @@ fn a_server_that_could_not_be_bound_is_told_at_once() {
     let mut server = Server::new();
     server.connection_limit(&ConnectionLimit::new(0));
     let message = assertion(|| drop(TestClient::new(&server)));
-    assert!(message.starts_with("connection_limit is 0, which admits nobody\n"), "{message}");
+    assert!(
+        message
+            .starts_with("I/O failed: connection_limit is 0, so no connection could be opened\n"),
+        "{message}"
+    );
     assert!(message.contains(file!()), "{message}");
 }

@@ -64,13 +64,13 @@ fn bad_files_are_named_with_what_is_wrong_with_them() {
         (&chain, &chain, &*chain, "holds no private key"),
         (&chain, &encrypted, &*encrypted, "is encrypted"),
         (&chain, &legacy, &*legacy, "is encrypted"),
-        (&chain, &other, &*other, "is not that of the certificate in"),
+        (&chain, &other, &*other, "does not belong to the certificate in"),
         (&garbled, &key, &*garbled, "is not PEM"),
         (&chain, &unfinished, &*unfinished, "is not PEM"),
         (&no_der, &key, &*no_der, "cannot be used"),
         (&chain, &no_key, &*no_key, "cannot be used"),
     ] {
-        let message = refusal(chain, key).to_string();
+        let message = format!("{:#}", refusal(chain, key));
         assert!(message.contains(at_fault.to_str().unwrap()), "{message}");
         assert!(message.contains(says), "{message}");
     }
@@ -90,9 +90,11 @@ fn text_is_as_good_as_files_and_both_parts_may_be_in_one() {
 #[test]
 fn a_refusal_is_passed_on_with_its_message() {
     let error = Error::from(refusal(Path::new("/no/such.pem"), Path::new("/no/such.pem")));
-    let Error::Io(error) = error else { panic!("{error:?}") };
+    let message = format!("{error:#}");
+    assert!(message.starts_with("TLS is not configured: cannot read /no/such.pem: "), "{message}");
+    let Error::Tls(error) = error else { panic!("{error:?}") };
+    let TlsError::Unreadable { error, .. } = &*error else { panic!("{error:?}") };
     assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
-    assert!(error.to_string().starts_with("cannot read /no/such.pem: "), "{error}");
 }
 
 #[test]

@@ -183,8 +183,8 @@ fn three_hundred_clients_that_send_their_hello_and_fall_silent_take_nobodys_plac
 fn a_deadline_of_nothing_is_refused_at_the_start() {
     let config = server_config().handshake_timeout(Duration::ZERO);
     let bound = async_std::task::block_on(mirror(config).bind("127.0.0.1:0"));
-    let message = bound.unwrap_err().to_string();
-    assert_eq!(message, "handshake_timeout is 0, no client could connect");
+    let message = format!("{:#}", bound.unwrap_err());
+    assert_eq!(message, "I/O failed: handshake_timeout is 0, so no client could connect");
 }
 
 #[test]

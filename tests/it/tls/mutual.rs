@@ -52,7 +52,7 @@ fn roots_without_a_certificate_are_refused_by_name() {
         "the PEM text of the client certificates' roots holds no certificate"
     );
     let missing = config().client_certificates_file(ClientCertificates::Required, "/no/roots.pem");
-    let message = missing.unwrap_err().to_string();
+    let message = format!("{:#}", missing.unwrap_err());
     assert!(message.starts_with("cannot read /no/roots.pem: "), "{message}");
 }
 

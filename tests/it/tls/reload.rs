@@ -52,7 +52,7 @@ fn a_bad_certificate_is_an_error_and_the_old_one_stays() {
     // As it is between the two writes of a renewal.
     folder.write("chain.pem", &authority().issue("localhost").certificate);
     let message = config.reload().unwrap_err().to_string();
-    assert!(message.contains("is not that of the certificate"), "{message}");
+    assert!(message.contains("does not belong to the certificate"), "{message}");
     assert_eq!(shown(addr), old.der());
 }
 

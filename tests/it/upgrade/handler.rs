@@ -124,7 +124,7 @@ fn a_header_of_the_context_that_http_does_not_allow_fails_the_upgrade() {
         async move {
             ctx.response().insert_header("x", "a\r\nset-cookie: b");
             let error = ctx.upgrade_to_websocket(WebSocketOptions::default()).await.unwrap_err();
-            tell.unbounded_send(error.to_string()).unwrap();
+            tell.unbounded_send(format!("{error:#}")).unwrap();
             Err::<(), _>(error.into())
         }
     });
@@ -132,7 +132,7 @@ fn a_header_of_the_context_that_http_does_not_allow_fails_the_upgrade() {
     client.send(OPENING);
     assert!(client.head().starts_with("HTTP/1.1 500 "));
     let error = within(told.next()).unwrap();
-    assert_eq!(error, Error::from(HandshakeError::InvalidHeader).to_string());
+    assert_eq!(error, format!("{:#}", Error::from(HandshakeError::InvalidHeader)));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn a_header_of_the_options_that_http_does_not_allow_fails_the_upgrade() {
             async move {
                 let options = WebSocketOptions::default().header(name, value);
                 let error = ctx.upgrade_to_websocket(options).await.unwrap_err();
-                tell.unbounded_send(error.to_string()).unwrap();
+                tell.unbounded_send(format!("{error:#}")).unwrap();
                 Err::<(), _>(error.into())
             }
         });
@@ -153,7 +153,7 @@ fn a_header_of_the_options_that_http_does_not_allow_fails_the_upgrade() {
         client.send(OPENING);
         assert!(client.head().starts_with("HTTP/1.1 500 "), "{name}: {value}");
         let error = within(told.next()).unwrap();
-        assert_eq!(error, Error::from(HandshakeError::InvalidHeader).to_string());
+        assert_eq!(error, format!("{:#}", Error::from(HandshakeError::InvalidHeader)));
     }
 }
 

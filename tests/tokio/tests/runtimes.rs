@@ -83,12 +83,12 @@ fn a_test_whose_tasks_go_to_the_runtime_of_another_fails_at_once_and_says_why() 
     let begin = Instant::now();
     runtime().block_on(async {
         let client = TestClient::new(&app());
-        let said = "the executor that `set_spawner` has brought runs no tasks: \
+        let said = "I/O failed: the executor that `set_spawner` has brought runs no tasks: \
                     was its runtime that of another test?";
         let error = client.get("/ping").send().await.unwrap_err();
-        assert_eq!(error.to_string(), said);
+        assert_eq!(format!("{error:#}"), said);
         let error = client.connect("/ws").await.unwrap_err();
-        assert_eq!(error.to_string(), said);
+        assert_eq!(format!("{error:#}"), said);
         client.idle().await;
         assert_eq!(client.shutdown().await.dropped, 0);
     });
@@ -113,8 +113,8 @@ fn a_request_that_outlives_the_runtime_of_its_server_fails_and_says_why() {
     drop(first);
     let second = runtime();
     let error = second.block_on(never).unwrap_err();
-    let said = "the executor that `set_spawner` has brought runs no tasks any more: ";
-    assert!(error.to_string().starts_with(said), "{error}");
+    let said = "I/O failed: the executor that `set_spawner` has brought runs no tasks any more: ";
+    assert!(format!("{error:#}").starts_with(said), "{error:#}");
     set(&second);
     second.block_on(is_used(&client));
 }
@@ -126,6 +126,6 @@ fn patience_ends_a_wait_for_a_runtime_that_stands_still() {
     let client = TestClient::new(&app()).patience(Duration::from_millis(50));
     runtime().block_on(async {
         let error = client.get("/ping").send().await.unwrap_err();
-        assert_eq!(error.to_string(), "no whole answer to GET /ping within 50ms");
+        assert_eq!(format!("{error:#}"), "I/O failed: no whole answer to GET /ping within 50ms");
     });
 }
