@@ -16,7 +16,7 @@ use crate::addresses::Ipv6Prefix;
 ///
 /// Many routes ([`WebSocketOptions::limit`]) and servers ([`Server::connection_limit`]) may share one
 /// limit. A route may have several limits; a connection then needs a permit of each. Permits are taken
-/// in a fixed order, however the limits were given: first of limits for each address, then of the
+/// in a fixed order, which does not depend on the order of calls: first of limits for each address, then of the
 /// others, and of older limits before newer ones. A request that waits may hold permits of limits that
 /// come earlier in this order. So two routes never wait for each other, and one address cannot fill the
 /// queue of a limit for all.

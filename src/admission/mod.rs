@@ -21,7 +21,7 @@ pub(crate) enum ClientAddr {
     Known(std::net::IpAddr),
     /// It has no address, or a proxy does not tell it. All such clients count as one.
     Unknown,
-    /// The client may have forged the address that proxies report. Counted under any address, it could
-    /// claim another one as well.
+    /// The client may have forged the address that proxies report. To count it under any address would give it
+    /// one more permit.
     Disputed,
 }

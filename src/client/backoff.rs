@@ -1,12 +1,12 @@
-//! How long to wait before the next try.
+//! The pauses before a client tries again.
 //!
-//! Many clients lose their server at once. If they all came back at once, or in step, they would take
-//! it down again: so the pause is random, anywhere between nothing and a bound that doubles with
-//! each failure ("full jitter").
+//! When a server fails, many clients lose it at once. If they all came back at the same time, they would
+//! overload it again. So each pause is random, between zero and a bound that doubles with each failure ("full
+//! jitter").
 
 use std::time::Duration;
 
-/// Pauses that become longer.
+/// Pauses that become longer with each failure.
 #[derive(Clone, Debug)]
 pub(super) struct Backoff {
     first: Duration,
@@ -22,18 +22,18 @@ impl Backoff {
         Self { first, longest, failures: 0 }
     }
 
-    /// The next failure is the first one again.
+    /// Starts anew: the next failure counts as the first.
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
 
-    /// Failures since the last success.
+    /// The number of failures since the last reset.
     pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
-    /// The pause after one more failure. `random` is a number that nobody can guess, and `retry_after`
-    /// what the server asks for: clients that were told the same still come back one by one.
+    /// The pause after one more failure. `random` is an unpredictable number. `retry_after` is the pause that
+    /// the server asks for; a random time is added, so that clients with the same answer come back one by one.
     pub(super) fn after(&mut self, random: u64, retry_after: Option<Duration>) -> Duration {
         let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         let bound = self.first.saturating_mul(doubled).min(self.longest);
@@ -42,7 +42,7 @@ impl Backoff {
     }
 }
 
-/// A share of `whole`, as `random` is of all numbers.
+/// The part of `whole` in the proportion of `random` to its largest value.
 fn share(whole: Duration, random: u64) -> Duration {
     let nanos = u64::try_from(whole.as_nanos()).unwrap_or(u64::MAX);
     let share = (u128::from(nanos) * u128::from(random)) >> 64;

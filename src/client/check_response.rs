@@ -1,4 +1,4 @@
-//! Whether a 101 response keeps the rules of the opening handshake ([RFC 6455 §4.1]).
+//! The check that a 101 response keeps the rules of the opening handshake ([RFC 6455 §4.1]).
 //!
 //! [RFC 6455 §4.1]: https://www.rfc-editor.org/rfc/rfc6455#section-4.1
 
@@ -9,14 +9,14 @@ use crate::options::{DeflateOptions, Parts};
 use crate::proto::handshake::HeaderLines;
 use crate::proto::{DeflateAnswerError, DeflateParameters, extension};
 
-/// What a 101 response agrees to.
+/// The parameters that a 101 response agrees to.
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) subprotocol: Option<Box<str>>,
     pub(super) deflate: Option<DeflateParameters>,
 }
 
-/// Checks a 101 response to an offer with `key` and these options.
+/// Checks a 101 response to a request with `key` and these options.
 pub(super) fn check(
     response: &HandshakeResponse,
     key: &str,
@@ -39,7 +39,7 @@ pub(super) fn check(
     })
 }
 
-/// The value of the only line of this name.
+/// The value of the line of this name; `None` unless there is exactly one.
 fn only<'a>(response: &'a HandshakeResponse, name: &'a str) -> Option<&'a str> {
     let mut lines = response.headers.lines(name);
     lines.next().filter(|_| lines.next().is_none()).map(str::trim)
@@ -98,7 +98,7 @@ mod tests {
         HandshakeResponse { status: 101, headers, body: Vec::new() }
     }
 
-    /// The valid response, with these lines for all others of their name.
+    /// The valid response, with these lines in place of all others of the same name.
     fn with(lines: &[(&'static str, &'static str)]) -> HandshakeResponse {
         let kept = VALID.into_iter().filter(|line| lines.iter().all(|other| other.0 != line.0));
         response(

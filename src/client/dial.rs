@@ -1,4 +1,4 @@
-//! How a server is reached: TCP over IPv6 or IPv4, a Unix socket, a proxy's tunnel, TLS.
+//! Connecting to a server: TCP over IPv6 or IPv4, a Unix socket, a proxy's tunnel, TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -19,18 +19,18 @@ use crate::runtime::UnixStream;
 use crate::runtime::{Clock, TcpStream};
 use crate::stream::Stream;
 
-/// How long an address has before the next is tried beside it (RFC 8305 §8).
+/// The time before the next address is tried beside the current one (RFC 8305 §8).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
 /// A connected socket.
 #[derive(Debug)]
 pub(super) struct Dialled {
     pub(super) stream: Stream,
-    /// Of the other end; `None` for a socket in the file system.
+    /// The address of the other end; `None` for a Unix socket, or behind a proxy.
     pub(super) peer_addr: Option<SocketAddr>,
 }
 
-/// Connects to a host.
+/// Connects to a host over TCP.
 pub(super) async fn tcp(host: &str, port: u16, clock: &Clock) -> Result<Dialled, ConnectError> {
     let resolve =
         |error: io::Error| ConnectError::Resolve { host: host.into(), error: error.into() };
@@ -43,7 +43,7 @@ pub(super) async fn tcp(host: &str, port: u16, clock: &Clock) -> Result<Dialled,
     Ok(Dialled { stream: Stream::Tcp(socket), peer_addr: Some(peer_addr) })
 }
 
-/// Connects to a socket in the file system.
+/// Connects to a Unix socket.
 #[cfg(unix)]
 pub(super) async fn unix(path: &Path) -> Result<Dialled, ConnectError> {
     let addr = || path.display().to_string();
@@ -53,7 +53,8 @@ pub(super) async fn unix(path: &Path) -> Result<Dialled, ConnectError> {
     Ok(Dialled { stream: Stream::Unix(Box::new(socket)), peer_addr: None })
 }
 
-/// The families in turn, the first one's first, each in the order of the system (RFC 8305 §4).
+/// Sorts addresses so that the two families alternate, beginning with that of the first address. Within a
+/// family the order stays (RFC 8305 §4).
 fn alternate(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let leads_v6 = addrs.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =
@@ -69,7 +70,7 @@ fn alternate(addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// Tries the addresses until one is connected to; the error is that of the last failure.
+/// Tries the addresses until a connection succeeds. The error is that of the last failure.
 async fn race(
     addrs: Vec<SocketAddr>,
     mut last: ConnectError,
@@ -88,13 +89,14 @@ async fn race(
         match first_of(&mut attempts, addrs.len() == 0, clock).await {
             Some((Ok(socket), addr)) => return Ok((socket, addr)),
             Some((Err(error), addr)) => last = failed(addr, error),
-            // Nothing yet: the next address is tried beside the others.
+            // No attempt has ended: the next address is tried beside the others.
             None => {}
         }
     }
 }
 
-/// The first attempt to end; `None` if none has within the delay, unless it is the last.
+/// The result of the first attempt that ends; `None` if none ends within the delay. After the last address
+/// there is no delay.
 async fn first_of<F: Future>(
     attempts: &mut FuturesUnordered<F>,
     is_last: bool,
@@ -110,7 +112,7 @@ fn failed(addr: SocketAddr, error: io::Error) -> ConnectError {
     ConnectError::Connect { addr: addr.to_string(), error: error.into() }
 }
 
-/// What is not the ordinary way.
+/// The way to the server, if that is not plain TCP.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Route {
     /// The URL of a proxy.
@@ -122,7 +124,7 @@ pub(super) struct Route {
 }
 
 impl Route {
-    /// Goes it, up to where the opening handshake can begin.
+    /// Connects: socket, proxy tunnel, TLS. Then the opening handshake can begin.
     pub(super) async fn go(&self, target: &Target, clock: &Clock) -> Result<Dialled, ConnectError> {
         let Dialled { mut stream, peer_addr } = self.dial(target, clock).await?;
         if target.is_secure {
@@ -144,7 +146,7 @@ impl Route {
         if proxy.is_secure {
             stream = encrypt(self, stream, &proxy.host).await?;
         }
-        // The address is the proxy's, not that of whom we talk to.
+        // The socket's peer is the proxy, not the server.
         Ok(Dialled { stream: proxy.tunnel(stream, target, clock).await?, peer_addr: None })
     }
 }
@@ -193,7 +195,7 @@ mod tests {
 
         let good = TcpListener::bind("127.0.0.1:0").unwrap();
         let refusing = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        // A full queue: the system drops whoever comes next.
+        // A full queue: the system ignores further connections.
         let deaf = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         deaf.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
         deaf.listen(0).unwrap();

@@ -1,4 +1,4 @@
-//! The opening handshake of a client in its order, with redirects and deadlines.
+//! The steps from a URL to an open connection, with redirects and deadlines.
 
 use std::sync::Arc;
 
@@ -17,20 +17,20 @@ use crate::proto::Role;
 use crate::runtime::Clock;
 use crate::stream::Stream;
 
-/// A connection that is open.
+/// An open connection.
 pub(super) struct Opened {
     pub(super) shared: Arc<Shared>,
     pub(super) response: HandshakeResponse,
 }
 
-/// A handshake that the server has answered.
+/// A handshake to which the server has sent a response.
 struct Answered {
     dialled: Dialled,
     key: String,
     answer: Answer,
 }
 
-/// Opens a connection to where the URL leads.
+/// Opens a connection to the server of the URL.
 pub(super) async fn open(parts: &Parts) -> Result<Opened, ConnectError> {
     let mut target = Target::parse(&parts.url)?;
     let mut redirects = 0;
@@ -71,7 +71,7 @@ async fn dial(parts: &Parts, target: &Target) -> Result<Dialled, ConnectError> {
     dialled.unwrap_or(Err(ConnectError::TimedOut(ConnectStep::Connect)))
 }
 
-/// Sends the request, and reads the head of its answer.
+/// Sends the request, and reads the head of the response.
 async fn ask(
     parts: &Parts,
     mut dialled: Dialled,
@@ -89,7 +89,7 @@ async fn ask(
     Ok(Answered { dialled, key: opening.key, answer })
 }
 
-/// Where the server sends us (RFC 9110 §15.4); `None` if it does not.
+/// The target of a redirect (RFC 9110 §15.4); `None` if the response is not a redirect.
 fn redirect(answer: &Answer, from: &Target) -> Option<Result<Target, ConnectError>> {
     if !matches!(answer.response.status(), 301 | 302 | 303 | 307 | 308) {
         return None;
@@ -97,8 +97,8 @@ fn redirect(answer: &Answer, from: &Target) -> Option<Result<Target, ConnectErro
     Some(from.join(answer.response.header("location")?))
 }
 
-/// The opening handshake over a stream of the caller, who goes on with the stream, and the bytes
-/// behind the answer.
+/// Makes the opening handshake over a stream of the caller. Returns the stream, the bytes after the response,
+/// and the response.
 #[cfg(feature = "testing")]
 pub(super) async fn greet(
     parts: &Parts,
@@ -111,14 +111,14 @@ pub(super) async fn greet(
     Ok((dialled.stream, answer.unread, answer.response))
 }
 
-/// Makes a connection of a 101, and an error of everything else.
+/// Makes a connection of a 101, and an error of any other response.
 async fn conclude(parts: &Parts, answered: Answered) -> Result<Opened, ConnectError> {
     let (Answered { dialled, answer, .. }, agreed) = accepted(parts, answered).await?;
     let Answer { response, unread } = answer;
     Ok(Opened { shared: connection(parts, dialled, unread, agreed), response })
 }
 
-/// What a 101 that keeps the rules agrees to; everything else is an error.
+/// Returns the parameters of a 101 that keeps the rules. Any other response is an error.
 async fn accepted(
     parts: &Parts,
     answered: Answered,
@@ -153,7 +153,7 @@ fn connection(
 }
 
 impl Answered {
-    /// The answer with the beginning of its body.
+    /// The response with the beginning of its body.
     async fn body(mut self, clock: &Clock) -> HandshakeResponse {
         self.answer.read_body(&mut self.dialled.stream, clock).await
     }

@@ -1,4 +1,4 @@
-//! Connections one after the other, for a client that should always have one.
+//! Connections one after another, for a client that keeps a connection open.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -18,7 +18,7 @@ use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::runtime::Timer;
 
-/// When a [`Reconnect`] tries again, and when it gives up.
+/// Options for a [`Reconnect`]: its pauses, and the reasons to try again or to stop.
 #[derive(Clone)]
 pub struct ReconnectOptions {
     first_delay: Duration,
@@ -46,41 +46,45 @@ impl Default for ReconnectOptions {
 }
 
 impl ReconnectOptions {
-    /// Longest pause after the first failure. Default: 500 ms. It doubles with each that follows.
+    /// Longest pause after the first failure. Default: 500 ms. It doubles with each further failure.
     ///
-    /// The pause is random, between nothing and this: clients that lost their server together do not
-    /// come back together. What a server asks for in `Retry-After` comes before it, an hour at most.
+    /// The pause is random, between zero and this, so that clients that lost their server together do not come
+    /// back together. If the server sends `Retry-After`, that time is added, up to an hour.
     #[must_use]
     pub fn first_delay(mut self, delay: Duration) -> Self {
         self.first_delay = delay;
         self
     }
 
-    /// Where the longest pause stops to double. Default: 30 s.
+    /// The limit up to which the longest pause doubles. Default: 30 s.
     #[must_use]
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
         self
     }
 
-    /// How long a connection must have been open for the pauses to begin anew. Default: 10 s.
+    /// Time after which an open connection counts as stable, so that the next pause is a first one again.
+    /// Default: 10 s.
     #[must_use]
     pub fn stable_after(mut self, time: Duration) -> Self {
         self.stable_after = time;
         self
     }
 
-    /// Failures in a row after which the last one is returned. Default: no end. A connection that was lost
-    /// before it was [stable](Self::stable_after) counts as one, and is followed by another try all the same.
+    /// Number of failures in a row after which the last error is returned. Default: no limit.
+    ///
+    /// A connection that was lost before it was [stable](Self::stable_after) counts as a failure, too, but is
+    /// always followed by another try.
     #[must_use]
     pub fn max_attempts(mut self, max: impl Into<Option<u32>>) -> Self {
         self.max_attempts = max.into();
         self
     }
 
-    /// After which ends there is another connection. Default: after those without a close frame, and
-    /// with 1001, 1011, 1012, 1013 and 1014; not after 1000, no code at all, a broken rule (1002 …
-    /// 1010), or a code of an application.
+    /// Decides after which ends of a connection another is opened.
+    ///
+    /// Default: after an end without a close frame, and after 1001, 1011, 1012, 1013 and 1014. Not after 1000,
+    /// a close frame without a code, a broken rule (1002 to 1010), or a code of an application.
     #[must_use]
     pub fn after_close(
         mut self,
@@ -90,7 +94,7 @@ impl ReconnectOptions {
         self
     }
 
-    /// After which errors there is another try. Default: [`ConnectError::is_transient`].
+    /// Decides after which errors there is another try. Default: [`ConnectError::is_transient`].
     #[must_use]
     pub fn after_error(
         mut self,
@@ -112,14 +116,15 @@ impl fmt::Debug for ReconnectOptions {
     }
 }
 
-/// Going away, an error of the server, a restart, "try again later", a bad gateway; or no word.
+/// Whether an end is followed by another connection: going away, an error of the server, a restart, "try again
+/// later", a bad gateway, or no close frame at all.
 fn is_worth_another(info: &CloseInfo) -> bool {
     matches!(info.reported_code(), 1001 | 1006 | 1011..=1014)
 }
 
-/// Connections one after the other: a new one when the last is lost, after a pause.
+/// A client that keeps a connection open: when one is lost, it opens another after a pause.
 ///
-/// Made by [`Client::reconnect`]. Also a [`Stream`], which ends after an error.
+/// [`Client::reconnect`] creates it. It is also a [`Stream`], which ends after an error.
 #[derive(Debug)]
 pub struct Reconnect {
     client: Client,
@@ -132,7 +137,7 @@ enum State {
     /// The first connection is opened at once.
     Begun,
     Connecting(Pin<Box<dyn Future<Output = Result<WebSocket>> + Send>>),
-    /// One is open; or was.
+    /// A connection was handed out. It is open, or has ended.
     Open(Watched),
     Pausing(Timer),
     Ended,
@@ -151,16 +156,16 @@ impl Reconnect {
         Self { client, options, backoff, state: State::Begun }
     }
 
-    /// The next connection, as soon as the last one has ended and another can be had. `None` after an
-    /// end that is not worth another: see [`after_close`](ReconnectOptions::after_close).
+    /// Waits until the last connection has ended, and opens the next. `None` if its end is not to be followed by
+    /// another: see [`after_close`](ReconnectOptions::after_close).
     ///
-    /// A connection that is not closed has to be received from, or dropped, for its end to be noticed. One
-    /// that the caller drops, or closes with 1000, was the last unless `after_close` says otherwise.
+    /// The end of a connection is noticed only by a call of `recv` on it, or when it is dropped. A connection
+    /// that the caller drops, or closes with 1000, is the last one, unless `after_close` says otherwise.
     ///
     /// # Errors
     ///
-    /// [`Error::Connect`] if another try would not help, see [`after_error`](ReconnectOptions::after_error),
-    /// or was one too many. Then there is no more.
+    /// [`Error::Connect`] if another try would not help (see [`after_error`](ReconnectOptions::after_error)), or
+    /// if there were too many. After an error there are no more connections.
     ///
     /// # Cancel safety
     ///
@@ -169,7 +174,7 @@ impl Reconnect {
         poll_fn(|cx| self.poll_connection(cx)).await.transpose()
     }
 
-    /// Failures since a connection was last [stable](ReconnectOptions::stable_after).
+    /// The number of failures since a connection was last [stable](ReconnectOptions::stable_after).
     #[must_use]
     pub fn failures(&self) -> u32 {
         self.backoff.failures()
@@ -211,9 +216,9 @@ impl Reconnect {
         self.state = State::Connecting(Box::pin(async move { client.connect().await }));
     }
 
-    /// A try has failed; the error is returned if it was the last one.
+    /// Handles a failed try. Returns the error if there is no other try.
     fn fail(&mut self, error: Error) -> Option<Error> {
-        // So it is as well if what is asked below panics.
+        // Set first, so that it also holds if the closure below panics.
         self.state = State::Ended;
         let Error::Connect(reason) = &error else { return Some(error) };
         let is_last =
@@ -227,7 +232,7 @@ impl Reconnect {
         None
     }
 
-    /// A connection has ended.
+    /// Handles the end of a connection.
     fn lose(&mut self, info: &CloseInfo, was_stable: bool) {
         if was_stable {
             self.backoff.reset();

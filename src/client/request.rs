@@ -1,6 +1,6 @@
-//! The opening handshake of a client, as it is sent ([RFC 6455 §4.1]).
+//! The request of a client's opening handshake ([RFC 6455 §4.1]).
 //!
-//! What the answer has to be is `response`.
+//! `response` reads the response to it.
 //!
 //! [RFC 6455 §4.1]: https://www.rfc-editor.org/rfc/rfc6455#section-4.1
 
@@ -23,11 +23,11 @@ use crate::proto::extension;
 pub(super) struct Opening {
     /// The whole head.
     pub(super) bytes: Vec<u8>,
-    /// What the accept key is derived from.
+    /// The key, from which the server derives `Sec-WebSocket-Accept`.
     pub(super) key: String,
 }
 
-/// Headers that the handshake writes itself, and such as would give the request a body.
+/// Headers that the handshake writes itself, and headers that would give the request a body.
 const RESERVED: [&str; 8] = [
     "connection",
     "content-length",
@@ -39,11 +39,12 @@ const RESERVED: [&str; 8] = [
     "upgrade",
 ];
 
-/// Headers that are not passed on to a server which the first one redirects to.
+/// Headers that are not sent to another origin after a redirect.
 const PRIVATE: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
 
 impl Opening {
-    /// Writes the handshake with the server at `target`; `is_first` if that is whom the caller named.
+    /// Writes the request to the server at `target`. `is_first` says whether that is the origin that the caller
+    /// named.
     pub(super) fn new(
         parts: &Parts,
         target: &Target,
@@ -78,7 +79,7 @@ impl Opening {
     }
 }
 
-/// The target as the request line has it.
+/// The target in the form of the request line.
 fn uri(target: &Target) -> Result<Uri, ConnectError> {
     target.resource.parse().map_err(|error: <Uri as std::str::FromStr>::Err| {
         let url = without_secrets(&target.resource);
@@ -101,7 +102,7 @@ fn append_own(
         let content = value(&name, content)?;
         match name.as_str() {
             _ if !is_first && (name == HOST || PRIVATE.contains(&name.as_str())) => {}
-            // What the caller says counts for more than what stands in the URL.
+            // The caller's header replaces the value from the URL.
             "host" | "authorization" => drop(headers.insert(name, content)),
             _ => drop(headers.append(name, content)),
         }
@@ -114,7 +115,7 @@ fn value(name: &HeaderName, text: &str) -> Result<HeaderValue, ConnectError> {
     HeaderValue::from_bytes(text.as_bytes()).map_err(invalid)
 }
 
-/// The subprotocols of a client as a list; they are tokens, and each MUST be another (§4.1).
+/// The subprotocols of a client as a list. Each must be a token, and no two may be equal (§4.1).
 fn offered(names: &[String]) -> Result<Option<String>, ConnectError> {
     for (place, name) in names.iter().enumerate() {
         let is_repeated = names.iter().take(place).any(|earlier| earlier == name);
@@ -125,7 +126,7 @@ fn offered(names: &[String]) -> Result<Option<String>, ConnectError> {
     Ok((!names.is_empty()).then(|| names.join(", ")))
 }
 
-/// What generates the request wants text in the headers that it writes itself.
+/// Logs an error of the request's generator, which expects text in the headers that it writes itself.
 fn invalid_header(error: &async_tungstenite::tungstenite::Error) -> ConnectError {
     let error = Escaped(error);
     tell(|| log::debug!(error:%; "the opening handshake cannot be written: {error}"));

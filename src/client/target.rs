@@ -1,4 +1,4 @@
-//! Where a WebSocket URL leads ([RFC 6455 §3]).
+//! The target of a WebSocket URL ([RFC 6455 §3]).
 //!
 //! [RFC 6455 §3]: https://www.rfc-editor.org/rfc/rfc6455#section-3
 
@@ -9,24 +9,24 @@ use url::{Host, Url};
 
 use crate::error::{ConnectError, without_secrets};
 
-/// The parts of a `ws` or `wss` URL, each as it is needed.
+/// The parts of a `ws` or `wss` URL, in the forms that a request needs.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Target {
     pub(super) is_secure: bool,
-    /// Without the brackets of an IPv6 address.
+    /// The host, without the brackets of an IPv6 address.
     pub(super) host: String,
     pub(super) port: u16,
-    /// What `Host` says: the port is left out if it is the scheme's own.
+    /// The value of `Host`. The port is left out if it is the scheme's default.
     pub(super) authority: String,
     /// Path and query (§3, resource-name).
     pub(super) resource: String,
-    /// What `Authorization` says, if the URL names a user.
+    /// The value of `Authorization`, if the URL names a user.
     pub(super) authorization: Option<String>,
     url: Url,
 }
 
 impl Target {
-    /// Reads a URL: `http` and `https` count as `ws` and `wss`.
+    /// Reads a URL. `http` and `https` count as `ws` and `wss`.
     pub(super) fn parse(text: &str) -> Result<Self, ConnectError> {
         Self::from_url(parse_url(text)?)
     }
@@ -37,7 +37,7 @@ impl Target {
             "wss" | "https" => (true, 443),
             _ => return Err(invalid(&url, "the scheme is neither ws nor wss")),
         };
-        // A fragment means nothing to a server, and MUST NOT be used (§3).
+        // A fragment has no meaning for a server, and MUST NOT be used (§3).
         if url.fragment().is_some() {
             return Err(invalid(&url, "there must be no fragment"));
         }
@@ -59,11 +59,11 @@ impl Target {
         Ok(Self { is_secure, host, port, authority, resource, authorization, url })
     }
 
-    /// Where a `Location` leads from here.
+    /// Resolves a `Location` against this target.
     pub(super) fn join(&self, location: &str) -> Result<Self, ConnectError> {
         let joined = self.url.join(location);
         let mut url = joined.map_err(|error| invalid(&self.url, &error.to_string()))?;
-        // What it may say is not for the server (RFC 9110 §10.2.2).
+        // A fragment is not meant for the server (RFC 9110 §10.2.2).
         url.set_fragment(None);
         let mut there = Self::from_url(url)?;
         if self.is_same_origin(&there) && there.authorization.is_none() {
@@ -72,13 +72,13 @@ impl Target {
         Ok(there)
     }
 
-    /// May `other` see what was meant for this server?
+    /// Whether `other` has the same origin, so that it may see headers that were meant for this server.
     pub(super) fn is_same_origin(&self, other: &Self) -> bool {
         (self.is_secure, &self.host, self.port) == (other.is_secure, &other.host, other.port)
     }
 }
 
-/// User and password of a URL as the `Basic` of RFC 7617.
+/// User and password of a URL in the form of `Basic` (RFC 7617).
 pub(super) fn basic(url: &Url) -> Option<String> {
     if url.username().is_empty() && url.password().is_none() {
         return None;
@@ -96,13 +96,13 @@ fn decoded(text: &str) -> Vec<u8> {
 
 pub(super) fn parse_url(text: &str) -> Result<Url, ConnectError> {
     Url::parse(text).map_err(|error| {
-        // What cannot be taken apart is not repeated if a password may be anywhere in it.
+        // A URL that cannot be parsed is not shown if a password may be anywhere in it.
         let url = if text.contains('@') { "…".to_owned() } else { without_secrets(text) };
         ConnectError::InvalidUrl { url, reason: error.to_string() }
     })
 }
 
-/// The error of a URL that was taken apart.
+/// The error of a URL that was parsed, but is not accepted.
 pub(super) fn invalid(url: &Url, reason: &str) -> ConnectError {
     let mut url = url.clone();
     let _ = url.set_password(None);
@@ -177,7 +177,7 @@ mod tests {
             ("//other.example/", "other.example", "/", false),
             ("ws://example.com:81/", "example.com:81", "/", false),
             ("https://example.com/a", "example.com", "/a", false),
-            // A fragment is for who sees the resource (RFC 9110 §10.2.2).
+            // A fragment is meant for the client (RFC 9110 §10.2.2).
             ("/c#part", "example.com", "/c", true),
         ] {
             let there = here.join(location).unwrap();

@@ -1,4 +1,4 @@
-//! Whom a client trusts, and how it shows who it is itself.
+//! The TLS configuration of a client: the certificates that it trusts, and its own.
 
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -15,9 +15,9 @@ use crate::error::ConnectError;
 use crate::stream::{Stream, TlsStream};
 use crate::tls::{Pem, TlsError};
 
-/// What a [`Client`](crate::Client) makes of `wss`: versions 1.2 and 1.3, `http/1.1` in ALPN.
+/// The TLS configuration of a [`Client`](crate::Client) for `wss`: versions 1.2 and 1.3, `http/1.1` in ALPN.
 ///
-/// Without one, a client trusts whom the system trusts, and shows no certificate.
+/// By default a client trusts the certificates that the system trusts, and shows none of its own.
 ///
 /// ```no_run
 /// use tidewire::{Client, ClientTls};
@@ -31,22 +31,23 @@ use crate::tls::{Pem, TlsError};
 #[derive(Clone)]
 pub struct ClientTls {
     config: Arc<ClientConfig>,
-    /// `None` in a ready configuration, which has its own.
+    /// `None` for a ready configuration of rustls, which has a verifier of its own.
     verifier: Option<Arc<dyn ServerCertVerifier>>,
 }
 
 impl ClientTls {
-    /// Trusts whom the system trusts: its verifier on Windows and Apple's systems, its root
-    /// certificates elsewhere.
+    /// Trusts the certificates that the system trusts: by the system's verifier on Windows and Apple's systems,
+    /// and by its root certificates elsewhere.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Rustls`] if the system has no root certificates that can be read.
+    /// [`TlsError::Rustls`] if no root certificates of the system can be read.
     pub fn platform() -> Result<Self, TlsError> {
         Self::trusting(&Roots::Platform)
     }
 
-    /// Trusts whom Mozilla trusts, by a list that is part of the program: for a system without one.
+    /// Trusts the certificates that Mozilla trusts, from a list that is part of the program. For systems without
+    /// a list of their own.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl ClientTls {
         Self::trusting(&Roots::Webpki)
     }
 
-    /// Trusts what was issued by one of `roots`, in PEM, and nobody else.
+    /// Trusts only certificates issued by one of `roots`, in PEM.
     ///
     /// # Errors
     ///
@@ -65,32 +66,33 @@ impl ClientTls {
         Self::trusting(&Roots::Own(Pem::Text("roots", roots.as_ref().into())))
     }
 
-    /// As [`with_roots`](Self::with_roots), with a file.
+    /// Trusts only certificates issued by one of the roots in a PEM file.
     ///
     /// # Errors
     ///
-    /// Those of [`with_roots`](Self::with_roots), and if it cannot be read.
+    /// Those of [`with_roots`](Self::with_roots), and [`TlsError::Unreadable`].
     pub fn with_roots_file(roots: impl Into<PathBuf>) -> Result<Self, TlsError> {
         Self::trusting(&Roots::Own(Pem::File(roots.into())))
     }
 
-    /// Trusts everybody: whoever is in between can read and change all that passes.
+    /// Trusts any certificate. An attacker on the way to the server can then read and change all data.
     ///
-    /// For a test, or a device whose certificate nobody has issued.
+    /// For tests, or for a device with a self-signed certificate.
     ///
     /// # Errors
     ///
-    /// [`TlsError::Rustls`] if rustls itself fails.
+    /// [`TlsError::Rustls`] if rustls fails.
     pub fn dangerously_unverified() -> Result<Self, TlsError> {
         Self::trusting(&Roots::Nobody)
     }
 
-    /// Shows a certificate to servers that ask for one (mutual TLS): its chain, its own first, and its
-    /// key, both in PEM.
+    /// Shows a certificate to servers that ask for one (mutual TLS).
+    ///
+    /// `chain` holds the client's own certificate first, and `key` its key, both in PEM.
     ///
     /// # Errors
     ///
-    /// [`TlsError`] if they do not hold what they should, or do not belong together; and
+    /// [`TlsError`] if a text lacks a certificate or a key, or if they do not belong together.
     /// [`TlsError::Ready`] after [`from_rustls`](Self::from_rustls).
     pub fn certificate(
         self,
@@ -101,11 +103,11 @@ impl ClientTls {
         self.with_identity(&chain, &Pem::Text("client's key", key.as_ref().into()))
     }
 
-    /// As [`certificate`](Self::certificate), with files.
+    /// Shows a certificate from files. Otherwise like [`certificate`](Self::certificate).
     ///
     /// # Errors
     ///
-    /// Those of [`certificate`](Self::certificate), and if one cannot be read.
+    /// Those of [`certificate`](Self::certificate), and [`TlsError::Unreadable`].
     pub fn certificate_files(
         self,
         chain: impl Into<PathBuf>,
@@ -122,9 +124,9 @@ impl ClientTls {
         Ok(Self::new(config.map_err(|error| TlsError::refused(chain, &error))?, verifier))
     }
 
-    /// Uses a rustls configuration as it is, for everything that rustls can do and this type cannot.
+    /// Uses a configuration of rustls unchanged, for features of rustls that this type does not offer.
     ///
-    /// The client speaks HTTP/1.1, so its `alpn_protocols` should be `http/1.1` or nothing.
+    /// The client speaks HTTP/1.1, so `alpn_protocols` should be `http/1.1` or empty.
     #[must_use]
     pub fn from_rustls(config: Arc<ClientConfig>) -> Self {
         Self { config, verifier: None }
@@ -140,13 +142,13 @@ impl ClientTls {
         Self { config: Arc::new(config), verifier: Some(verifier) }
     }
 
-    /// That of a client that says nothing. The system's certificates are read once.
+    /// The default configuration. The system's certificates are read once.
     pub(super) fn shared() -> Result<Self, TlsError> {
         static PLATFORM: OnceLock<Result<ClientTls, TlsError>> = OnceLock::new();
         if let Some(shared) = PLATFORM.get() {
             return shared.clone();
         }
-        // Not while the lock is being set: what is read is logged, and the logger may connect, too.
+        // Not inside `get_or_init`: reading the certificates writes log records, and a logger may connect, too.
         let platform = Self::platform();
         PLATFORM.get_or_init(|| platform).clone()
     }
@@ -164,14 +166,14 @@ impl ClientTls {
     }
 }
 
-/// Without keys.
+/// Shows no keys.
 impl fmt::Debug for ClientTls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientTls").finish_non_exhaustive()
     }
 }
 
-/// Whose certificates are trusted.
+/// The roots that are trusted.
 enum Roots {
     Platform,
     #[cfg(feature = "webpki-roots")]
@@ -199,13 +201,13 @@ impl Roots {
     }
 }
 
-/// A configuration up to the question of who the client is.
+/// A configuration without the certificate of the client.
 fn builder(
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(TlsError::Rustls)?;
-    // That is where a verifier is brought along; which one, the roots have said.
+    // rustls calls any verifier of one's own dangerous. This one follows the roots.
     Ok(builder.dangerous().with_custom_certificate_verifier(verifier))
 }

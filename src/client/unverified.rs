@@ -1,4 +1,4 @@
-//! A verifier that trusts everybody, which only `dangerously_unverified` asks for.
+//! A verifier that trusts any certificate. Only `dangerously_unverified` uses it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{DigitallySignedStruct, Error, SignatureScheme};
 
-/// Takes any certificate, if the server has the key to it.
+/// Accepts any certificate, if the server has its key.
 #[derive(Debug)]
 pub(super) struct Unverified {
     provider: Arc<CryptoProvider>,

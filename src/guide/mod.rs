@@ -1,4 +1,4 @@
-//! Chapters of the documentation; there is nothing in here to use.
+//! Chapters of the documentation. This module has no code.
 
 #[doc = include_str!("options.md")]
 pub mod options {}

@@ -1,8 +1,8 @@
-//! The application: tide's router, and what it does not tell.
+//! The application: tide's router, and a table of its routes.
 //!
-//! tide answers a request for a method that a path does not have with a bare 405. Which methods the path
-//! does have is known to its router alone, so [`Routes`] notes every route that is added, in tables of the
-//! same kind. They are looked at when a 405 or a HEAD passes, and cost other requests nothing.
+//! If a path does not have the method of a request, tide answers with a bare 405. Only tide's router knows
+//! the methods that the path does have, and it does not tell them. So [`Routes`] records every route, in a
+//! router of the same kind. It is searched for a 405 or a HEAD only, and costs other requests nothing.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -12,19 +12,19 @@ use route_recognizer::{Params, Router};
 use tide::http::headers::{ALLOW, CONTENT_TYPE};
 use tide::http::{Method, Request, Response, StatusCode};
 
-/// Routes, middleware and state.
+/// The routes, middleware and state of a server.
 pub(crate) struct App<State> {
     tide: tide::Server<State>,
     routes: Arc<Routes>,
 }
 
 impl<State: Clone + Send + Sync + 'static> App<State> {
-    /// An application without routes.
+    /// Creates an application without routes.
     pub(crate) fn with_state(state: State) -> Self {
         Self { tide: tide::Server::with_state(state), routes: Arc::default() }
     }
 
-    /// Adds a route, of which the caller keeps the table.
+    /// Adds a route. The caller records its methods in the returned table.
     pub(crate) fn at(&mut self, path: &str) -> (tide::Route<'_, State>, &mut Routes) {
         (self.tide.at(path), Arc::make_mut(&mut self.routes))
     }
@@ -34,17 +34,17 @@ impl<State: Clone + Send + Sync + 'static> App<State> {
         self.tide.with(middleware);
     }
 
-    /// What the handlers share.
+    /// The state that the handlers share.
     pub(crate) fn state(&self) -> &State {
         self.tide.state()
     }
 
-    /// tide's part, to be nested in another app, and the table of it.
+    /// Returns tide's part, to be nested in another app, and the table of its routes.
     pub(crate) fn into_parts(self) -> (tide::Server<State>, Arc<Routes>) {
         (self.tide, self.routes)
     }
 
-    /// Answers a request. It asks of the server as a whole if its target is `*` (RFC 9110 §9.3.7).
+    /// Answers a request. With the target `*`, `OPTIONS` is about the server as a whole (RFC 9110 §9.3.7).
     pub(crate) async fn respond(&self, mut request: Request, is_asterisk: bool) -> Response {
         let (method, path) = (request.method(), request.url().path().to_owned());
         if method == Method::Head && self.routes.leads_head_astray(&path) {
@@ -57,7 +57,7 @@ impl<State: Clone + Send + Sync + 'static> App<State> {
     }
 }
 
-/// An app that was made by tide: which methods its paths have is not known.
+/// For an app that was made by tide. The methods of its paths are not known.
 impl<State> From<tide::Server<State>> for App<State> {
     fn from(tide: tide::Server<State>) -> Self {
         Self { tide, routes: Arc::new(Routes { is_foreign: true, ..Routes::default() }) }
@@ -74,14 +74,14 @@ impl<State: Clone> Clone for App<State> {
 #[derive(Clone, Default)]
 pub(crate) struct Routes {
     of_method: HashMap<Method, Router<()>>,
-    /// Those that take all methods.
+    /// The routes for all methods.
     of_all: Router<Endpoint>,
     nested: Vec<Arc<Self>>,
-    /// Whether there are routes that are not noted here.
+    /// Whether there are routes that are not recorded here.
     is_foreign: bool,
 }
 
-/// Where a route for all methods leads.
+/// The endpoint of a route for all methods.
 #[derive(Clone)]
 enum Endpoint {
     Handler,
@@ -89,17 +89,17 @@ enum Endpoint {
 }
 
 impl Routes {
-    /// Notes a route for one method.
+    /// Records a route for one method.
     pub(crate) fn add(&mut self, path: &str, method: Method) {
         self.of_method.entry(method).or_default().add(path, ());
     }
 
-    /// Notes a route for all methods.
+    /// Records a route for all methods.
     pub(crate) fn add_all(&mut self, path: &str) {
         self.of_all.add(path, Endpoint::Handler);
     }
 
-    /// Notes that everything at and below `path` is for `nested`.
+    /// Records that all paths at and below `path` are those of `nested`.
     pub(crate) fn nest(&mut self, path: &str, nested: &Arc<Self>) {
         self.nested.push(Arc::clone(nested));
         self.of_all.add(path, Endpoint::Nested(Arc::clone(nested)));
@@ -108,8 +108,8 @@ impl Routes {
         self.of_all.add(&below, Endpoint::Nested(Arc::clone(nested)));
     }
 
-    /// Says in a 405 which methods there are instead (RFC 9110 §15.5.6), and answers `OPTIONS` where no
-    /// handler does (§9.3.7). Without a path, the request was for `*`.
+    /// Adds the allowed methods to a 405 (RFC 9110 §15.5.6), and answers `OPTIONS` if no handler does
+    /// (§9.3.7). Without a path, the request was for `*`.
     fn complete(&self, response: &mut Response, method: Method, path: Option<&String>) {
         let is_unmet = match response.status() {
             StatusCode::MethodNotAllowed => response.header(ALLOW).is_none(),
@@ -121,7 +121,7 @@ impl Routes {
         }
         let found = self.methods_at(path.map_or("/*", String::as_str));
         if found.are_all || (found.named.is_empty() && path.is_some()) {
-            // A handler for all methods has refused this one, or an app of which we know nothing, or
+            // The 405 comes from a handler for all methods, from an app whose routes are not known, or from
             // middleware.
             return;
         }
@@ -137,8 +137,8 @@ impl Routes {
         }
     }
 
-    /// Would tide give a HEAD to a handler that does not get the GET? It looks for a route for all methods
-    /// before one for GET.
+    /// Whether tide would give a HEAD to another handler than the GET of the same path. It would, since for
+    /// a HEAD it looks for a route for all methods before one for GET.
     fn leads_head_astray(&self, path: &str) -> bool {
         let has = |method| self.of_method.get(&method).is_some_and(|of| of.recognize(path).is_ok());
         if has(Method::Head) {
@@ -184,18 +184,18 @@ impl Routes {
 /// The methods for which a path has a handler.
 struct Methods {
     named: Vec<Method>,
-    /// Whether one takes all methods.
+    /// Whether a handler takes all methods.
     are_all: bool,
 }
 
-/// The name that tide gives to the rest of a path, for what is nested there.
+/// The name of tide's wildcard for the rest of a path, below which an app is nested.
 const REST: &str = "--tide-path-rest";
 
 fn rest(params: &Params) -> &str {
     params.find(REST).unwrap_or_default()
 }
 
-/// The value of `Allow`: these methods, those that come with them, and not the one that was refused.
+/// The value of `Allow`: these methods and those that they imply, without the one that was refused.
 fn list(mut methods: Vec<Method>, refused: Option<Method>) -> String {
     methods.push(Method::Options);
     methods.retain(|method| Some(*method) != refused);

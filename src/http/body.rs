@@ -1,4 +1,4 @@
-//! Bodies, streamed: hyper's to tide, and tide's to hyper.
+//! Streamed bodies: of requests, from hyper to tide, and of responses, from tide to hyper.
 
 use std::error::Error as _;
 use std::io;
@@ -20,10 +20,10 @@ use crate::runtime::Timer;
 /// Largest piece of a response read at once, in bytes.
 const PIECE: usize = 16 * 1024;
 
-/// The body of a request, as `http_types` reads one.
+/// The body of a request, in the form that `http_types` reads.
 ///
-/// Its pieces are hyper's own read buffers, and the next one is asked for when this one is consumed:
-/// a handler that does not read makes the client wait.
+/// Its pieces are hyper's own read buffers. The next piece is read when the last one is consumed, so the
+/// client waits for a handler that does not read.
 #[derive(Debug)]
 pub(super) struct RequestBody {
     incoming: Incoming,
@@ -31,14 +31,14 @@ pub(super) struct RequestBody {
     timeout: Option<Duration>,
     stall: Option<Timer>,
     limits: BodyLimits,
-    /// Bytes that have come so far.
+    /// Bytes received so far.
     len: u64,
-    /// Until it knows what has become of the body.
+    /// `None` once it has been told the outcome of the body.
     exchange: Option<Arc<HttpProgress>>,
 }
 
 impl RequestBody {
-    /// Reads `incoming`; fails when no byte comes for `timeout`, or if it is larger than `limits` allow.
+    /// Reads `incoming`. Reading fails if no byte comes for `timeout`, or if the body exceeds `limits`.
     pub(super) fn new(
         incoming: Incoming,
         timeout: Option<Duration>,
@@ -52,7 +52,7 @@ impl RequestBody {
     /// Waits until `piece` holds bytes, or the body has ended.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.piece.is_empty() {
-            // Before a byte of one that announces too many is asked for.
+            // A body that announces too many bytes is refused before a byte of it is read.
             self.check_size()?;
             let Poll::Ready(frame) = Pin::new(&mut self.incoming).poll_frame(cx) else {
                 return self.poll_stalled(cx);
@@ -65,10 +65,9 @@ impl RequestBody {
                         self.check_size()?;
                         self.piece = piece;
                     }
-                    // Trailers. They are left out: http_types has no place where they would be looked
-                    // for. hyper takes them to end with CR LF CR LF. A proxy that takes a bare LF for
-                    // the end of a line, as it may (RFC 9112 §2.2), has seen another end, and requests
-                    // that hyper has skipped.
+                    // Trailers. They are dropped, since http_types has no place for them. For hyper they
+                    // end with CR LF CR LF. A proxy that takes a bare LF for the end of a line, as it may
+                    // (RFC 9112 §2.2), sees an earlier end, and requests in bytes that hyper has skipped.
                     Err(_) => self.settle(Receipt::Doubtful),
                 },
                 Some(Err(error)) => {
@@ -82,13 +81,13 @@ impl RequestBody {
             }
         }
         if self.incoming.is_end_stream() {
-            // All that was announced. Its reader need not ask for more.
+            // All announced bytes are here. The reader need not read again to find the end.
             self.settle(Receipt::Complete);
         }
         Poll::Ready(Ok(()))
     }
 
-    /// Fails if what has come, with what is announced, exceeds the limit.
+    /// Fails if the received and the announced bytes together exceed the limit.
     fn check_size(&mut self) -> io::Result<()> {
         let announced = self.incoming.size_hint().exact().unwrap_or_default();
         let max = self.limits.max_size();
@@ -99,7 +98,7 @@ impl RequestBody {
         Err(BodyTooLarge { max }.into())
     }
 
-    /// Notes what has become of the body, once.
+    /// Records the outcome of the body, once.
     fn settle(&mut self, receipt: Receipt) {
         if let Some(exchange) = self.exchange.take() {
             exchange.set_receipt(receipt);
@@ -146,7 +145,7 @@ impl AsyncRead for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        // Whether the rest of a chunked body has trailers is known to those who read it.
+        // The rest of a chunked body may have trailers, which only a reader of it finds.
         let is_sized = self.incoming.size_hint().exact().is_some();
         self.settle(if is_sized { Receipt::Abandoned } else { Receipt::Doubtful });
     }
@@ -160,7 +159,7 @@ fn size(len: usize) -> u64 {
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
-/// hyper's error with the kind that the connection gave it.
+/// Makes an I/O error of hyper's error, of the kind that the connection's error had.
 pub(crate) fn io_error(error: hyper::Error) -> io::Error {
     let kind = match error.source().and_then(|cause| cause.downcast_ref::<io::Error>()) {
         Some(cause) => cause.kind(),
@@ -170,7 +169,7 @@ pub(crate) fn io_error(error: hyper::Error) -> io::Error {
     io::Error::new(kind, error)
 }
 
-/// The body of a response, as hyper writes one.
+/// The body of a response, in the form that hyper writes.
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     content: Content,
@@ -182,22 +181,22 @@ enum Content {
     Empty,
     Full(Bytes),
     Streamed(Streamed),
-    /// What the handler streamed has failed.
+    /// The stream of the handler has failed.
     Failed(io::Error),
 }
 
 impl ResponseBody {
-    /// No body.
+    /// An empty body.
     pub(super) fn empty() -> Self {
         Self { content: Content::Empty, _answering: None }
     }
 
-    /// A body that is here already.
+    /// A body that is known already.
     pub(super) fn full(text: String) -> Self {
         Self { content: Content::Full(text.into()), _answering: None }
     }
 
-    /// A body of tide's, read while it is written.
+    /// A body of tide, read while it is written.
     pub(super) fn streamed(body: Body) -> Self {
         let left = body.len().map(size);
         let content = match left {
@@ -211,7 +210,7 @@ impl ResponseBody {
         Self { content, _answering: None }
     }
 
-    /// Keeps `answering` until hyper has the last byte.
+    /// Holds `answering` until hyper has the last byte.
     pub(super) fn until_sent(self, answering: Answering) -> Self {
         Self { _answering: Some(answering), ..self }
     }
@@ -230,8 +229,8 @@ impl hyper::body::Body for ResponseBody {
             Content::Streamed(streamed) => match ready!(streamed.poll_piece(cx)) {
                 Ok(piece) => piece,
                 Err(error) => {
-                    // hyper forgets what it has not written when it hears of an error. So it
-                    // hears of it next time, and the client can tell the response is cut off.
+                    // On an error, hyper forgets bytes that it has not written. So it gets the error at
+                    // the next poll, and the client sees that the response is cut off.
                     this.content = Content::Failed(error);
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -261,11 +260,11 @@ impl hyper::body::Body for ResponseBody {
     }
 }
 
-/// A body of tide's on its way.
+/// A body of tide that is being sent.
 #[derive(Debug)]
 struct Streamed {
     body: Contained<Body>,
-    /// Bytes to come, if the body told.
+    /// Bytes to come, if the body has a known length.
     left: Option<u64>,
     buf: BytesMut,
 }
@@ -273,15 +272,15 @@ struct Streamed {
 impl Streamed {
     /// Reads the next piece; `None` at the end.
     ///
-    /// Through `AsyncRead`, because the `AsyncBufRead` of an `http_types` body reads past its
+    /// It uses `AsyncRead`, because the `AsyncBufRead` of an `http_types` body reads beyond the body's
     /// length.
     fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        // hyper has copied the last piece and dropped it, so that this finds its memory again.
+        // hyper has copied and dropped the last piece, so this reuses its memory.
         self.buf.resize(self.piece_len(), 0);
         let buf = &mut self.buf;
         let read = self.body.with(|body| Pin::new(body).poll_read(cx, buf));
         let Poll::Ready(read) = read.unwrap_or_else(|| Poll::Ready(Err(panicked()))) else {
-            // An event stream may be silent for hours.
+            // An event stream may be silent for hours: do not hold a buffer meanwhile.
             self.buf = BytesMut::new();
             return Poll::Pending;
         };

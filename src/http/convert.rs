@@ -1,7 +1,7 @@
-//! hyper's requests into tide's, and tide's responses into hyper's.
+//! The conversion of hyper's requests into tide's, and of tide's responses into hyper's.
 //!
-//! Nothing here can panic, whatever a peer sent or a handler set. What the two sides do not share is
-//! refused, or kept aside: header values that are not ASCII wait in [`RawHeaders`].
+//! This code does not panic on any input of a peer or a handler. If only one of the two sides can express
+//! a value, it is refused or stored elsewhere: header values that are not ASCII go to [`RawHeaders`].
 
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::upgrade::{PeerAddr, Upgraded};
 
-/// Makes a request for tide, or says why it must not have it.
+/// Makes a request for tide, or returns the reason to refuse it.
 pub(super) fn request(
     request: ::http::Request<Incoming>,
     options: &ServerOptions,
@@ -62,12 +62,12 @@ pub(super) fn request(
     }
     if let Some((body, len)) = body {
         request.set_body(Body::from_reader(body, len));
-        // Setting a body makes up a content type. The client's own is added below.
+        // `set_body` has set a content type. The client's own is added below.
         request.remove_header(CONTENT_TYPE.as_str());
     }
     copy_headers(&head.headers, &mut request);
     if head.uri.authority().is_some() {
-        // RFC 9112 §3.2.2: an absolute target replaces whatever Host says.
+        // An absolute target replaces the value of Host (RFC 9112 §3.2.2).
         if let Ok(host) = TideValue::from_str(authority.as_str()) {
             request.insert_header(HOST.as_str(), host);
         }
@@ -77,7 +77,7 @@ pub(super) fn request(
 
 /// Makes a response for hyper.
 ///
-/// `upgrade` waits for the stream after a 101; only then is a 101 possible.
+/// `upgrade` receives the stream after a 101. Without it, a 101 is an error.
 pub(super) fn response(
     mut response: Response,
     to_head: bool,
@@ -124,7 +124,8 @@ fn target_len(uri: &Uri) -> usize {
     scheme + authority + uri.path_and_query().map_or(0, |path| path.as_str().len())
 }
 
-/// hyper removes `chunked` and would pass on what else a body is coded in.
+/// Refuses transfer codings other than `chunked`. hyper decodes `chunked`, and would pass on bytes in any
+/// other coding.
 fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let known = match codings.next() {
@@ -134,7 +135,7 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     if known && codings.next().is_none() { Ok(()) } else { Err(Refusal::CodingUnknown) }
 }
 
-/// Method, target and version, with the authority that the target has or implies.
+/// Checks method, target and version. Returns them with the authority that the target names or implies.
 fn request_line(
     head: &request::Parts,
     addrs: Addrs,
@@ -142,13 +143,13 @@ fn request_line(
 ) -> Result<(Request, Authority), Refusal> {
     let method = Method::from_str(head.method.as_str())
         .ok()
-        // Methods are case-sensitive (RFC 9110 §9.1); `http_types` thinks otherwise.
+        // Methods are case-sensitive (RFC 9110 §9.1), but `http_types` ignores case.
         .filter(|method| method.as_ref() == head.method.as_str() && *method != Method::Connect)
         .ok_or(Refusal::MethodUnknown)?;
     let host = host(head)?;
     let authority = match (target_authority(&head.uri)?, host) {
         (Some(authority), _) | (None, Some(authority)) => authority,
-        // HTTP/1.0 may leave the host to us.
+        // A request of HTTP/1.0 may name no host.
         (None, None) => own_authority(addrs)?,
     };
     if head.uri.path() == "*" && method != Method::Options {
@@ -167,8 +168,8 @@ fn request_line(
 
 /// Whether a segment is `.` or `..`, percent-encoded or not (RFC 3986 §3.3, §6.2.2.2).
 ///
-/// `Url` would resolve it, and the router see another path than a proxy in front of us, whose rules
-/// are about paths. Clients resolve their own.
+/// `Url` would resolve such a segment, and the router would see another path than a proxy in front of us,
+/// which may have rules for paths. Honest clients resolve such segments themselves.
 fn has_dot_segment(path: &str) -> bool {
     path.split('/').any(|segment| {
         let mut rest = segment;
@@ -186,17 +187,17 @@ fn without_dot(text: &str) -> Option<&str> {
     text.strip_prefix('.').or_else(encoded)
 }
 
-/// What a client that names no host has connected to.
+/// The authority for a client that names no host: the local address of the connection.
 fn own_authority(addrs: Addrs) -> Result<Authority, Refusal> {
     let Some(mut local) = addrs.local else { return Ok(Authority::from_static("localhost")) };
     if let SocketAddr::V6(local) = &mut local {
-        // A zone is for this host only, and no URL has one.
+        // A zone has a meaning on this host only, and a URL cannot hold one.
         local.set_scope_id(0);
     }
     Authority::try_from(local.to_string()).map_err(|_| Refusal::HostMissing)
 }
 
-/// The `Host` line; `None` where there may be none.
+/// The value of `Host`; `None` if it is missing in HTTP/1.0.
 fn host(head: &request::Parts) -> Result<Option<Authority>, Refusal> {
     let mut lines = head.headers.get_all(HOST).iter();
     let Some(line) = lines.next() else {
@@ -219,7 +220,7 @@ fn target_authority(uri: &Uri) -> Result<Option<Authority>, Refusal> {
         (Some("http" | "https"), Some(authority)) if is_host_and_port(authority) => {
             Ok(Some(authority.clone()))
         }
-        // Another scheme, user information, or the bare authority that belongs to CONNECT.
+        // Another scheme, user information, or a bare authority, which only CONNECT may have.
         _ => Err(Refusal::TargetInvalid),
     }
 }
@@ -234,7 +235,7 @@ fn is_host_and_port(authority: &Authority) -> bool {
     }
 }
 
-/// Puts a URL together from parts that cannot change each other's meaning.
+/// Builds a URL part by part, so that no part can change the meaning of another.
 fn url(authority: &Authority, target: &Uri, is_secure: bool) -> Result<Url, Refusal> {
     let base = if is_secure { "https://localhost/" } else { "http://localhost/" };
     let mut url = Url::parse(base).map_err(|_| Refusal::HostInvalid)?;
@@ -242,7 +243,7 @@ fn url(authority: &Authority, target: &Uri, is_secure: bool) -> Result<Url, Refu
     url.set_port(authority.port_u16()).map_err(|()| Refusal::HostInvalid)?;
     let path = target.path();
     if path.contains('\\') {
-        // `Url` would read it as a slash, which a proxy in front of us did not.
+        // `Url` would read a backslash as a slash, unlike a proxy in front of us.
         url.set_path(&path.replace('\\', "%5C"));
     } else {
         url.set_path(path);
@@ -255,7 +256,7 @@ fn copy_headers(headers: &HeaderMap, request: &mut Request) {
     let mut raw = RawHeaders::default();
     for (name, value) in headers {
         let tide_name = TideName::from_str(name.as_str());
-        // Copies, all of them: hyper's values are slices of its read buffer, and keep it alive.
+        // All values are copied: hyper's values are slices of its read buffer, and would keep it alive.
         match (tide_name, TideValue::from_bytes(value.as_bytes().to_vec())) {
             (Ok(name), Ok(value)) => request.append_header(name, value),
             _ => raw.push(owned(name), value.as_bytes().to_vec()),
@@ -283,7 +284,7 @@ fn append(headers: &mut HeaderMap, name: &TideName, values: &TideValues) -> Resu
     let line = HeaderName::from_bytes(name.as_str().as_bytes())
         .map_err(|error| invalid(&format!("header {name}: {error}")))?;
     for value in values {
-        // `http_types` lets line breaks through, with which a value could become two headers.
+        // `http_types` allows line breaks, which could turn one value into two headers.
         let value = HeaderValue::from_str(value.as_str())
             .map_err(|error| invalid(&format!("header {name}: {error}")))?;
         headers
@@ -293,7 +294,7 @@ fn append(headers: &mut HeaderMap, name: &TideName, values: &TideValues) -> Resu
     Ok(())
 }
 
-/// Chooses the body to write and leaves only those framing headers that fit it (RFC 9112 §6).
+/// Chooses the body to write, and keeps only the framing headers that fit it (RFC 9112 §6).
 fn frame(status: StatusCode, to_head: bool, headers: &mut HeaderMap, body: Body) -> ResponseBody {
     headers.remove(TRANSFER_ENCODING);
     let claimed = headers.remove(CONTENT_LENGTH);
@@ -306,7 +307,7 @@ fn frame(status: StatusCode, to_head: bool, headers: &mut HeaderMap, body: Body)
             ResponseBody::empty()
         }
         _ if to_head => {
-            // The length of what a GET would have had: the body's, or what a HEAD route claims.
+            // The length that the answer to a GET would have: of the body, or as a HEAD route states it.
             let len = body.len().filter(|len| *len > 0).map(HeaderValue::from);
             let claimed = claimed.filter(|len| len.as_bytes().iter().all(u8::is_ascii_digit));
             if let Some(len) = len.or(claimed) {

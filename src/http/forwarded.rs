@@ -1,32 +1,32 @@
-//! What proxies say about the client: `Forwarded` ([RFC 7239]) and `X-Forwarded-For`.
+//! The headers in which proxies name the client: `Forwarded` ([RFC 7239]) and `X-Forwarded-For`.
 //!
-//! Each proxy adds who connected to it, at the end; all before that is what it was told. So the lists
-//! are read from the end, and only as far as those who speak are trusted: that is `proxies.rs`.
+//! Each proxy appends the address of its own client to a list that it has received. So the lists are read
+//! from the end, and only as far as the proxies are trusted, which `proxies.rs` decides.
 //!
 //! [RFC 7239]: https://www.rfc-editor.org/rfc/rfc7239
 
 use std::net::{IpAddr, SocketAddr};
 
-/// Who connected to a proxy, as that tells.
+/// The client of a proxy, as the proxy names it.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Hop {
     pub(super) node: Node,
-    /// Whether it spoke TLS; `false` if that is not told.
+    /// Whether it used TLS; `false` if the proxy does not say so.
     pub(super) is_secure: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) enum Node {
     At(IpAddr),
-    /// No address: `unknown`, an obfuscated identifier (RFC 7239 §6), a socket in the file system.
+    /// Not an address: `unknown`, an obfuscated identifier (RFC 7239 §6), a Unix socket.
     #[default]
     Unknown,
-    /// The line breaks the grammar, so that nobody can say which part of it the proxy wrote.
+    /// The line breaks the grammar, so the part that the proxy wrote cannot be found.
     Malformed,
 }
 
-/// The hops that the lines of `X-Forwarded-For` name, the last one first. There may be a port. An
-/// element without content is none (RFC 9110 §5.6.1).
+/// The hops in the lines of `X-Forwarded-For`, the last one first. An address may have a port. Empty
+/// elements are skipped (RFC 9110 §5.6.1).
 pub(super) fn x_forwarded_for<'a>(
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = Hop> {
@@ -36,12 +36,12 @@ pub(super) fn x_forwarded_for<'a>(
     })
 }
 
-/// Whether the last element of `X-Forwarded-Proto` says that TLS was spoken.
+/// Whether the last element of `X-Forwarded-Proto` says that the client used TLS.
 pub(super) fn is_proto_https<'a>(lines: impl DoubleEndedIterator<Item = &'a [u8]>) -> bool {
     elements(lines).next().is_some_and(|proto| proto.eq_ignore_ascii_case(b"https"))
 }
 
-/// The elements of a list over several lines, the last one first, without those that are empty.
+/// The elements of a list over several lines, the last one first, without empty ones.
 fn elements<'a>(
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = &'a [u8]> {
@@ -49,8 +49,8 @@ fn elements<'a>(
     elements.map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// The hops that the lines of `Forwarded` name, the last one first. An element without `for` is a hop
-/// without an address, and one without any parameter is none.
+/// The hops in the lines of `Forwarded`, the last one first. An element without `for` is a hop without an
+/// address. An element without parameters is skipped.
 pub(super) fn forwarded<'a>(
     lines: impl DoubleEndedIterator<Item = &'a [u8]>,
 ) -> impl Iterator<Item = Hop> {
@@ -63,8 +63,8 @@ pub(super) fn forwarded<'a>(
 
 /// The elements of one line, in order; `None` if it breaks the grammar of RFC 7239 §4.
 ///
-/// Read from the start, because a quoted string may contain anything. A quote that a client left
-/// open takes along what the proxy has added: then nothing is believed.
+/// The line is read from its start, because a quoted string may contain commas. If a client leaves a quote
+/// open, the quoted string swallows the element of the proxy. Such a line is not trusted at all.
 fn hops_of(line: &str) -> Option<Vec<Hop>> {
     let mut hops = Vec::new();
     let mut rest = Some(line);
@@ -76,14 +76,14 @@ fn hops_of(line: &str) -> Option<Vec<Hop>> {
     Some(hops)
 }
 
-/// One element, up to the next comma, and what follows that; the element is `None` if it has no
+/// Reads one element, up to the next comma. Returns it with the rest of the line; it is `None` if it has no
 /// parameter.
 fn take_element(mut text: &str) -> Option<(Option<Hop>, Option<&str>)> {
     let mut hop: Option<Hop> = None;
     let mut has_for = false;
     loop {
         text = blank_trimmed(text);
-        // The grammar has room for pairs that are not there.
+        // The grammar allows empty pairs.
         if !text.is_empty() && !text.starts_with([',', ';']) {
             let (name, value, rest) = take_pair(text)?;
             let hop = hop.get_or_insert_default();
@@ -108,7 +108,7 @@ fn take_element(mut text: &str) -> Option<(Option<Hop>, Option<&str>)> {
     }
 }
 
-/// `token=value`, without the quotes of the value, and what follows.
+/// Reads `token=value`. Returns both, the value without quotes, and the rest.
 fn take_pair(text: &str) -> Option<(&str, &str, &str)> {
     let (name, rest) = take_token(text)?;
     let rest = rest.strip_prefix('=')?;
@@ -119,14 +119,14 @@ fn take_pair(text: &str) -> Option<(&str, &str, &str)> {
     Some((name, value, rest))
 }
 
-/// A token (RFC 9110 §5.6.2).
+/// Reads a token (RFC 9110 §5.6.2), and returns it with the rest.
 fn take_token(text: &str) -> Option<(&str, &str)> {
     let is_token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
     let (token, rest) = text.split_at(text.find(|c| !is_token(c)).unwrap_or(text.len()));
     if token.is_empty() { None } else { Some((token, rest)) }
 }
 
-/// The inside of a quoted string (RFC 9110 §5.6.4) whose first quote is taken, escapes included: no
+/// Reads the rest of a quoted string (RFC 9110 §5.6.4), after its first quote. Escapes are kept, since no
 /// address has any.
 fn take_quoted(text: &str) -> Option<(&str, &str)> {
     let mut is_escaped = false;
@@ -139,13 +139,13 @@ fn take_quoted(text: &str) -> Option<(&str, &str)> {
     Some((inside, rest.strip_prefix('"')?))
 }
 
-/// A node (RFC 7239 §6): IPv6 has brackets here, and no hop is a name.
+/// Reads a node (RFC 7239 §6). An IPv6 address has brackets here, and a node is never a host name.
 fn node(value: &str) -> Option<IpAddr> {
     let is_bare_ipv6 = value.matches(':').count() > 1 && !value.starts_with('[');
     if is_bare_ipv6 { None } else { address(value) }
 }
 
-/// An address, with or without port and brackets, as proxies write them.
+/// Reads an address as proxies write it, with or without port and brackets.
 fn address(text: &str) -> Option<IpAddr> {
     let bracketed = text.strip_prefix('[').and_then(|text| text.strip_suffix(']'));
     let address = match bracketed {
@@ -199,7 +199,7 @@ mod tests {
             (&["Proto=\"HTTPS\";for=192.0.2.1, for=192.0.2.2"], "192.0.2.2 192.0.2.1+tls"),
             (&["host=\"a\\\"b\";for=192.0.2.1"], "192.0.2.1"),
             (&["proto=https, for=192.0.2.1"], "192.0.2.1 ?"),
-            // RFC 9110 §5.6.1: an empty element is none
+            // Empty elements are skipped (RFC 9110 §5.6.1).
             (&["for=192.0.2.1, ,,for=192.0.2.2,"], "192.0.2.2 192.0.2.1"),
             (&[",for=192.0.2.1", "", " , ", ";"], "192.0.2.1"),
             (&[";;for=192.0.2.1; ;by=_x;"], "192.0.2.1"),
@@ -222,7 +222,7 @@ mod tests {
             "for=192.0.2.1:80",
             "for=\"192.0.2.1",
             "for=\"192.0.2.1\"x",
-            // A quote that a client left open, and what the proxy added.
+            // A quote that a client left open, and the element of the proxy.
             "for=\"9.9.9.9, for=192.0.2.1",
             "for=9.9.9.9;by=\", for=\"[2001:db8::1]\"",
             "for=9.9.9.9;by=\"\\\", for=192.0.2.1;by=\"x\"",
@@ -263,7 +263,7 @@ mod tests {
             (&["192.0.2.1:4711,[2001:db8::1]:80"], "2001:db8::1 192.0.2.1"),
             (&["2001:db8::1,[2001:db8::2]"], "2001:db8::2 2001:db8::1"),
             (&["::ffff:192.0.2.1"], "192.0.2.1"),
-            // RFC 9110 §5.6.1: an empty element is none
+            // Empty elements are skipped (RFC 9110 §5.6.1).
             (&["\t192.0.2.1 , "], "192.0.2.1"),
             (&["", "192.0.2.1", ",", " "], "192.0.2.1"),
             (&["192.0.2.1, ,,192.0.2.2"], "192.0.2.2 192.0.2.1"),

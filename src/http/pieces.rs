@@ -1,12 +1,11 @@
-//! Where one message of a connection ends and the next begins.
+//! The bytes of an HTTP connection, cut into pieces at the end of each head and body.
 //!
-//! hyper reads what there is, and does not tell what it holds behind the message at hand. So it is
-//! given a connection in pieces, of which none goes beyond the end of a head or of a body. Then it is
-//! known what came before its time, and which bytes are the line of a request: a fragment in its
-//! target hyper drops without a word.
+//! hyper reads all bytes that are there, and does not tell how many it holds after the current message. So
+//! it gets the bytes in pieces, and no piece goes beyond the end of a head or a body. That shows which bytes
+//! came too early, and which bytes are a request line: hyper silently drops a fragment of the target.
 //!
-//! A head ends with an empty line, and so does a chunked body ([RFC 9112 §2.1], §7.1). An empty line
-//! inside of a chunk costs hyper one more read, and changes nothing.
+//! A head ends with an empty line, and so does a chunked body ([RFC 9112 §2.1], §7.1). An empty line inside a
+//! chunk costs hyper one more read, and changes nothing else.
 //!
 //! [RFC 9112 §2.1]: https://www.rfc-editor.org/rfc/rfc9112#section-2.1
 
@@ -17,24 +16,24 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use futures::io::AsyncRead;
 
-/// How the preface of HTTP/2 begins (RFC 9113 §3.4). hyper knows it only with what follows.
+/// The beginning of the HTTP/2 preface (RFC 9113 §3.4). hyper recognizes only the whole preface.
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
 
 /// A stream of bytes that is read in pieces.
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
-    /// Bytes behind the last piece, which wait to be asked for.
+    /// Bytes after the last piece, which were read and not asked for.
     held: Bytes,
-    /// How much of a body of known length is still to come, in bytes.
+    /// Bytes still to come of a body of known length.
     body: u64,
     section: Section,
 }
 
-/// What stands before an empty line: a head, or a part of a chunked body.
+/// The lines before an empty line: a head, or a part of a chunked body.
 #[derive(Debug)]
 struct Section {
     is_first_line: bool,
-    /// Whether the line at hand has nothing so far, but perhaps its end.
+    /// Whether the current line is empty so far, except perhaps for a CR.
     is_empty_line: bool,
     /// Whether there is a `#` in the first line.
     has_fragment: bool,
@@ -43,19 +42,19 @@ struct Section {
 /// The end of a head, or perhaps of a chunked body.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct End {
-    /// Whether there is a `#` in the first line, which is that of a request if this was a head.
+    /// Whether there is a `#` in the first line. If this was a head, that is the request line.
     pub(super) has_fragment: bool,
-    /// Whether something has come behind it already.
+    /// Whether bytes after it have arrived already.
     pub(super) is_followed: bool,
 }
 
 impl Pieces {
-    /// A body of this length comes next.
+    /// Announces that a body of this length comes next.
     pub(super) fn begin_body(&mut self, len: u64) {
         self.body = len;
     }
 
-    /// Reads a piece or a part of it, and says whether that ends a head.
+    /// Reads a piece or a part of it. Also returns the end of a head, if the piece has one.
     pub(super) fn poll_read(
         &mut self,
         stream: &mut (impl AsyncRead + Unpin),
@@ -84,7 +83,7 @@ impl Pieces {
         Poll::Ready(Ok((len, end)))
     }
 
-    /// How many of these bytes are of the piece at hand, and the section that ends with them.
+    /// The number of these bytes that belong to the current piece, and the section that ends with them.
     fn cut(&mut self, new: &[u8]) -> (usize, Option<Section>) {
         if self.body > 0 {
             self.body = self.body.saturating_sub(u64::try_from(new.len()).unwrap_or(u64::MAX));
@@ -98,14 +97,14 @@ impl Pieces {
         }
     }
 
-    /// Takes what is behind the last piece.
+    /// Takes the bytes after the last piece.
     pub(super) fn take_held(&mut self) -> Bytes {
         std::mem::take(&mut self.held)
     }
 }
 
 impl Section {
-    /// How many of these bytes are left of the section, if they have its end.
+    /// The number of these bytes up to the end of the section; `None` if it does not end in them.
     fn end(&mut self, new: &[u8]) -> Option<usize> {
         let mut len = 0_usize;
         for line in new.split_inclusive(|byte| *byte == b'\n') {
@@ -138,7 +137,7 @@ mod tests {
 
     const HEAD: &str = "GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n";
 
-    /// Reads all of `input`, `step` bytes of it at a time, into buffers of `room`.
+    /// Reads all of `input`, `step` bytes at a time, into buffers of `room` bytes.
     fn pieces(input: &str, step: usize, room: usize, body: u64) -> Vec<(String, Option<End>)> {
         let mut pieces = Pieces::default();
         pieces.begin_body(body);
@@ -184,7 +183,7 @@ mod tests {
     fn an_end_tells_of_a_fragment_in_the_first_line_and_of_what_came_behind() {
         let end = |has_fragment, is_followed| Some(End { has_fragment, is_followed });
         for step in [1, usize::MAX] {
-            // Byte by byte, nothing has come when the end is read.
+            // If it arrives byte by byte, no more bytes are there when the end is read.
             let is_followed = step > 1;
             let ends = |input: &str| -> Vec<_> {
                 pieces(input, step, 1000, 0).into_iter().map(|(_, end)| end).collect()

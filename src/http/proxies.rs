@@ -1,6 +1,6 @@
-//! Proxies that are trusted to tell where a client is.
+//! Proxies that are trusted to name the address of a client.
 //!
-//! What they say is read by `forwarded.rs`; here is how much of it is believed.
+//! `forwarded.rs` reads their headers; this file decides how much of them to trust.
 
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -12,14 +12,14 @@ use super::forwarded::{Hop, Node, forwarded, is_proto_https, x_forwarded_for};
 use crate::admission::ClientAddr;
 use crate::context::Told;
 
-/// Most hops that are looked at; no real path has as many.
+/// Largest number of hops that are read. No real path has as many.
 const MAX_HOPS: usize = 64;
 
-/// The proxies that a server trusts, none at first.
+/// The proxies that a server trusts. At first it trusts none.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedProxies {
     networks: Vec<IpNet>,
-    /// Whoever connects to a Unix socket.
+    /// Whether all peers on Unix sockets are trusted.
     unix_peers: bool,
 }
 
@@ -28,7 +28,8 @@ impl TrustedProxies {
         self.networks.is_empty() && !self.unix_peers
     }
 
-    /// Trusts an address, a network as `10.0.0.0/8`, or `unix:`; `Err` says what is wrong.
+    /// Trusts an address, a network such as `10.0.0.0/8`, or `unix:`. The error is a reason to show to the
+    /// user.
     pub(super) fn trust(&mut self, proxy: &str) -> Result<(), String> {
         if proxy == "unix:" {
             self.unix_peers = true;
@@ -43,9 +44,9 @@ impl TrustedProxies {
         Ok(())
     }
 
-    /// What is told of the client, as far as that can be believed; `None` if the peer, who has no
-    /// address behind a Unix socket, is not trusted. `header` is the one that tells its address, if the
-    /// application knows.
+    /// The trusted part of the proxies' information about the client; `None` if the peer is not trusted. The
+    /// peer on a Unix socket has no address. `header` is the header with the client's address, if the
+    /// application has named it.
     pub(super) fn told(
         &self,
         header: Option<&HeaderName>,
@@ -62,14 +63,14 @@ impl TrustedProxies {
         let told = match header {
             Some(name) if *name == FORWARDED => element(),
             Some(name) => list(name),
-            // One of the two may come from the client, through a proxy that knows only the other.
+            // One of the two headers may come from the client, through a proxy that knows only the other.
             None => list(&X_FORWARDED_FOR).agreed(element()),
         };
         let is_secure = told.is_secure || is_proto_https(lines(&X_FORWARDED_PROTO));
         Some(Told { is_secure, ..told })
     }
 
-    /// The last hop that a trusted one vouches for.
+    /// Walks from the end, through trusted hops, to the first hop that is not trusted: the client.
     fn walk(&self, hops: impl Iterator<Item = Hop>) -> Told {
         let mut told = Told { addr: None, is_secure: false };
         for (number, Hop { node, is_secure }) in hops.enumerate() {
@@ -87,7 +88,7 @@ impl TrustedProxies {
         told
     }
 
-    /// Is this one of them? Not for IPv4 that is written as IPv6.
+    /// Whether this address is a trusted proxy. The caller has turned IPv4 written as IPv6 into IPv4.
     pub(crate) fn trusts(&self, address: IpAddr) -> bool {
         self.networks.iter().any(|network| network.contains(&address))
     }
@@ -98,7 +99,7 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 impl Told {
-    /// What both say; two that differ are believed in nothing.
+    /// The information that both agree on. If they differ, neither is trusted.
     fn agreed(self, other: Self) -> Self {
         let addr = match (self.addr, other.addr) {
             (told, None) | (None, told) => told,
@@ -109,7 +110,7 @@ impl Told {
     }
 }
 
-/// IPv4 that is written as IPv6 is IPv4, as addresses are when they are looked for.
+/// Reads a network. IPv4 written as IPv6 becomes IPv4, the form in which addresses are searched for.
 fn network(text: &str) -> Option<IpNet> {
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
@@ -149,8 +150,8 @@ mod tests {
         lines.iter().map(line).collect()
     }
 
-    /// What is believed of `lines` when they come from `peer`, with 10.0.0.0/8 and `::1` trusted, and
-    /// this header known to tell the client's address.
+    /// The client according to `lines` from `peer`, with 10.0.0.0/8 and `::1` trusted, and with this header
+    /// known to hold the client's address.
     fn client_by(
         header: Option<&'static str>,
         peer: &str,
@@ -179,10 +180,10 @@ mod tests {
             ("192.0.2.1", Some("192.0.2.1")),
             ("192.0.2.1, 10.0.0.2", Some("192.0.2.1")),
             ("192.0.2.1, 10.0.0.3, ::1, 10.0.0.2", Some("192.0.2.1")),
-            // What is further to the left was written by somebody who is not trusted.
+            // The elements further to the left were written by an untrusted party.
             ("9.9.9.9, 192.0.2.1, 10.0.0.2", Some("192.0.2.1")),
             ("10.0.0.9, 192.0.2.1", Some("192.0.2.1")),
-            // A client that a proxy does not name is not the proxy.
+            // If a proxy does not name its client, the client is unknown, and not the proxy.
             ("9.9.9.9, unknown, 10.0.0.2", Some("unknown")),
             ("unknown", Some("unknown")),
             ("192.0.2.1,, 10.0.0.2", Some("192.0.2.1")),
@@ -218,7 +219,7 @@ mod tests {
             ("192.0.2.1", "for=9.9.9.9", Some("disputed")),
             ("192.0.2.1", "for=unknown", Some("disputed")),
             ("192.0.2.1", "for=\"", Some("disputed")),
-            // One that says nothing contradicts nothing.
+            // A header without content contradicts nothing.
             ("", "for=192.0.2.1", Some("192.0.2.1")),
             ("192.0.2.1", ",", Some("192.0.2.1")),
         ] {
@@ -232,7 +233,7 @@ mod tests {
     fn of_a_line_that_a_client_can_spoil_nothing_is_believed() {
         for (lines, expected) in [
             (&[(FWD, "for=\"9.9.9.9, for=192.0.2.1")][..], "disputed"),
-            // The proxy that was told so is trusted, and is not the client.
+            // The malformed line comes through a trusted proxy, which is not the client.
             (&[(FWD, "for=\""), (FWD, "for=10.0.0.2")], "disputed"),
             (&[(FWD, "for=\""), (FWD, "for=192.0.2.1")], "192.0.2.1"),
         ] {

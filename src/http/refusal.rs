@@ -1,4 +1,4 @@
-//! The answers that are ours: to requests no handler sees, and for handlers that cannot answer.
+//! The server's own error responses: to requests that reach no handler, and for handlers that cannot answer.
 
 use std::fmt;
 
@@ -9,9 +9,9 @@ use super::body::ResponseBody;
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
-/// Why a request is not answered by its handler.
+/// The reason why the server, not a handler, answers a request.
 ///
-/// `Display` is the body of the answer: one line for the person who reads it.
+/// `Display` is the body of the response: one line for a human reader.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub(crate) enum Refusal {
@@ -24,45 +24,45 @@ pub(crate) enum Refusal {
     /// `Host`, or the target, names a host that
     /// [`ServerOptions`](crate::ServerOptions::allow_hosts) does not list (RFC 9110 §15.5.20).
     HostNotAllowed,
-    /// The request target is not one for this server (RFC 9112 §3.2).
+    /// The request target has a form that this server does not accept (RFC 9112 §3.2).
     TargetInvalid,
-    /// The path has a segment that leads elsewhere (RFC 3986 §3.3).
+    /// The path has a segment `.` or `..` (RFC 3986 §3.3).
     DotSegment,
     /// The request target is too long (RFC 9110 §15.5.15).
     TargetTooLong {
         /// Length of the target, in bytes.
         len: usize,
-        /// What [`ServerOptions`](crate::ServerOptions) allows.
+        /// The limit of [`ServerOptions`](crate::ServerOptions), in bytes.
         max: usize,
     },
     /// The head of the request is too large (RFC 6585 §5).
     HeadTooLarge {
         /// Size of the head, in bytes.
         len: usize,
-        /// What [`ServerOptions`](crate::ServerOptions) allows.
+        /// The limit of [`ServerOptions`](crate::ServerOptions), in bytes.
         max: usize,
     },
     /// The head of the request was not complete in time (RFC 9110 §15.5.9).
     HeadTimeout,
     /// The client ended its direction in the middle of a head.
     HeadIncomplete,
-    /// A method that neither tide nor we know, or `CONNECT` (RFC 9110 §9.1).
+    /// A method that tide does not know, or `CONNECT` (RFC 9110 §9.1).
     MethodUnknown,
     /// A transfer coding other than `chunked` (RFC 9112 §6.1).
     CodingUnknown,
     /// HTTP on a port that speaks TLS (RFC 9110 §4.2.2).
     #[cfg(feature = "tls")]
     NotEncrypted,
-    /// HTTP/2 without having agreed on it (RFC 9110 §15.6.6).
+    /// HTTP/2, which this server does not speak (RFC 9110 §15.6.6).
     Http2,
-    /// The handler, or a middleware around it, panicked.
+    /// The handler or a middleware panicked.
     HandlerPanicked,
     /// The handler's response cannot be written as HTTP.
     ResponseInvalid,
 }
 
 impl Refusal {
-    /// The status to answer with.
+    /// The status of the response.
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::HostMissing
@@ -83,7 +83,7 @@ impl Refusal {
         }
     }
 
-    /// The answer, for hyper to write; `to_head` leaves the body out.
+    /// The response, for hyper to write. `to_head` leaves the body out.
     pub(super) fn response(&self, to_head: bool) -> ::http::Response<ResponseBody> {
         let text = self.text();
         let len = HeaderValue::from(text.len());
@@ -98,7 +98,7 @@ impl Refusal {
         response
     }
 
-    /// The answer as bytes, for where hyper has given up on the connection.
+    /// The response as bytes, for a connection that hyper has ended.
     pub(super) fn encode(&self) -> Vec<u8> {
         let text = self.text();
         format!(
@@ -114,7 +114,8 @@ impl Refusal {
         format!("{self}\n")
     }
 
-    /// Whoever sends what is not HTTP may mean something else with the bytes after it.
+    /// Whether the connection ends with the response. It does if the request was not valid HTTP, since the
+    /// bytes after it may not be a request.
     fn ends_connection(&self) -> bool {
         !matches!(self, Self::HandlerPanicked | Self::ResponseInvalid)
     }

@@ -1,10 +1,10 @@
-//! The stream of an HTTP connection, with patience for its peer.
+//! The stream of an HTTP connection, with its deadlines.
 //!
-//! hyper has one timer for the time between requests and the time a head may take, and none for a
-//! peer that takes no bytes. Here each has its own: a read fails when the head of a request is
-//! overdue, ends when the connection idled too long, and a write fails when the peer stopped reading.
-//! While a request is answered nothing is overdue: that is the handler's time. If the next head has begun
-//! by then, its time starts with the end of the response.
+//! hyper has one timer for both the time between requests and the time of a head, and no timer for a peer
+//! that takes no bytes. This stream has a deadline for each. A read fails if the head of a request is late,
+//! and ends the stream if the connection was idle too long. A write fails if the peer has stopped reading.
+//! While a request is being answered, no deadline for reads runs, since that is the handler's time. If the
+//! next head has begun meanwhile, its time starts at the end of the response.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -23,12 +23,12 @@ use crate::instance::Lease;
 use crate::runtime::{Clock, Timer};
 use crate::stream::Stream;
 
-/// How long a response may still take once its client has sent a FIN.
+/// Longest time for a response after its client has sent a FIN.
 ///
-/// The client may only have half-closed, as `printf … | nc -N` does, and still read; or it is gone.
+/// The client may have half-closed the stream, as `printf … | nc -N` does, and still read. Or it is gone.
 const HALF_CLOSED_PATIENCE: Duration = Duration::from_secs(2);
 
-/// A [`Stream`] as hyper sees it.
+/// A [`Stream`] for hyper.
 #[derive(Debug)]
 pub(super) struct Socket {
     stream: Stream,
@@ -44,21 +44,21 @@ pub(super) struct Socket {
     ended: bool,
 }
 
-/// What a read waits for.
+/// The event that a read waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Awaiting {
     /// The first byte of the connection.
     Greeting,
     /// The rest of a head.
     Head,
-    /// Another request, which the peer need not send.
+    /// Another request. The peer need not send one.
     Request,
-    /// The response to a client that has sent a FIN.
+    /// The end of the response to a client that has sent a FIN.
     Response,
 }
 
 impl Socket {
-    /// Serves HTTP on `stream`; the time for the first head starts now.
+    /// Wraps `stream`. The time for the first head starts now.
     pub(super) fn new(
         stream: Stream,
         exchange: Arc<HttpProgress>,
@@ -82,27 +82,27 @@ impl Socket {
         }
     }
 
-    /// Has the peer ended its direction, so that nothing is left unread?
+    /// Whether the peer has ended its direction, and all its bytes are read.
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
 
-    /// Was the connection idle, and is to close because another needs its place?
+    /// Whether the connection was idle, and has to close since another needs its place.
     pub(super) fn makes_room(&self) -> bool {
         self.lease.has_ended()
     }
 
-    /// Takes what was read of the stream, and not asked for.
+    /// Takes the bytes that were read from the stream, and that hyper has not asked for.
     pub(super) fn take_held(&mut self) -> Bytes {
         self.pieces.take_held()
     }
 
-    /// Gives the stream back, for another protocol or to be closed.
+    /// Returns the stream, for another protocol or to be closed.
     pub(super) fn into_stream(self) -> Stream {
         self.stream
     }
 
-    /// Reads a piece of the stream, with a look at what it is.
+    /// Reads a piece of the stream, and records the heads and bodies in it.
     fn poll_piece(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
         match self.exchange.take_body() {
             0 => {}
@@ -123,11 +123,11 @@ impl Socket {
         self.reading.set(timeout);
     }
 
-    /// Bytes came while no request was being answered: they begin a head, or go on with one.
+    /// Handles bytes that arrive while no request is being answered: they begin or continue a head.
     fn on_head_bytes(&mut self) {
         self.lease.set_busy();
         if self.awaiting == Awaiting::Greeting {
-            // The time for the first head has begun with the connection.
+            // The time for the first head began with the connection.
             self.awaiting = Awaiting::Head;
         }
         if self.exchange.take_answered() || self.awaiting != Awaiting::Head {
@@ -135,7 +135,7 @@ impl Socket {
         }
     }
 
-    /// Nothing came while no request was being answered.
+    /// Checks the deadline of a read that got no bytes, while no request is being answered.
     fn poll_overdue(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if self.exchange.take_answered() {
             if self.exchange.is_ahead() {
@@ -145,7 +145,8 @@ impl Socket {
             }
         }
         if self.awaiting == Awaiting::Greeting && self.exchange.is_leaving() {
-            // A browser connects ahead of what it may ask for. hyper would wait for that.
+            // Browsers open connections ahead of their requests. At a shutdown hyper would wait for the first
+            // request, so the stream ends here.
             return Poll::Ready(Ok(0));
         }
         let is_idle = self.awaiting != Awaiting::Head && !self.exchange.is_stalled();
@@ -155,11 +156,11 @@ impl Socket {
         if self.awaiting == Awaiting::Head {
             self.exchange.set_overdue();
         }
-        // hyper drops what is left in its buffer: whoever drives it answers a head that has begun.
+        // hyper gives up on the error. Its driver answers a head that has begun.
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 
-    /// The peer will send nothing more, but may still read a response.
+    /// Handles the end of the peer's direction. The peer may still read a response.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if !self.exchange.awaits_response() {
             return Poll::Ready(Ok(0));
@@ -170,7 +171,7 @@ impl Socket {
         self.reading.poll(cx).map(|()| Ok(0))
     }
 
-    /// Notes whether the peer took bytes, and fails when it took none for too long.
+    /// Records whether the peer took bytes. Fails if it took none for too long.
     fn poll_taken<T>(
         &mut self,
         written: Poll<io::Result<T>>,
@@ -207,9 +208,9 @@ impl AsyncRead for Socket {
                 this.poll_ended(cx)
             }
             read if this.exchange.is_answering() => {
-                // hyper holds nothing now: while it answers, it reads only what it has no bytes of,
-                // which is the body, or the end of the stream behind it. What came with the request,
-                // and what comes here and is not asked after again, is the next head.
+                // hyper's buffer is empty now: while it answers, it reads only if it has no bytes of the body,
+                // or waits for the end of the stream. So if bytes come here, and hyper does not read again, they
+                // are the next head.
                 this.exchange.set_ahead(read.is_ready());
                 read
             }
@@ -245,7 +246,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        // An encrypted stream has taken what it still has to write.
+        // An encrypted stream has accepted bytes that it still has to write.
         let flushed = Pin::new(&mut this.stream).poll_flush(cx);
         this.poll_taken(flushed, cx)
     }
@@ -255,7 +256,7 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// A deadline that is cheap to move: a new one costs nothing until it could be missed.
+/// A deadline that is cheap to move: the timer is set again only when it fires too early.
 #[derive(Debug)]
 struct Alarm {
     clock: Clock,
@@ -268,7 +269,7 @@ impl Alarm {
         Self { clock: clock.clone(), deadline: None, timer: None }
     }
 
-    /// Goes off after `timeout` from now; never, if there is none.
+    /// Sets the deadline to `timeout` from now; `None` for no deadline.
     fn set(&mut self, timeout: Option<Duration>) {
         self.deadline = timeout.map(|timeout| self.clock.after(timeout));
     }
@@ -282,8 +283,8 @@ impl Alarm {
             let clock = &self.clock;
             let (set_to, timer) =
                 self.timer.get_or_insert_with(|| (deadline, clock.timer(deadline)));
-            // A timer set for earlier may stay: when it goes off it is set again. That saves the
-            // reactor two operations for each request.
+            // A timer that is set too early may stay: it is set again when it fires. That saves two
+            // operations of the reactor for each request.
             if deadline < *set_to {
                 *set_to = deadline;
                 timer.set_at(deadline);
@@ -298,10 +299,10 @@ impl Alarm {
     }
 }
 
-/// hyper's timer, which never goes off.
+/// A timer for hyper that never fires.
 ///
-/// Only with a timer does hyper read again as soon as a connection is idle, and [`Socket`] keeps
-/// deadlines in its reads. Boxed, it takes no memory.
+/// [`Socket`] checks its deadlines in reads, and hyper reads from an idle connection only if it has a timer.
+/// A box of this type takes no memory.
 #[derive(Debug)]
 pub(super) struct Never;
 

@@ -1,4 +1,4 @@
-//! The seams of a connection: upgrades, what a request carries for them, and narrow sockets.
+//! Tests of upgrades, of the values that a request carries for them, and of slow sockets.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv6Addr, SocketAddrV6, TcpStream};
@@ -31,7 +31,7 @@ fn client(app: tide::Server<()>, request: impl AsRef<[u8]>) -> TcpStream {
     client
 }
 
-/// An app that answers 101, with more headers than may go out, and sends on what happens then.
+/// An app that answers 101 with headers that must not all go out. It sends the outcome to the receiver.
 fn switching() -> (tide::Server<()>, mpsc::UnboundedReceiver<Option<Upgraded>>) {
     let (sender, receiver) = mpsc::unbounded();
     let mut app = tide::new();
@@ -304,7 +304,7 @@ fn a_header_value_that_is_not_ascii_is_kept_aside_unaltered() {
     assert_eq!(peer.and_then(|peer| peer.0), client.local_addr().ok());
 }
 
-/// A socket with one request, that takes a byte now and then and ends when we do.
+/// A socket with one request. It takes a byte now and then, and ends when we end it.
 #[derive(Default)]
 struct Narrow {
     input: Vec<u8>,

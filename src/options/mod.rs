@@ -280,7 +280,7 @@ impl WebSocketOptions {
         self
     }
 
-    /// How long queued data may make no progress before the connection fails. Default 10 s; `None` for
+    /// Longest time without progress of queued data; then the connection fails. Default 10 s; `None` for
     /// no limit.
     #[must_use]
     pub fn send_timeout(mut self, timeout: impl Into<Option<Duration>>) -> Self {
@@ -355,7 +355,7 @@ impl WebSocketOptions {
         self
     }
 
-    /// Longest time from the moment a connection has its permits until its 101 response is written.
+    /// Longest time from the moment a connection has its permits until its 101 response is sent.
     /// Default 10 s.
     #[must_use]
     pub fn handshake_timeout(mut self, timeout: Duration) -> Self {

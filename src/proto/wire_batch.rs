@@ -1,5 +1,5 @@
-//! Runs of short messages of one whole frame each. Most connections carry such messages, and the work
-//! per message, not per byte or per system call, decides their speed.
+//! Runs of messages of one whole frame each. Most connections carry such messages, and if they are short,
+//! the work per message, not per byte or per system call, decides the speed.
 //!
 //! The headers of a run are checked once, when the run is read; its bytes are kept as they came. Each
 //! message is unmasked when the user receives it. All other frames go through the

@@ -20,7 +20,7 @@ const KEPT: usize = 1024;
 /// A message broker, as far as rooms need one: it brings the bytes published on a topic to all
 /// subscribers of the topic.
 ///
-/// # What the hub promises
+/// # Promises of the hub
 ///
 /// Each room is one topic, of the same name. Payloads are opaque. The hub publishes the broadcasts of
 /// a process one after another, and waits for each [`publish`](Self::publish) before the next. Up to
@@ -38,14 +38,14 @@ const KEPT: usize = 1024;
 /// in one process see the same order, and the broadcasts of one process in a room have the same order
 /// everywhere. But if two processes broadcast at the same time, each may see its own message first.
 ///
-/// # What an implementation promises
+/// # Promises of an implementation
 ///
 /// Messages of one publisher on one topic arrive in the order in which they were published, each at
 /// most once; some may be lost. The implementation reconnects by itself. If a stream of
 /// [`subscribe`](Self::subscribe) ends or panics, the hub subscribes again after a second. Messages
 /// published meanwhile are lost.
 ///
-/// # What is logged
+/// # Logging
 ///
 /// Four conditions are logged: the backplane takes no messages, it is behind, it ends subscriptions, or
 /// its payloads cannot be read. Each is logged at level warn when it begins, and at level info when it

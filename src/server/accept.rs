@@ -1,6 +1,6 @@
-//! The accept loop of one listener, which nothing ends.
+//! The accept loop of one listener, which no error ends.
 //!
-//! It knows sockets only; what is done with them is `http/`.
+//! It knows sockets only; `http/` serves them.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use crate::http::Addrs;
 use crate::runtime::yield_now;
 use crate::stream::Stream;
 
-/// Connections accepted before the other listeners, which share the task, have their turn.
+/// Connections accepted in a row, before the other listeners of the same task have their turn.
 const CONNECTIONS_PER_TURN: u32 = 32;
 
-/// Accepts connections for ever, at most as many at once as the server has capacity for, and gives each
-/// to `serve`, which must not block.
+/// Accepts connections without end, at most as many at once as the server has capacity for. Each goes to
+/// `serve`, which must not block.
 ///
 /// An error delays this listener only.
 pub(super) async fn accept_from(
@@ -52,7 +52,7 @@ pub(super) async fn accept_from(
     }
 }
 
-/// How long to leave the listener alone after an error.
+/// The pauses of a listener after errors.
 #[derive(Debug)]
 struct Backoff {
     next: Duration,
@@ -62,7 +62,7 @@ impl Backoff {
     const FIRST: Duration = Duration::from_millis(5);
     const LONGEST: Duration = Duration::from_secs(1);
 
-    /// The pause after `error`; `None` if the next connection has nothing to do with it.
+    /// The pause after `error`; `None` if the error does not concern the next connection.
     fn after(&mut self, error: &io::Error) -> Option<Duration> {
         if concerns_one_connection(error.kind()) {
             return None;
@@ -79,10 +79,10 @@ impl Default for Backoff {
     }
 }
 
-/// accept(2) also reports what happened to the one connection it would have returned.
+/// Whether the error is about the one connection that accept(2) would have returned.
 ///
-/// All else is taken for a lack of something, as EMFILE, ENFILE, ENOBUFS and ENOMEM are: the
-/// connection stays in the queue, and another try at once would spin.
+/// All other errors are taken for a lack of resources, such as EMFILE, ENFILE, ENOBUFS and ENOMEM. The
+/// connection then stays in the queue, and another try at once would spin.
 fn concerns_one_connection(kind: ErrorKind) -> bool {
     matches!(
         kind,

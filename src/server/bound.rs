@@ -1,4 +1,4 @@
-//! A server that listens.
+//! A server whose sockets listen.
 
 use std::net::{Ipv4Addr, SocketAddr};
 #[cfg(feature = "testing")]
@@ -31,10 +31,10 @@ use crate::permits::Held;
 use crate::stream::Stream;
 use crate::{Result, runtime};
 
-/// What is said where an executor that the application has brought refuses a task.
+/// The error text if the application's executor refuses a task.
 pub(crate) const NO_EXECUTOR: &str = "the executor that `set_spawner` has brought runs no tasks";
 
-/// A server that listens and waits to be run.
+/// A server that listens, and does not serve yet.
 pub struct Bound<State = ()> {
     listeners: Vec<Listener>,
     capacity: Capacity,
@@ -67,27 +67,27 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         }
     }
 
-    /// Encrypts all connections, if there is a configuration to do it with.
+    /// Encrypts all connections, if `tls` is not `None`.
     #[cfg(feature = "tls")]
     pub(super) fn with_tls(self, tls: Option<TlsConfig>) -> Result<Self> {
         Ok(Self { tls: tls.map(tls::Acceptor::new).transpose()?.map(Arc::new), ..self })
     }
 
-    /// Where the server listens, with the real port: its first TCP address, or `0.0.0.0:0` if it
-    /// has Unix sockets only.
+    /// The first TCP address that the server listens on, with the real port; `0.0.0.0:0` if it has Unix
+    /// sockets only.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         let mut addrs = self.listeners.iter().filter_map(|listener| listener.local_addr().as_tcp());
         addrs.next().unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
     }
 
-    /// Everything the server listens on, in the order it was named.
+    /// All addresses that the server listens on, in the order in which they were named.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<LocalAddr> {
         self.listeners.iter().map(|listener| listener.local_addr().clone()).collect()
     }
 
-    /// What other tasks need, to shut the server down or to watch it.
+    /// Returns a handle, by which other tasks shut the server down or watch it.
     #[must_use]
     pub fn handle(&self) -> ServerHandle {
         ServerHandle::new(self.local_addr(), Arc::clone(&self.instance), Arc::clone(&self.shutdown))
@@ -97,11 +97,11 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     ///
     /// # Errors
     ///
-    /// None so far: failures to accept are waited out.
+    /// None so far. After a failure to accept, the server waits and tries again.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future closes the listening sockets; connections that were accepted live on.
+    /// Dropping the future closes the listening sockets. Accepted connections go on.
     pub async fn serve(self) -> Result<()> {
         let shutdown = Arc::clone(&self.shutdown);
         self.accept().await;
@@ -120,7 +120,7 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
 
     /// Accepts connections until the server shuts down.
     async fn accept(self) {
-        // The last to go, so that whoever waits for the tasks finds the addresses free.
+        // Dropped last: when all tasks have ended, the addresses are free.
         let _running = self.instance.tasks.enter();
         let this = self;
         let accept = |listener| {
@@ -131,8 +131,9 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         select(accepting, this.instance.shutting_down()).await;
     }
 
-    /// Serves a connection that no listener has accepted, once there is a place for it. `served` is told the
-    /// end; dropped before, it says that the task was, and the stream after it.
+    /// Serves a connection that no listener has accepted, once there is a place for it. `served` is sent a
+    /// value when the connection has been served. If it is dropped without a value, the task was dropped,
+    /// and the stream after it.
     #[cfg(feature = "testing")]
     pub(crate) fn take_unlisted(
         this: &Arc<Self>,
@@ -143,7 +144,7 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
         let bound = Arc::clone(this);
         let serving = Box::pin(async move {
             let place = Box::pin(bound.capacity.place());
-            // Who is in the queue when the listeners go is not served any more.
+            // A connection that still waits for a place when the server shuts down is not served.
             let Either::Left((place, _)) = select(place, bound.instance.shutting_down()).await
             else {
                 return;
@@ -188,7 +189,7 @@ impl<F: Future<Output = ()>> Future for Unlisted<F> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         ready!(self.serving.as_mut().poll(cx));
-        // The client may not wait for it any more.
+        // Fails if the client does not wait for it any more.
         let _ = self.served.take().map(|served| served.send(()));
         Poll::Ready(())
     }

@@ -1,4 +1,4 @@
-//! How many sockets a server may have open: in all, and of each address.
+//! The limits on the open sockets of a server: of all, and of each address.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use crate::instance::Instance;
 use crate::permits::{Permit, Permits};
 use crate::runtime::Clock;
 
-/// The room of a server for connections, all of which go through it.
+/// The capacity of a server for connections. Every connection is counted here.
 #[derive(Debug)]
 pub(super) struct Capacity {
     /// `None` if sockets are not counted.
     places: Option<Permits>,
-    /// `None` if those of an address are not.
+    /// `None` if the sockets of an address are not counted.
     addresses: Option<Arc<Addresses>>,
     proxies: Arc<TrustedProxies>,
     instance: Arc<Instance>,
@@ -32,13 +32,13 @@ impl Capacity {
         }
     }
 
-    /// Are sockets counted, so that one may have to wait for a [place](Self::place)?
+    /// Whether sockets are counted, so that one may have to wait for a [place](Self::place).
     pub(super) fn is_limited(&self) -> bool {
         self.places.is_some()
     }
 
-    /// Waits for a place, for which the longest idle connection makes room; `None` if sockets are not
-    /// counted.
+    /// Waits for a place; `None` if sockets are not counted. If all places are taken, the connection that
+    /// has been idle longest is ended.
     pub(super) async fn place(&self) -> Option<Permit> {
         let places = self.places.as_ref()?;
         if let Some(place) = places.try_acquire() {
@@ -53,17 +53,17 @@ impl Capacity {
         &self.instance.clock
     }
 
-    /// The system lacks something that an idle connection may hold.
+    /// Ends the connection that has been idle longest, since the system lacks resources that it may hold.
     pub(super) fn make_room(&self) {
         self.instance.idle.close_longest();
     }
 
-    /// Counts a connection for its address, unless that is a proxy's, which brings many clients, or not
-    /// known.
+    /// Counts a connection for its address. The address of a proxy, which brings many clients, is not
+    /// counted.
     ///
     /// # Errors
     ///
-    /// [`Refused`] if the address has as many as it may.
+    /// [`Refused`] if the address has as many connections as it may have.
     pub(super) fn admit(&self, peer: SocketAddr) -> Result<Option<Visitor>, Refused> {
         let Some(addresses) = &self.addresses else { return Ok(None) };
         if self.proxies.trusts(peer.ip().to_canonical()) {
@@ -79,6 +79,6 @@ impl Capacity {
     }
 }
 
-/// A connection is not served.
+/// The error of a connection that is not served.
 #[derive(Debug)]
 pub(super) struct Refused;

@@ -1,4 +1,4 @@
-//! A running server, as other tasks know it.
+//! The handle by which other tasks watch a server and shut it down.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -7,9 +7,14 @@ use std::sync::Arc;
 use super::shutdown::{Shutdown, ShutdownOptions, ShutdownReport};
 use crate::instance::{Instance, Metrics};
 
-/// A running server: to watch it, and to shut it down.
+/// A handle of a running server, to watch it and to shut it down.
 ///
-/// Clones are handles of the same server. Dropping them all does not end it.
+/// Clones are handles of the same server. Dropping them all does not end the server.
+///
+/// # Cancel safety
+///
+/// All futures of this type may be dropped at any time. A [`shutdown`](Self::shutdown) that has been polled
+/// once goes on.
 #[derive(Clone)]
 pub struct ServerHandle {
     local_addr: SocketAddr,
@@ -26,62 +31,53 @@ impl ServerHandle {
         Self { local_addr, instance, shutdown }
     }
 
-    /// What the connections of the server have in common.
+    /// The state that all connections of the server share.
     #[cfg(feature = "testing")]
     pub(crate) fn instance(&self) -> &Arc<Instance> {
         &self.instance
     }
 
-    /// Where the server listens, with the real port.
+    /// The first TCP address that the server listens on, with the real port; `0.0.0.0:0` if it has Unix
+    /// sockets only.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 
-    /// Shuts the server down, and returns how that went.
+    /// Shuts the server down, and returns a report.
     ///
-    /// It stops listening. HTTP connections end with the response under way, and WebSocket
-    /// connections with a close frame: their handlers receive what the peer still sends, and then
-    /// `Ok(None)`. What is not done when [`grace`](ShutdownOptions::grace) is over is dropped, the
-    /// handlers included. When this returns the address is free and no task of the server is left,
-    /// save a handler that never comes to an `await`.
+    /// The server stops listening. HTTP connections end with the response under way. WebSocket connections
+    /// are sent a close frame; their handlers receive the messages that the peer still sends, and then
+    /// `Ok(None)`. Handlers and connections that are left when [`grace`](ShutdownOptions::grace) is over
+    /// are dropped. When this returns, the address is free and no task of the server is left, except a
+    /// handler that blocks and never reaches an `await`.
     ///
-    /// Called again, also from another handle, it waits for the same end, which comes at the earlier
-    /// of the two deadlines: a second signal may cut the patience of the first short.
+    /// A second call, also from another handle, waits for the same shutdown, and the earlier of the two
+    /// deadlines counts. So a second signal may shorten the time that the first has granted.
     ///
-    /// # Cancel safety
-    ///
-    /// Safe: the shutdown begins with the first poll, and goes on in a task of its own.
+    /// The shutdown begins with the first poll of the future, and goes on in a task of its own.
     pub async fn shutdown(&self, options: ShutdownOptions) -> ShutdownReport {
         Shutdown::begin(&self.shutdown, options);
         self.shutdown.finished().await
     }
 
-    /// Waits until the server has been shut down, by whichever handle.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
+    /// Waits until the server has been shut down, by any handle.
     pub async fn stopped(&self) -> ShutdownReport {
         self.shutdown.finished().await
     }
 
-    /// Waits until the server begins to shut down: time for tasks of the application to end, too.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
+    /// Waits until the server begins to shut down. Tasks of the application may wait for this to end, too.
     pub async fn shutting_down(&self) {
         self.instance.shutting_down().await;
     }
 
-    /// Does the server shut down, or has it?
+    /// Whether the server is shutting down, or has been shut down.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
         self.instance.is_shutting_down()
     }
 
-    /// What the server does at the moment, and has done.
+    /// Returns a snapshot of the server's counters.
     #[must_use]
     pub fn metrics(&self) -> Metrics {
         self.instance.metrics()

@@ -1,4 +1,4 @@
-//! A socket that listens, from the address it is bound to on.
+//! A listening socket, from its address to the connections that it accepts.
 
 #[cfg(unix)]
 use std::fs;
@@ -24,19 +24,19 @@ use crate::runtime::UnixListener;
 use crate::runtime::{TcpListener, TcpStream};
 use crate::stream::Stream;
 
-/// Where a server listens.
+/// An address that a server listens on.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 #[non_exhaustive]
 pub enum LocalAddr {
     /// A TCP port.
     Tcp(SocketAddr),
-    /// A socket in the file system; an empty path if it has no name there.
+    /// The path of a Unix socket; empty if it has no name in the file system.
     #[cfg(unix)]
     Unix(PathBuf),
 }
 
 impl LocalAddr {
-    /// The address of a TCP port.
+    /// The TCP address; `None` for a Unix socket.
     #[must_use]
     pub fn as_tcp(&self) -> Option<SocketAddr> {
         match self {
@@ -57,7 +57,7 @@ impl fmt::Display for LocalAddr {
     }
 }
 
-/// A socket that listens.
+/// A listening socket.
 #[derive(Debug)]
 pub(super) struct Listener {
     socket: Socket,
@@ -69,21 +69,22 @@ enum Socket {
     Tcp(TcpListener),
     #[cfg(unix)]
     Unix {
-        /// Removed while the socket still listens, so that no other file can have its inode.
+        /// Dropped, and so removed, while the socket still listens: until then no other file can get its
+        /// inode.
         _file: Option<SocketFile>,
         listener: UnixListener,
     },
 }
 
 impl Listener {
-    /// Waits on a TCP socket.
+    /// Takes a TCP socket that listens already.
     pub(super) fn tcp(listener: net::TcpListener) -> io::Result<Self> {
         let listener = TcpListener::new(listener)?;
         let local_addr = LocalAddr::Tcp(listener.local_addr()?);
         Ok(Self { socket: Socket::Tcp(listener), local_addr })
     }
 
-    /// Waits on a Unix socket, and removes its file at the end if it is given.
+    /// Takes a Unix socket that listens already. Its `file`, if given, is removed at the end.
     #[cfg(unix)]
     pub(super) fn unix(
         listener: std::os::unix::net::UnixListener,
@@ -95,13 +96,13 @@ impl Listener {
         Ok(Self { socket: Socket::Unix { _file: file, listener }, local_addr })
     }
 
-    /// Where it listens.
+    /// The address that it listens on.
     pub(super) fn local_addr(&self) -> &LocalAddr {
         &self.local_addr
     }
 
-    /// Waits for the next connection, and for a place for it; until then it stays in the kernel's
-    /// queue.
+    /// Waits for the next connection, and for a place for it. Until there is one, the connection stays in
+    /// the kernel's queue.
     pub(super) async fn accept_within(
         &self,
         capacity: &Capacity,
@@ -110,7 +111,7 @@ impl Listener {
             return Ok(take_in(self.accept().await?, capacity, Held::default()));
         }
         loop {
-            // First the client, then the place: a listener without clients takes none from others.
+            // First the client, then the place: a listener without clients must not hold a place.
             self.readable().await?;
             let held = Held { place: capacity.place().await, visitor: None };
             // The client may have left the queue.
@@ -155,14 +156,14 @@ impl Listener {
         }
     }
 
-    /// Our end of a connection. A wildcard address does not say where its client connected to.
+    /// The local address of a connection. If we listen on a wildcard address, the socket is asked.
     fn end_of(&self, stream: &TcpStream) -> Option<SocketAddr> {
         let bound = self.local_addr.as_tcp().filter(|addr| !addr.ip().is_unspecified());
         bound.or_else(|| stream.local_addr().ok()).or_else(|| self.local_addr.as_tcp())
     }
 }
 
-/// Counts a connection for its address, or ends it.
+/// Counts a connection for its address. One too many is reset.
 fn take_in(
     (mut stream, addrs): (Stream, Addrs),
     capacity: &Capacity,
@@ -183,17 +184,17 @@ fn take_in(
     Ok((stream, addrs))
 }
 
-/// Connections that may wait to be accepted. std asks for fewer, and a burst of clients that finds
-/// the queue full tries again a second later.
+/// Connections that may wait in the kernel's queue. std asks for fewer, and a client that finds the queue
+/// full tries again only a second later.
 const BACKLOG: i32 = 1024;
 
-/// How a TCP socket is bound.
+/// Options for binding a TCP socket.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct TcpOptions {
-    /// May other processes listen on the same port?
+    /// Whether other processes may listen on the same port.
     #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix can share one"))]
     pub(super) reuse_port: bool,
-    /// Does an IPv6 socket leave IPv4 clients to another?
+    /// Whether an IPv6 socket does not accept IPv4 clients, since another socket does.
     pub(super) only_v6: bool,
 }
 
@@ -233,14 +234,14 @@ pub(super) fn unix(path: &Path) -> io::Result<Listener> {
     Listener::unix(socket.into(), Some(file))
 }
 
-/// Is this the file of a socket that nobody listens on any more?
+/// Whether this is the file of a socket that no process listens on any more.
 #[cfg(unix)]
 fn is_left_behind(path: &Path, addr: &SockAddr) -> bool {
     let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
     is_socket && refuses(addr).unwrap_or(false)
 }
 
-/// Does nobody accept connections at `addr`? One whose queue is full is alive.
+/// Whether connections to `addr` are refused. A socket whose queue is full is alive, and does not refuse.
 #[cfg(unix)]
 fn refuses(addr: &SockAddr) -> io::Result<bool> {
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -249,7 +250,7 @@ fn refuses(addr: &SockAddr) -> io::Result<bool> {
     Ok(refusal.is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused))
 }
 
-/// The file of a socket, removed with this value unless another has taken its place.
+/// The file of a socket. Dropping this removes the file, unless another has taken its place.
 #[cfg(unix)]
 #[derive(Debug)]
 pub(super) struct SocketFile {

@@ -1,6 +1,4 @@
-//! What a server listens on, put together before it is bound.
-//!
-//! Which socket a call makes, and how, is `bind.rs`; what comes out of one is `listener.rs`.
+//! The set of addresses and sockets that a server listens on. `listener.rs` opens each of them.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,10 +10,10 @@ use super::listener::{Listener, LocalAddr, TcpOptions};
 use crate::runtime::ToSocketAddrs;
 use crate::{Result, runtime};
 
-/// Everything that one server listens on: any number of addresses and sockets.
+/// The addresses and sockets that one server listens on.
 ///
-/// A socket listens from the call that names it on. Connections wait in its queue, 1024 of them at
-/// most, until the server runs.
+/// A socket listens as soon as it is added here. Until the server runs, up to 1024 connections wait in its
+/// queue.
 ///
 /// ```no_run
 /// use tidewire::{Listeners, RequestContext, Server};
@@ -36,7 +34,7 @@ pub struct Listeners {
 }
 
 impl Listeners {
-    /// No listener so far.
+    /// Creates an empty set.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -44,22 +42,22 @@ impl Listeners {
 
     /// Listens on `addr`: `"127.0.0.1:8080"`, `("localhost", 8080)`, a [`SocketAddr`].
     ///
-    /// Port 0 takes any free port. A name that stands for several addresses stands for the first
-    /// that can be had; to listen on all of them, name each. `[::]` takes IPv4 clients as well where
-    /// the system lets it, unless `0.0.0.0` with the same port came before.
+    /// Port 0 takes any free port. If a name has several addresses, the first that is free is used; to
+    /// listen on all of them, add each. `[::]` accepts IPv4 clients, too, where the system allows it,
+    /// unless `0.0.0.0` with the same port was added before.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken, with a message
-    /// that names it.
+    /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken. The message names the
+    /// address.
     pub async fn tcp(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Self> {
         self.tcp_with(addr, TcpOptions::default()).await
     }
 
-    /// As [`tcp`](Self::tcp), on a port that other processes of the same user may share
-    /// (`SO_REUSEPORT`).
+    /// Listens on a port that other processes of the same user may share (`SO_REUSEPORT`). Otherwise like
+    /// [`tcp`](Self::tcp).
     ///
-    /// On Linux the system spreads new connections over them. All have to ask for it.
+    /// All these processes have to use this option. On Linux the system spreads new connections over them.
     ///
     /// # Errors
     ///
@@ -69,16 +67,16 @@ impl Listeners {
         self.tcp_with(addr, TcpOptions { reuse_port: true, ..TcpOptions::default() }).await
     }
 
-    /// Listens on a socket in the file system.
+    /// Listens on a Unix socket in the file system.
     ///
-    /// A file that a dead server left behind is replaced; that of a living one, or anything that is
-    /// no socket, is not. Who may connect is up to the permissions of the folder, and to the umask.
+    /// A file that a dead server left behind is replaced. The file of a living server, or a file that is
+    /// not a socket, is not. The permissions of the folder and the umask decide which users may connect.
     /// The file is removed when the server no longer listens.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if the path is taken or cannot be had, with a message that
-    /// names it.
+    /// [`Error::Io`](crate::Error::Io) if the path is taken or cannot be created. The message names the
+    /// path.
     #[cfg(unix)]
     pub fn unix(self, path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
@@ -86,27 +84,27 @@ impl Listeners {
         Ok(self.and(listener))
     }
 
-    /// Takes over a TCP socket that listens already: one that was inherited from a service manager,
-    /// or was bound with options of its own.
+    /// Takes over a TCP socket that listens already, such as one that was inherited from a service manager,
+    /// or was bound with special options.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if it cannot be waited on.
+    /// [`Error::Io`](crate::Error::Io) if the socket cannot be registered with the reactor.
     pub fn std(self, listener: TcpListener) -> Result<Self> {
         Ok(self.and(Listener::tcp(listener)?))
     }
 
-    /// As [`std`](Self::std), for a Unix socket. Its file stays where it is.
+    /// Takes over a Unix socket that listens already. Its file is not removed at the end.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if it cannot be waited on.
+    /// [`Error::Io`](crate::Error::Io) if the socket cannot be registered with the reactor.
     #[cfg(unix)]
     pub fn std_unix(self, listener: std::os::unix::net::UnixListener) -> Result<Self> {
         Ok(self.and(Listener::unix(listener, None)?))
     }
 
-    /// Where the sockets listen so far, with real ports.
+    /// The addresses added so far, with real ports.
     #[must_use]
     pub fn local_addrs(&self) -> Vec<LocalAddr> {
         self.listeners.iter().map(|listener| listener.local_addr().clone()).collect()
@@ -141,7 +139,7 @@ impl Listeners {
         self
     }
 
-    /// Is `addr` the IPv6 half of a pair of wildcard addresses?
+    /// Whether `addr` is `[::]` and its port is taken for IPv4 by `0.0.0.0`.
     fn shares_port_with_ipv4(&self, addr: SocketAddr) -> bool {
         let is_other_half = |local: &LocalAddr| match local {
             LocalAddr::Tcp(SocketAddr::V4(v4)) => {

@@ -1,4 +1,4 @@
-//! A path, and what is added to it.
+//! Routes: a path, and the endpoints added to it.
 
 use std::path::Path;
 use std::{fmt, io};
@@ -10,11 +10,11 @@ use super::Server;
 use crate::context::BodyLimits;
 use crate::http::Routes;
 
-/// A path of a [`Server`], to which endpoints of tide, middleware and files are added.
+/// A path of a [`Server`], to which tide endpoints, middleware and files are added.
 ///
-/// It is tide's route, with the same methods, and notes which methods the path has: for `Allow` in a 405
-/// (RFC 9110 §15.5.6) and for the answer to `OPTIONS` (§9.3.7). Handlers of this crate become endpoints
-/// through [`endpoint`](crate::endpoint).
+/// It has the methods of tide's route. Besides, it records the methods of the path, for `Allow` in a 405
+/// (RFC 9110 §15.5.6) and for the answer to `OPTIONS` (§9.3.7). [`endpoint`](crate::endpoint) turns a
+/// handler of this crate into an endpoint.
 ///
 /// ```
 /// use tidewire::{RequestContext, Server, endpoint};
@@ -36,11 +36,11 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         Self { route, routes }
     }
 
-    /// The path of this one followed by `path`, with the middleware of this one.
+    /// Returns the route of this path followed by `path`, with the middleware of this route.
     ///
     /// # Panics
     ///
-    /// If the whole path has more than one wildcard, as [`Server::at`].
+    /// If the whole path has more than one wildcard: see [`Server::at`].
     #[track_caller]
     pub fn at(&mut self, path: &str) -> Route<'_, State> {
         Route::new((self.route.at(path), self.routes))
@@ -52,14 +52,14 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self.route.path()
     }
 
-    /// Runs `middleware` around the endpoints that are added from here on.
+    /// Runs `middleware` around the endpoints that are added after this call.
     pub fn with(&mut self, middleware: impl tide::Middleware<State>) -> &mut Self {
         self.route.with(middleware);
         self
     }
 
     /// Replaces [`ServerOptions::max_body_size`](crate::ServerOptions::max_body_size) for the endpoints that
-    /// are added from here on: in bytes, `None` for no limit.
+    /// are added after this call: in bytes, `None` for no limit.
     ///
     /// ```
     /// # use tidewire::{Server, endpoint};
@@ -71,8 +71,8 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self.with(MaxBodySize(max.into()))
     }
 
-    /// Forgets the middleware, and [`max_body_size`](Self::max_body_size), for the endpoints that are added
-    /// from here on.
+    /// Removes the middleware and [`max_body_size`](Self::max_body_size) for the endpoints that are added
+    /// after this call.
     pub fn reset_middleware(&mut self) -> &mut Self {
         self.route.reset_middleware();
         self
@@ -85,21 +85,21 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self
     }
 
-    /// Calls `endpoint` for requests with a method that has none of its own, `OPTIONS` included.
+    /// Calls `endpoint` for requests with a method that has no endpoint of its own, `OPTIONS` included.
     pub fn all(&mut self, endpoint: impl tide::Endpoint<State>) -> &mut Self {
         self.routes.add_all(self.route.path());
         self.route.all(endpoint);
         self
     }
 
-    /// Calls `endpoint` for `GET`, and for `HEAD` if that has none of its own: it is answered without the
-    /// body then.
+    /// Calls `endpoint` for `GET`, and for `HEAD` unless that has an endpoint of its own. The answer to
+    /// `HEAD` is sent without the body.
     pub fn get(&mut self, endpoint: impl tide::Endpoint<State>) -> &mut Self {
         self.method(Method::Get, endpoint)
     }
 
-    /// Calls `endpoint` for `HEAD`. The length of what a `GET` would have may be stated in
-    /// `Content-Length`.
+    /// Calls `endpoint` for `HEAD`. Its `Content-Length` may state the length that the body of a `GET` would
+    /// have.
     pub fn head(&mut self, endpoint: impl tide::Endpoint<State>) -> &mut Self {
         self.method(Method::Head, endpoint)
     }
@@ -124,7 +124,7 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self.method(Method::Delete, endpoint)
     }
 
-    /// Calls `endpoint` for `OPTIONS`. Without one, it is answered with 204 and `Allow`.
+    /// Calls `endpoint` for `OPTIONS`. Without an endpoint, `OPTIONS` is answered with 204 and `Allow`.
     pub fn options(&mut self, endpoint: impl tide::Endpoint<State>) -> &mut Self {
         self.method(Method::Options, endpoint)
     }
@@ -134,16 +134,16 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self.method(Method::Trace, endpoint)
     }
 
-    /// Serves everything at and below the path with the routes, middleware and state of `server`, as
-    /// [`Server::nest`], around which the middleware of this route runs.
+    /// Serves all paths at and below this one with the routes, middleware and state of `server`, like
+    /// [`Server::nest`]. The middleware of this route runs around it.
     ///
-    /// An app of tide's can be nested, too. Its routes are not known: what it answers to `OPTIONS` is not
-    /// altered, its 405 has no `Allow` but one of its own, and nothing refuses a route of it with two
-    /// wildcards.
+    /// An app of tide can be nested, too. Its routes are not known to this crate. So its answers to
+    /// `OPTIONS` are not changed, no `Allow` is added to its 405, and its routes with two wildcards are not
+    /// refused.
     ///
     /// # Panics
     ///
-    /// If the path has a wildcard: nesting adds one, as [`Server::at`].
+    /// If the path has a wildcard: nesting adds one, and [`Server::at`] allows one only.
     #[track_caller]
     pub fn nest<Inner>(&mut self, server: impl Into<Server<Inner>>) -> &mut Self
     where
@@ -160,11 +160,11 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     ///
     /// # Errors
     ///
-    /// If there is no such directory.
+    /// If the directory does not exist.
     ///
     /// # Panics
     ///
-    /// If the path has a wildcard: the directory adds one, as [`Server::at`].
+    /// If the path has a wildcard: the directory adds one, and [`Server::at`] allows one only.
     #[track_caller]
     pub fn serve_dir(&mut self, dir: impl AsRef<Path>) -> io::Result<()> {
         check_wildcards(self.route.path(), 1);
@@ -178,7 +178,7 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     ///
     /// # Errors
     ///
-    /// If there is no such file.
+    /// If the file does not exist.
     pub fn serve_file(&mut self, file: impl AsRef<Path>) -> io::Result<()> {
         self.route.serve_file(file)?;
         self.routes.add(self.route.path(), Method::Get);
@@ -186,7 +186,7 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     }
 }
 
-/// Replaces the limit of the requests that pass.
+/// Middleware that replaces the body limit of requests.
 struct MaxBodySize(Option<usize>);
 
 #[async_trait]
@@ -201,8 +201,8 @@ impl<State: Clone + Send + Sync + 'static> tide::Middleware<State> for MaxBodySi
     }
 }
 
-/// The router keeps a thread for each way to match a path. With one wildcard there is one for each slash
-/// of the route; with two, 8 000 slashes took it four seconds.
+/// Checks that a route has one wildcard at most. The router follows each way to match a path: with one
+/// wildcard there is one for each slash of the path. With two, a path of 8 000 slashes took four seconds.
 #[track_caller]
 fn check_wildcards(path: &str, more: usize) {
     let wildcards = path.split('/').filter(|segment| segment.starts_with('*')).count() + more;

@@ -1,4 +1,5 @@
-//! The end of a server: nobody new, a word to everybody, and no task left behind.
+//! The shutdown of a server: no new connections, a close frame for each open one, and no task left at the
+//! end.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,10 +14,10 @@ use crate::proto::{CloseCode, CloseFrame, ProtocolError};
 use crate::runtime;
 use crate::sync::{Mutex, MutexGuard};
 
-/// How long tasks may take to be dropped. Only one that never comes to an `await` needs longer.
+/// Longest time for dropping the tasks that are left. Only a task that blocks its thread needs longer.
 const DROPPING: Duration = Duration::from_secs(1);
 
-/// How a server is shut down.
+/// Options for the shutdown of a server.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,10 +38,9 @@ pub struct ShutdownOptions {
 }
 
 impl ShutdownOptions {
-    /// How long requests and connections may take to end, from the last close frame on. Default
-    /// 10 s.
+    /// Longest time for requests and connections to end, counted from the last close frame. Default 10 s.
     ///
-    /// A WebSocket peer that does not answer the close frame is given up earlier, after
+    /// A WebSocket connection whose peer does not answer the close frame ends earlier, after
     /// [`close_timeout`](crate::WebSocketOptions::close_timeout).
     #[must_use]
     pub fn grace(mut self, grace: Duration) -> Self {
@@ -48,17 +48,17 @@ impl ShutdownOptions {
         self
     }
 
-    /// The time over which close frames are sent, in random order. Default: none, all at once.
+    /// The time over which close frames are sent, in random order. Default: zero, all at once.
     ///
-    /// Clients that reconnect when they are closed do so spread over the same time.
+    /// Clients that reconnect after a close are then spread over the same time.
     #[must_use]
     pub fn spread(mut self, spread: Duration) -> Self {
         self.spread = spread;
         self
     }
 
-    /// The code of the close frames (RFC 6455 §7.4). Default 1001, going away;
-    /// [`CloseCode::SERVICE_RESTART`] tells clients to come back.
+    /// The code of the close frames (RFC 6455 §7.4). Default 1001, going away.
+    /// [`CloseCode::SERVICE_RESTART`] asks clients to reconnect.
     #[must_use]
     pub fn close_code(mut self, code: CloseCode) -> Self {
         self.close = CloseFrame::lossy(code, self.close.reason());
@@ -86,23 +86,23 @@ impl Default for ShutdownOptions {
     }
 }
 
-/// How a shutdown went.
+/// The report of a shutdown.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ShutdownReport {
     /// WebSocket connections that ended with a closing handshake.
     pub closed: u64,
-    /// WebSocket connections that ended in another way: the peer did not answer, or was gone, or
-    /// the grace period was over.
+    /// WebSocket connections that ended without a closing handshake: the peer did not answer or was gone,
+    /// or the grace period was over.
     pub lost: u64,
-    /// What had not ended when the grace period was over, and was dropped: handlers and requests at work,
-    /// and connections whose client has read its last response and still not ended its side.
+    /// Tasks that were dropped because they had not ended within the grace period: handlers, requests, and
+    /// connections whose client has read its last response and not ended its side.
     pub dropped: usize,
-    /// How long it took.
+    /// The duration of the shutdown.
     pub elapsed: Duration,
 }
 
-/// The shutdown of one server, asked for or not.
+/// The shutdown of one server, from before it begins to its report.
 #[derive(Debug)]
 pub(super) struct Shutdown {
     instance: Arc<Instance>,
@@ -112,7 +112,7 @@ pub(super) struct Shutdown {
 
 #[derive(Debug, Default)]
 struct Progress {
-    /// When patience ends; `None` before the shutdown begins.
+    /// The end of the grace period; `None` before the shutdown begins.
     deadline: Option<Instant>,
     report: Option<ShutdownReport>,
 }
@@ -122,7 +122,7 @@ impl Shutdown {
         Self { instance, progress: Mutex::default(), changed: Changes::default() }
     }
 
-    /// Begins the shutdown. If it has begun, it may come to its end earlier.
+    /// Begins the shutdown. If it has begun, its deadline may only become earlier.
     pub(super) fn begin(this: &Arc<Self>, options: ShutdownOptions) {
         let begin = this.instance.clock.now();
         let deadline = runtime::later(begin, options.spread.saturating_add(options.grace));
@@ -133,7 +133,7 @@ impl Shutdown {
         this.changed.tell();
         if earlier.is_none() {
             let this = Arc::clone(this);
-            // Apart: the end must come although the executor of the application is gone.
+            // On a thread of its own: the shutdown must end even if the application's executor is gone.
             runtime::spawn_apart(async move { this.run(options, begin).await });
         }
     }
@@ -173,7 +173,7 @@ impl Shutdown {
         self.changed.tell();
     }
 
-    /// Sends the close frames. Connections that come into being meanwhile close by themselves.
+    /// Sends the close frames. Connections that are opened meanwhile close by themselves.
     async fn close_sockets(&self, options: &ShutdownOptions) {
         let clock = &self.instance.clock;
         let begin = clock.now();
@@ -189,7 +189,7 @@ impl Shutdown {
         }
     }
 
-    /// Waits until patience is over, which may be sooner than was said at first.
+    /// Waits until the grace period is over. Another call of `begin` may move that forward.
     async fn overdue(&self) {
         let clock = &self.instance.clock;
         loop {

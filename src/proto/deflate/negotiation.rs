@@ -329,7 +329,7 @@ fn agree_on_client_window(answer: &Written, max: u8) -> Result<Option<u8>, Defla
 pub enum DeflateAnswerError {
     /// An extension other than permessage-deflate (RFC 6455 §4.1).
     ExtensionNotOffered(String),
-    /// The header is no list of extensions (RFC 6455 §9.1).
+    /// The header is not a list of extensions (RFC 6455 §9.1).
     HeaderMalformed,
     /// permessage-deflate was accepted twice.
     ExtensionRepeated,

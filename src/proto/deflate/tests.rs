@@ -1,4 +1,4 @@
-//! Negotiation: what is offered, answered and agreed on.
+//! Tests of the negotiation: offers, answers and agreements.
 
 use super::negotiation::{DeflateAnswerError, Terms, accept, check_answer, offer, *};
 use crate::proto::extension;
@@ -187,7 +187,7 @@ fn an_answer_that_fits_the_offer_is_agreed_on() {
         ("; server_max_window_bits=12; client_max_window_bits=12", small, false, false, 12, 12),
         ("; client_max_window_bits=9; server_max_window_bits=8", small, false, false, 8, 9),
         ("; server_no_context_takeover", terms(false, true, 15, 15), true, false, 15, 15),
-        // What a client does to its own messages needs no answer (§7.1.1.2, §7.1.2.2).
+        // A client may change its own messages without an answer (§7.1.1.2, §7.1.2.2).
         ("", terms(true, false, 15, 15), false, true, 15, 15),
         ("", terms(true, true, 15, 10), false, false, 15, 10),
     ] {
