@@ -1,7 +1,8 @@
-//! Frames that have arrived and that nobody has asked for yet.
+//! Frames that have arrived and wait for a receiver.
 //!
-//! They stay frames until somebody does: `recv` joins those of a message, `recv_frame` does not,
-//! and either may be abandoned or take turns with the other without losing anything.
+//! They stay frames until then: `recv` joins those of a message, `recv_frame` does not, and either may be
+//! dropped or take turns with the other without losing anything. A fragment need not be a frame of the peer:
+//! the decoder hands out a long frame in pieces if it is told to, and they join like fragments.
 
 use std::collections::VecDeque;
 

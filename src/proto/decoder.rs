@@ -1,7 +1,9 @@
-//! From the bytes of the stream to whole, unmasked, checked frames.
+//! The decoder: from the bytes of the stream to whole, unmasked, checked frames.
 //!
-//! The decoder keeps what is incomplete, so its caller never has to: every byte that is given to
+//! The decoder keeps an incomplete frame, so its caller never has to: every byte that is given to
 //! it is used up, and the buffer it was read into is free again.
+
+use std::num::NonZeroUsize;
 
 use super::utf8::Utf8;
 use super::{
@@ -19,8 +21,10 @@ const UNMASK_BLOCK: usize = 1 << 12;
 pub(crate) struct Decoder {
     role: Role,
     limits: Limits,
-    /// Was permessage-deflate negotiated?
+    /// Whether permessage-deflate was negotiated.
     deflates: bool,
+    /// Most bytes held of a data frame before they are handed out; `None` if a frame is handed out as a whole.
+    piece_len: Option<NonZeroUsize>,
     assembler: Assembler,
     part: Part,
 }
@@ -40,6 +44,9 @@ enum Part {
 struct Body {
     header: FrameHeader,
     len: usize,
+    /// Bytes of the payload that were handed out in pieces.
+    handed_out: usize,
+    /// The bytes behind those, unmasked.
     payload: Vec<u8>,
 }
 
@@ -50,10 +57,30 @@ impl Part {
 impl Decoder {
     /// A decoder for what arrives at the side `role`.
     pub(crate) fn new(role: Role, limits: Limits, deflates: bool) -> Self {
-        Self { role, limits, deflates, assembler: Assembler::default(), part: Part::NOTHING }
+        let (assembler, part) = (Assembler::default(), Part::NOTHING);
+        Self { role, limits, deflates, piece_len: None, assembler, part }
     }
 
-    /// Takes bytes off the front of `input` until a frame is whole; `None` when they are used up.
+    /// From now on, hands out a data frame that has not arrived as a whole in pieces of at most `len` bytes, as
+    /// they arrive: the decoder holds no more of it, however long the frame is. `None`, the default, waits for
+    /// the whole frame.
+    ///
+    /// Pieces are fragments, as an intermediary may make them (RFC 6455 §5.4): the first has the opcode of the
+    /// frame, the others are continuations, and the last has the frame's own FIN. Limits and UTF-8 are those of
+    /// frame and message, as without pieces; an error may come behind pieces that were handed out. A frame that
+    /// is whole in the input of [`next`](Self::next) comes out whole, since its bytes are in memory already.
+    ///
+    /// It may change inside a frame: the bytes that are held then are the next piece, or belong to it.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for receivers that read a message in pieces")
+    )]
+    pub(crate) fn set_piece_len(&mut self, len: Option<NonZeroUsize>) {
+        self.piece_len = len;
+    }
+
+    /// Takes bytes off the front of `input` until there is a frame, or a [piece](Self::set_piece_len) of one;
+    /// `None` when they are used up.
     ///
     /// # Errors
     ///
@@ -66,22 +93,24 @@ impl Decoder {
         self.resume(input)
     }
 
-    /// Has part of a message arrived, and not the rest?
+    /// Whether part of a message has arrived, and not the rest.
     pub(crate) fn is_inside_message(&self) -> bool {
         self.assembler.is_inside_message() || !matches!(self.part, Part::Header { len: 0, .. })
     }
 
-    /// Is what comes next inside a message of which at least one frame has come out?
-    ///
-    /// Only if no frame of it waits anywhere.
+    /// Whether the next frame continues a message that was partly returned. Valid only when the caller holds no
+    /// frames of it.
     #[cfg(feature = "tungstenite")]
     pub(crate) fn is_inside_rest(&self) -> bool {
-        let is_first = |body: &Body| matches!(body.header.opcode, OpCode::Text | OpCode::Binary);
+        let is_first = |body: &Body| {
+            body.handed_out == 0 && matches!(body.header.opcode, OpCode::Text | OpCode::Binary)
+        };
         let has_first = matches!(&self.part, Part::Body(body) if is_first(body));
         self.assembler.is_inside_message() && !has_first
     }
 
-    /// Appends what is held of a frame to `out`, as it came.
+    /// Appends the bytes that are held of a frame to `out`, as they came. After pieces, they are the beginning of
+    /// a continuation that is as long as the rest of the frame.
     #[cfg(feature = "tungstenite")]
     pub(crate) fn put_back(&mut self, out: &mut Vec<u8>) {
         match std::mem::replace(&mut self.part, Part::NOTHING) {
@@ -89,11 +118,12 @@ impl Decoder {
                 out.extend_from_slice(bytes.get(..usize::from(len)).unwrap_or_default());
             }
             Part::Body(body) => {
-                body.header.encode(out);
+                let header = body.rest_header();
+                header.encode(out);
                 let start = out.len();
                 out.extend_from_slice(&body.payload);
-                if let Some(key) = body.header.mask {
-                    // What follows it is masked as well.
+                if let Some(key) = header.mask {
+                    // The bytes that follow are masked as well.
                     mask::apply(key, 0, out.get_mut(start..).unwrap_or_default());
                 }
             }
@@ -129,10 +159,11 @@ impl Decoder {
 
     /// Goes on where the last input ended.
     fn resume(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
-        while let Some((byte, rest)) = input.split_first() {
+        loop {
             let Part::Header { bytes, len } = &mut self.part else {
                 return self.continue_body(input);
             };
+            let Some((byte, rest)) = input.split_first() else { return Ok(None) };
             let used = usize::from(*len);
             // There is room: a header of the greatest length is complete.
             if let Some(slot) = bytes.get_mut(used) {
@@ -147,7 +178,6 @@ impl Decoder {
                 return self.take_body(header, input);
             }
         }
-        Ok(None)
     }
 
     /// Reads a frame whose first byte is the first of `input`: nearly all frames are whole.
@@ -194,34 +224,58 @@ impl Decoder {
             *input = rest;
             return self.finish_frame(&header, payload).map(Some);
         }
-        // Room for what has arrived and as much again: memory follows what a peer sent, not what
-        // it announced.
-        let room = input.len().saturating_mul(2).max(MIN_BODY).min(len);
-        let body = Body { header, len, payload: Vec::with_capacity(room) };
+        // Room for the bytes that have arrived and as many again: memory follows what a peer has sent, not
+        // what it announced.
+        let most = self.most_held(&header).min(len);
+        let room = input.len().saturating_mul(2).max(MIN_BODY).min(most);
+        let body = Body { header, len, handed_out: 0, payload: Vec::with_capacity(room) };
         self.part = Part::Body(Box::new(body));
         self.continue_body(input)
     }
 
     fn continue_body(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, ProtocolError> {
+        let Part::Body(body) = &self.part else { return Ok(None) };
+        let (header, most) = (body.header, self.most_held(&body.header));
         let Part::Body(body) = &mut self.part else { return Ok(None) };
         let old_len = body.payload.len();
-        let missing = body.len.saturating_sub(old_len);
-        let (piece, rest) = input.split_at_checked(missing).unwrap_or((*input, &[]));
+        let missing = body.missing();
+        let room = missing.min(most.saturating_sub(old_len));
+        let (piece, rest) = input.split_at_checked(room).unwrap_or((*input, &[]));
         *input = rest;
-        body.append(piece);
+        body.append(piece, most);
 
-        let header = body.header;
         let is_whole = piece.len() == missing;
         let new = body.payload.get(old_len..).unwrap_or_default();
         if header.opcode.is_data() {
             self.assembler.push(new)?;
         }
-        if !is_whole {
+        if is_whole {
+            let (header, payload) = (body.rest_header(), std::mem::take(&mut body.payload));
+            self.part = Part::NOTHING;
+            return self.end_frame(&header, Payload::from(payload)).map(Some);
+        }
+        if most == usize::MAX || body.payload.is_empty() {
             return Ok(None);
         }
-        let payload = Payload::from(std::mem::take(&mut body.payload));
-        self.part = Part::NOTHING;
-        self.end_frame(&header, payload).map(Some)
+        Ok(self.take_piece())
+    }
+
+    /// Hands out the bytes that are held of a data frame, as a fragment.
+    fn take_piece(&mut self) -> Option<Frame> {
+        let Part::Body(body) = &mut self.part else { return None };
+        let opcode = body.rest_header().opcode;
+        let payload = std::mem::take(&mut body.payload);
+        body.handed_out += payload.len();
+        let frame = Frame::from_payload(false, opcode, Payload::from(payload));
+        Some(if self.assembler.is_deflated() { frame.into_deflated() } else { frame })
+    }
+
+    /// Most bytes to hold of a frame that has not arrived as a whole.
+    fn most_held(&self, header: &FrameHeader) -> usize {
+        match self.piece_len {
+            Some(len) if header.opcode.is_data() => len.get(),
+            _ => usize::MAX,
+        }
     }
 
     fn finish_frame(
@@ -257,15 +311,36 @@ impl Decoder {
 }
 
 impl Body {
-    /// Appends a piece, unmasked. Grows by doubling, and never beyond the announced length.
-    fn append(&mut self, piece: &[u8]) {
+    /// Bytes that have not arrived.
+    fn missing(&self) -> usize {
+        self.len.saturating_sub(self.handed_out).saturating_sub(self.payload.len())
+    }
+
+    /// The header of the frame; after pieces, that of a continuation with the rest of it.
+    fn rest_header(&self) -> FrameHeader {
+        if self.handed_out == 0 {
+            return self.header;
+        }
+        let mask = self.header.mask.map(|mut key| {
+            key.rotate_left(self.handed_out % 4);
+            key
+        });
+        let handed_out = u64::try_from(self.handed_out).unwrap_or(u64::MAX);
+        let len = self.header.len.saturating_sub(handed_out);
+        FrameHeader { rsv1: false, opcode: OpCode::Continuation, mask, len, ..self.header }
+    }
+
+    /// Appends a piece, unmasked. Grows by doubling, and never beyond the announced length or `most` bytes.
+    fn append(&mut self, piece: &[u8], most: usize) {
         let old_len = self.payload.len();
         let need = old_len + piece.len();
         if need > self.payload.capacity() {
-            let capacity = self.payload.capacity().saturating_mul(2).max(need).min(self.len);
+            let rest = self.len.saturating_sub(self.handed_out);
+            let capacity = self.payload.capacity().saturating_mul(2).min(rest).min(most).max(need);
             self.payload.reserve_exact(capacity.saturating_sub(old_len));
         }
-        append_unmasked(&mut self.payload, self.header.mask, piece);
+        let key = self.rest_header().mask;
+        append_unmasked(&mut self.payload, key, piece);
     }
 }
 
@@ -448,5 +523,261 @@ mod tests {
         for len in 1..=input.len() {
             assert_eq!(decode(Role::Client, input, len), Ok(()), "by {len}");
         }
+    }
+
+    /// A frame as it is sent, masked if there is a key.
+    fn encoded(header: FrameHeader, payload: &[u8]) -> Vec<u8> {
+        let mut wire = Vec::new();
+        FrameHeader { len: u64::try_from(payload.len()).unwrap(), ..header }.encode(&mut wire);
+        let start = wire.len();
+        wire.extend_from_slice(payload);
+        mask::apply(header.mask.unwrap_or_default(), 0, &mut wire[start..]);
+        wire
+    }
+
+    fn header(fin: bool, opcode: OpCode) -> FrameHeader {
+        FrameHeader { fin, rsv1: false, opcode, mask: Some([0x37, 0xfa, 0x21, 0x3d]), len: 0 }
+    }
+
+    /// A control frame, or a message that was joined: its opcode, whether it is compressed, its bytes.
+    type Item = (OpCode, bool, Vec<u8>);
+
+    /// Joins frames, whose order has to be that of §5.4.
+    #[derive(Debug, Default)]
+    struct Joined {
+        items: Vec<Item>,
+        message: Option<Item>,
+    }
+
+    impl Joined {
+        fn push(&mut self, frame: &Frame) {
+            let item = (frame.opcode(), frame.is_deflated(), frame.payload().to_vec());
+            if frame.opcode().is_control() {
+                return self.items.push(item);
+            }
+            let mut message = self.message.take();
+            if let Some((_, is_deflated, bytes)) = &mut message {
+                assert_eq!(frame.opcode(), OpCode::Continuation);
+                // On the wire RSV1 follows from it, for the first frame alone.
+                assert_eq!(frame.is_deflated(), *is_deflated);
+                bytes.extend_from_slice(frame.payload());
+            } else {
+                assert_ne!(frame.opcode(), OpCode::Continuation);
+                message = Some(item);
+            }
+            if frame.fin() { self.items.extend(message) } else { self.message = message }
+        }
+    }
+
+    /// What comes out of `input`, cut into pieces whose lengths `cut` tells, and how it ends.
+    fn joined(
+        mut decoder: Decoder,
+        mut input: &[u8],
+        mut cut: impl FnMut(&mut Decoder) -> usize,
+    ) -> (Vec<Item>, Result<(), ProtocolError>) {
+        let mut joined = Joined::default();
+        let outcome = loop {
+            let len = cut(&mut decoder).clamp(1, input.len().max(1));
+            let Some((mut piece, rest)) = input.split_at_checked(len) else { break Ok(()) };
+            input = rest;
+            let outcome = loop {
+                match decoder.next(&mut piece) {
+                    Ok(Some(frame)) => joined.push(&frame),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            };
+            if outcome.is_err() {
+                break outcome;
+            }
+            assert!(piece.is_empty());
+            if let Some(len) = decoder.piece_len {
+                let most = len.get().max(FrameHeader::MAX_LEN);
+                assert!(decoder.buffered() <= most, "{} by {len}", decoder.buffered());
+            }
+        };
+        (joined.items, outcome)
+    }
+
+    #[test]
+    fn pieces_make_the_same_messages_and_errors_as_whole_frames_wherever_they_are_cut() {
+        use OpCode::{Binary, Continuation, Ping, Text};
+
+        let limits = Limits { max_message_size: 24, max_frame_size: 20, max_fragments: 3 };
+        let deflated = FrameHeader { rsv1: true, ..header(true, Binary) };
+        let text = "dä€\u{1f30a}dä€".as_bytes();
+        let frames: [&[Vec<u8>]; 9] = [
+            &[encoded(header(true, Text), text), encoded(header(true, Binary), b"0123456789")],
+            // A character is cut by the frames, and a control frame stands between them.
+            &[
+                encoded(header(false, Text), &text[..7]),
+                encoded(header(true, Ping), b"ping"),
+                encoded(header(false, Continuation), b""),
+                encoded(header(true, Continuation), &text[7..]),
+                encoded(header(true, Text), b""),
+            ],
+            &[encoded(deflated, b"not ours to inflate"), encoded(header(true, Text), b"plain")],
+            // The text goes wrong in the last byte, or ends inside a character.
+            &[encoded(header(true, Text), b"0123456789\xff")],
+            &[
+                encoded(header(false, Text), b"0123"),
+                encoded(header(true, Continuation), b"45\xc3"),
+            ],
+            // Limits are those of the frames that were sent, and of their sum.
+            &[encoded(header(true, Binary), b"0123456789abcdefghijk")],
+            &[
+                encoded(header(false, Binary), &[7; 20]),
+                encoded(header(true, Continuation), &[7; 5]),
+            ],
+            &[
+                encoded(header(false, Binary), b"0"),
+                encoded(header(false, Continuation), b"1"),
+                encoded(header(false, Continuation), b"2"),
+                encoded(header(true, Continuation), b"3"),
+            ],
+            &[encoded(header(false, Binary), b"0123456789"), encoded(header(true, Text), b"01234")],
+        ];
+        let mut errors = 0;
+        for frames in frames {
+            let wire = frames.concat();
+            let decoder = |piece_len: usize| {
+                let mut decoder = Decoder::new(Role::Server, limits, true);
+                decoder.set_piece_len(NonZeroUsize::new(piece_len));
+                decoder
+            };
+            let whole = joined(decoder(0), &wire, |_| usize::MAX);
+            errors += usize::from(whole.1.is_err());
+            for piece_len in 0..24 {
+                for cut in 1..=wire.len() {
+                    let found = joined(decoder(piece_len), &wire, |_| cut);
+                    assert_eq!(found, whole, "{wire:02x?} in {piece_len} by {cut}");
+                }
+            }
+        }
+        assert_eq!(errors, 6);
+    }
+
+    #[test]
+    fn random_frames_make_the_same_messages_whichever_pieces_they_come_in() {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut below = move |bound: u64| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % bound).unwrap()
+        };
+        for _ in 0..300 {
+            let (mut wire, mut is_inside) = (Vec::new(), false);
+            for _ in 0..8 {
+                let fin = below(2) == 0;
+                let payload: Vec<u8> =
+                    (0..below(300)).map(|_| u8::try_from(below(256)).unwrap()).collect();
+                let opcode = if is_inside { OpCode::Continuation } else { OpCode::Binary };
+                let rsv1 = !is_inside && below(3) == 0;
+                wire.extend(encoded(FrameHeader { rsv1, ..header(fin, opcode) }, &payload));
+                is_inside = !fin;
+                if below(4) == 0 {
+                    wire.extend(encoded(header(true, OpCode::Pong), &payload[..payload.len() / 4]));
+                }
+            }
+            let decoder = || Decoder::new(Role::Server, Limits::default(), true);
+            let whole = joined(decoder(), &wire, |_| usize::MAX);
+            let found = joined(decoder(), &wire, |decoder| {
+                // Told in the middle, too, and told otherwise.
+                if below(4) == 0 {
+                    decoder.set_piece_len(NonZeroUsize::new(75 * below(4)));
+                }
+                below(150)
+            });
+            assert_eq!(found, whole);
+        }
+    }
+
+    #[test]
+    fn pieces_are_fragments_that_come_as_their_bytes_arrive() {
+        let wire = encoded(header(true, OpCode::Text), b"abcdefghijkl");
+        let mut decoder = Decoder::new(Role::Server, Limits::default(), false);
+        decoder.set_piece_len(NonZeroUsize::new(4));
+        let mut next = |mut input: &[u8]| {
+            let mut frames = Vec::new();
+            while let Some(frame) = decoder.next(&mut input).unwrap() {
+                let payload = String::from_utf8(frame.payload().to_vec()).unwrap();
+                frames.push((frame.fin(), frame.opcode(), payload));
+            }
+            frames
+        };
+        let continuation = |text: &str| (false, OpCode::Continuation, text.to_owned());
+        // The header alone, then nothing.
+        assert_eq!(next(&wire[..6]), []);
+        assert_eq!(next(&[]), []);
+        assert_eq!(next(&wire[6..7]), [(false, OpCode::Text, "a".to_owned())]);
+        assert_eq!(
+            next(&wire[7..17]),
+            [continuation("bcde"), continuation("fghi"), continuation("jk")]
+        );
+        assert_eq!(next(&wire[17..]), [(true, OpCode::Continuation, "l".to_owned())]);
+        // All of its bytes are there at once: it is whole.
+        assert_eq!(next(&wire), [(true, OpCode::Text, "abcdefghijkl".to_owned())]);
+    }
+
+    #[test]
+    fn bytes_that_are_held_are_the_first_piece_as_soon_as_pieces_are_wanted() {
+        let wire = encoded(header(true, OpCode::Binary), b"abcdefghijkl");
+        let mut decoder = Decoder::new(Role::Server, Limits::default(), false);
+        assert_eq!(decoder.next(&mut &wire[..16]), Ok(None));
+        assert_eq!(decoder.buffered(), 10);
+        decoder.set_piece_len(NonZeroUsize::new(4));
+        let first = Frame::new(false, OpCode::Binary, "abcdefghij");
+        assert_eq!(decoder.next(&mut &[][..]), Ok(Some(first)));
+        assert_eq!(decoder.buffered(), 0);
+        // Not any more: the rest of the frame is one piece.
+        decoder.set_piece_len(None);
+        assert_eq!(decoder.next(&mut &wire[16..17]), Ok(None));
+        let last = Frame::new(true, OpCode::Continuation, "kl");
+        assert_eq!(decoder.next(&mut &wire[17..]), Ok(Some(last)));
+        assert!(!decoder.is_inside_message());
+    }
+
+    #[test]
+    fn a_long_frame_costs_no_more_memory_than_a_piece() {
+        const LEN: usize = 1 << 20;
+        const PIECE: usize = 4 << 10;
+
+        let wire = encoded(header(true, OpCode::Binary), &vec![7; LEN]);
+        let mut decoder = Decoder::new(Role::Server, Limits::default(), false);
+        decoder.set_piece_len(NonZeroUsize::new(PIECE));
+        let mut received = 0;
+        for mut input in wire.chunks(6_000) {
+            while let Some(frame) = decoder.next(&mut input).unwrap() {
+                assert!(frame.payload().len() <= PIECE && frame.payload().iter().all(|b| *b == 7));
+                received += frame.payload().len();
+                if let Part::Body(body) = &decoder.part {
+                    assert!(body.payload.capacity() <= PIECE, "{}", body.payload.capacity());
+                }
+            }
+        }
+        assert_eq!(received, LEN);
+    }
+
+    #[cfg(feature = "tungstenite")]
+    #[test]
+    fn the_rest_of_a_frame_is_put_back_as_a_continuation() {
+        let wire = encoded(header(true, OpCode::Binary), b"abcdefghijkl");
+        let mut decoder = Decoder::new(Role::Server, Limits::default(), false);
+        decoder.set_piece_len(NonZeroUsize::new(5));
+        let first = Frame::new(false, OpCode::Binary, "abcde");
+        assert_eq!(decoder.next(&mut &wire[..11]), Ok(Some(first)));
+        decoder.set_piece_len(None);
+        assert_eq!(decoder.next(&mut &wire[11..14]), Ok(None));
+        assert!(decoder.is_inside_rest());
+
+        let mut rest = Vec::new();
+        decoder.put_back(&mut rest);
+        rest.extend_from_slice(&wire[14..]);
+        let mut other = Decoder::new(Role::Server, Limits::default(), false);
+        let begun = encoded(header(false, OpCode::Binary), b"");
+        assert!(other.next(&mut &begun[..]).unwrap().is_some());
+        let last = Frame::new(true, OpCode::Continuation, "fghijkl");
+        assert_eq!(other.next(&mut &rest[..]), Ok(Some(last)));
     }
 }
