@@ -1,15 +1,14 @@
 //! The server's opening handshake without the server: over a stream that the caller has accepted
 //! ([RFC 6455 §4.2]).
 //!
-//! For programs that have no use for routes, and for runtimes that the server does not know: there is
-//! nothing in it but futures and one timer. What HTTP needs beside an opening handshake is `server/`.
+//! For programs that need no routes, and for runtimes that the server does not know: it has futures and one
+//! timer, and no task. The rest of HTTP is in `server/` and `http/`.
 //!
 //! [RFC 6455 §4.2]: https://www.rfc-editor.org/rfc/rfc6455#section-4.2
 
 use std::fmt::Write as _;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 use std::{fmt, io};
 
@@ -17,28 +16,27 @@ use bytes::Bytes;
 use futures::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use httparse::Status;
 
-use crate::connection::{ConnectionTask, Deflation, Handling, Opened, Shared, WebSocket};
+use crate::connection::WebSocket;
 use crate::error::Result;
 use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::head;
 use crate::head::{Fields, HeadError};
-use crate::options::{Settings, WebSocketOptions};
-use crate::proto::handshake::{
-    HandshakeError, HeaderLines, Opening, is_host_and_port, is_reserved, is_token,
-};
-use crate::proto::{Role, extension};
+use crate::options::WebSocketOptions;
+use crate::proto::extension::is_token;
+use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, is_host_and_port};
 use crate::runtime::Clock;
 use crate::stream::Stream;
+use crate::upgrade::Upgrade;
 
 /// How long the head of the request may take.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Reads a request from a stream that was accepted, whatever it was accepted by.
+/// Reads a request from a stream that the caller has accepted.
 ///
-/// What becomes of it the caller says: [`upgrade`](OpeningRequest::upgrade) or
+/// The caller decides how it is answered: [`upgrade`](OpeningRequest::upgrade) or
 /// [`run`](OpeningRequest::run), or [`refuse`](OpeningRequest::refuse). The head may have 16 KiB and 100
-/// lines, and take 10 s; a request with a body is none that can be upgraded. Any host is answered for: a
+/// lines, and take 10 s; a request with a body cannot be upgraded. Any host is answered for: a
 /// server of a private network compares [`header("host")`](OpeningRequest::header) with its own names, so
 /// that no other name is made to lead to it (DNS rebinding).
 ///
@@ -67,7 +65,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 ///
 /// [`Error::Io`](crate::Error::Io) if the stream fails or ends before the head does.
-/// [`Error::Handshake`](crate::Error::Handshake) for a head that is no HTTP, has a fragment in its target
+/// [`Error::Handshake`](crate::Error::Handshake) for a head that is not HTTP, has a fragment in its target
 /// (RFC 9112 §3.2), is too large, or takes too long; the client has then been told.
 ///
 /// # Cancel safety
@@ -82,7 +80,7 @@ where
 
 async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRequest> {
     let mut buf = Vec::new();
-    // What its connection's options are is known later.
+    // The options of the connection, which may have another clock, come later.
     let clock = Clock::default();
     let reading = head::read(&mut stream, &mut buf, parse);
     let (head, len) = match clock.timeout(Some(timeout), reading).await {
@@ -93,20 +91,20 @@ async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRe
         }
         Some(Err(HeadError::Malformed(error))) => {
             let error = Escaped(error);
-            tell(|| log::debug!(error:%; "the request is no HTTP: {error}"));
+            tell(|| log::debug!(error:%; "the request is not HTTP: {error}"));
             return Err(turn_away(stream, false, HandshakeError::HeadMalformed).await);
         }
         None => return Err(turn_away(stream, false, HandshakeError::HeadTimedOut).await),
     };
     if head.target.contains('#') {
-        // Whoever leaves it out sees another path than a proxy that does not.
+        // A server that leaves it out sees another path than a proxy that does not.
         return Err(turn_away(stream, head.without_content, HandshakeError::TargetInvalid).await);
     }
     let unread = buf.split_off(len).into();
     Ok(OpeningRequest { head, unread, peer_addr: None, is_secure: false, stream })
 }
 
-/// A request that wants to become a WebSocket connection, or should.
+/// A request that has been read, to be upgraded or refused.
 ///
 /// Made by [`accept`]. Dropped, it closes the stream without an answer.
 pub struct OpeningRequest {
@@ -121,7 +119,7 @@ pub struct OpeningRequest {
 #[derive(Debug)]
 struct Head {
     is_get: bool,
-    /// Is it a `HEAD`, whose answer has none?
+    /// Whether the method is `HEAD`, whose answer has no content.
     without_content: bool,
     is_http_1_1: bool,
     /// Path and query.
@@ -129,22 +127,15 @@ struct Head {
     fields: Fields,
 }
 
-/// What a request is answered with.
-struct Answer {
-    head: String,
-    subprotocol: Option<Box<str>>,
-    deflation: Option<Arc<Deflation>>,
-}
-
 impl OpeningRequest {
-    /// Tells where the client is, for [`WebSocket::peer_addr`].
+    /// Says where the client is, for [`WebSocket::peer_addr`].
     #[must_use]
     pub fn peer_addr(mut self, addr: SocketAddr) -> Self {
         self.peer_addr = Some(addr);
         self
     }
 
-    /// Tells that the client speaks TLS, to this program or to a proxy in front of it. A page of the same
+    /// Says that the client speaks TLS, to this program or to a proxy in front of it. A page of the same
     /// host must then have come over TLS as well to connect: its `Origin` must be `https` (§10.2).
     ///
     /// Default: not known, and either will do.
@@ -154,21 +145,21 @@ impl OpeningRequest {
         self
     }
 
-    /// The path that was asked for, as it was sent, dot segments included; without scheme and host, should the target be a whole
-    /// URL (RFC 9112 §3.2.2).
+    /// The path of the request, as it was sent, dot segments included; without scheme and host if the target
+    /// is a whole URL (RFC 9112 §3.2.2).
     #[must_use]
     pub fn path(&self) -> &str {
         self.head.target.split('?').next().unwrap_or_default()
     }
 
-    /// What stands behind the `?`; `None` without one.
+    /// The query, without its `?`; `None` if there is none.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         Some(self.head.target.split_once('?')?.1)
     }
 
     /// The first header line of this name that is text, in upper or lower case. `Host` is that of the
-    /// target, should that be a whole URL.
+    /// target if the target is a whole URL.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.fields.text(name)
@@ -181,7 +172,8 @@ impl OpeningRequest {
 
     /// The subprotocols the client offers, in its order of preference (§4.1).
     ///
-    /// What is no token is left out; a request that offers it is refused with 400 when it is upgraded.
+    /// An element that is not a token is left out; a request that offers one is refused with 400 when it is
+    /// upgraded.
     #[must_use]
     pub fn offered_subprotocols(&self) -> Vec<&str> {
         let listed = self.head.fields.list("sec-websocket-protocol");
@@ -191,7 +183,7 @@ impl OpeningRequest {
     /// Answers 101 and returns the connection, which has no task of its own: it lives from the calls
     /// made on it, as that of [`WebSocket::from_stream`].
     ///
-    /// A `ConnectionLimit` of the options is not asked: how many streams are accepted, the caller says.
+    /// A `ConnectionLimit` of the options is not used: the caller decides how many streams it accepts.
     ///
     /// # Errors
     ///
@@ -203,15 +195,16 @@ impl OpeningRequest {
     ///
     /// Dropping the future drops the stream.
     pub async fn upgrade(self, options: &WebSocketOptions) -> Result<WebSocket> {
-        Ok(WebSocket::new(self.open(options, options.parts.settings.clone()).await?))
+        let (upgrade, stream) = self.switch(options).await?;
+        Ok(upgrade.open_over(stream))
     }
 
-    /// Answers 101 and runs `handler` on the connection, with a task of its own: the future that this
-    /// is, until the connection is closed. As [`WebSocket::run`].
+    /// Answers 101 and runs `handler` on the connection. The future that is returned is the connection's task,
+    /// until the connection is closed, like that of [`WebSocket::run`].
     ///
     /// # Errors
     ///
-    /// Those of [`upgrade`](Self::upgrade); what the handler fails with is told to the peer, by 1011.
+    /// Those of [`upgrade`](Self::upgrade). If the handler fails, the peer is told by 1011.
     ///
     /// # Cancel safety
     ///
@@ -223,15 +216,14 @@ impl OpeningRequest {
         T: 'static,
         E: fmt::Display + 'static,
     {
-        let settings = options.parts.settings.clone().with_task();
-        let shared = Box::pin(self.open(options, settings)).await?;
-        let handler = handler(WebSocket::new(Arc::clone(&shared)));
-        ConnectionTask::new(Handling::new(Box::pin(handler)), shared).await;
+        // Boxed, so that its memory is free while the connection lives.
+        let (upgrade, stream) = Box::pin(self.switch(options)).await?;
+        upgrade.run_over(stream, handler).await;
         Ok(())
     }
 
-    /// Answers with a status other than 101, and closes. A status below 200 or above 599, which would
-    /// be no answer, counts as 500. Where HTTP allows no content, `body` is left out.
+    /// Answers with a status other than 101, and closes. A status below 200 or above 599, which does not
+    /// answer a request, becomes 500. Where HTTP allows no content, `body` is left out.
     ///
     /// Before it drops the stream it waits for the client to end its side, for 2 s at most, so that the
     /// answer is not lost to a reset. A stream whose `close` does not end the sending side, as of
@@ -250,58 +242,30 @@ impl OpeningRequest {
         Ok(())
     }
 
-    async fn open(mut self, options: &WebSocketOptions, settings: Settings) -> Result<Arc<Shared>> {
-        let answer = match self.answer(options) {
-            Ok(answer) => answer,
+    /// Answers 101; returns the upgrade and the stream behind the answer.
+    async fn switch(mut self, options: &WebSocketOptions) -> Result<(Upgrade, Stream)> {
+        let Head { is_get, is_http_1_1, .. } = self.head;
+        let is_secure = self.is_secure;
+        let opening = Opening { is_get, is_http_1_1, is_secure, headers: &self.head.fields };
+        let mut upgrade = match Upgrade::answer(&opening, options) {
+            Ok(upgrade) => upgrade.unread(self.unread),
             Err(error) => {
                 return Err(turn_away(self.stream, self.head.without_content, error).await);
             }
         };
+        if let Some(addr) = self.peer_addr {
+            upgrade = upgrade.peer_addr(addr);
+        }
+        let head = lines(upgrade.fields());
+        let head = format!("HTTP/1.1 101 Switching Protocols\r\n{head}\r\n");
         let sending = async {
-            self.stream.write_all(answer.head.as_bytes()).await?;
+            self.stream.write_all(head.as_bytes()).await?;
             self.stream.flush().await
         };
         let timeout = Some(options.parts.handshake_timeout);
-        let Some(sent) = settings.clock.timeout(timeout, sending).await else {
-            return Err(HandshakeError::TimedOut.into());
-        };
-        sent?;
-        let Answer { subprotocol, deflation, .. } = answer;
-        let opened =
-            Opened { peer_addr: self.peer_addr, subprotocol, deflation, ..Opened::default() };
-        Ok(Shared::new(self.stream, self.unread, Role::Server, settings, opened))
-    }
-
-    fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
-        let (head, parts) = (&self.head, &options.parts);
-        let headers = &head.fields;
-        let Head { is_get, is_http_1_1, .. } = *head;
-        let opening = Opening { is_get, is_http_1_1, is_secure: self.is_secure, headers };
-        let accept = opening.accept(&parts.origins)?;
-        if has_body(headers) {
-            return Err(HandshakeError::NotUpgradable);
-        }
-        let subprotocol = parts.subprotocols.choose(&opening.subprotocols()?)?;
-        let offers = extension::parse(headers.lines("sec-websocket-extensions"));
-        let offers = offers.map_err(|_| HandshakeError::ExtensionsMalformed)?;
-        let agreement = parts.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
-
-        let mut head = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n"
-        );
-        if let Some(name) = subprotocol {
-            let _ = write!(head, "Sec-WebSocket-Protocol: {name}\r\n");
-        }
-        if let Some(agreement) = &agreement {
-            let _ = write!(head, "Sec-WebSocket-Extensions: {}\r\n", agreement.parameters);
-        }
-        write_headers(&mut head, &parts.headers)?;
-        head.push_str("\r\n");
-        let deflate = parts.deflate.clone().unwrap_or_default();
-        let deflation =
-            agreement.map(|agreement| Deflation::new(&deflate, agreement, Role::Server));
-        Ok(Answer { head, subprotocol: subprotocol.map(Box::from), deflation })
+        let sent = options.parts.settings.clock.timeout(timeout, sending).await;
+        sent.ok_or(HandshakeError::TimedOut)??;
+        Ok((upgrade, self.stream))
     }
 }
 
@@ -319,7 +283,7 @@ fn parse(buf: &[u8]) -> httparse::Result<(Head, usize)> {
     let (target, host) = take_apart(parsed.path.unwrap_or_default());
     let mut fields = Fields::new(parsed.headers);
     if let Some(host) = host {
-        // One that is no host stays, for the request to be refused.
+        // A value that is not a host stays, and the request is refused.
         if fields.lines("host").all(|line| is_host_and_port(line.trim())) {
             fields.replace("host", host);
         }
@@ -334,8 +298,8 @@ fn parse(buf: &[u8]) -> httparse::Result<(Head, usize)> {
     Ok(Status::Complete((head, len)))
 }
 
-/// Path and query of a target, and the host of an absolute one, which replaces whatever `Host` says
-/// (RFC 9112 §3.2.2). A target that is neither stays as it is.
+/// Path and query of a target, and the host of an absolute one, which replaces the value of `Host`
+/// (RFC 9112 §3.2.2). Any other target stays as it is.
 fn take_apart(target: &str) -> (String, Option<&str>) {
     let (scheme, rest) = target.split_once("://").unwrap_or_default();
     let is_http = ["http", "https"].iter().any(|known| known.eq_ignore_ascii_case(scheme));
@@ -347,42 +311,25 @@ fn take_apart(target: &str) -> (String, Option<&str>) {
     (format!("{slash}{resource}"), Some(host))
 }
 
-fn has_body(headers: &Fields) -> bool {
-    let has_length = headers.lines("content-length").any(|line| line.trim() != "0");
-    has_length || headers.iter().any(|line| line.0.eq_ignore_ascii_case("transfer-encoding"))
-}
-
-/// The headers of the options, without those that are the handshake's own.
-fn write_headers(head: &mut String, headers: &[(String, String)]) -> Result<(), HandshakeError> {
-    for (name, value) in headers {
-        if !extension::is_token(name) || value.contains(|c: char| c.is_ascii_control()) {
-            return Err(HandshakeError::InvalidHeader);
-        }
-        if !is_reserved(name) {
-            let _ = write!(head, "{name}: {value}\r\n");
-        }
+/// Header lines as HTTP/1.1 writes them.
+fn lines<N: fmt::Display, V: fmt::Display>(fields: impl IntoIterator<Item = (N, V)>) -> String {
+    let mut lines = String::new();
+    for (name, value) in fields {
+        let _ = write!(lines, "{name}: {value}\r\n");
     }
-    Ok(())
+    lines
 }
 
 /// Tells a client why it gets no connection.
 async fn turn_away(mut stream: Stream, to_head: bool, error: HandshakeError) -> crate::Error {
-    let more = match error {
-        // A 426 names the protocol that is asked for (RFC 9110 §15.5.22).
-        HandshakeError::VersionUnsupported => {
-            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        }
-        HandshakeError::MethodNotGet => "Allow: GET\r\n",
-        _ => "",
-    };
-    let body = format!("{error}\n{}\n", error.hint());
-    match respond(&mut stream, to_head, error.status(), more, &body).await {
+    let more = lines(error.fields());
+    match respond(&mut stream, to_head, error.status(), &more, &error.text()).await {
         Ok(()) => error.into(),
         Err(error) => error.into(),
     }
 }
 
-/// Answers, and lets the client read it: what it still sends is read and thrown away for a moment.
+/// Answers, and lets the client read it: for 2 s at most, bytes that it still sends are read and thrown away.
 async fn respond(
     stream: &mut Stream,
     to_head: bool,
@@ -392,7 +339,7 @@ async fn respond(
 ) -> io::Result<()> {
     const LINGER: Duration = Duration::from_secs(2);
 
-    // What has no content says so by its status (RFC 9110 §6.4.1); 205 says it by a length.
+    // 204 and 304 have no content and no length (RFC 9110 §6.4.1); 205 has a length of 0.
     let body = if matches!(status, 204 | 205 | 304) { "" } else { body };
     let length = match status {
         204 | 304 => String::new(),

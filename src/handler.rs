@@ -1,4 +1,4 @@
-//! Handlers: `async` closures over a request, and what they may return.
+//! Handlers: `async` closures over a request, and the values that they may return.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -24,13 +24,13 @@ type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
 /// Turns the response that the handler prepared into the one that is sent.
 type Reply = Box<dyn FnOnce(Response) -> Response + Send>;
 
-/// What a route calls: an `async` closure over a [`RequestContext`].
+/// The code of a route: an `async` closure over a [`RequestContext`].
 ///
 /// Implemented for every `Fn(RequestContext<State>) -> impl Future<Output = tide::Result<R>>` with
 /// an `R` that is [`IntoResponse`]. Any [`std::error::Error`] converts into tide's error by `?`, and is a
-/// 500 then; `tide::Error::from_str` and `tide::Error::new` say which status. The client is told the
-/// status, and not the text: that is for middleware, in `Response::error`. Of a [`HandshakeError`] it is
-/// told both.
+/// 500 then; `tide::Error::from_str` and `tide::Error::new` take another status. The client is told the
+/// status, and not the text: that is for middleware, in `Response::error`. A [`HandshakeError`] is told in
+/// full.
 ///
 /// ```
 /// use tidewire::{RequestContext, Server};
@@ -61,16 +61,15 @@ where
     }
 }
 
-/// What a handler may return in `Ok`, when it answers with HTTP.
+/// A value that a handler may return in `Ok`, when it answers with HTTP.
 ///
-/// After an upgrade the value is not looked at: the 101 was the answer.
+/// After an upgrade the value is dropped: the 101 was the answer.
 pub trait IntoResponse: Send + 'static {
-    /// Makes the response, out of the one prepared in
-    /// [`RequestContext::response`](RequestContext::response).
+    /// Makes the response from the one prepared in [`RequestContext::response`].
     fn into_response(self, prepared: Response) -> Response;
 }
 
-/// The prepared response as it is: 200 without a body, unless the handler said otherwise.
+/// The prepared response as it is: 200 without a body, unless the handler has changed it.
 impl IntoResponse for () {
     fn into_response(self, prepared: Response) -> Response {
         prepared
@@ -162,22 +161,22 @@ where
 {
     async fn call(&self, mut request: tide::Request<State>) -> tide::Result {
         let transport = Transport::take_from(request.as_mut());
-        let slot = Arc::new(PendingUpgrade::new(&transport));
-        let _abandon = Abandon(&slot);
-        let mut handler = self.0.call(RequestContext::new(request, Arc::clone(&slot)));
+        let pending = Arc::new(PendingUpgrade::new(&transport));
+        let _abandon = Abandon(&pending);
+        let mut handler = self.0.call(RequestContext::new(request, Arc::clone(&pending)));
 
         // Polled in place: a handler that answers with HTTP costs no task. One that upgrades goes
         // on in its own, once the 101 is on its way.
         let outcome = poll_fn(|cx| match handler.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending if slot.is_wanted() => Poll::Ready(None),
+            Poll::Pending if pending.is_switching() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         match outcome.await {
-            Some(Ok(reply)) => Ok(reply(slot.take_prepared())),
+            Some(Ok(reply)) => Ok(reply(pending.take_prepared())),
             Some(Err(error)) => Ok(error_response(error)),
             None => {
-                let answer = upgrade::start(handler, Arc::clone(&slot), transport).await;
+                let answer = upgrade::start(handler, Arc::clone(&pending), transport).await;
                 Ok(answer.unwrap_or_else(error_response))
             }
         }
@@ -190,7 +189,7 @@ impl<H> fmt::Debug for HandlerEndpoint<H> {
     }
 }
 
-/// The answer that an error is. Middleware finds the error itself in the response.
+/// The answer for an error. Middleware finds the error itself in the response.
 fn error_response(error: tide::Error) -> Response {
     let own = error.downcast_ref::<Error>().and_then(|error| match error {
         Error::Handshake(handshake) => Some(*handshake),
@@ -213,21 +212,9 @@ fn error_response(error: tide::Error) -> Response {
 fn handshake_response(error: HandshakeError) -> Response {
     let status = StatusCode::try_from(error.status()).unwrap_or(StatusCode::InternalServerError);
     let mut response = Response::new(status);
-    match error {
-        HandshakeError::VersionUnsupported => {
-            response.insert_header("sec-websocket-version", "13");
-            // A 426 names the protocol that is asked for (RFC 9110 §15.5.22).
-            response.insert_header("upgrade", "websocket");
-            response.insert_header("connection", "Upgrade");
-        }
-        HandshakeError::MethodNotGet => response.insert_header("allow", "GET"),
-        HandshakeError::LimitReached { retry_after } => {
-            let part_of_a_second = u64::from(retry_after.subsec_nanos() > 0);
-            let seconds = retry_after.as_secs().saturating_add(part_of_a_second);
-            response.insert_header("retry-after", seconds.to_string());
-        }
-        _ => {}
+    for (name, value) in error.fields() {
+        response.insert_header(name, &*value);
     }
-    response.set_body(format!("{error}\n{}\n", error.hint()).trim_end());
+    response.set_body(error.text());
     response
 }

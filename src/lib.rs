@@ -43,7 +43,7 @@
 //! | limits of a connection | [`WebSocketOptions`], [`DeflateOptions`], [`HeartbeatOptions`], [`RateLimit`], `ConnectionLimit` |
 //! | many connections | `Hub`, `Room`, [`PreparedMessage`], `Backplane` |
 //! | a client | `connect`, `Client`, `ClientTls`, `Reconnect` |
-//! | a handshake without the server | `accept`, [`WebSocket::from_stream`], [`WebSocket::run`] |
+//! | a handshake without the server | `accept`, `Upgrade`, [`WebSocket::from_stream`], [`WebSocket::run`] |
 //! | errors | [`Error`], [`HandshakeError`], `ConnectError` |
 //! | HTTP responses of handlers | the module `tide`: `Response`, `Body`, `StatusCode`, `Error` |
 //!
@@ -127,7 +127,7 @@
 //! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
 //! | `tungstenite` | | conversions of messages, and of whole connections, from and to async-tungstenite; a new version of that crate is a breaking change of this feature only |
 //! | `rooms` | | `Hub` and `Room` |
-//! | `accept` | | `accept`: the opening handshake over a stream that you have accepted, without a router |
+//! | `accept` | | `accept`: the opening handshake over a stream that you have accepted, without a router; `Upgrade`: the same for an HTTP library of yours |
 //!
 //! Without any feature, the crate is the protocol and a [`WebSocket`] over any `futures::io` stream
 //! ([`WebSocket::from_stream`], [`WebSocket::run`]).
@@ -190,7 +190,7 @@ mod proto;
 #[cfg(feature = "tungstenite")]
 mod tungstenite;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 mod upgrade;
 
 #[cfg(feature = "accept")]
@@ -257,6 +257,8 @@ pub use self::server::{ClientCertificates, TlsConfig};
 pub use self::tls::TlsError;
 #[cfg(feature = "tungstenite")]
 pub use self::tungstenite::{BridgeStream, FromTungsteniteError, IntoTungsteniteError};
+#[cfg(feature = "accept")]
+pub use self::upgrade::Upgrade;
 
 /// rustls, from whose `ServerConfig` a `TlsConfig` can be made, and from whose `ClientConfig` a `ClientTls`.
 #[cfg(feature = "tls")]

@@ -17,6 +17,7 @@ use crate::error::{ConnectError, without_secrets};
 use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::proto::extension;
+use crate::proto::handshake::is_reserved;
 
 /// An opening handshake, ready to be sent.
 #[derive(Debug)]
@@ -26,18 +27,6 @@ pub(super) struct Opening {
     /// The key, from which the server derives `Sec-WebSocket-Accept`.
     pub(super) key: String,
 }
-
-/// Headers that the handshake writes itself, and headers that would give the request a body.
-const RESERVED: [&str; 8] = [
-    "connection",
-    "content-length",
-    "sec-websocket-extensions",
-    "sec-websocket-key",
-    "sec-websocket-protocol",
-    "sec-websocket-version",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// Headers that are not sent to another origin after a redirect.
 const PRIVATE: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
@@ -96,7 +85,7 @@ fn append_own(
     for (text, content) in own {
         let invalid = || ConnectError::InvalidHeader { name: text.clone() };
         let name: HeaderName = text.parse().map_err(|_| invalid())?;
-        if RESERVED.contains(&name.as_str()) {
+        if is_reserved(name.as_str()) {
             return Err(invalid());
         }
         let content = value(&name, content)?;
@@ -204,7 +193,9 @@ mod tests {
         for (name, content) in [
             ("Upgrade", "h2c"),
             ("sec-websocket-key", "x"),
+            ("Sec-WebSocket-Accept", "x"),
             ("Content-Length", "5"),
+            ("Content-Type", "text/plain"),
             ("X-One", "1\r\nX-Two: 2"),
             ("X One", "1"),
             ("", "1"),

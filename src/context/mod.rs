@@ -1,4 +1,4 @@
-//! The request, as a handler sees it. How its body is limited and collected is `body`.
+//! The request that a handler gets. `body` limits and collects its body.
 
 mod body;
 
@@ -21,11 +21,11 @@ use crate::connection::WebSocket;
 use crate::error::{Error, Result};
 use crate::instance::Metrics;
 use crate::options::WebSocketOptions;
-use crate::proto::extension::Extension;
-use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, as_text, is_token};
-use crate::proto::{CloseCode, CloseFrame, ProtocolError, extension};
+use crate::proto::extension::is_token;
+use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, as_text, is_header_line};
+use crate::proto::{CloseCode, CloseFrame, ProtocolError};
 use crate::stream::Security;
-use crate::upgrade::{Answer, PeerAddr, PendingUpgrade};
+use crate::upgrade::{PeerAddr, PendingUpgrade, Upgrade};
 
 /// A request, and the way to answer it: by HTTP, or by becoming a [`WebSocket`].
 ///
@@ -51,16 +51,17 @@ use crate::upgrade::{Answer, PeerAddr, PendingUpgrade};
 pub struct RequestContext<State = ()> {
     /// Boxed: a handler's future holds the context more than once, and lives as long as its socket.
     request: Box<Request<State>>,
-    slot: Arc<PendingUpgrade>,
+    pending: Arc<PendingUpgrade>,
     response: Option<Box<Response>>,
 }
 
 impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
-    pub(crate) fn new(request: Request<State>, slot: Arc<PendingUpgrade>) -> Self {
-        Self { request: Box::new(request), slot, response: None }
+    pub(crate) fn new(request: Request<State>, pending: Arc<PendingUpgrade>) -> Self {
+        Self { request: Box::new(request), pending, response: None }
     }
 
-    /// Is this a valid opening handshake (RFC 6455 §4.2.1)?
+    /// Whether this is a valid opening handshake (RFC 6455 §4.2.1). Origin, subprotocols and extensions are not
+    /// looked at: whether they will do depends on the options.
     #[must_use]
     pub fn is_websocket_upgrade(&self) -> bool {
         self.opening().validate().is_ok()
@@ -90,10 +91,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// later, the next call returns the connection, whatever its options.
     pub async fn upgrade_to_websocket(&mut self, options: WebSocketOptions) -> Result<WebSocket> {
         if let Some(prepared) = self.response.take() {
-            self.slot.prepare(prepared);
+            self.pending.prepare(prepared);
         }
         let admission = self.admission(&options);
-        self.slot.upgrade(|| self.answer(&options), admission, &options).await
+        let check = || Upgrade::answer(&self.opening(), &options);
+        self.pending.upgrade(check, admission, &options).await
     }
 
     /// The wait for the permits of all limits; `None` if there are none.
@@ -106,17 +108,6 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         (!limits.is_empty()).then(|| {
             admission::admit(limits, self.client_addr(), &options.parts.settings.clock).boxed()
         })
-    }
-
-    fn answer(&self, options: &WebSocketOptions) -> Result<Answer, HandshakeError> {
-        let opening = self.opening();
-        let accept = opening.accept(&options.parts.origins)?;
-        let subprotocol = options.parts.subprotocols.choose(&opening.subprotocols()?)?;
-        // Whether or not anything is made of it, a malformed list fails the handshake (§9.1).
-        let offers = self.offered_extensions().ok_or(HandshakeError::ExtensionsMalformed)?;
-        let agreement =
-            options.parts.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
-        Ok(Answer { accept, subprotocol: subprotocol.map(Box::from), agreement })
     }
 
     /// Refuses a WebSocket client so that a page can read why: upgrades, and closes at once.
@@ -164,15 +155,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         Ok(())
     }
 
-    /// The extensions that the client offers; `None` if the list is malformed.
-    fn offered_extensions(&self) -> Option<Vec<Extension<'_>>> {
-        extension::parse(self.lines("sec-websocket-extensions")).ok()
-    }
-
     /// The subprotocols the client offers, in its order of preference (§4.1, `Sec-WebSocket-Protocol`
     /// over all its lines).
     ///
-    /// What is no token is left out; a request that offers it is refused with 400 when it is upgraded.
+    /// An element that is not a token is left out; a request that offers one is refused with 400 when it is
+    /// upgraded.
     #[must_use]
     pub fn offered_subprotocols(&self) -> Vec<&str> {
         self.list("sec-websocket-protocol").filter(|name| is_token(name)).collect()
@@ -183,7 +170,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// A value is never altered. One that is not ASCII, which tide's
     /// [`request`](Self::request) cannot hold and leaves out, is found here all the same;
-    /// [`header_bytes`](Self::header_bytes) has those that are no text at all.
+    /// [`header_bytes`](Self::header_bytes) has those that are not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         std::str::from_utf8(self.header_bytes(name)?).ok()
@@ -210,7 +197,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.request.query()
     }
 
-    /// What the handlers of the server share.
+    /// The state that the handlers of the server share.
     #[must_use]
     pub fn state(&self) -> &State {
         self.request.state()
@@ -223,7 +210,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.request.ext::<PeerAddr>().and_then(|addr| addr.0)
     }
 
-    /// Did the request come through TLS to this server? Of a proxy in front of it this says nothing.
+    /// Whether the request came through TLS to this server. It does not tell about a proxy in front of it.
     #[must_use]
     pub fn is_secure(&self) -> bool {
         self.security().is_some()
@@ -231,22 +218,22 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
 
     /// The certificates that the client has shown and proved, in DER, its own first.
     ///
-    /// None unless the server asks for them, which it does with
-    /// `TlsConfig::client_certificates`, and the client has some.
+    /// There are none unless the server asks for them, by `TlsConfig::client_certificates`, and the client
+    /// has some.
     pub fn peer_certificates(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         let security = self.security();
         let shown = security.map(|security| security.peer_certificates.as_slice());
         shown.unwrap_or_default().iter().map(Vec::as_slice)
     }
 
-    /// Does the server shut down? `false` in an app that listens through tide itself.
+    /// Whether the server shuts down. `false` in an app that listens through tide itself.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
-        self.slot.instance().is_some_and(|instance| instance.is_shutting_down())
+        self.pending.instance().is_some_and(|instance| instance.is_shutting_down())
     }
 
-    /// Waits until the server begins to shut down, for responses that would go on for ever. Never in
-    /// an app that listens through tide itself.
+    /// Waits until the server begins to shut down, for responses that have no end. In an app that listens
+    /// through tide itself it never returns.
     ///
     /// A WebSocket connection need not be watched for it: it is closed, and
     /// [`recv`](WebSocket::recv) returns `Ok(None)`.
@@ -255,25 +242,24 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// Safe.
     pub async fn shutting_down(&self) {
-        match self.slot.instance() {
+        match self.pending.instance() {
             Some(instance) => instance.shutting_down().await,
             None => std::future::pending().await,
         }
     }
 
-    /// What the server does at the moment, and has done; `None` in an app that listens through tide
-    /// itself.
+    /// Counters of the server and of what is open now; `None` in an app that listens through tide itself.
     #[must_use]
     pub fn metrics(&self) -> Option<Metrics> {
-        self.slot.instance().map(|instance| instance.metrics())
+        self.pending.instance().map(|instance| instance.metrics())
     }
 
     /// The address of the client: that of the peer, or, where that is one of the
     /// [`trusted_proxies`](crate::ServerOptions::trusted_proxies), the one that the proxies tell.
     ///
     /// An IPv4 address that was written as IPv6 is given as IPv4. `None` if it is not known: behind a
-    /// Unix socket; if what the proxies tell is no address, is malformed or contradictory; or unless the
-    /// request came through our own [`Server`](crate::Server). It is never the address of a proxy that
+    /// Unix socket; if the proxies' headers have no address, or are malformed or contradictory; or unless
+    /// the request came through our own [`Server`](crate::Server). It is never the address of a proxy that
     /// has told something else.
     #[must_use]
     pub fn client_ip(&self) -> Option<IpAddr> {
@@ -306,7 +292,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
 
     /// Sets a header of the response to prepare, in place of any of that name.
     ///
-    /// This is the way for a value that a peer had a say in: the target of a redirect, the name of a
+    /// Use it for a value that comes from a peer in part: the target of a redirect, the name of a
     /// file. `insert_header`, `append_header` and `Redirect` of tide panic over one that is not ASCII, which
     /// is a 500; and one with a line break would be two headers, so the response is replaced by a 500.
     ///
@@ -326,10 +312,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// A 500 if HTTP does not allow the name, or the value is not visible ASCII, space and tab
     /// (RFC 9110 §5.5). The response is as it was.
     pub fn set_response_header(&mut self, name: &str, value: &str) -> tide::Result<()> {
-        let line = ::http::HeaderValue::from_str(value);
-        // `from_str` lets through what is beyond ASCII.
-        let is_allowed = line.is_ok_and(|value| value.to_str().is_ok());
-        if !is_allowed || ::http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+        if !is_header_line(name, value) {
             let text = format!("HTTP does not allow this header: {name:?} with {value:?}");
             return Err(tide::Error::from_str(StatusCode::InternalServerError, text));
         }
@@ -340,15 +323,15 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// The response to prepare, for a handler that returns `Ok(())` or a body: 200 at first. Its headers
     /// are those of the 101 as well, if the handler [upgrades](Self::upgrade_to_websocket).
     ///
-    /// Its `insert_header` panics over a value that is not ASCII. One that a peer had a say in is for
-    /// [`set_response_header`](Self::set_response_header).
+    /// Its `insert_header` panics over a value that is not ASCII. For a value that comes from a peer in part there
+    /// is [`set_response_header`](Self::set_response_header).
     #[must_use]
     pub fn response(&mut self) -> &mut Response {
-        let slot = &self.slot;
-        self.response.get_or_insert_with(|| Box::new(slot.take_prepared()))
+        let pending = &self.pending;
+        self.response.get_or_insert_with(|| Box::new(pending.take_prepared()))
     }
 
-    /// What trusted proxies tell.
+    /// The client as trusted proxies tell it.
     fn told(&self) -> Option<&Told> {
         self.request.ext()
     }
@@ -357,14 +340,14 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.request.ext::<Arc<Security>>().map(Arc::as_ref)
     }
 
-    /// Values that tide holds.
+    /// The values that tide holds.
     fn ascii_values(&self, name: &str) -> impl Iterator<Item = &str> {
         let headers: &Headers = (*self.request).as_ref();
         let values = HeaderName::from_str(name).ok().and_then(|name| headers.get(name));
         values.into_iter().flatten().map(HeaderValue::as_str)
     }
 
-    /// Values that tide cannot hold.
+    /// The values that tide cannot hold.
     fn raw_values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         self.request.ext::<RawHeaders>().into_iter().flat_map(move |raw| raw.values(name))
     }
@@ -372,7 +355,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     fn opening(&self) -> Opening<'_, Self> {
         let is_get = match self.request.method() {
             Method::Get => true,
-            // What asks for no upgrade is answered as the GET would be (RFC 9110 §9.3.2).
+            // Without `Upgrade` it is answered like a GET (RFC 9110 §9.3.2).
             Method::Head => self.header_bytes("upgrade").is_none(),
             _ => false,
         };
@@ -386,7 +369,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     }
 }
 
-/// The HTTP status that says the same as a close code: 401 for 4401.
+/// The HTTP status of the same meaning as a close code: 401 for 4401.
 fn status_like(code: CloseCode) -> StatusCode {
     let status = u16::from(code).checked_sub(4000).filter(|status| (400..600).contains(status));
     status.and_then(|status| StatusCode::try_from(status).ok()).unwrap_or(StatusCode::Forbidden)
@@ -401,7 +384,7 @@ impl<State: Clone + Send + Sync + 'static> HeaderLines for RequestContext<State>
 impl<State> Drop for RequestContext<State> {
     fn drop(&mut self) {
         if let Some(response) = self.response.take() {
-            self.slot.prepare(response);
+            self.pending.prepare(response);
         }
     }
 }
@@ -416,10 +399,10 @@ impl<State> fmt::Debug for RequestContext<State> {
     }
 }
 
-/// What trusted proxies tell of the client of a request.
+/// The client of a request, as trusted proxies tell it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Told {
-    /// `None` if they say nothing about it.
+    /// `None` if they do not tell it.
     pub(crate) addr: Option<ClientAddr>,
     /// Whether the client speaks TLS to one of them.
     pub(crate) is_secure: bool,
@@ -438,7 +421,7 @@ impl RawHeaders {
         self.0.is_empty()
     }
 
-    /// Such values of a header, byte for byte as they were received.
+    /// The values of a header that are not ASCII, byte for byte as they were received.
     pub(crate) fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
         let same = move |line: &&(http::HeaderName, _)| line.0.as_str().eq_ignore_ascii_case(name);
         self.0.iter().filter(same).map(|(_, value)| value.as_slice())

@@ -6,45 +6,47 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
-use tide::http::headers::{HeaderName, HeaderValue};
 use tide::{Response, StatusCode};
 
-use super::{Early, Transport};
+use super::{Early, Transport, Upgrade};
 use crate::admission::Admission;
-use crate::connection::{Deflation, Shared, WebSocket};
+use crate::connection::{Shared, WebSocket};
 use crate::error::Result;
 use crate::instance::{Instance, OpenSocket};
-use crate::options::deflate::Agreement;
-use crate::options::{Settings, WebSocketOptions};
-use crate::proto::handshake::{HandshakeError, is_reserved};
-use crate::proto::{DeflateParameters, Role};
+use crate::options::WebSocketOptions;
+use crate::proto::handshake::{HandshakeError, is_header_line};
 use crate::sync::{Mutex, MutexGuard};
 
-/// What a handler and its endpoint tell each other.
+/// The upgrade that a handler may ask for, and that its endpoint answers.
 ///
-/// What leaves the talk is dropped without its lock: a waker, a response and permits that others wait for
-/// are code of the application, or call it.
+/// Wakers, responses and permits that leave the [`Progress`] are dropped without its lock: they are code of the
+/// application, or call it.
 #[derive(Debug)]
 pub(crate) struct PendingUpgrade {
     can_upgrade: bool,
     instance: Option<Arc<Instance>>,
     early: Option<Arc<Early>>,
-    talk: Mutex<Talk>,
+    progress: Mutex<Progress>,
 }
 
 #[derive(Debug)]
-struct Talk {
-    stage: Stage,
+struct Progress {
+    state: UpgradeState,
     /// The handler, while it waits for the stream.
     waker: Option<Waker>,
     /// The response prepared in the context.
     prepared: Option<Box<Response>>,
 }
 
+/// How far the upgrade is.
+///
+///   Idle ──handler asks──▶ Switching ──endpoint answers──▶ Answered ──stream──▶ Open ──▶ Taken
+///     ◀──handler gives up──┘  │                                │
+///                             └─────────▶ Failed ◀─────────────┘
 #[derive(Debug)]
-enum Stage {
+enum UpgradeState {
     Idle,
-    /// The handler wants to upgrade: this is the 101.
+    /// The handler asks for this upgrade.
     Switching(Box<Switching>),
     /// The 101 is on its way.
     Answered,
@@ -54,41 +56,27 @@ enum Stage {
     Taken,
 }
 
-/// What of the 101 follows from the request.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    /// `Sec-WebSocket-Accept`.
-    pub(crate) accept: String,
-    /// `Sec-WebSocket-Protocol`.
-    pub(crate) subprotocol: Option<Box<str>>,
-    /// How messages will be compressed, if they will.
-    pub(crate) agreement: Option<Agreement>,
-}
-
 /// The wait for the permits of a connection.
-type Waiting<'a> = BoxFuture<'a, Result<Admission, HandshakeError>>;
+type Admitting<'a> = BoxFuture<'a, Result<Admission, HandshakeError>>;
 
-/// What the handler waits for, and what it was promised.
+/// An upgrade whose 101 is to be sent.
 #[derive(Debug)]
 pub(super) struct Switching {
-    pub(super) accept: String,
-    pub(super) headers: Vec<(HeaderName, HeaderValue)>,
-    pub(super) settings: Settings,
+    pub(super) upgrade: Upgrade,
+    /// How long the 101 may take.
     pub(super) timeout: Duration,
-    pub(super) subprotocol: Option<Box<str>>,
-    pub(super) deflation: Option<Arc<Deflation>>,
     pub(super) admission: Admission,
 }
 
 impl PendingUpgrade {
     pub(crate) fn new(transport: &Transport) -> Self {
-        let can_upgrade = !matches!(transport, Transport::Front(None, ..));
-        let talk = Talk { stage: Stage::Idle, waker: None, prepared: None };
+        let can_upgrade = !matches!(transport, Transport::HttpServer(None, ..));
+        let progress = Progress { state: UpgradeState::Idle, waker: None, prepared: None };
         Self {
             can_upgrade,
             instance: transport.instance().cloned(),
             early: transport.early().cloned(),
-            talk: Mutex::new(talk),
+            progress: Mutex::new(progress),
         }
     }
 
@@ -97,50 +85,73 @@ impl PendingUpgrade {
         self.instance.as_ref()
     }
 
-    /// Asks for the upgrade and waits for the connection.
+    /// Asks for the upgrade and waits for the connection. `check` checks the request.
     ///
-    /// A request that is no opening handshake gets no permit, and waits for none.
+    /// A request that is not an opening handshake gets no permit, and waits for none.
     pub(crate) async fn upgrade(
         &self,
-        accept: impl Fn() -> Result<Answer, HandshakeError>,
-        admission: Option<Waiting<'_>>,
+        check: impl Fn() -> Result<Upgrade, HandshakeError>,
+        admitting: Option<Admitting<'_>>,
         options: &WebSocketOptions,
     ) -> Result<WebSocket> {
         if self.is_idle() {
-            // Boxed, so that a handler does not keep room for it while its connection is open.
-            let wanted = Box::pin(self.prepare_upgrade(accept, admission, options)).await;
-            self.want(wanted.inspect_err(|error| self.count(*error))?);
+            // Boxed, so that a handler does not keep memory for it while its connection is open.
+            let admitted = Box::pin(self.admit(check, admitting)).await;
+            let (upgrade, admission) = admitted.inspect_err(|error| self.count(*error))?;
+            let timeout = options.parts.handshake_timeout;
+            self.ask(Box::new(Switching { upgrade, timeout, admission }));
         }
         let _withdraw = Withdraw(self);
         Ok(std::future::poll_fn(|cx| self.poll_open(cx)).await?)
     }
 
-    /// What the handler wants, with its permits, unless there is a reason to refuse it.
-    async fn prepare_upgrade(
+    /// The upgrade with its permits, unless there is a reason to refuse it.
+    async fn admit(
         &self,
-        accept: impl Fn() -> Result<Answer, HandshakeError>,
-        admission: Option<Waiting<'_>>,
-        options: &WebSocketOptions,
-    ) -> Result<Box<Switching>, HandshakeError> {
-        let wanted = self.wanted(accept()?, options)?;
-        let Some(admission) = admission else { return Ok(wanted) };
-        // What it would have reserved for its compression does not wait with it.
-        drop(wanted);
-        let admission = self.unless_in_vain(admission).await?;
-        Ok(Box::new(Switching { admission, ..*self.wanted(accept()?, options)? }))
+        check: impl Fn() -> Result<Upgrade, HandshakeError>,
+        admitting: Option<Admitting<'_>>,
+    ) -> Result<(Upgrade, Admission), HandshakeError> {
+        let upgrade = self.check(&check)?;
+        let Some(admitting) = admitting else { return Ok((upgrade, Admission::default())) };
+        // Dropped, so that its compression budget is free while we wait for a permit.
+        drop(upgrade);
+        let admission = self.unless_pointless(admitting).await?;
+        Ok((self.check(&check)?, admission))
     }
 
-    /// Waits for the permits, until the server shuts down, or the client sends something: it would not be
-    /// known any more whether it still waits.
-    async fn unless_in_vain(&self, admission: Waiting<'_>) -> Result<Admission, HandshakeError> {
+    /// Waits for the permits, until the server shuts down, or the client sends something: it could not be
+    /// seen any more whether the client is still there.
+    async fn unless_pointless(
+        &self,
+        admitting: Admitting<'_>,
+    ) -> Result<Admission, HandshakeError> {
         let (Some(instance), Some(early)) = (&self.instance, &self.early) else {
-            return admission.await;
+            return admitting.await;
         };
-        match select(admission, select(instance.shutting_down(), pin!(early.come()))).await {
+        match select(admitting, select(instance.shutting_down(), pin!(early.arrival()))).await {
             Either::Left((admission, _)) => admission,
             Either::Right((Either::Left(_), _)) => Err(HandshakeError::ShuttingDown),
             Either::Right((Either::Right(_), _)) => Err(HandshakeError::EarlyData),
         }
+    }
+
+    /// Checks the request, and what the handshake does not know: the prepared response, the stream, the
+    /// server.
+    fn check(
+        &self,
+        check: impl Fn() -> Result<Upgrade, HandshakeError>,
+    ) -> Result<Upgrade, HandshakeError> {
+        let upgrade = check()?;
+        if !self.progress().prepared.as_deref().is_none_or(has_valid_headers) {
+            return Err(HandshakeError::InvalidHeader);
+        }
+        if !self.can_upgrade {
+            return Err(HandshakeError::NotUpgradable);
+        }
+        if self.instance.as_ref().is_some_and(|instance| instance.is_shutting_down()) {
+            return Err(HandshakeError::ShuttingDown);
+        }
+        Ok(upgrade)
     }
 
     /// Counts a refusal.
@@ -150,118 +161,81 @@ impl PendingUpgrade {
         }
     }
 
-    fn wanted(
-        &self,
-        answer: Answer,
-        options: &WebSocketOptions,
-    ) -> Result<Box<Switching>, HandshakeError> {
-        let Answer { accept, subprotocol, agreement } = answer;
-        let mut headers = response_headers(&options.parts.headers)?;
-        if let Some(name) = &subprotocol {
-            headers.push(parse_header("sec-websocket-protocol", name)?);
-        }
-        let is_valid = self.talk().prepared.as_deref().is_none_or(are_valid);
-        if !is_valid {
-            return Err(HandshakeError::InvalidHeader);
-        }
-        if !self.can_upgrade {
-            return Err(HandshakeError::NotUpgradable);
-        }
-        if self.instance.as_ref().is_some_and(|instance| instance.is_shutting_down()) {
-            return Err(HandshakeError::ShuttingDown);
-        }
-        let deflation = agreement.map(|agreement| {
-            headers.extend(extensions_header(agreement.parameters));
-            let deflate = options.parts.deflate.clone().unwrap_or_default();
-            Deflation::new(&deflate, agreement, Role::Server)
-        });
-        let (settings, timeout) = (options.parts.settings.clone(), options.parts.handshake_timeout);
-        let admission = Admission::default();
-        Ok(Box::new(Switching {
-            accept,
-            headers,
-            settings,
-            timeout,
-            subprotocol,
-            deflation,
-            admission,
-        }))
-    }
-
     fn poll_open(&self, cx: &mut Context<'_>) -> Poll<Result<WebSocket, HandshakeError>> {
         let mut waker = Some(cx.waker().clone());
-        let mut talk = self.talk();
-        match std::mem::replace(&mut talk.stage, Stage::Taken) {
-            Stage::Open(ws) => Poll::Ready(Ok(ws)),
-            Stage::Taken => Poll::Ready(Err(HandshakeError::AlreadyUpgraded)),
-            Stage::Failed(error) => {
-                talk.stage = Stage::Failed(error);
+        let mut progress = self.progress();
+        match std::mem::replace(&mut progress.state, UpgradeState::Taken) {
+            UpgradeState::Open(ws) => Poll::Ready(Ok(ws)),
+            UpgradeState::Taken => Poll::Ready(Err(HandshakeError::AlreadyUpgraded)),
+            UpgradeState::Failed(error) => {
+                progress.state = UpgradeState::Failed(error);
                 Poll::Ready(Err(error))
             }
-            stage => {
-                talk.stage = stage;
-                std::mem::swap(&mut talk.waker, &mut waker);
+            state => {
+                progress.state = state;
+                std::mem::swap(&mut progress.waker, &mut waker);
                 Poll::Pending
             }
         }
     }
 
-    /// Does the handler wait for its endpoint to answer 101?
-    pub(crate) fn is_wanted(&self) -> bool {
-        matches!(self.talk().stage, Stage::Switching(_))
+    /// Whether the handler waits for its endpoint to answer 101.
+    pub(crate) fn is_switching(&self) -> bool {
+        matches!(self.progress().state, UpgradeState::Switching(_))
     }
 
-    fn want(&self, wanted: Box<Switching>) {
-        let mut wanted = Stage::Switching(wanted);
-        let mut talk = self.talk();
+    fn ask(&self, switching: Box<Switching>) {
+        let mut state = UpgradeState::Switching(switching);
+        let mut progress = self.progress();
         // The request may have ended while this waited in another task.
-        if matches!(talk.stage, Stage::Idle) {
-            std::mem::swap(&mut talk.stage, &mut wanted);
+        if matches!(progress.state, UpgradeState::Idle) {
+            std::mem::swap(&mut progress.state, &mut state);
         }
     }
 
     fn is_idle(&self) -> bool {
-        matches!(self.talk().stage, Stage::Idle)
+        matches!(self.progress().state, UpgradeState::Idle)
     }
 
     /// Keeps the response that a context prepared, for the 101, or when the context is dropped.
     pub(crate) fn prepare(&self, response: Box<Response>) {
-        let replaced = self.talk().prepared.replace(response);
+        let replaced = self.progress().prepared.replace(response);
         drop(replaced);
     }
 
-    /// The response that the context prepared; else one of 200.
+    /// The response that the context prepared; if there is none, one of 200.
     pub(crate) fn take_prepared(&self) -> Response {
-        let prepared = self.talk().prepared.take();
+        let prepared = self.progress().prepared.take();
         prepared.map_or_else(|| Response::new(StatusCode::Ok), |response| *response)
     }
 
-    pub(super) fn take_wanted(&self) -> Option<Box<Switching>> {
-        let mut talk = self.talk();
-        match std::mem::replace(&mut talk.stage, Stage::Answered) {
-            Stage::Switching(wanted) => Some(wanted),
-            stage => {
-                talk.stage = stage;
+    /// The upgrade that the handler asks for, whose 101 the caller sends.
+    pub(super) fn take_switching(&self) -> Option<Box<Switching>> {
+        let mut progress = self.progress();
+        match std::mem::replace(&mut progress.state, UpgradeState::Answered) {
+            UpgradeState::Switching(switching) => Some(switching),
+            state => {
+                progress.state = state;
                 None
             }
         }
     }
 
     pub(super) fn settle(&self, result: Result<WebSocket, HandshakeError>) {
-        let stage = result.map_or_else(Stage::Failed, Stage::Open);
-        let mut talk = self.talk();
-        let before = std::mem::replace(&mut talk.stage, stage);
-        let waker = talk.waker.take();
-        drop(talk);
+        let state = result.map_or_else(UpgradeState::Failed, UpgradeState::Open);
+        let mut progress = self.progress();
+        let before = std::mem::replace(&mut progress.state, state);
+        let waker = progress.waker.take();
+        drop(progress);
         drop(before);
         if let Some(waker) = waker {
             waker.wake();
         }
     }
 
-    /// Nobody will answer with the connection, if nobody has.
+    /// Fails the upgrade if it is answered and the connection has not come: it will not.
     pub(super) fn abandon(&self) {
-        let is_answered = matches!(self.talk().stage, Stage::Answered);
+        let is_answered = matches!(self.progress().state, UpgradeState::Answered);
         if is_answered {
             self.settle(Err(HandshakeError::Abandoned));
         }
@@ -269,82 +243,53 @@ impl PendingUpgrade {
 
     /// Enters the connection among those of its server. It is closed at once if the server shuts
     /// down, and has closed the others already.
-    pub(super) fn take_place(&self, shared: &Arc<Shared>) -> Option<OpenSocket> {
+    pub(super) fn count_open(&self, shared: &Arc<Shared>) -> Option<OpenSocket> {
         let instance = self.instance.as_ref()?;
-        let place = OpenSocket::take(Arc::clone(instance), Arc::clone(shared));
+        let open = OpenSocket::take(Arc::clone(instance), Arc::clone(shared));
         if let Some(frame) = instance.shutdown_frame() {
             shared.begin_close(frame.clone());
         }
-        Some(place)
+        Some(open)
     }
 
-    fn talk(&self) -> MutexGuard<'_, Talk> {
-        self.talk.lock()
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock()
     }
 }
 
-/// Takes the wish back if the handler gives up before the endpoint has seen it.
+/// Takes the request for an upgrade back if the handler gives up before the endpoint has seen it.
 struct Withdraw<'a>(&'a PendingUpgrade);
 
 impl Drop for Withdraw<'_> {
     fn drop(&mut self) {
-        let mut talk = self.0.talk();
-        let waker = talk.waker.take();
-        let is_wanted = matches!(talk.stage, Stage::Switching(_));
-        let wanted = is_wanted.then(|| std::mem::replace(&mut talk.stage, Stage::Idle));
-        drop(talk);
-        drop((waker, wanted));
+        let mut progress = self.0.progress();
+        let waker = progress.waker.take();
+        let is_switching = matches!(progress.state, UpgradeState::Switching(_));
+        let idle = UpgradeState::Idle;
+        let withdrawn = is_switching.then(|| std::mem::replace(&mut progress.state, idle));
+        drop(progress);
+        drop((waker, withdrawn));
     }
 }
 
-/// Ends the wait of a context that a handler gave to another task, when the endpoint is dropped:
-/// nobody will answer 101.
+/// Ends the wait of a context that a handler gave to another task, when the endpoint is dropped: no 101 will be
+/// sent.
 #[derive(Debug)]
 pub(crate) struct Abandon<'a>(pub(crate) &'a Arc<PendingUpgrade>);
 
 impl Drop for Abandon<'_> {
     fn drop(&mut self) {
-        if Arc::strong_count(self.0) > 1 && (self.0.is_idle() || self.0.is_wanted()) {
+        if Arc::strong_count(self.0) > 1 && (self.0.is_idle() || self.0.is_switching()) {
             self.0.settle(Err(HandshakeError::Abandoned));
         }
     }
 }
 
-/// `Sec-WebSocket-Extensions`, as it was agreed on.
-pub(super) fn extensions_header(
-    parameters: DeflateParameters,
-) -> Option<(HeaderName, HeaderValue)> {
-    parse_header("sec-websocket-extensions", &parameters.to_string()).ok()
-}
-
-/// The headers of the options, without those that are the handshake's own.
-pub(super) fn response_headers(
-    headers: &[(String, String)],
-) -> Result<Vec<(HeaderName, HeaderValue)>, HandshakeError> {
-    let free = headers.iter().filter(|(name, _)| !is_reserved(name));
-    free.map(|(name, value)| parse_header(name, value)).collect()
-}
-
 /// Whether HTTP allows all headers of a response.
-pub(super) fn are_valid(response: &Response) -> bool {
+fn has_valid_headers(response: &Response) -> bool {
     response.iter().all(|(name, values)| {
-        values.iter().all(|value| ::http::HeaderValue::try_from(value.as_str()).is_ok())
-            && ::http::HeaderName::try_from(name.as_str()).is_ok()
+        values.iter().all(|value| is_header_line(name.as_str(), value.as_str()))
     })
-}
-
-/// A header, if HTTP allows it.
-pub(super) fn parse_header(
-    name: &str,
-    value: &str,
-) -> Result<(HeaderName, HeaderValue), HandshakeError> {
-    // http_types would let line breaks pass.
-    let is_valid =
-        ::http::HeaderName::try_from(name).is_ok() && ::http::HeaderValue::try_from(value).is_ok();
-    match (name.parse(), value.parse()) {
-        (Ok(name), Ok(value)) if is_valid => Ok((name, value)),
-        _ => Err(HandshakeError::InvalidHeader),
-    }
 }
 
 #[cfg(test)]
@@ -355,12 +300,12 @@ mod tests {
 
     use super::*;
 
-    /// A waker that asks the slot whenever it is called or dropped.
+    /// A waker that asks the pending upgrade whenever it is called or dropped.
     struct Curious(Arc<PendingUpgrade>, Arc<AtomicUsize>);
 
     impl Curious {
         fn ask(&self) {
-            assert!(!self.0.is_wanted());
+            assert!(!self.0.is_switching());
             self.1.fetch_add(1, Relaxed);
         }
     }
@@ -378,21 +323,21 @@ mod tests {
     }
 
     #[test]
-    fn a_waker_may_ask_the_slot_where_it_is_called_and_dropped() {
-        let (slot, asked) =
+    fn a_waker_may_ask_the_pending_upgrade_where_it_is_called_and_dropped() {
+        let (pending, asked) =
             (Arc::new(PendingUpgrade::new(&Transport::Tide)), Arc::new(AtomicUsize::new(0)));
         let poll = || {
-            let waker = Waker::from(Arc::new(Curious(Arc::clone(&slot), Arc::clone(&asked))));
-            slot.poll_open(&mut Context::from_waker(&waker))
+            let waker = Waker::from(Arc::new(Curious(Arc::clone(&pending), Arc::clone(&asked))));
+            pending.poll_open(&mut Context::from_waker(&waker))
         };
         assert!(poll().is_pending());
         assert_eq!(asked.load(Relaxed), 0);
         assert!(poll().is_pending());
         assert_eq!(asked.load(Relaxed), 1, "one waker takes the place of the other");
-        drop(Withdraw(&slot));
+        drop(Withdraw(&pending));
         assert_eq!(asked.load(Relaxed), 2, "the handler gives up");
         assert!(poll().is_pending());
-        slot.settle(Err(HandshakeError::TimedOut));
+        pending.settle(Err(HandshakeError::TimedOut));
         assert_eq!(asked.load(Relaxed), 4, "one is called, and then dropped");
         assert!(poll().is_ready());
     }

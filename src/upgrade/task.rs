@@ -1,15 +1,18 @@
 //! The task of an upgraded handler, from the 101 on.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures::channel::oneshot;
+use tide::StatusCode;
+use tide::http::headers::{HeaderName, HeaderValue};
 use tide::http::upgrade::Receiver;
 
-use super::Upgraded;
-use super::pending::PendingUpgrade;
+use super::pending::{PendingUpgrade, Switching};
+use super::{OnUpgrade, Transport, Upgrade, Upgraded};
 use crate::admission::Admission;
 use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
 use crate::error::Result;
@@ -17,13 +20,72 @@ use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::options::Settings;
 use crate::proto::Role;
-use crate::proto::handshake::HandshakeError;
+use crate::proto::handshake::{HandshakeError, RESERVED};
+use crate::runtime;
 use crate::runtime::Clock;
 use crate::stream::Stream;
 
-/// Where the stream comes from.
-pub(super) enum Source {
-    Front(oneshot::Receiver<Upgraded>),
+/// A handler at work. Its result is for the middleware around it.
+type HandlerFuture<T> = Pin<Box<dyn Future<Output = tide::Result<T>> + Send>>;
+
+/// Answers 101, and moves the handler to a task of its own.
+pub(crate) async fn start<T: 'static>(
+    handler: HandlerFuture<T>,
+    pending: Arc<PendingUpgrade>,
+    transport: Transport,
+) -> tide::Result {
+    let switching = pending.take_switching().ok_or(HandshakeError::Abandoned)?;
+    let Switching { upgrade, timeout, admission } = *switching;
+    let mut response = switching_protocols(pending.take_prepared(), &upgrade);
+    let (source, peer_addr) = match transport {
+        Transport::HttpServer(Some(OnUpgrade(stream)), peer_addr, ..) => {
+            (Source::HttpServer(stream), peer_addr.0)
+        }
+        Transport::HttpServer(None, ..) => return Err(HandshakeError::NotUpgradable.into()),
+        Transport::Tide => {
+            let inner: &mut tide::http::Response = response.as_mut();
+            (Source::Tide(inner.recv_upgrade().await), None)
+        }
+    };
+    let instance = pending.instance().cloned();
+    let budget = instance.as_ref().and_then(|instance| instance.budget.clone());
+    let (settings, opened, _) = upgrade.into_parts();
+    let deadline = settings.clock.after(timeout);
+    let parts = Box::new((settings, Opened { peer_addr, budget, ..opened }));
+    let promise = Promise(Arc::clone(&pending));
+    let run = run(Handling::new(handler), promise, source, parts, admission, deadline);
+    let is_taken = match &instance {
+        Some(instance) => instance.tasks.spawn(run),
+        None => runtime::spawn(run).is_some(),
+    };
+    if !is_taken {
+        let error = HandshakeError::ShuttingDown;
+        pending.count(error);
+        return Err(error.into());
+    }
+    Ok(response)
+}
+
+/// The 101: what the handler has prepared, cookies included, without status, body and headers that are not the
+/// handler's to set, and the fields of the handshake.
+fn switching_protocols(mut response: tide::Response, upgrade: &Upgrade) -> tide::Response {
+    response.set_status(StatusCode::SwitchingProtocols);
+    drop(response.take_body());
+    for name in RESERVED {
+        drop(response.remove_header(name));
+    }
+    for (name, value) in upgrade.fields() {
+        // They are ASCII, which is all that tide asks for.
+        if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
+            response.append_header(name, value);
+        }
+    }
+    response
+}
+
+/// The origin of the stream.
+enum Source {
+    HttpServer(oneshot::Receiver<Upgraded>),
     Tide(Receiver),
 }
 
@@ -40,7 +102,7 @@ impl Source {
 
     async fn stream(self) -> Option<(Stream, Bytes)> {
         match self {
-            Self::Front(receiver) => {
+            Self::HttpServer(receiver) => {
                 let Upgraded { stream, read_ahead } = receiver.await.ok()?;
                 Some((stream, read_ahead))
             }
@@ -49,9 +111,9 @@ impl Source {
     }
 }
 
-/// The connection that a handler waits for, maybe in another task. Dropped, with a task that its executor
-/// has dropped, there will be none.
-pub(super) struct Promise(pub(super) Arc<PendingUpgrade>);
+/// The duty to give the handler its connection, or an error; the handler may wait in another task. Dropped with
+/// a task that its executor has dropped, it gives the error.
+struct Promise(Arc<PendingUpgrade>);
 
 impl Promise {
     fn settle(self, result: Result<WebSocket, HandshakeError>) {
@@ -65,34 +127,34 @@ impl Drop for Promise {
     }
 }
 
-/// The task of an upgraded handler, from the 101 on. The permits are those of the task: for as long
-/// as either handler or connection lives.
-pub(super) async fn run<T>(
+/// The task of an upgraded handler, from the 101 on. It holds the permits for as long as handler or connection
+/// lives.
+async fn run<T>(
     mut handler: Handling<T, tide::Error>,
-    slot: Promise,
+    promise: Promise,
     source: Source,
     parts: Box<(Settings, Opened)>,
     admission: Admission,
     deadline: Instant,
 ) {
-    // Boxed, so that the room it takes is free while the connection lives.
+    // Boxed, so that its memory is free while the connection lives.
     match Box::pin(source.open(deadline, &parts.0.clock)).await {
         Ok((stream, unread)) => {
             let (settings, opened) = *parts;
             let shared = Shared::new(stream, unread, Role::Server, settings.with_task(), opened);
-            let _place = slot.0.take_place(&shared);
-            slot.settle(Ok(WebSocket::new(Arc::clone(&shared))));
+            let _open = promise.0.count_open(&shared);
+            promise.settle(Ok(WebSocket::new(Arc::clone(&shared))));
             ConnectionTask::new(handler, shared).await;
             drop(admission);
         }
         Err(error) => {
             let told = Escaped(error);
             tell(|| log::debug!(reason = error.name(); "upgrade failed: {told}"));
-            slot.0.count(error);
-            // What is reserved for the connection is free again, whatever the handler goes on with.
+            promise.0.count(error);
+            // Permits and memory of the connection are free again, also if the handler goes on.
             drop((parts, admission));
-            slot.settle(Err(error));
-            // A handler that lost its client comes to its end; how, the log has.
+            promise.settle(Err(error));
+            // A handler that lost its client runs to its end. Its error is in the log.
             let _ = poll_fn(|cx| handler.poll(cx)).await;
         }
     }

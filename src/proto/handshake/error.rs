@@ -1,5 +1,7 @@
-//! Why a request does not become a WebSocket connection.
+//! The reasons for which a request does not become a WebSocket connection, and the answers that tell them.
 
+#[cfg(feature = "accept")]
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 use std::time::Duration;
@@ -7,13 +9,14 @@ use std::time::Duration;
 /// Why a request did not become a WebSocket connection.
 ///
 /// Returned from a handler with `?`, it *is* the answer to the request: its
-/// [status](Self::status), and a body that says what was wrong and what usually causes it.
+/// [status](Self::status), and a body that says what was wrong and what usually causes it. Where another
+/// HTTP library answers, `HandshakeError::response` (feature `accept`) makes the same answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub enum HandshakeError {
     /// 405: the method is not GET (§4.2.1).
     MethodNotGet,
-    /// 400: what was sent is no HTTP. Seen by `accept` only.
+    /// 400: the request is not HTTP. Seen by `accept` only.
     HeadMalformed,
     /// 431: the head of the request has more than 16 KiB or 100 lines. Seen by `accept` only.
     HeadTooLarge,
@@ -27,7 +30,7 @@ pub enum HandshakeError {
     HostMissing,
     /// 400: more than one `Host` header (RFC 9112 §3.2).
     HostRepeated,
-    /// 400: a `Host` that is empty, or no host with an optional port (RFC 9110 §4.2.1, RFC 9112 §3.2).
+    /// 400: a `Host` that is empty, or not a host with an optional port (RFC 9110 §4.2.1, RFC 9112 §3.2).
     HostInvalid,
     /// 400: no `Upgrade: websocket` header (§4.2.1).
     UpgradeMissing,
@@ -41,9 +44,9 @@ pub enum HandshakeError {
     KeyMissing,
     /// 400: the key is not the base64 of 16 bytes, or there are several (§4.2.1).
     KeyInvalid,
-    /// 400: `Sec-WebSocket-Extensions` is no list of extensions (§9.1).
+    /// 400: `Sec-WebSocket-Extensions` is not a list of extensions (§9.1).
     ExtensionsMalformed,
-    /// 400: `Sec-WebSocket-Protocol` is no list of tokens (§4.1).
+    /// 400: `Sec-WebSocket-Protocol` is not a list of tokens (§4.1).
     SubprotocolsMalformed,
     /// 400: the client offers no subprotocol of the server, which requires one
     /// ([`require_subprotocol`](crate::WebSocketOptions::require_subprotocol)).
@@ -59,7 +62,7 @@ pub enum HandshakeError {
         /// When the client may try again: `Retry-After`, in whole seconds rounded up.
         retry_after: Duration,
     },
-    /// 500: a `ConnectionLimit` of 0, which admits nobody.
+    /// 500: a `ConnectionLimit` of 0, which admits no connection.
     LimitIsZero,
     /// 400: a `ConnectionLimit` for each address has no address to count, because the headers in which
     /// trusted proxies tell it contradict each other, or are malformed.
@@ -69,7 +72,7 @@ pub enum HandshakeError {
     EarlyData,
     /// 500: the context was upgraded before.
     AlreadyUpgraded,
-    /// 400: the stream below cannot be had, because the request has a body.
+    /// 400: the request has a body, where the frames begin (RFC 9112 §6.3).
     NotUpgradable,
     /// 500: a header of the options has a name or a value that HTTP does not allow.
     InvalidHeader,
@@ -77,7 +80,7 @@ pub enum HandshakeError {
     Abandoned,
     /// 500: the 101 could not be sent within the handshake timeout.
     TimedOut,
-    /// 503: the server shuts down, or an executor that `set_spawner` has brought takes no more tasks.
+    /// 503: the server shuts down, or the executor of `set_spawner` takes no more tasks.
     ShuttingDown,
 }
 
@@ -155,12 +158,73 @@ impl HandshakeError {
         }
     }
 
-    /// What usually causes it, for whoever reads the answer.
+    /// The answer to the request, for an HTTP library of the caller: status, text, and the headers that go
+    /// with the status, such as `Sec-WebSocket-Version` of a 426 or `Retry-After` of a 503.
+    ///
+    /// It ends the HTTP connection (`Connection: close`, RFC 9112 §9.6): a client that does not wait for the
+    /// answer may have sent frames, which are not the next request.
+    ///
+    /// ```
+    /// use tidewire::HandshakeError;
+    ///
+    /// let response = HandshakeError::VersionUnsupported.response();
+    /// assert_eq!(response.status(), 426);
+    /// assert_eq!(response.headers()["sec-websocket-version"], "13");
+    /// assert!(response.body().starts_with("the WebSocket version is not 13\n"));
+    /// ```
+    #[cfg(feature = "accept")]
+    #[must_use]
+    pub fn response(self) -> http::Response<String> {
+        use http::header::{CONNECTION, CONTENT_TYPE};
+        use http::{HeaderName, HeaderValue, StatusCode};
+
+        let mut response = http::Response::new(self.text());
+        let status = StatusCode::from_u16(self.status());
+        *response.status_mut() = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        for (name, value) in self.fields() {
+            // Both are ours, and valid.
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
+                headers.append(name, value);
+            }
+        }
+        headers.append(CONNECTION, HeaderValue::from_static("close"));
+        response
+    }
+
+    /// The headers that go with the status, spelled as in the RFCs.
+    #[cfg(feature = "accept")]
+    pub(crate) fn fields(self) -> Vec<(&'static str, Cow<'static, str>)> {
+        match self {
+            // A 426 names the protocol that is asked for (RFC 9110 §15.5.22) and its version (§4.4).
+            Self::VersionUnsupported => vec![
+                ("Connection", "Upgrade".into()),
+                ("Upgrade", "websocket".into()),
+                ("Sec-WebSocket-Version", "13".into()),
+            ],
+            Self::MethodNotGet => vec![("Allow", "GET".into())],
+            Self::LimitReached { retry_after } => {
+                let part_of_a_second = u64::from(retry_after.subsec_nanos() > 0);
+                let seconds = retry_after.as_secs().saturating_add(part_of_a_second);
+                vec![("Retry-After", seconds.to_string().into())]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The body of the answer: the error, and the hint on a line of its own.
+    #[cfg(feature = "accept")]
+    pub(crate) fn text(self) -> String {
+        format!("{self}\n{}", self.hint()).trim_end().to_owned()
+    }
+
+    /// What usually causes it, for the person who reads the answer.
     #[must_use]
     pub fn hint(self) -> &'static str {
         match self {
             Self::MethodNotGet => "A WebSocket opens with a GET request.",
-            Self::TargetInvalid => "What follows `#` in a URL is not sent.",
+            Self::TargetInvalid => "A client does not send the part of a URL that follows `#`.",
             Self::HttpVersion => {
                 "A proxy that speaks HTTP/1.0 to this server causes this; nginx needs \
                  `proxy_http_version 1.1`."
@@ -200,7 +264,7 @@ impl HandshakeError {
                  one that it does not write."
             }
             Self::EarlyData => "A client sends its first frame after it has read the 101.",
-            Self::NotUpgradable => "What follows the head of an opening handshake is frames.",
+            Self::NotUpgradable => "Frames follow the head of an opening handshake.",
             Self::HeadMalformed
             | Self::HeadTooLarge
             | Self::HeadTimedOut
@@ -218,7 +282,7 @@ impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MethodNotGet => "the method of an opening handshake is GET",
-            Self::HeadMalformed => "the request is no HTTP",
+            Self::HeadMalformed => "the request is not HTTP",
             Self::HeadTooLarge => "the head of the request is too large",
             Self::HeadTimedOut => "the head of the request did not end in time",
             Self::TargetInvalid => "the request target has a fragment",
@@ -238,7 +302,7 @@ impl fmt::Display for HandshakeError {
             Self::SubprotocolNotOffered => "the chosen subprotocol was not offered",
             Self::OriginForbidden => "pages of this origin may not connect",
             Self::LimitReached { .. } => "the server has as many connections as it may have",
-            Self::LimitIsZero => "a connection limit of 0 admits nobody",
+            Self::LimitIsZero => "a connection limit of 0 admits no connection",
             Self::AddressDisputed => "what proxies tell of the client's address is contradictory",
             Self::EarlyData => "the client has sent something before the 101",
             Self::AlreadyUpgraded => "the request was upgraded before",
@@ -299,6 +363,33 @@ mod tests {
         }
         let words: HashSet<_> = CASES.iter().map(|case| case.0.to_string()).collect();
         assert_eq!(words.len(), CASES.len());
+    }
+
+    #[cfg(feature = "accept")]
+    #[test]
+    fn the_answer_has_status_text_and_the_headers_of_the_status() {
+        for (error, status, _) in CASES {
+            let response = error.response();
+            assert_eq!(response.status(), status, "{error}");
+            let text = response.body();
+            assert!(text.starts_with(&error.to_string()) && text.ends_with(error.hint()), "{text}");
+            assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+            let lines = |name| {
+                let values = response.headers().get_all(name).iter();
+                values.map(|value| value.to_str().unwrap()).collect::<Vec<_>>()
+            };
+            let is_426 = status == 426;
+            let connection = if is_426 { &["Upgrade", "close"][..] } else { &["close"] };
+            assert_eq!(lines("connection"), connection, "{error}");
+            assert_eq!(lines("upgrade"), if is_426 { &["websocket"][..] } else { &[] }, "{error}");
+            assert_eq!(lines("sec-websocket-version"), if is_426 { &["13"][..] } else { &[] });
+            assert_eq!(lines("allow"), if status == 405 { &["GET"][..] } else { &[] }, "{error}");
+        }
+        for (millis, seconds) in [(0, "0"), (1, "1"), (1000, "1"), (1001, "2")] {
+            let retry_after = Duration::from_millis(millis);
+            let response = E::LimitReached { retry_after }.response();
+            assert_eq!(response.headers()["retry-after"], seconds);
+        }
     }
 
     #[test]

@@ -11,15 +11,15 @@ mod origin;
 mod subprotocol;
 
 pub use self::error::HandshakeError;
+#[cfg(feature = "server")]
+pub(crate) use self::header_lines::RESERVED;
 #[cfg(feature = "accept")]
-pub(crate) use self::header_lines::is_token;
+pub(crate) use self::header_lines::is_header_line;
 #[cfg(any(feature = "accept", feature = "client"))]
-pub(crate) use self::header_lines::{HeaderLines, as_text};
+pub(crate) use self::header_lines::{HeaderLines, as_text, is_reserved};
 #[cfg(feature = "accept")]
 pub(crate) use self::host::is_host_and_port;
-#[cfg(feature = "server")]
-pub(crate) use self::opening::RESERVED;
 #[cfg(feature = "accept")]
-pub(crate) use self::opening::{Opening, is_reserved};
+pub(crate) use self::opening::Opening;
 pub(crate) use self::origin::Origins;
 pub(crate) use self::subprotocol::Subprotocols;

@@ -1,16 +1,20 @@
-//! The opening handshake on the server: what must be in a request ([RFC 6455 §4.2.1]), and which headers a 101
-//! has of its own.
+//! The rules for the request of an opening handshake ([RFC 6455 §4.2.1]).
 //!
 //! [RFC 6455 §4.2.1]: https://www.rfc-editor.org/rfc/rfc6455#section-4.2.1
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use super::{HandshakeError, HeaderLines, Origins, is_host_and_port, is_token};
+use super::{HandshakeError, HeaderLines, Origins, is_host_and_port};
+use crate::proto::extension;
+use crate::proto::extension::{Extension, is_token};
 
-/// The part of a request that the opening handshake depends on.
+/// The part of a request that the opening handshake depends on. Each adapter makes one of the types of its
+/// HTTP library; the rules are here alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening<'a, H> {
+    /// Whether the method is GET.
     pub(crate) is_get: bool,
+    /// Whether the version is HTTP/1.1.
     pub(crate) is_http_1_1: bool,
     /// Whether the client is known to speak TLS; if not, a proxy may speak it for us.
     pub(crate) is_secure: bool,
@@ -25,7 +29,7 @@ impl<'a, H: HeaderLines> Opening<'a, H> {
         Ok(derive_accept_key(key.as_bytes()))
     }
 
-    /// Checks the request against §4.2.1; the key is what the answer is made of.
+    /// Checks the request against §4.2.1; returns the key, which the answer is derived from.
     pub(crate) fn validate(&self) -> Result<&'a str, HandshakeError> {
         if !self.is_get {
             return Err(HandshakeError::MethodNotGet);
@@ -41,7 +45,9 @@ impl<'a, H: HeaderLines> Opening<'a, H> {
             return Err(HandshakeError::ConnectionMissing);
         }
         self.check_version()?;
-        self.key()
+        let key = self.key()?;
+        self.check_content()?;
+        Ok(key)
     }
 
     /// The subprotocols that the client offers, in its order of preference (§4.1).
@@ -51,6 +57,13 @@ impl<'a, H: HeaderLines> Opening<'a, H> {
             return Ok(offered);
         }
         Err(HandshakeError::SubprotocolsMalformed)
+    }
+
+    /// The extensions that the client offers. A malformed list fails the handshake, also if the server uses
+    /// none (§9.1).
+    pub(crate) fn extensions(&self) -> Result<Vec<Extension<'a>>, HandshakeError> {
+        let offers = extension::parse(self.headers.lines("sec-websocket-extensions"));
+        offers.map_err(|_| HandshakeError::ExtensionsMalformed)
     }
 
     fn check_host(&self) -> Result<(), HandshakeError> {
@@ -81,10 +94,21 @@ impl<'a, H: HeaderLines> Opening<'a, H> {
         Ok(key)
     }
 
+    /// Behind the head of the request come frames, so there is no content (RFC 9112 §6.3).
+    fn check_content(&self) -> Result<(), HandshakeError> {
+        let is_zero = |len: &str| !len.is_empty() && len.bytes().all(|digit| digit == b'0');
+        let mut lengths = self.headers.lines("content-length");
+        let is_coded = self.headers.lines("transfer-encoding").next().is_some();
+        if is_coded || !lengths.all(|line| is_zero(line.trim())) {
+            return Err(HandshakeError::NotUpgradable);
+        }
+        Ok(())
+    }
+
     fn check_origin(&self, origins: &Origins) -> Result<(), HandshakeError> {
         let mut lines = self.headers.lines("origin");
-        // A browser sends the header with every request of a page. Some programs do, too; but a program
-        // has no cookies of somebody else.
+        // A browser sends the header with every request of a page. A program that leaves it out has no
+        // cookies of somebody else.
         let Some(origin) = lines.next() else { return Ok(()) };
         let host = self.headers.lines("host").next().unwrap_or_default();
         let is_allowed = origins.allow(origin.trim(), host.trim(), self.is_secure);
@@ -100,25 +124,6 @@ fn is_sixteen_bytes_of_base64(key: &str) -> bool {
     let Some(digits) = key.strip_suffix("==") else { return false };
     let is_digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
     digits.len() == 22 && digits.bytes().all(is_digit)
-}
-
-/// The handshake's own headers, and those that a 101 must not have (RFC 9110 §15.2).
-pub(crate) const RESERVED: [&str; 10] = [
-    "connection",
-    "upgrade",
-    "sec-websocket-accept",
-    "sec-websocket-extensions",
-    "sec-websocket-key",
-    "sec-websocket-protocol",
-    "sec-websocket-version",
-    "content-length",
-    "content-type",
-    "transfer-encoding",
-];
-
-/// Whether this is a header that neither options nor a handler can add to the 101.
-pub(crate) fn is_reserved(name: &str) -> bool {
-    RESERVED.iter().any(|reserved| name.eq_ignore_ascii_case(reserved))
 }
 
 #[cfg(test)]
@@ -207,6 +212,37 @@ mod tests {
         assert_eq!(post.validate(), Err(E::MethodNotGet));
         let old = Opening { is_http_1_1: false, ..opening };
         assert_eq!(old.validate(), Err(E::HttpVersion));
+    }
+
+    #[test]
+    fn a_request_with_content_is_refused() {
+        for (name, values, is_allowed) in [
+            ("content-length", &["0"][..], true),
+            ("content-length", &["00", " 0 "], true),
+            ("content-length", &["5"], false),
+            ("content-length", &["0", "5"], false),
+            ("content-length", &[""], false),
+            ("content-length", &["+0"], false),
+            ("transfer-encoding", &["chunked"], false),
+            ("transfer-encoding", &[""], false),
+        ] {
+            let expected = if is_allowed { Ok(()) } else { Err(HandshakeError::NotUpgradable) };
+            let found = answer(&with(name, values), &Origins::SameHost).map(drop);
+            assert_eq!(found, expected, "{name}: {values:?}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_list_of_extensions_is_refused() {
+        let extensions = |lines: &[&'static str]| {
+            let headers = with("sec-websocket-extensions", lines);
+            let opening =
+                Opening { is_get: true, is_http_1_1: true, is_secure: false, headers: &headers };
+            opening.extensions().map(|offers| offers.len())
+        };
+        assert_eq!(extensions(&[]), Ok(0));
+        assert_eq!(extensions(&["permessage-deflate; a=1, x", "y"]), Ok(3));
+        assert_eq!(extensions(&["x", ";"]), Err(HandshakeError::ExtensionsMalformed));
     }
 
     #[test]

@@ -123,7 +123,10 @@ fn a_limit_of_0_is_an_error_that_names_it() {
     for zero in [ConnectionLimit::new(0), ConnectionLimit::per_address(0).wait(LONG, 1)] {
         let refusal = refused(echo_within(&zero));
         assert!(refusal.starts_with("HTTP/1.1 500 "), "{refusal}");
-        assert!(refusal.ends_with("\r\n\r\na connection limit of 0 admits nobody"), "{refusal}");
+        assert!(
+            refusal.ends_with("\r\n\r\na connection limit of 0 admits no connection"),
+            "{refusal}"
+        );
 
         let mut server = echo_server(WebSocketOptions::default());
         server.connection_limit(&zero);

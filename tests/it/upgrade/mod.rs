@@ -3,9 +3,11 @@
 //! | file | shows |
 //! | --- | --- |
 //! | `handshake` | the opening handshake, as bytes |
+//! | `one_handshake` | that a server, `accept` and `Upgrade` answer alike |
 //! | `subprotocols` | which subprotocol is agreed on |
 //! | `handler` | the upgrade as a handler sees it, and what else it may do with a request |
 
 pub(crate) mod handler;
 pub(crate) mod handshake;
+mod one_handshake;
 pub(crate) mod subprotocols;
