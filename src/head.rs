@@ -73,9 +73,9 @@ pub(crate) async fn read<T>(
     buf: &mut Vec<u8>,
     parse: impl Fn(&[u8]) -> httparse::Result<(T, usize)>,
 ) -> Result<(T, usize), HeadError> {
-    let mut is_worth_a_look = true;
+    let mut may_be_whole = true;
     loop {
-        if is_worth_a_look {
+        if may_be_whole {
             match parse(buf) {
                 Ok(httparse::Status::Complete((_, len))) if len > MAX_LEN => {
                     return Err(HeadError::TooLarge);
@@ -96,7 +96,7 @@ pub(crate) async fn read<T>(
         // A head can only end with a line. So the head of a peer that sends byte by byte is not parsed from its
         // start for each byte.
         let new = buf.get(known..).unwrap_or_default();
-        is_worth_a_look = known == 0 || new.contains(&b'\n');
+        may_be_whole = known == 0 || new.contains(&b'\n');
     }
 }
 

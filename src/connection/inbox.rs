@@ -208,7 +208,10 @@ fn cost(frame: &Frame) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
     use super::*;
+    use crate::proto::{Decoder, Limits, Role};
 
     fn inbox(opcodes: &[(bool, OpCode)]) -> Inbox {
         let mut inbox = Inbox::default();
@@ -220,6 +223,32 @@ mod tests {
 
     fn opcodes(inbox: &mut Inbox) -> Vec<OpCode> {
         std::iter::from_fn(|| inbox.pop().map(|frame| frame.opcode())).collect()
+    }
+
+    #[test]
+    fn the_pieces_of_a_long_frame_join_to_its_message() {
+        let (first, second) = ([7; 100], [8; 100]);
+        let wire = [&b"\x02\x64"[..], &first, b"\x80\x64", &second].concat();
+        let message = |piece_len: usize, cut: usize| {
+            let mut decoder = Decoder::new(Role::Client, Limits::default(), false);
+            decoder.set_piece_len(NonZeroUsize::new(piece_len));
+            let (mut inbox, mut frames) = (Inbox::default(), 0);
+            for mut input in wire.chunks(cut) {
+                while let Some(frame) = decoder.next(&mut input).unwrap() {
+                    assert!(!inbox.has_message());
+                    inbox.push(frame);
+                    frames += 1;
+                }
+            }
+            assert_eq!(inbox.bytes(), 200 + frames * FRAME_COST);
+            let message = inbox.pop_message().unwrap();
+            assert!(inbox.is_empty() && inbox.bytes() == 0);
+            (frames, message.unwrap())
+        };
+        let expected = Message::binary([first, second].concat());
+        assert_eq!(message(0, 64), (2, expected.clone()));
+        // 62, 38 and 24, 64, 12 bytes arrive at once, of which 30 at most are one piece.
+        assert_eq!(message(30, 64), (3 + 2 + 1 + 3 + 1, expected));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The body of a request: how long it may be, and how it is collected, in a limited time.
+//! The body of a request: its limits, and the code that collects it, in a limited time.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use tide::http::Request;
 use super::RequestContext;
 use crate::runtime::Clock;
 
-/// What a request body may be.
+/// The limits of a request body.
 #[derive(Clone, Debug)]
 pub(crate) struct BodyLimits {
     /// Longest body, in bytes. Shared with the body, whichever way it is read.
     max_size: Arc<AtomicUsize>,
     /// Longest time from the call to the last byte, where it is collected.
     deadline: Option<Duration>,
-    /// What its deadlines follow.
+    /// The clock of its deadlines.
     pub(crate) clock: Clock,
 }
 
@@ -79,7 +79,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// Replaces [`max_body_size`](crate::ServerOptions::max_body_size) for this request: in bytes, `None`
     /// for no limit.
     ///
-    /// To be called before the body is read, by whatever way. For the endpoints of a route there is
+    /// Call it before the body is read. For all endpoints of a route there is
     /// [`Route::max_body_size`](crate::Route::max_body_size).
     ///
     /// ```
@@ -127,8 +127,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
                 if len == most {
                     break;
                 }
-                // Twice as much as has come, and no more than will come: a length that is announced
-                // costs nothing.
+                // Twice the bytes that have come, and no more than were announced: an announced length alone
+                // costs no memory.
                 let room = len.max(MIN_ROOM).min(most - len);
                 body.reserve_exact(room);
                 body.resize(len + room, 0);
@@ -174,7 +174,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     }
 }
 
-/// Room for a body of which nothing has come yet, in bytes.
+/// Room for a body before its first byte has come, in bytes.
 const MIN_ROOM: usize = 4 << 10;
 
 /// The answer to a request whose body cannot be read.

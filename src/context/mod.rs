@@ -88,7 +88,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// # Cancel safety
     ///
     /// Safe: dropped before the 101 is on its way, nothing has happened, and a permit is free again;
-    /// later, the next call returns the connection, whatever its options.
+    /// later, the next call returns the connection, and does not use its own options.
     pub async fn upgrade_to_websocket(&mut self, options: WebSocketOptions) -> Result<WebSocket> {
         if let Some(prepared) = self.response.take() {
             self.pending.prepare(prepared);
@@ -114,9 +114,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// A browser shows a page neither status nor body of an opening handshake that failed; close
     /// code and reason it does show. Pages of any origin get them, in the first of the subprotocols
-    /// that they offer, if they offer any. A request that is no opening
-    /// handshake is answered by HTTP: with the status that the last three digits of a code from
-    /// 4400 to 4599 are, else with 403.
+    /// that they offer, if they offer any. A request that is not an opening handshake is answered by HTTP:
+    /// with the last three digits of a code from 4400 to 4599 as its status, else with 403.
     ///
     /// ```
     /// # use tidewire::{RequestContext, Server};
@@ -128,7 +127,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// # Errors
     ///
-    /// The answer to a request that is no opening handshake, to be passed on.
+    /// The answer to a request that is not an opening handshake, to be passed on.
     /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent (RFC 6455 §7.4)
     /// or `reason` exceeds 123 bytes.
     ///
@@ -165,8 +164,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.list("sec-websocket-protocol").filter(|name| is_token(name)).collect()
     }
 
-    /// The first line of a header, whatever the case of `name`; `None` if there is none, or if it
-    /// is not UTF-8.
+    /// The first line of a header, in upper or lower case; `None` if there is none, or if it is not UTF-8.
     ///
     /// A value is never altered. One that is not ASCII, which tide's
     /// [`request`](Self::request) cannot hold and leaves out, is found here all the same;

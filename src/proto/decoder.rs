@@ -361,7 +361,7 @@ fn append_unmasked(payload: &mut Vec<u8>, key: Option<[u8; 4]>, piece: &[u8]) {
     }
 }
 
-/// What a message may cost, checked before anything is allocated for it.
+/// The limits of a message, checked before anything is allocated for it.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[expect(clippy::struct_field_names, reason = "named as the options that set them")]
 pub(crate) struct Limits {
@@ -374,7 +374,7 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    /// Largest compressed message, in bytes: what does not compress may grow by an eighth.
+    /// Largest compressed message, in bytes: bytes that do not compress may grow by an eighth.
     pub(crate) fn max_deflated_size(&self) -> usize {
         self.max_message_size.saturating_add(self.max_message_size / 8).saturating_add(64)
     }
@@ -403,12 +403,12 @@ struct Message {
 }
 
 impl Assembler {
-    /// Is a message begun and not finished?
+    /// Whether a message is begun and not finished.
     pub(super) fn is_inside_message(&self) -> bool {
         self.message.is_some()
     }
 
-    /// Is the message under way a compressed one?
+    /// Whether the message under way is compressed.
     pub(super) fn is_deflated(&self) -> bool {
         self.message.as_ref().is_some_and(|message| message.is_deflated)
     }
@@ -476,7 +476,7 @@ mod tests {
 
     const LIMITS: Limits = Limits { max_message_size: 8, max_frame_size: 6, max_fragments: 2 };
 
-    /// What is wrong with `input`, which arrives in pieces of `len` bytes.
+    /// Decodes `input`, which arrives in pieces of `len` bytes, up to its first error.
     fn decode(role: Role, input: &[u8], len: usize) -> Result<(), ProtocolError> {
         let mut decoder = Decoder::new(role, LIMITS, false);
         for mut piece in input.chunks(len) {
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_a_peer_does_wrong_has_its_own_error_however_it_is_cut() {
+    fn each_violation_has_its_own_error_wherever_the_input_is_cut() {
         use ProtocolError as E;
         let cases: [(&[u8], E); 17] = [
             (b"\x88\x01\x03", E::ClosePayloadTruncated),
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_just_within_the_rules_and_the_limits_is_taken() {
+    fn frames_that_are_just_within_rules_and_limits_are_taken() {
         let input = b"\x02\x06abcdef\x89\x00\x80\x02gh\x01\x01\xc2\x80\x01\xab\x88\x00";
         for len in 1..=input.len() {
             assert_eq!(decode(Role::Client, input, len), Ok(()), "by {len}");
@@ -569,7 +569,7 @@ mod tests {
         }
     }
 
-    /// What comes out of `input`, cut into pieces whose lengths `cut` tells, and how it ends.
+    /// The items of `input`, which arrives in pieces as long as `cut` says, and the first error.
     fn joined(
         mut decoder: Decoder,
         mut input: &[u8],

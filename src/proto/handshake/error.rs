@@ -234,7 +234,7 @@ impl HandshakeError {
                 "It is a name or an address, with a port if that is not the usual one."
             }
             Self::UpgradeMissing | Self::ConnectionMissing => {
-                "Either this is no WebSocket client, or a proxy in between does not pass on \
+                "Either this is not a WebSocket client, or a proxy in between does not pass on \
                  `Connection: Upgrade` and `Upgrade: websocket`, which are hop-by-hop headers."
             }
             Self::VersionMissing | Self::VersionUnsupported => {

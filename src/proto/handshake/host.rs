@@ -1,4 +1,4 @@
-//! What may stand in `Host` ([RFC 9110 §7.2], [RFC 3986 §3.2.2]).
+//! The values that `Host` may have ([RFC 9110 §7.2], [RFC 3986 §3.2.2]).
 //!
 //! [RFC 9110 §7.2]: https://www.rfc-editor.org/rfc/rfc9110#section-7.2
 //! [RFC 3986 §3.2.2]: https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2
@@ -8,7 +8,7 @@ use core::net::Ipv6Addr;
 
 /// Whether this is a host, which is not empty (RFC 9110 §4.2.1), with an optional port.
 ///
-/// A name has no percent-encoding: none is looked up with it.
+/// A name has no percent-encoding: no resolver looks up such a name.
 pub(crate) fn is_host_and_port(text: &str) -> bool {
     let (is_host, rest) = if let Some(bracketed) = text.strip_prefix('[') {
         let (address, rest) = bracketed.split_once(']').unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Whose pages may connect ([RFC 6455 §10.2]).
+//! The pages that may connect ([RFC 6455 §10.2]).
 //!
 //! A browser sends the cookies of a site with every WebSocket that any page opens to it, so a server
 //! that takes all origins lets every page act for its visitors.
@@ -34,8 +34,8 @@ impl Origins {
 
 /// Whether `origin` names the host that the request was sent to.
 ///
-/// Where the client is known to speak TLS, its page has come over TLS as well, or somebody in between
-/// could have written it. Elsewhere a proxy may end TLS, and any scheme will do.
+/// If the client is known to speak TLS, its page must have come over TLS as well, or an attacker on the way
+/// could have written it. Otherwise a proxy may end TLS, and any scheme will do.
 #[cfg(feature = "accept")]
 fn is_same_host(origin: &str, host: &str, is_secure: bool) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };

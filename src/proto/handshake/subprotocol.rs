@@ -1,18 +1,18 @@
-//! Which subprotocol to speak ([RFC 6455 §1.9], §4.2.2).
+//! The choice of a subprotocol ([RFC 6455 §1.9], §4.2.2).
 //!
 //! [RFC 6455 §1.9]: https://www.rfc-editor.org/rfc/rfc6455#section-1.9
 
 #[cfg(feature = "accept")]
 use super::HandshakeError;
 
-/// What the server speaks. Names are compared as they are, upper and lower case included.
+/// The subprotocols of the server. Names are compared as they are, upper and lower case included.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Subprotocols {
     /// In order of preference.
     pub(crate) supported: Vec<String>,
-    /// What the handler has chosen itself.
+    /// The one that the handler has chosen itself.
     pub(crate) chosen: Option<String>,
-    /// Is a client refused with whom none is agreed on?
+    /// Whether a client is refused if none is agreed on.
     pub(crate) is_required: bool,
 }
 
