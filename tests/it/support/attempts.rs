@@ -94,10 +94,10 @@ fn check<'a>(arrived: impl IntoIterator<Item = (u8, &'a [u8])>, attempts: &[Atte
     assert!(!attempts.any(Attempt::is_certain), "something is missing");
 }
 
-/// Checks that pongs answer pings, in order. A pong may stand for the pings before it.
-pub fn check_pongs<'a>(pongs: impl IntoIterator<Item = &'a [u8]>, pings: &[Vec<u8>]) {
-    let mut rest = pings.iter();
+/// Checks that pongs answer the pings that `asked`, in order. A pong may stand for the pings before it.
+pub fn check_pongs<'a>(pongs: impl IntoIterator<Item = &'a [u8]>, asked: &[Vec<u8>]) {
+    let mut rest = asked.iter();
     for pong in pongs {
-        assert!(rest.any(|ping| ping == pong), "{pong:?} of {pings:?}");
+        assert!(rest.any(|ping| ping == pong), "{pong:?} of {asked:?}");
     }
 }

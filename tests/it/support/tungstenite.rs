@@ -52,26 +52,23 @@ pub fn hear(bytes: &[u8], role: Role, message: usize, frame: usize) -> Heard {
         .max_message_size(Some(message))
         .max_frame_size(Some(frame));
     let mut socket = WebSocket::from_raw_socket(Bytes(Cursor::new(bytes)), role, Some(config));
-    let (mut messages, mut close) = (Vec::new(), None);
+    let (mut messages, mut closed) = (Vec::new(), None);
     let end = loop {
         match socket.read() {
             Ok(Message::Text(text)) => messages.push(text.as_str().into()),
             Ok(Message::Binary(payload)) => messages.push(payload.into()),
             Ok(Message::Close(frame)) => {
-                close.get_or_insert(frame.map(|frame| u16::from(frame.code)));
+                closed.get_or_insert(Ended::Closed(frame.map(|frame| frame.code.into())));
             }
             Ok(_) => {}
-            Err(error) => break end_of(&error, close),
+            // What follows a close frame is nobody's business.
+            Err(error) => break closed.unwrap_or_else(|| ended_by(&error)),
         }
     };
     Heard { messages, end }
 }
 
-fn end_of(error: &Error, close: Option<Option<u16>>) -> Ended {
-    // What follows a close frame is nobody's business.
-    if let Some(code) = close {
-        return Ended::Closed(code);
-    }
+fn ended_by(error: &Error) -> Ended {
     match error {
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ended::Cut,
         Error::Protocol(_) => Ended::Refused(1002),
