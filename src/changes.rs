@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_woken_or_dropped_may_wait_and_tell() {
+    fn a_task_that_is_woken_or_dropped_may_wait_and_tell() {
         let changes = Arc::new(Changes::default());
         let curious = || Arc::new(Curious(Arc::clone(&changes), AtomicUsize::new(0)));
         let (first, second) = (curious(), curious());
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_is_seen_by_all_who_wait_and_by_those_who_come_later() {
+    fn a_change_is_seen_by_all_waiting_tasks_and_by_later_ones() {
         let (changes, is_so) = (Changes::default(), AtomicBool::new(false));
         let look = || is_so.load(SeqCst).then_some(());
         let mut listening = [(); 3].map(|()| changes.until(look));
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_hears_what_is_told_before_it_is_polled() {
+    fn a_listener_hears_of_a_change_before_it_is_polled() {
         let changes = Changes::default();
         changes.tell();
         let mut listener = changes.listen();

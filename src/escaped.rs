@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_could_forge_a_record_is_escaped_and_the_rest_is_shown() {
+    fn characters_that_could_forge_a_record_are_escaped_and_others_are_shown() {
         for (text, shown) in [
             ("unknown variant `x`, it's \"y\"", "unknown variant `x`, it's \"y\""),
             ("Grüße, 世界 🎉", "Grüße, 世界 🎉"),

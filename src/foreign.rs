@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_here_and_so_does_one_of_what_it_carries() {
+    fn a_panic_ends_here_and_so_does_a_panic_of_its_payload() {
         assert_eq!(attempt(|| 1).unwrap(), 1);
         for bombs in 0..4 {
             attempt(|| panic_any(Bomb(bombs))).unwrap_err();

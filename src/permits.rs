@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_came_first_is_first_however_they_are_polled() {
+    fn the_first_to_join_the_line_is_first_in_every_order_of_polls() {
         let permits = Permits::new(1);
         let mut held = permits.try_acquire();
         let mut line: Vec<Acquire> = (0..10).map(|_| acquire(&permits)).collect();
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_forgotten_among_many_tasks_on_many_threads() {
+    fn no_task_is_forgotten_among_many_on_many_threads() {
         const TASKS: usize = 32;
         let permits = Arc::new(Permits::new(3));
         let (done, all_done) = futures::channel::mpsc::unbounded();
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leaves_the_line_takes_nothing_along() {
+    fn a_task_that_leaves_the_line_takes_no_permit_along() {
         // Each may have been polled or not, before or after it became the first in line.
         for polled in [[true, true], [true, false], [false, true], [false, false]] {
             let permits = Permits::new(1);

@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_socket_does_not_grow_by_what_other_streams_need() {
+    fn a_plain_socket_does_not_grow_by_the_needs_of_other_streams() {
         assert_eq!(size_of::<Stream>(), size_of::<TcpStream>());
     }
 

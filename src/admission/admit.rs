@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_refused_by_one_limit_holds_no_permit_of_another() {
+    fn a_request_that_one_limit_refuses_holds_no_permit_of_another() {
         let (wide, narrow) = (ConnectionLimit::new(2), ConnectionLimit::per_address(1));
         let narrow = narrow.retry_after(Duration::from_millis(1500));
         let admitted = try_admit(&[&wide, &narrow]).unwrap().unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_a_limit_per_address_holds_no_permit_of_all() {
+    fn a_request_that_waits_for_a_limit_per_address_holds_no_permit_of_a_limit_for_all() {
         let all = waiting(1);
         let each = ConnectionLimit::per_address(1).wait(Duration::from_secs(60), 10);
         let held = try_admit(&[&each]).unwrap().unwrap();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn who_stops_waiting_leaves_the_queue_and_the_permit() {
+    fn a_request_that_stops_waiting_leaves_the_queue_and_the_permit() {
         let limit = waiting(1);
         let held = try_admit(&[&limit]).unwrap().unwrap();
         let mut gone = Box::pin(admit(vec![&limit], CLIENT));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_does_not_pass_those_who_wait() {
+    fn a_newcomer_does_not_pass_waiting_requests() {
         let refusing = ConnectionLimit::new(1);
         let limit = refusing.clone().wait(Duration::from_secs(60), 10);
         let held = try_admit(&[&limit]).unwrap().unwrap();

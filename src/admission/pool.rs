@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_counted_is_that_of_all_addresses_but_room_is_that_of_the_busiest() {
+    fn counts_are_of_all_addresses_but_room_is_that_of_the_busiest() {
         let pool = Arc::new(Pool::for_each_address(2, Ipv6Prefix::default()));
         assert_eq!((pool.available(), pool.in_use(), pool.waiting()), (2, 0, 0));
         let places =
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_writes_a_pool_down_may_look_at_it() {
+    fn a_formatter_of_a_pool_may_look_at_the_pool() {
         struct Looking<'a>(&'a Arc<Pool>, usize);
 
         impl fmt::Write for Looking<'_> {

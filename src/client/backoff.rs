@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_asks_for_comes_before_the_jitter() {
+    fn the_pause_that_the_server_asks_for_comes_before_the_jitter() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
         let asked = Some(Duration::from_secs(120));
         assert_eq!(backoff.after(1 << 63, asked), Duration::from_millis(120_500));

@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_that_is_no_text_agrees_to_nothing() {
+    fn a_header_that_is_not_text_agrees_to_nothing() {
         for name in ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol", "Sec-WebSocket-Accept"] {
             let lines =
                 VALID.map(|(name, value)| httparse::Header { name, value: value.as_bytes() });
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_offered_is_agreed_on() {
+    fn offered_parameters_are_agreed_on() {
         let options = WebSocketOptions::default()
             .subprotocols(["chat", "superchat"])
             .deflate(DeflateOptions::default());

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_caller_adds_is_sent() {
+    fn headers_of_the_caller_are_sent() {
         let client = Client::new("ws://ada:x@example.com/")
             .subprotocols(["chat.v2", "chat.v1"])
             .deflate(DeflateOptions::default())

@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_of_protocols_has_no_body_whatever_it_says() {
+    fn a_switch_of_protocols_has_no_body_for_any_headers() {
         let response = response("HTTP/1.1 101 x\r\nContent-Length: 5\r\n\r\n");
         assert_eq!(Framing::of(&response), Framing::Length(0));
     }

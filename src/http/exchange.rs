@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_has_waited_for_another_101_may_ask_where_it_is_woken() {
+    fn a_task_that_waited_for_another_101_may_ask_for_the_state_where_it_is_woken() {
         struct Curious(Arc<HttpProgress>);
 
         impl Wake for Curious {

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hop_that_is_no_address_is_unknown() {
+    fn a_hop_that_is_not_an_address_is_unknown() {
         for value in [
             "unknown",
             "_x",

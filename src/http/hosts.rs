@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_allowed_however_it_is_written() {
+    fn a_host_is_allowed_in_every_spelling() {
         for (listed, host, is_allowed) in [
             ("example.com", "example.com", true),
             ("Example.COM", "EXAMPLE.com:8080", true),
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_not_listed() {
+    fn a_text_that_is_not_a_host_is_not_listed() {
         for host in [
             "",
             "*",

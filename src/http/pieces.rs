@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_tells_of_a_fragment_in_the_first_line_and_of_what_came_behind() {
+    fn an_end_tells_of_a_fragment_in_the_first_line_and_of_bytes_after_it() {
         let end = |has_fragment, is_followed| Some(End { has_fragment, is_followed });
         for step in [1, usize::MAX] {
             // If it arrives byte by byte, no more bytes are there when the end is read.

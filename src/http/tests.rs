@@ -76,7 +76,7 @@ fn read_head(client: &mut TcpStream) -> String {
 }
 
 #[test]
-fn a_101_has_no_framing_and_what_follows_it_is_the_new_protocol() {
+fn a_101_has_no_framing_and_the_bytes_after_it_are_the_new_protocol() {
     let (app, mut upgrades) = switching();
     let mut client = client(app, format!("{UPGRADE}glued"));
 
@@ -185,7 +185,7 @@ fn a_last_answer_is_written_to_its_end_into_a_socket_that_takes_a_byte_at_a_time
 }
 
 #[test]
-fn who_names_no_host_may_have_connected_to_a_link_local_address() {
+fn a_client_that_names_no_host_may_have_connected_to_a_link_local_address() {
     let mut app = tide::new();
     app.at("/").get(|request: tide::Request<()>| async move { Ok(request.url().to_string()) });
     let (input, written) = (b"GET / HTTP/1.0\r\n\r\n".to_vec(), Arc::default());

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_has_a_request_at_the_last_moment_stays_and_another_goes() {
+    fn a_connection_that_gets_a_request_at_the_last_moment_stays_and_another_is_closed() {
         let (instance, leases) = leases(2);
         assert!(!leases.iter().any(idles));
         let _wanted = instance.idle.make_room();

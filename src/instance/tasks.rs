@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn cancelled_tasks_are_dropped_and_counted_whatever_they_wait_for() {
+    fn cancelled_tasks_are_dropped_and_counted_in_every_state() {
         let tasks = Arc::new(Tasks::default());
         let (held, is_dropped) = oneshot::channel::<()>();
         tasks.spawn(async move {

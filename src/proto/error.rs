@@ -202,7 +202,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_violation_has_its_close_code_and_says_what_is_wrong() {
+    fn each_violation_has_its_close_code_and_its_text() {
         use ProtocolError as E;
         let cases: [(E, u16, &str); 19] = [
             (E::ClosePayloadTruncated, 1002, "close frame with a one-byte payload"),

@@ -259,7 +259,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_breaks_the_grammar_of_section_9_1_is_refused() {
+    fn a_header_that_breaks_the_grammar_of_section_9_1_is_refused() {
         use MalformedExtensions::{Unexpected, UnexpectedEnd};
         for (line, error) in [
             ("a b", Unexpected('b')),

@@ -293,7 +293,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_is_eight_words_and_so_is_what_recv_returns() {
+    fn a_frame_is_eight_words_and_so_is_the_result_of_recv() {
         assert_eq!(size_of::<Frame>(), 64);
         assert_eq!(size_of::<Result<Option<Frame>, [u64; 3]>>(), 64);
     }
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_shows_what_it_is() {
+    fn a_frame_shows_its_parts() {
         let frame = Frame::new(false, OpCode::Binary, b"a\xff".as_slice());
         let shown = r#"Frame { fin: false, opcode: Binary, payload: b"a\xff", .. }"#;
         assert_eq!(format!("{frame:?}"), shown);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn payloads_of_every_length_hold_what_they_were_given() {
+    fn payloads_of_every_length_hold_their_bytes() {
         for len in 0..100_u8 {
             let bytes: Vec<u8> = (0..len).collect();
             let shared = Bytes::from(bytes.clone());
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn a_short_payload_is_unmasked_whatever_follows_it() {
+    fn a_short_payload_is_unmasked_before_any_other_bytes() {
         let masked = b"\x7f\x9f\x4d\x51\x58, and then the next frame begins";
         for end in [5, 20, masked.len()] {
             let payload = Payload::unmask_inline([0x37, 0xfa, 0x21, 0x3d], &masked[..end], 5);

@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_now_and_then_is_told_once_until_it_has_settled() {
+    fn a_condition_that_fails_now_and_then_is_logged_once_until_it_has_settled() {
         let (condition, start) = (Condition::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
         assert_eq!(condition.goes_well(), None);

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_published_is_read_again_with_all_that_was_said_of_it() {
+    fn a_published_message_is_read_again_with_all_its_properties() {
         for (message, position, hex) in [
             (Message::from("Hi"), None, "01 01 00 0102030405060708 4869"),
             (Message::from("ß"), None, "01 01 00 0102030405060708 c39f"),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_this_version_does_not_know_is_skipped() {
+    fn a_payload_that_this_version_does_not_know_is_skipped() {
         for (hex, unreadable) in [
             ("", Unreadable::Truncated { len: 0 }),
             ("01 01 00 01020304050607", Unreadable::Truncated { len: 10 }),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_are_skipped_or_are_what_would_be_published() {
+    fn any_bytes_are_skipped_or_equal_the_payload_of_their_message() {
         // An xorshift with a fixed seed.
         let mut state = 6455_u64;
         let mut random = move || {

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_its_way_to_a_client_stays_there_while_its_line_is_stalled() {
+    fn bytes_to_a_client_stay_on_their_way_while_its_line_is_stalled() {
         let line = Line::new();
         let (mut client, mut server) = line.connect();
         let mut buf = [0; 8];
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_reads_what_came_before_the_other_was_dropped() {
+    fn an_end_reads_the_bytes_from_before_the_other_was_dropped() {
         block_on(async {
             let (mut client, mut server) = Line::new().connect();
             client.write_all(b"last").await.unwrap();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_waits_is_woken_by_the_other_end_and_by_the_line() {
+    fn a_waiting_end_is_woken_by_the_other_end_and_by_the_line() {
         block_on(async {
             let line = Line::new().capacity(1);
             let (mut client, mut server) = line.connect();
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_woken_or_dropped_may_use_the_line() {
+    fn a_task_that_is_woken_or_dropped_may_use_the_line() {
         struct Curious(Line, Arc<AtomicUsize>);
 
         impl Wake for Curious {

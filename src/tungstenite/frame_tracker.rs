@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_ends_with_its_last_frame_however_the_bytes_are_split() {
+    fn a_message_ends_with_its_last_frame_for_every_split_of_the_bytes() {
         let bytes = b"\x01\x02ab\x89\x00\x80\x83\x01\x02\x03\x04xyz";
         for step in 1..=bytes.len() {
             let mut position = FrameTracker::START;
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_frame_and_what_is_no_frame_are_noticed() {
+    fn a_close_frame_and_bytes_that_are_not_a_frame_are_noticed() {
         let mut position = FrameTracker::START;
         position.pass(b"\x88\x00");
         assert!(position.has_close() && !position.is_unreadable());

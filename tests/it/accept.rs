@@ -76,7 +76,7 @@ fn a_request_is_upgraded_and_frames_that_came_with_it_are_not_lost() {
 }
 
 #[test]
-fn what_the_client_offers_is_answered() {
+fn an_offer_of_the_client_is_answered() {
     within(async {
         let (mut peer, _serving) = serve(echo);
         let offer = "Sec-WebSocket-Protocol: soap, chat\r\n\
@@ -89,7 +89,7 @@ fn what_the_client_offers_is_answered() {
 }
 
 #[test]
-fn a_request_shows_what_it_says() {
+fn a_request_shows_its_parts() {
     within(async {
         let (tell, told) = oneshot::channel();
         let (mut peer, _serving) = serve(|request| async move {
@@ -116,7 +116,7 @@ fn a_request_shows_what_it_says() {
 }
 
 #[test]
-fn a_request_that_is_no_opening_handshake_is_told_why() {
+fn a_request_that_is_not_an_opening_handshake_is_told_the_reason() {
     let without = |line: &str| OPENING.replacen(line, "", 1);
     for (request, error, more) in [
         (without("Upgrade: websocket\r\n"), HandshakeError::UpgradeMissing, ""),
@@ -224,7 +224,7 @@ fn with_a_task_of_its_own_a_connection_is_closed_when_its_handler_returns() {
 }
 
 #[test]
-fn a_header_that_is_no_text_is_there_and_matches_nothing() {
+fn a_header_that_is_not_text_is_present_and_matches_nothing() {
     for (name, error) in [
         ("Origin", HandshakeError::OriginForbidden),
         ("Sec-WebSocket-Extensions", HandshakeError::ExtensionsMalformed),
@@ -258,7 +258,7 @@ fn a_head_may_come_byte_by_byte() {
 }
 
 #[test]
-fn what_is_no_http_is_answered_before_a_line_ends() {
+fn bytes_that_are_not_http_are_answered_before_a_line_ends() {
     within(async {
         let (mut peer, serving) = serve(echo);
         // The beginning of a TLS handshake, from a client that waits for the answer.
@@ -271,7 +271,7 @@ fn what_is_no_http_is_answered_before_a_line_ends() {
 }
 
 #[test]
-fn a_refusal_is_an_answer_whatever_its_status() {
+fn a_refusal_is_an_answer_with_any_status() {
     for (status, told) in [(404, "404"), (200, "200"), (101, "500"), (0, "500"), (600, "500")] {
         within(async {
             let (mut peer, _serving) =
@@ -495,7 +495,7 @@ fn a_client_that_is_gone_is_an_error_of_the_stream() {
 }
 
 #[test]
-fn what_a_client_sends_after_a_refusal_is_read_and_thrown_away() {
+fn bytes_of_a_client_after_a_refusal_are_read_and_dropped() {
     within(async {
         let (mut peer, serving) = serve(|request| async move { request.refuse(404, "").await });
         peer.send(OPENING).await;

@@ -170,7 +170,7 @@ async fn speak(mut ctx: RequestContext, hub: Hub) -> tide::Result<()> {
 
 /// The server of the test below.
 #[test]
-fn a_server_whose_peers_choose_what_is_logged() {
+fn a_server_whose_peers_choose_the_logged_text() {
     serve(|| {
         log::set_logger(&RECORDS).unwrap();
         log::set_max_level(LevelFilter::Trace);
@@ -194,8 +194,8 @@ fn a_server_whose_peers_choose_what_is_logged() {
 }
 
 #[test]
-fn nothing_that_a_client_or_a_broker_says_forges_a_record_or_is_told_each_time() {
-    let process = Process::start("log_levels::a_server_whose_peers_choose_what_is_logged");
+fn no_text_of_a_client_or_a_broker_forges_a_record_or_is_logged_each_time() {
+    let process = Process::start("log_levels::a_server_whose_peers_choose_the_logged_text");
     let json = |kind: &str| serde_json::json!({ "type": kind, "name": FORGED }).to_string();
     for (room, kind) in [(FORGED, FORGED), ("another", "hello"), ("a\tthird", "\0")] {
         let mut client = Tcp::upgraded(process.addr);
@@ -262,7 +262,7 @@ const HARMLESS: [&str; 14] = [
 ];
 
 #[test]
-fn every_record_of_the_crate_escapes_what_is_not_its_own_and_contains_the_logger() {
+fn every_record_of_the_crate_escapes_foreign_text_and_contains_the_logger() {
     let mut records = 0;
     for (path, source) in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let lines: Vec<_> = source.lines().collect();

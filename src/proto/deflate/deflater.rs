@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_message_is_the_byte_of_section_7_2_3_6_however_often() {
+    fn every_empty_message_is_the_byte_of_section_7_2_3_6() {
         let mut deflater = Deflater::new(config(6));
         for _ in 0..3 {
             assert_eq!(deflated(&mut deflater, b""), b"\x00");

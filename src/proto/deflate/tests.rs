@@ -34,7 +34,7 @@ fn checked(answer: &str, terms: Terms) -> Result<Option<DeflateParameters>, Defl
 }
 
 #[test]
-fn an_offer_is_answered_by_what_both_sides_want() {
+fn an_offer_is_answered_with_the_terms_of_both_sides() {
     let refuse_server = terms(false, true, 15, 15);
     let refuse_client = terms(true, false, 15, 15);
     let small_server = terms(true, true, 11, 15);
@@ -154,7 +154,7 @@ fn offers_on_several_lines_are_tried_in_order() {
 }
 
 #[test]
-fn the_offer_of_a_client_says_what_its_terms_are() {
+fn the_offer_of_a_client_states_its_terms() {
     for (terms, parameters) in [
         (ANY, "; client_max_window_bits"),
         (terms(false, true, 15, 15), "; server_no_context_takeover; client_max_window_bits"),
@@ -205,7 +205,7 @@ fn no_answer_means_no_compression() {
 }
 
 #[test]
-fn only_what_was_offered_may_be_accepted_and_only_once() {
+fn only_an_offered_extension_may_be_accepted_and_only_once() {
     for (answer, error) in [
         ("mux", "extension mux was not offered"),
         ("permessage-deflate, mux", "extension mux was not offered"),
@@ -268,7 +268,7 @@ fn the_smallest_window_may_be_answered_for_either_side() {
 }
 
 #[test]
-fn errors_name_what_is_wrong() {
+fn errors_name_the_fault() {
     let name = || "x".to_owned();
     let too_big = DeflateAnswerError::WindowTooBig { parameter: "x", bits: 13, max: 12 };
     for (error, text) in [
@@ -286,7 +286,7 @@ fn errors_name_what_is_wrong() {
 }
 
 #[test]
-fn what_is_agreed_on_is_read_as_it_was_written() {
+fn agreed_parameters_are_read_as_they_were_written() {
     for parameters in [
         "",
         "; server_no_context_takeover",
@@ -303,7 +303,7 @@ fn what_is_agreed_on_is_read_as_it_was_written() {
 }
 
 #[test]
-fn what_is_not_one_answer_of_permessage_deflate_is_not_read() {
+fn a_text_that_is_not_one_answer_of_permessage_deflate_is_refused() {
     for text in [
         "",
         "permessage-deflate, permessage-deflate",
@@ -321,7 +321,7 @@ fn what_is_not_one_answer_of_permessage_deflate_is_not_read() {
 }
 
 #[test]
-fn both_sides_of_this_crate_agree_whatever_their_terms() {
+fn both_sides_of_this_crate_agree_for_all_terms() {
     let all =
         || (0..4 * 7 * 7_u8).map(|n| terms(n & 1 == 0, n & 2 == 0, 9 + n / 4 % 7, 9 + n / 28));
     for client in all() {

@@ -76,7 +76,7 @@ fn a_client_has_as_much_of_an_ipv6_address_as_the_limit_says() {
 }
 
 #[test]
-fn who_makes_its_address_disputed_has_no_permit_but_its_own() {
+fn a_client_that_makes_its_address_disputed_has_only_its_own_permit() {
     let limit = ConnectionLimit::per_address(1);
     let named = ServerOptions::default().trusted_proxies(["127.0.0.1"]);
     let mut server = echo_server(limited(&limit));

@@ -48,7 +48,7 @@ fn ending(limit: &ConnectionLimit) -> SocketAddr {
 }
 
 #[test]
-fn a_permit_is_free_once_handler_and_connection_are_over_however_the_handler_ends() {
+fn a_permit_is_free_once_handler_and_connection_are_over_for_every_end_of_the_handler() {
     let limit = ConnectionLimit::new(1);
     let addr = ending(&limit);
     for (how, code) in [("returns", 1000), ("fails", 1011), ("panics", 1011), ("closes", 1000)] {
@@ -65,7 +65,7 @@ fn a_permit_is_free_once_handler_and_connection_are_over_however_the_handler_end
 }
 
 #[test]
-fn a_permit_is_free_however_the_client_ends() {
+fn a_permit_is_free_for_every_end_of_the_client() {
     type Way = (&'static str, fn(&mut Tcp));
     let ways: [Way; 5] = [
         ("a closing handshake", |client| {

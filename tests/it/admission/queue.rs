@@ -39,7 +39,7 @@ fn request_n_plus_1_gets_no_101_until_a_permit_frees_and_then_proceeds() {
 }
 
 #[test]
-fn those_who_wait_are_admitted_in_the_order_in_which_they_came() {
+fn waiting_requests_are_admitted_in_order_of_arrival() {
     let limit = ConnectionLimit::new(1).wait(LONG, 10);
     let addr = echo_within(&limit);
     let mut inside = Tcp::upgraded(addr);

@@ -98,7 +98,7 @@ fn a_queue_that_is_full_refuses_at_once_and_one_that_is_slow_in_the_end() {
 }
 
 #[test]
-fn a_request_that_is_no_opening_handshake_neither_waits_nor_takes_a_permit() {
+fn a_request_that_is_not_an_opening_handshake_neither_waits_nor_takes_a_permit() {
     let limit = ConnectionLimit::new(1).wait(LONG, 10);
     let addr = echo_within(&limit);
     for is_full in [false, true] {

@@ -44,7 +44,7 @@ fn client_and_server_agree_on_a_subprotocol_and_on_compression() {
 }
 
 #[test]
-fn a_window_of_256_bytes_is_agreed_on_and_what_the_client_sends_goes_plain() {
+fn a_window_of_256_bytes_is_agreed_on_and_messages_of_the_client_go_plain() {
     // RFC 7692 §7.1.2.2: the offer has no value, so the server may choose the smallest. No zlib
     // compresses with it; a message may always go as it is (§6.1).
     let answer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=8; \
@@ -167,7 +167,7 @@ fn a_101_that_breaks_a_rule_fails_the_connection_and_is_shown() {
 }
 
 #[test]
-fn what_is_no_http_is_told_as_such() {
+fn a_response_that_is_not_http_is_reported_as_such() {
     for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.0 101 x\r\n\r\n", "\x16\x03\x01\r\n\r\n"] {
         let error = refusal(within(tidewire::connect(Scripted::new([answer]).url())));
         assert!(matches!(*error, ConnectError::MalformedResponse { .. }), "{error:?}");
@@ -203,7 +203,7 @@ fn a_server_that_does_not_answer_is_given_up() {
 }
 
 #[test]
-fn what_cannot_be_asked_for_fails_before_anything_is_sent() {
+fn an_invalid_request_fails_before_a_byte_is_sent() {
     for (client, message) in [
         (
             Client::new("example.com"),
@@ -258,7 +258,7 @@ fn an_error_repeats_no_secret_of_the_url() {
 }
 
 #[test]
-fn what_a_server_says_is_told_without_secrets_and_without_lines_of_its_own() {
+fn the_answer_of_a_server_is_shown_without_secrets_and_without_line_breaks() {
     let location = "/a?token=secret\u{9b}31m";
     let response = format!(
         "HTTP/1.1 302 Found\r\nLocation: {location}\r\nSet-Cookie: id=secret\r\n\

@@ -198,7 +198,7 @@ fn as_a_stream_it_ends_after_the_error() {
 }
 
 #[test]
-fn after_a_panic_of_what_the_caller_has_said_there_is_no_more() {
+fn after_a_panic_of_the_callers_closure_there_are_no_more_connections() {
     let server = Scripted::ending([BUSY, &closing("lost", 1001)]);
     for options in [
         quick().after_error(|_: &ConnectError| panic!("on purpose")),

@@ -52,14 +52,14 @@ fn another_server_is_told_no_secrets() {
 }
 
 #[test]
-fn where_a_redirect_leads_does_not_matter_to_whoever_does_not_follow() {
+fn the_target_of_a_redirect_does_not_matter_to_a_client_that_does_not_follow() {
     let server = Scripted::new([redirect(302, "ftp://x/")]);
     let error = refusal(within(tidewire::connect(server.url())));
     assert!(matches!(*error, ConnectError::Redirected(_)), "{error:?}");
 }
 
 #[test]
-fn a_redirect_that_leads_nowhere_is_no_redirect() {
+fn a_redirect_without_a_target_is_a_refusal() {
     for (location, is_url) in [("ftp://x/", true), ("ws://:1", true), ("", false)] {
         let header = if is_url { format!("Location: {location}\r\n") } else { String::new() };
         let response = format!("HTTP/1.1 302 Found\r\n{header}Content-Length: 0\r\n\r\n");

@@ -26,7 +26,7 @@ fn a_name_with_addresses_of_both_families_is_reached_over_the_one_that_answers()
 }
 
 #[test]
-fn nobody_at_the_address_is_told() {
+fn a_refused_connection_is_reported_with_its_address() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     drop(listener);

@@ -146,7 +146,7 @@ fn pings_are_answered_while_the_handler_is_busy() {
 }
 
 #[test]
-fn what_is_dropped_is_gone_without_a_word() {
+fn a_dropped_run_ends_its_connection_without_a_close_frame() {
     let server = Scripted::new([accepting("", b"")]);
     let client = Client::new(server.url());
     let (begun, has_begun) = oneshot::channel::<()>();

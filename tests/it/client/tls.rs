@@ -56,7 +56,7 @@ fn a_certificate_for_another_name_is_refused() {
 }
 
 #[test]
-fn verification_is_off_only_for_whoever_says_so() {
+fn verification_is_off_only_on_request() {
     let url = echo(Authority::new().issue("example.com").config());
     within(async {
         let tls = ClientTls::dangerously_unverified().unwrap();

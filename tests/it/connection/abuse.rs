@@ -144,7 +144,7 @@ fn handshakes_that_are_given_up_leave_nothing() {
 }
 
 #[test]
-fn ten_thousand_pings_whose_pongs_nobody_reads_are_answered_in_bounded_memory() {
+fn ten_thousand_pings_with_unread_pongs_are_answered_in_bounded_memory() {
     let victim = Victim::start();
     let before = victim.memory();
     let mut client = Tcp::upgraded(victim.addr);
@@ -175,7 +175,7 @@ fn ten_thousand_pings_whose_pongs_nobody_reads_are_answered_in_bounded_memory() 
 }
 
 #[test]
-fn pings_without_end_that_nobody_reads_the_pongs_of_cost_bounded_memory() {
+fn endless_pings_with_unread_pongs_cost_bounded_memory() {
     let victim = Victim::start();
     let before = victim.memory();
     let mut client = Tcp::upgraded(victim.addr);

@@ -79,13 +79,13 @@ fn a_handler_that_waits_for_something_else_learns_of_the_close() {
 }
 
 #[test]
-fn the_close_is_noticed_behind_messages_that_nobody_has_received() {
+fn the_close_is_noticed_behind_unreceived_messages() {
     is_noticed_behind(1, 60_000);
     is_noticed_behind(60, 1000);
 }
 
 #[test]
-fn the_close_is_noticed_behind_many_short_messages_that_nobody_has_received() {
+fn the_close_is_noticed_behind_many_short_unreceived_messages() {
     is_noticed_behind(200, 10);
 }
 

@@ -112,7 +112,7 @@ fn long_messages_wait_while_the_server_holds_too_much_and_short_ones_do_not() {
 }
 
 #[test]
-fn those_who_wait_have_their_turn_one_after_another() {
+fn waiting_connections_have_their_turn_one_after_another() {
     within(async {
         let (client, _) = echo(LIMIT, options());
         let mut large = client.peer("/echo").await.unwrap();
@@ -277,7 +277,7 @@ fn a_peer_that_this_side_does_not_read_is_not_given_up() {
 }
 
 #[test]
-fn who_waits_for_its_peer_is_not_in_line_and_its_time_runs() {
+fn a_connection_that_waits_for_its_peer_is_not_in_line_and_its_time_runs() {
     const SECOND: Duration = Duration::from_secs(1);
     within(async {
         let clock = ManualClock::new();
@@ -300,7 +300,7 @@ fn who_waits_for_its_peer_is_not_in_line_and_its_time_runs() {
 }
 
 #[test]
-fn what_is_read_ahead_for_a_busy_handler_counts_and_goes_on_when_bytes_come_back() {
+fn bytes_read_ahead_for_a_busy_handler_count_and_reading_goes_on_when_bytes_come_back() {
     within(async {
         let (open, gate) = oneshot::channel::<()>();
         let gate = gate.map(drop).shared();
@@ -344,7 +344,7 @@ fn what_is_read_ahead_for_a_busy_handler_counts_and_goes_on_when_bytes_come_back
 }
 
 #[test]
-fn a_handler_gives_back_what_it_took_however_it_ends() {
+fn a_handler_gives_back_its_bytes_after_every_end() {
     #[derive(Clone, Copy, Debug)]
     enum End {
         Return,

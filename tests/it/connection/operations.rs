@@ -35,7 +35,7 @@ const MESSAGES: usize = 25;
 const GOODBYE: &[u8] = b"goodbye";
 
 #[test]
-fn what_is_received_is_what_was_sent_whatever_is_abandoned() {
+fn received_messages_are_the_sent_ones_with_futures_dropped_anywhere() {
     for seed in ONLY.map_or(0..SEEDS, |seed| seed..seed + 1) {
         eprintln!("seed {seed}");
         within(try_one(seed));

@@ -300,7 +300,7 @@ fn a_peer_that_never_ends_the_stream_does_not_hold_the_connection() {
 }
 
 #[test]
-fn what_is_read_ahead_for_a_busy_handler_is_bounded() {
+fn bytes_read_ahead_for_a_busy_handler_are_bounded() {
     for (what, bytes) in [
         ("messages", masked(BINARY, [7; 1000]).repeat(2_000)),
         ("short messages", masked(TEXT, "a").repeat(200_000)),

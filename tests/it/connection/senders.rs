@@ -126,7 +126,7 @@ pub(crate) fn no_message_follows_the_close_frame_that_another_task_sends_meanwhi
 }
 
 #[test]
-fn what_was_sent_before_another_task_closes_goes_out_first() {
+fn messages_sent_before_another_task_closes_go_out_first() {
     within(async {
         let mut peer = serve(&options(), |mut ws| async move {
             ws.send("before").await?;
@@ -140,7 +140,7 @@ fn what_was_sent_before_another_task_closes_goes_out_first() {
 }
 
 #[test]
-fn what_was_sent_before_another_task_sends_goes_out_first() {
+fn messages_sent_before_another_task_sends_go_out_first() {
     within(async {
         let mut peer = serve(&options(), |mut ws| async move {
             ws.send("first").await?;
@@ -198,7 +198,7 @@ fn echoes_of_messages_that_came_together_leave_together() {
 }
 
 #[test]
-fn what_is_sent_leaves_in_one_write_whatever_the_handler_waits_for() {
+fn messages_leave_in_one_write_for_any_wait_of_the_handler() {
     within(async {
         let (go, gone) = oneshot::channel::<()>();
         let mut peer = serve(&options(), |mut ws| async move {
@@ -221,7 +221,7 @@ fn what_is_sent_leaves_in_one_write_whatever_the_handler_waits_for() {
 }
 
 #[test]
-fn what_a_sender_sends_while_nobody_receives_goes_out() {
+fn messages_of_a_sender_go_out_without_a_call_of_recv() {
     let slow = Knobs { in_flight: 10, write: 3, stutter: Stutter::Steady, ..Knobs::default() };
     for knobs in [Knobs::default(), slow] {
         within(async {

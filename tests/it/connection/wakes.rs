@@ -108,7 +108,7 @@ fn a_ping_before_a_message_is_answered_while_the_receiver_in_another_task_is_bus
 }
 
 #[test]
-fn reading_ahead_goes_on_once_another_task_has_taken_what_was_read() {
+fn reading_ahead_goes_on_once_another_task_has_taken_the_messages() {
     within(async {
         let (go, gone) = oneshot::channel::<()>();
         let mut peer = apart(&options().read_ahead_size(100), |mut ws| async move {
@@ -216,7 +216,7 @@ impl Waiter {
 }
 
 #[test]
-fn those_who_wait_learn_of_the_end_when_a_receiver_meets_it() {
+fn waiting_tasks_learn_of_the_end_when_a_receiver_meets_it() {
     for (waiter, has_task) in Waiter::ALL.into_iter().flat_map(|it| [(it, false), (it, true)]) {
         eprintln!("{waiter:?}, a task of its own: {has_task}");
         within(async {
@@ -283,7 +283,7 @@ fn a_task_whose_handler_has_returned_ends_when_another_task_meets_the_end_of_the
 }
 
 #[test]
-fn what_a_task_sends_during_the_turn_of_the_handler_is_written_after_it() {
+fn messages_of_a_task_during_the_turn_of_the_handler_are_written_after_it() {
     within(async {
         let (tell, told) = oneshot::channel();
         let mut peer = serve(&options(), |ws| async move {

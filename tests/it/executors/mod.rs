@@ -42,27 +42,27 @@ fn an_executor_that_goes_on_with_a_task_where_it_is_woken_runs_a_server() {
 }
 
 #[test]
-fn an_executor_that_drops_tasks_ends_connections_and_hangs_nobody() {
+fn an_executor_that_drops_tasks_ends_connections_and_leaves_no_client_waiting() {
     run_on("drops");
 }
 
 #[test]
-fn an_executor_that_panics_ends_connections_and_hangs_nobody() {
+fn an_executor_that_panics_ends_connections_and_leaves_no_client_waiting() {
     run_on("panics");
 }
 
 #[test]
-fn an_executor_that_never_runs_what_it_keeps_hangs_nobody() {
+fn an_executor_that_never_runs_its_tasks_leaves_no_client_waiting() {
     run_on("keeps");
 }
 
 #[test]
-fn an_executor_that_is_gone_gives_back_what_its_connections_held() {
+fn an_executor_that_is_gone_gives_back_the_resources_of_its_connections() {
     run_on("stops");
 }
 
 #[test]
-fn an_executor_that_drops_a_task_where_it_is_woken_gives_back_what_it_held() {
+fn an_executor_that_drops_a_task_where_it_is_woken_gives_back_its_resources() {
     run_on("stops_when_woken");
 }
 

@@ -51,7 +51,7 @@ fn a_gibibyte_waits_in_bounded_memory_for_a_peer_to_read_it_in_order() {
 }
 
 #[test]
-fn the_kernel_takes_little_of_what_a_peer_does_not_read() {
+fn the_kernel_takes_little_for_a_peer_that_does_not_read() {
     // What is in its buffer, a ping has to wait for, and no heartbeat sees whether the peer reads it. It
     // was more than 2 MiB.
     const LITTLE: usize = 1 << 20;

@@ -26,7 +26,7 @@ fn a_body_with_a_length_arrives_whole() {
 }
 
 #[test]
-fn a_chunked_body_arrives_whole_however_it_is_cut() {
+fn a_chunked_body_arrives_whole_for_every_cut() {
     let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
     let chunks = "3\r\nhel\r\n2;ext=1\r\nlo\r\n0\r\nTrailer: t\r\n\r\n";
     let addr = serve(echo());
@@ -161,7 +161,7 @@ fn readers() -> Server {
 const READERS: [&str; 6] = ["/ours", "/bytes", "/json", "/taken", "/string", "/tide/app"];
 
 #[test]
-fn a_body_over_the_limit_is_413_by_whatever_way_it_is_read() {
+fn a_body_over_the_limit_is_413_in_every_way_to_read_it() {
     let mut server = readers();
     server.options(ServerOptions::default().max_body_size(5));
     let addr = serve(server);

@@ -40,7 +40,7 @@ fn without_a_trusted_proxy_no_header_is_believed() {
 }
 
 #[test]
-fn a_trusted_proxy_is_believed_and_who_stands_to_its_left_is_not() {
+fn a_trusted_proxy_is_believed_and_addresses_to_its_left_are_not() {
     let addr = mirror(&["127.0.0.0/8", "10.0.0.7"]);
     for (lines, client) in [
         ("", "127.0.0.1"),
@@ -110,7 +110,7 @@ fn a_check_for_this_machine_is_not_passed_by_a_header_that_a_client_adds() {
 }
 
 #[test]
-fn a_proxy_that_is_no_address_is_an_error_when_the_server_is_bound() {
+fn a_proxy_that_is_not_an_address_is_an_error_when_the_server_is_bound() {
     for (list, message) in [
         (["127.0.0.1", "10.0.0.0/33"], "`10.0.0.0/33` is neither an address nor a network"),
         (["proxy.example", "::1"], "`proxy.example` is neither an address nor a network"),

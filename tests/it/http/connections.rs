@@ -244,7 +244,7 @@ fn a_trusted_proxy_has_as_many_connections_as_it_needs() {
 }
 
 #[test]
-fn whoever_is_turned_away_takes_no_place_along() {
+fn a_client_that_is_turned_away_takes_no_place_along() {
     let options = two().max_connections_per_address(1);
     let (addr, _handle) = counting(options);
     let mut inside = Client::to(addr, PING);

@@ -104,7 +104,7 @@ fn the_deadline_for_a_head_does_not_end_an_idle_connection() {
 }
 
 #[test]
-fn what_came_before_a_response_was_no_head_unless_some_of_it_is_left() {
+fn bytes_before_a_response_are_a_head_only_if_some_of_them_are_left() {
     let mut server = pong();
     server.at("/body").post(|mut req: Request<()>| async move { req.body_string().await });
     server.at("/unread").post(|_| async { Ok("pong") });
@@ -209,7 +209,7 @@ fn a_body_that_drips_for_too_long_is_answered_with_408() {
 }
 
 #[test]
-fn a_body_that_is_complete_in_time_is_not_cut_off_however_long_its_handler_works() {
+fn a_body_that_is_complete_in_time_is_not_cut_off_while_its_handler_works() {
     let mut server = Server::new();
     server.post("/", |mut ctx: RequestContext| async move {
         let body = ctx.body_string().await?;

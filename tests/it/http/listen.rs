@@ -67,7 +67,7 @@ fn a_server_needs_something_to_listen_on() {
 }
 
 #[test]
-fn a_taken_port_is_named_and_what_was_bound_before_is_free_again() {
+fn a_taken_port_is_named_and_ports_bound_before_are_free_again() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
     let listeners = tcp(Listeners::new(), "127.0.0.1:0");
@@ -242,7 +242,7 @@ mod unix {
     }
 
     #[test]
-    fn a_file_that_is_no_socket_stays() {
+    fn a_file_that_is_not_a_socket_stays() {
         let path = TempPath::new("file");
         fs::write(&path, "precious").unwrap();
         let message = message(Listeners::new().unix(&path));

@@ -181,7 +181,7 @@ fn a_transfer_coding_in_http_1_0_is_refused() {
 }
 
 #[test]
-fn a_refusal_says_what_was_wrong() {
+fn a_refusal_names_the_fault() {
     let addr = serve(pong());
     let mut client = Client::to(addr, "GET / HTTP/1.1\r\n\r\n");
     let body = "the request has no Host header\n";

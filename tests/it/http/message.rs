@@ -98,7 +98,7 @@ fn a_client_that_half_closes_is_answered() {
 }
 
 #[test]
-fn a_client_that_half_closes_is_answered_whatever_it_would_upgrade_to() {
+fn a_client_that_half_closes_is_answered_for_any_upgrade() {
     let mut server = Server::new();
     server.at("/").get(|_| async {
         async_std::task::yield_now().await;

@@ -120,7 +120,7 @@ fn options_is_answered_with_the_methods_of_the_path_unless_it_has_a_handler() {
 }
 
 #[test]
-fn what_middleware_says_of_a_405_stays() {
+fn the_allow_of_middleware_in_a_405_stays() {
     let mut server = Server::new();
     server.with(Passing("x-server")).post("/", pong);
     let addr = serve(server);

@@ -83,7 +83,7 @@ fn is_sound(handle: &ServerHandle) {
 }
 
 #[test]
-fn a_panic_before_the_answer_is_a_500_whatever_is_dropped_on_the_way() {
+fn a_panic_before_the_answer_is_a_500_also_with_panics_of_dropped_values() {
     let mut server = pong();
     server
         .at("/payload")
@@ -150,7 +150,7 @@ fn waiting() -> (Server, mpsc::UnboundedReceiver<()>) {
 }
 
 #[test]
-fn a_destructor_that_panics_when_the_client_has_left_hurts_nobody() {
+fn a_destructor_that_panics_when_the_client_has_left_harms_no_other_client() {
     let (server, mut told) = waiting();
     let (handle, addr) = start(server);
     for _ in 0..3 {

@@ -58,7 +58,7 @@ fn a1_the_handler_can_close_at_any_message() {
 }
 
 #[test]
-fn a2_what_a_browser_says_and_hears() {
+fn a2_messages_from_and_to_a_browser() {
     let program = Program::start("accept", &["127.0.0.1:0"]);
     let opening = OPENING.replacen("GET / ", "GET /websocket ", 1);
     let mut client = Client(Tcp::connect(program.addr));

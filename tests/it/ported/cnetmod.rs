@@ -164,7 +164,7 @@ fn c7_request_n_plus_1_gets_no_101_until_a_permit_frees() {
 }
 
 #[test]
-fn c8_a_chat_room_tells_who_joins_talks_and_leaves() {
+fn c8_a_chat_room_tells_of_joins_messages_and_leaves() {
     let addr = serve(chat_seed::server());
     let mut ada = Client::open(addr, "/ws?user=ada");
     ada.hears("ada joined");

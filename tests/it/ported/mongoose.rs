@@ -130,7 +130,7 @@ fn p5_text_and_binary_are_told_apart() {
 }
 
 #[test]
-fn p6_json_is_answered_and_what_is_none_is_not() {
+fn p6_json_is_answered_and_other_text_is_not() {
     let mut program = Program::start("json", &["127.0.0.1:0"]);
     let mut client = Client::open(program.addr, "/ws");
     for invalid in ["nonsense", "5", "{}", r#"{"type":"unknown"}"#] {

@@ -27,7 +27,7 @@ fn rooms(backplane: &LocalBackplane) -> [Room; 2] {
 }
 
 #[test]
-fn what_is_broadcast_on_one_hub_is_heard_on_the_other_and_not_twice_on_its_own() {
+fn a_broadcast_on_one_hub_is_received_on_the_other_and_not_twice_on_its_own() {
     within(async {
         let [here, there] = rooms(&LocalBackplane::new());
         let (mut near, _) = enter(&here, Knobs::default(), &options()).await;
@@ -45,7 +45,7 @@ fn what_is_broadcast_on_one_hub_is_heard_on_the_other_and_not_twice_on_its_own()
 }
 
 #[test]
-fn what_is_never_to_be_compressed_is_not_compressed_in_any_process() {
+fn a_message_that_must_stay_uncompressed_is_not_compressed_in_any_process() {
     within(async {
         let [here, there] = rooms(&LocalBackplane::new());
         let mut peers = vec![];
@@ -75,7 +75,7 @@ fn what_is_never_to_be_compressed_is_not_compressed_in_any_process() {
 }
 
 #[test]
-fn who_is_left_out_and_who_is_meant_is_known_here_only() {
+fn the_excluded_and_the_addressed_member_are_known_here_only() {
     within(async {
         let [here, there] = rooms(&LocalBackplane::new());
         let (mut near, sender) = enter(&here, Knobs::default(), &options()).await;
@@ -238,7 +238,7 @@ fn a_subscription_that_ends_is_asked_for_again() {
 }
 
 #[test]
-fn what_no_hub_of_this_version_would_say_is_left_out_and_what_follows_is_heard() {
+fn a_payload_that_no_hub_of_this_version_writes_is_skipped_and_the_next_is_received() {
     within(async {
         let manual = Manual::default();
         let room: Room = Hub::with_backplane(manual.clone()).room("room");
@@ -290,7 +290,7 @@ fn a_broker_that_panics_is_asked_again() {
 }
 
 #[test]
-fn who_is_here_is_sent_what_the_broker_refuses_and_all_of_it_is_offered() {
+fn local_members_are_sent_messages_that_the_broker_refuses_and_each_is_offered_to_it() {
     within(async {
         let manual = Manual::default();
         manual.state().fails = true;
@@ -332,7 +332,7 @@ impl Backplane for Hanging {
 }
 
 #[test]
-fn who_is_here_does_not_wait_for_a_broker_that_hangs_and_what_waits_is_bounded() {
+fn local_members_do_not_wait_for_a_broker_that_hangs_and_its_queue_is_bounded() {
     within(async {
         let room: Room = Hub::with_backplane(Hanging).room("room");
         let bytes = Bytes::from(vec![7; 1 << 20]);

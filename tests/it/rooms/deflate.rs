@@ -25,7 +25,7 @@ fn reader(answer: &str) -> Reader {
 }
 
 #[test]
-fn broadcasts_and_direct_messages_are_read_with_one_window_whatever_was_agreed() {
+fn broadcasts_and_direct_messages_are_read_with_one_window_for_all_parameters() {
     const ROUNDS: usize = 40;
     let trickle = Knobs { read: 500, write: 300, in_flight: 700, stutter: Stutter::Steady };
     for knobs in [Knobs::default(), trickle] {
@@ -79,7 +79,7 @@ fn broadcasts_and_direct_messages_are_read_with_one_window_whatever_was_agreed()
 }
 
 #[test]
-fn a_message_is_compressed_once_for_all_who_agreed_on_the_same() {
+fn a_message_is_compressed_once_for_all_members_with_the_same_parameters() {
     within(async {
         let room: Room = Hub::new().room("room");
         let mut payloads = vec![];
@@ -189,7 +189,7 @@ fn broadcasts_between_compressed_fragments_wait_and_can_be_read() {
 }
 
 #[test]
-fn what_waited_for_a_slow_member_can_be_read() {
+fn messages_that_waited_for_a_slow_member_can_be_read() {
     within(async {
         let room: Room = Hub::new().room("room");
         let (mut peer, sender) =

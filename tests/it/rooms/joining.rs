@@ -15,7 +15,7 @@ use crate::support::peer::{Drive, Peer, collect, drive, serve, within};
 use crate::support::pipe::{Knobs, pipe};
 
 #[test]
-fn everybody_in_a_room_is_sent_what_is_broadcast() {
+fn all_members_of_a_room_are_sent_a_broadcast() {
     within(async {
         let room = room();
         let (mut one, _) = enter(&room, Knobs::default(), &options()).await;
@@ -33,7 +33,7 @@ fn everybody_in_a_room_is_sent_what_is_broadcast() {
 }
 
 #[test]
-fn a_broadcast_leaves_out_whom_it_says_and_a_message_for_one_reaches_nobody_else() {
+fn a_broadcast_leaves_out_the_named_member_and_a_message_for_one_reaches_no_other() {
     within(async {
         let room = room();
         let (mut one, id) = enter(&room, Knobs::default(), &options()).await;
@@ -79,7 +79,7 @@ fn rooms_are_told_apart_and_a_connection_may_be_in_several() {
 }
 
 #[test]
-fn a_room_lasts_as_long_as_somebody_holds_it_or_is_in_it() {
+fn a_room_lasts_as_long_as_a_handle_or_a_member() {
     within(async {
         let hub = Hub::<()>::new();
         assert!(hub.find("room").is_none());
@@ -109,7 +109,7 @@ enum End {
 }
 
 #[test]
-fn a_connection_leaves_however_it_ends() {
+fn a_connection_leaves_after_every_end() {
     use End::{HandlerFails, HandlerPanics, HandlerReturns, PeerCloses, PeerResets, TaskIsDropped};
     for end in [HandlerReturns, HandlerFails, HandlerPanics, TaskIsDropped, PeerCloses, PeerResets]
     {
@@ -175,7 +175,7 @@ fn a_connection_that_joins_again_is_one_member_and_its_latest_membership_counts(
 }
 
 #[test]
-fn members_are_listed_with_what_is_known_of_them() {
+fn members_are_listed_with_their_presence_data() {
     within(async {
         let room: Room<&str> = Hub::new().room("room");
         let mut peers = vec![];
@@ -214,7 +214,7 @@ impl Drop for Leaver {
 }
 
 #[test]
-fn what_is_known_of_members_may_use_their_room_when_it_is_dropped() {
+fn presence_data_may_use_the_room_when_it_is_dropped() {
     let drops = Arc::new(AtomicUsize::new(0));
     let room: Room<Leaver> = Hub::new().room("room");
     let (stream, _end) = pipe(Knobs::default());

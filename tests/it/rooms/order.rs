@@ -29,7 +29,7 @@ fn meanwhile<T: Send>(call: impl Future<Output = T> + Send) -> T {
 }
 
 #[test]
-fn what_a_handler_sends_and_broadcasts_in_one_turn_arrives_in_order() {
+fn messages_and_broadcasts_of_a_handler_in_one_turn_arrive_in_order() {
     // With room for all of it, and with room for one message.
     for options in [options(), options().send_buffer_size(1)] {
         within(async {
@@ -56,7 +56,7 @@ fn what_a_handler_sends_and_broadcasts_in_one_turn_arrives_in_order() {
 }
 
 #[test]
-fn what_another_task_broadcasts_during_the_turn_of_a_handler_keeps_its_place() {
+fn a_broadcast_of_another_task_during_the_turn_of_a_handler_keeps_its_place() {
     within(async {
         let room = room();
         let mut peer = serve(&options(), |mut ws| async move {
@@ -119,7 +119,7 @@ fn all_members_see_the_messages_of_a_room_in_one_order_and_each_tasks_in_its_own
 }
 
 #[test]
-fn what_one_task_sends_and_broadcasts_to_a_slow_member_arrives_in_order() {
+fn messages_and_broadcasts_of_one_task_to_a_slow_member_arrive_in_order() {
     const MESSAGES: usize = 100;
     within(async {
         let room = Hub::<()>::with_options(ample()).room("room");
@@ -165,7 +165,7 @@ fn broadcasts_wait_for_the_end_of_a_message_in_fragments() {
 }
 
 #[test]
-fn a_close_inside_a_message_in_fragments_is_not_preceded_by_what_waits_for_its_end() {
+fn a_close_inside_a_fragmented_message_is_not_preceded_by_messages_that_wait_for_its_end() {
     within(async {
         let room = room();
         let mut peer = serve(&options(), |mut ws| async move {
@@ -181,7 +181,7 @@ fn a_close_inside_a_message_in_fragments_is_not_preceded_by_what_waits_for_its_e
 }
 
 #[test]
-fn a_close_follows_what_was_broadcast_before() {
+fn a_close_follows_earlier_broadcasts() {
     within(async {
         let room = room();
         let small = options().send_buffer_size(1);
@@ -199,7 +199,7 @@ fn a_close_follows_what_was_broadcast_before() {
 }
 
 #[test]
-fn a_flush_waits_for_what_was_broadcast_before() {
+fn a_flush_waits_for_earlier_broadcasts() {
     within(async {
         let room = room();
         let small = options().send_buffer_size(1);
@@ -219,7 +219,7 @@ fn a_flush_waits_for_what_was_broadcast_before() {
 }
 
 #[test]
-fn a_direct_send_has_its_turn_however_many_broadcasts_there_are() {
+fn a_direct_send_has_its_turn_among_any_number_of_broadcasts() {
     const LONGEST: usize = 30;
     fn small() -> WebSocketOptions {
         options().send_buffer_size(100)
@@ -264,7 +264,7 @@ fn a_direct_send_has_its_turn_however_many_broadcasts_there_are() {
 }
 
 #[test]
-fn a_direct_send_follows_what_was_broadcast_before_it_whosever_turn_it_is() {
+fn a_direct_send_follows_earlier_broadcasts_in_the_turn_of_any_handler() {
     const ONE_FRAME: usize = 3;
     within(async {
         let ticker = RoomOptions::default().slow_consumer(SlowConsumer::Conflate);
@@ -292,7 +292,7 @@ fn a_direct_send_follows_what_was_broadcast_before_it_whosever_turn_it_is() {
 }
 
 #[test]
-fn broadcasts_go_on_when_who_waited_for_its_turn_has_given_up() {
+fn broadcasts_go_on_when_a_sender_that_waited_for_its_turn_has_given_up() {
     within(async {
         let room = room();
         let small = options().send_buffer_size(1);
@@ -342,7 +342,7 @@ where
 }
 
 #[test]
-fn a_flush_that_begins_during_the_turn_of_a_handler_waits_for_what_that_has_sent() {
+fn a_flush_that_begins_during_the_turn_of_a_handler_waits_for_its_messages() {
     for sent in ["", "sent before"] {
         within(async {
             let mut peer = serve(&options(), move |mut ws| async move {

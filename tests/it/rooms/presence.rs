@@ -31,7 +31,7 @@ fn shown(event: &Presence<String>) -> String {
 }
 
 #[test]
-fn comings_and_goings_are_told_in_their_order_to_all_who_watch() {
+fn joins_and_leaves_are_told_in_order_to_all_watchers() {
     within(async {
         let room: Room<String> = Hub::new().room("room");
         let (one, _end) = connection();
@@ -165,7 +165,7 @@ fn a_reader_that_begins_while_others_come_and_go_misses_no_event_and_sees_none_t
 }
 
 #[test]
-fn who_only_watches_does_not_keep_the_room() {
+fn a_watcher_does_not_keep_the_room_alive() {
     within(async {
         let hub: Hub<String> = Hub::new();
         let mut events = hub.room("room").events();
@@ -184,7 +184,7 @@ struct Host {
 }
 
 #[test]
-fn users_whom_only_an_event_has_left_may_use_the_room_when_it_is_dropped() {
+fn users_that_only_an_event_holds_may_use_the_room_when_it_is_dropped() {
     within(async {
         // In a thread of its own, so that one that stops there does not stop the test.
         let done = task::spawn_blocking(|| {

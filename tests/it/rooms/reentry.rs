@@ -158,7 +158,7 @@ impl<F: Fn() + Send + Sync + 'static> Wake for Busy<F> {
 type Event = fn(&Room, &WebSocket);
 
 #[test]
-fn who_watches_may_use_the_hub_when_it_is_woken() {
+fn a_watcher_may_use_the_hub_when_it_is_woken() {
     const EVENTS: [(&str, Event); 3] = [
         ("one who comes", |room, ws| drop(room.join(ws))),
         ("one who comes again", |room, ws| drop((room.join(ws), room.join(ws)))),
@@ -296,7 +296,7 @@ fn members_may_use_the_hub_when_they_are_closed_for_being_too_slow() {
 }
 
 #[test]
-fn who_waits_to_send_may_use_the_hub_when_a_broadcast_lets_it_go_on() {
+fn a_waiting_sender_may_use_the_hub_when_a_broadcast_lets_it_go_on() {
     let wakes = ends("a broadcast", || {
         let hub =
             Hub::<()>::with_options(RoomOptions::default().slow_consumer(SlowConsumer::Conflate));

@@ -54,7 +54,7 @@ const LONG: usize = 64 << 10;
 const MESSAGES: usize = 400;
 
 #[test]
-fn whoever_does_not_read_is_all_who_misses_anything() {
+fn only_a_member_that_does_not_read_misses_messages() {
     use SlowConsumer::{Close, Conflate, DropNewest, DropOldest};
     for policy in [DropNewest, DropOldest, Conflate, Close] {
         eprintln!("{policy:?}");

@@ -54,7 +54,7 @@ async fn expect_letters(peer: &mut Peer, letters: &str) {
 }
 
 #[test]
-fn what_a_member_has_no_room_for_is_treated_as_the_policy_says() {
+fn a_message_without_room_is_treated_by_the_policy() {
     use SlowConsumer::{Conflate, DropNewest, DropOldest};
     for (policy, arrives, dropped, replaced) in
         [(DropNewest, "abc", 3, 0), (DropOldest, "def", 0, 3), (Conflate, "f", 0, 5)]
@@ -103,7 +103,7 @@ fn a_member_that_is_closed_for_being_too_slow_is_told_so() {
 }
 
 #[test]
-fn conflation_leaves_what_is_being_sent_and_replaces_the_rest() {
+fn conflation_keeps_the_message_being_sent_and_replaces_the_rest() {
     within(async {
         let room = room_of(SlowConsumer::Conflate);
         let (mut peer, _) = enter(&room, narrow(1), &options()).await;
@@ -157,7 +157,7 @@ fn the_bounds_are_those_of_a_connection_over_all_its_rooms() {
 }
 
 #[test]
-fn a_message_longer_than_all_that_may_wait_reaches_those_for_whom_nothing_waits() {
+fn a_message_longer_than_the_bound_reaches_members_without_waiting_messages() {
     within(async {
         let room = room_of(SlowConsumer::DropOldest);
         let mut slow = enter_stuck(&room).await;
@@ -171,7 +171,7 @@ fn a_message_longer_than_all_that_may_wait_reaches_those_for_whom_nothing_waits(
 }
 
 #[test]
-fn what_waits_is_freed_with_the_stream() {
+fn waiting_messages_are_freed_with_the_stream() {
     within(async {
         let room = Hub::<()>::new().room("room");
         let (peer, sender) = enter(&room, narrow(1), &small()).await;

@@ -106,7 +106,7 @@ fn connections_that_close_right_after_a_broadcast_close_in_order() {
 }
 
 #[test]
-fn members_who_take_nothing_of_what_is_broadcast_are_given_up_in_time() {
+fn members_that_take_no_broadcast_are_given_up_in_time() {
     let options = options().send_timeout(Some(Duration::from_millis(50)));
     within(async {
         let (room, polls) = (room(), Arc::default());

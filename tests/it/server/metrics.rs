@@ -31,7 +31,7 @@ fn visit(handle: &ServerHandle, code: u16) {
 }
 
 #[test]
-fn a_snapshot_has_what_was_done() {
+fn a_snapshot_has_the_counters_of_past_work() {
     let handle = measured();
     let mut nothing = Metrics::default();
     nothing.message_bytes_limit = Some(256 << 20);

@@ -16,7 +16,7 @@ fn rejecting(code: u16, reason: &'static str) -> Tcp {
 }
 
 #[test]
-fn a_websocket_client_is_told_by_a_close_frame_whatever_its_origin() {
+fn a_websocket_client_of_any_origin_is_told_by_a_close_frame() {
     for origin in ["", "Origin: https://elsewhere.example\r\n"] {
         let mut client = rejecting(4401, "token expired");
         client.send(OPENING.replace("\r\n\r\n", &format!("\r\n{origin}\r\n")));

@@ -106,7 +106,7 @@ fn connections_without_a_request_are_closed_at_once() {
 }
 
 #[test]
-fn who_asks_to_upgrade_too_late_gets_a_503() {
+fn an_upgrade_that_comes_too_late_gets_a_503() {
     let mut server = Server::new();
     let (tell, mut told) = mpsc::unbounded();
     server.get("/", move |mut ctx: RequestContext| {
@@ -162,7 +162,7 @@ fn a_spread_may_be_longer_than_the_clock_goes() {
 }
 
 #[test]
-fn a_shutdown_goes_on_although_nobody_waits_for_it() {
+fn a_shutdown_goes_on_without_a_waiting_caller() {
     let handle = start(echo_server(WebSocketOptions::default()));
     let mut client = Tcp::upgraded(handle.local_addr());
     assert!(handle.shutdown(patient()).now_or_never().is_none());

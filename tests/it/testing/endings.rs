@@ -124,7 +124,7 @@ fn a_connection_too_many_waits_for_a_place() {
 }
 
 #[test]
-fn a_shutdown_tells_what_became_of_everybody() {
+fn a_shutdown_reports_the_end_of_every_connection() {
     let mut server = Server::new();
     server.get("/ws", |mut ctx: RequestContext| async move {
         let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
@@ -161,7 +161,7 @@ fn a_shutdown_tells_what_became_of_everybody() {
 }
 
 #[test]
-fn a_server_that_was_shut_down_takes_nobody() {
+fn a_server_that_was_shut_down_takes_no_connection() {
     let client = echo(WebSocketOptions::default());
     within(async {
         let handle = client.handle();

@@ -83,7 +83,7 @@ fn an_assertion_shows_the_answer() {
 }
 
 #[test]
-fn a_peer_says_what_came_instead_and_on_which_line() {
+fn a_failed_expectation_shows_the_bytes_and_the_line_of_the_test() {
     let client = echo(WebSocketOptions::default());
     within(async {
         let mut peer = client.peer("/ws").await.unwrap();
@@ -129,7 +129,7 @@ fn a_peer_says_what_came_instead_and_on_which_line() {
 }
 
 #[test]
-fn what_does_not_come_is_told_when_patience_is_over() {
+fn a_missing_event_is_reported_when_patience_is_over() {
     let mut server = Server::new();
     server.get("/never", |_ctx: RequestContext| std::future::pending::<tide::Result<()>>());
     server.get("/ws", |mut ctx: RequestContext| async move {

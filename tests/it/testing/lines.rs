@@ -126,7 +126,7 @@ fn a_line_that_is_cut_fails_on_both_sides_and_gives_the_permit_back() {
 }
 
 #[test]
-fn an_end_without_a_close_frame_is_no_orderly_one() {
+fn an_end_without_a_close_frame_is_not_an_orderly_one() {
     let (client, mut outcomes) = observed(WebSocketOptions::default());
     within(async {
         let mut peer = client.peer("/ws").await.unwrap();

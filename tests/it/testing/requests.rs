@@ -16,7 +16,7 @@ struct Order {
 }
 
 #[test]
-fn a_request_has_what_it_was_given_and_the_response_what_the_handler_says() {
+fn a_request_has_its_parts_and_the_response_those_of_the_handler() {
     let mut server = Server::new();
     server.at("/echo/:name").all(tidewire::endpoint(|mut ctx: RequestContext| async move {
         let method = ctx.request().method().to_string();

@@ -27,7 +27,7 @@ fn a_connection_is_opened_used_and_closed() {
 }
 
 #[test]
-fn a_handshake_at_what_is_no_path_is_not_sent() {
+fn a_handshake_at_an_invalid_path_is_not_sent() {
     let client = echo(WebSocketOptions::default());
     within(async {
         for path in ["ws", "", "?a", "@elsewhere.example/ws"] {
@@ -46,7 +46,7 @@ fn a_handshake_at_what_is_no_path_is_not_sent() {
 }
 
 #[test]
-fn what_the_client_offers_is_negotiated() {
+fn an_offer_of_the_client_is_negotiated() {
     let options = WebSocketOptions::default()
         .subprotocols(["chat.v2", "chat.v1"])
         .deflate(DeflateOptions::default().threshold(0));

@@ -36,7 +36,7 @@ fn refusal(chain: &Path, key: &Path) -> TlsError {
 }
 
 #[test]
-fn bad_files_are_named_with_what_is_wrong_with_them() {
+fn bad_files_are_named_with_their_fault() {
     let folder = Folder::new("bad-files");
     let identity = authority().issue("localhost");
     let chain = folder.write("chain.pem", &identity.certificate);

@@ -163,7 +163,7 @@ fn clients_that_stop_in_the_middle_of_a_handshake_are_dropped_at_the_deadline() 
 }
 
 #[test]
-fn three_hundred_clients_that_send_their_hello_and_fall_silent_take_nobodys_place() {
+fn three_hundred_clients_that_send_their_hello_and_fall_silent_do_not_keep_others_out() {
     let addr = bind(mirror(server_config()));
     let hello = client_hello();
     let stuck: Vec<_> = (0..300)

@@ -101,7 +101,7 @@ fn the_roots_of_clients_are_reloaded_as_well() {
 }
 
 #[test]
-fn what_is_replaced_may_use_the_configuration_where_it_is_dropped() {
+fn a_replaced_value_may_use_the_configuration_when_it_is_dropped() {
     /// An application's own, in a configuration that it replaces once more in the end.
     #[derive(Debug)]
     struct Resolver(OnceLock<TlsConfig>, mpsc::Sender<()>);

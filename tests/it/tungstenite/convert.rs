@@ -21,7 +21,7 @@ fn messages_convert_in_both_directions() {
 }
 
 #[test]
-fn what_is_no_message_is_given_back() {
+fn a_value_that_is_not_a_message_is_given_back() {
     let frame = protocol::frame::Frame::ping(b"p".as_slice());
     let others = [
         tungstenite::Message::Ping(Bytes::from_static(b"p")),

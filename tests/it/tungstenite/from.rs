@@ -76,7 +76,7 @@ async fn try_cut(role: Role, cut: usize) {
 }
 
 #[test]
-fn what_tungstenite_has_read_is_received_wherever_it_was_cut() {
+fn messages_that_tungstenite_has_read_are_received_for_every_cut() {
     for role in [Role::Server, Role::Client] {
         for cut in 0..=conversation(encode_for(role)).0.len() {
             within(try_cut(role, cut));
@@ -85,7 +85,7 @@ fn what_tungstenite_has_read_is_received_wherever_it_was_cut() {
 }
 
 #[test]
-fn what_tungstenite_has_not_written_is_written_first() {
+fn bytes_that_tungstenite_has_not_written_are_written_first() {
     within(async {
         let narrow = Knobs { in_flight: 100, stutter: Stutter::Steady, ..Knobs::default() };
         let (mut stream, mut peer) = open(narrow, Role::Server).await;

@@ -87,7 +87,7 @@ async fn try_cut(by: Drive, role: Role, options: &WebSocketOptions, cut: usize) 
 }
 
 #[test]
-fn what_has_arrived_is_read_by_tungstenite_wherever_it_was_cut() {
+fn bytes_that_have_arrived_are_read_by_tungstenite_for_every_cut() {
     let len = conversation(encode_for(Role::Server)).0.len();
     for by in Drive::BOTH {
         for cut in 0..=len {
@@ -97,7 +97,7 @@ fn what_has_arrived_is_read_by_tungstenite_wherever_it_was_cut() {
 }
 
 #[test]
-fn a_client_hands_over_what_it_has_not_looked_at() {
+fn a_client_hands_over_unparsed_bytes() {
     let len = conversation(encode_for(Role::Client)).0.len();
     for read_ahead in [0, 20, 64 << 10] {
         let options = options().read_ahead_size(read_ahead);
@@ -108,7 +108,7 @@ fn a_client_hands_over_what_it_has_not_looked_at() {
 }
 
 #[test]
-fn a_ping_that_was_read_ahead_has_one_pong_from_whichever_side_owes_it() {
+fn a_ping_that_was_read_ahead_has_one_pong_from_the_side_that_owes_it() {
     for auto_pong in [true, false] {
         within(async {
             let (go, may_go) = oneshot::channel::<()>();
@@ -136,7 +136,7 @@ fn a_ping_that_was_read_ahead_has_one_pong_from_whichever_side_owes_it() {
 }
 
 #[test]
-fn what_was_sent_before_is_written_first() {
+fn messages_sent_before_are_written_first() {
     for by in Drive::BOTH {
         within(async {
             let narrow = Knobs { in_flight: 100, stutter: Stutter::Steady, ..Knobs::default() };
@@ -237,7 +237,7 @@ fn a_connection_that_is_watched_or_compressed_is_given_back_and_goes_on() {
 }
 
 #[test]
-fn what_is_no_longer_watched_is_handed_over() {
+fn a_connection_that_is_no_longer_watched_is_handed_over() {
     within(async {
         let options = options().heartbeat(HeartbeatOptions::default());
         let mut peer = peer_of(Drive::Task, Role::Server, &options, async move |mut ws| {
@@ -385,7 +385,7 @@ fn a_shutdown_drops_a_connection_that_was_handed_over() {
 }
 
 #[test]
-fn what_a_handler_has_sent_in_its_turn_is_written_before_another_task_takes_the_stream() {
+fn messages_of_a_handler_in_its_turn_are_written_before_another_task_takes_the_stream() {
     within(async {
         let mut peer = peer_of(Drive::Task, Role::Server, &options(), |ws| async move {
             ws.sender().send("ours").await.unwrap();

@@ -49,7 +49,7 @@ fn the_101_has_the_headers_of_options_and_middleware_and_none_of_a_body() {
 }
 
 #[test]
-pub(crate) fn the_101_has_what_was_prepared_in_the_context_but_for_what_is_the_handshakes_own() {
+pub(crate) fn the_101_has_the_prepared_headers_except_those_of_the_handshake_itself() {
     let mut server = Server::new();
     server.get("/", |mut ctx: RequestContext| async move {
         let response = ctx.response();
@@ -100,7 +100,7 @@ pub(crate) fn the_101_has_what_was_prepared_in_the_context_but_for_what_is_the_h
 }
 
 #[test]
-fn what_was_prepared_is_still_there_after_an_upgrade_that_was_refused() {
+fn a_prepared_response_is_still_there_after_a_refused_upgrade() {
     let mut server = Server::new();
     server.get("/", |mut ctx: RequestContext| async move {
         ctx.response().insert_header("x-session", "s3ss10n");
@@ -158,7 +158,7 @@ fn a_header_of_the_options_that_http_does_not_allow_fails_the_upgrade() {
 }
 
 #[test]
-fn a_refused_handshake_says_what_was_wrong_and_what_usually_causes_it() {
+fn a_refused_handshake_names_the_fault_and_its_usual_cause() {
     let mut client = Tcp::connect(bind(echo_server(WebSocketOptions::default())));
     client.send(OPENING.replace("Connection: Upgrade", "Connection: close"));
     let head = client.head();
@@ -270,7 +270,7 @@ fn an_upgrade_that_was_abandoned_goes_on_in_the_next_call() {
 }
 
 #[test]
-fn the_context_tells_what_the_request_says() {
+fn the_context_shows_the_request() {
     #[derive(serde::Deserialize)]
     struct Query {
         page: u32,

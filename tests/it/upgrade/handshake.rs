@@ -65,7 +65,7 @@ pub(crate) fn tokens_may_stand_in_any_case_on_any_line() {
 }
 
 #[test]
-pub(crate) fn a_request_that_is_no_opening_handshake_is_answered_with_its_status() {
+pub(crate) fn a_request_that_is_not_an_opening_handshake_is_answered_with_its_status() {
     let mut server = Server::new();
     server.at("/").all(endpoint(|mut ctx: RequestContext| async move {
         assert!(!ctx.is_websocket_upgrade());
@@ -116,7 +116,7 @@ pub(crate) fn another_version_is_answered_with_the_one_that_is_spoken() {
 }
 
 #[test]
-fn what_follows_a_refused_upgrade_is_never_the_next_request() {
+fn bytes_after_a_refused_upgrade_are_never_the_next_request() {
     // A proxy that tunnels without a look at the status takes it for frames (RFC 9112 §9.6).
     let limit = ConnectionLimit::new(1);
     let mut server = echo_server(WebSocketOptions::default().limit(&limit));

@@ -59,7 +59,7 @@ fn the_server_prefers_and_the_client_offers() {
 }
 
 #[test]
-fn a_handler_may_choose_itself_among_what_is_offered() {
+fn a_handler_may_choose_a_subprotocol_from_the_offer() {
     let chosen = || chat().subprotocol("mqtt");
     assert_eq!(agreed(chosen(), &["chat.v2, mqtt"]).as_deref(), Some("mqtt"));
     for offers in [&["chat.v2"][..], &[]] {
@@ -69,7 +69,7 @@ fn a_handler_may_choose_itself_among_what_is_offered() {
 }
 
 #[test]
-pub(crate) fn an_offer_that_is_no_list_of_tokens_is_a_400_that_says_so() {
+pub(crate) fn an_offer_that_is_not_a_list_of_tokens_is_a_400_that_says_so() {
     let reason = HandshakeError::SubprotocolsMalformed.to_string();
     for offers in [
         // RFC 6455 §4.1: nothing but U+0021 to U+007E, and no separators

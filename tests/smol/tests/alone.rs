@@ -97,7 +97,7 @@ fn room_of(hub: Hub) -> impl Fn(WebSocket) -> smol::future::Boxed<Result<()>> + 
 }
 
 #[test]
-fn what_is_said_in_a_room_is_heard_by_all_in_it() {
+fn a_message_in_a_room_reaches_all_its_members() {
     within(async {
         let addr = serve(WebSocketOptions::default(), room_of(Hub::new())).await?;
         let url = format!("ws://{addr}/");

@@ -81,7 +81,7 @@ fn a_spent_budget_makes_connections_agree_on_no_takeover_until_it_is_given_back(
 }
 
 #[test]
-fn what_is_spent_is_what_the_parameters_take() {
+fn the_budget_is_spent_by_the_memory_of_the_parameters() {
     let budget = DeflateBudget::new(ONE);
     let addr = bind(echo_server(sharing(&budget)));
     for (offer, least, most) in [

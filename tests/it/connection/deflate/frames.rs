@@ -71,7 +71,7 @@ fn recv_frame_shows_the_fragments_of_a_compressed_message_one_by_one_as_they_wer
 }
 
 #[test]
-fn recv_frame_shows_what_has_come_of_a_fragment_that_ends_inside_a_block() {
+fn recv_frame_shows_the_decompressed_part_of_a_fragment_that_ends_inside_a_block() {
     within(async {
         let (stream, end) = pipe(Knobs::default());
         let mut ws = WebSocket::from_stream(stream, [].as_slice(), Role::Server, &agreed(ALONE));
@@ -269,7 +269,7 @@ fn a_message_refused_between_plain_fragments_leaves_no_trace_in_the_window() {
 }
 
 #[test]
-fn a_control_frame_is_never_compressed_whatever_it_asks_for() {
+fn a_control_frame_is_never_compressed_even_if_it_is_marked() {
     for answer in [ALONE, TAKEOVER] {
         within(async {
             let mut peer = serve(&agreed(answer), |mut ws| async move {

@@ -163,7 +163,7 @@ fn a_server_without_the_option_never_answers_an_offer() {
 }
 
 #[test]
-fn a_header_that_is_no_list_of_extensions_is_a_400() {
+fn a_header_that_is_not_a_list_of_extensions_is_a_400() {
     for options in [WebSocketOptions::default(), with(takeover())] {
         let addr = bind(echo_server(options));
         for malformed in [
@@ -216,7 +216,7 @@ fn frame(client: &mut Tcp) -> Seen {
 }
 
 #[test]
-fn what_is_agreed_on_holds_for_what_a_server_sends_and_receives() {
+fn agreed_parameters_hold_for_messages_to_and_from_a_server() {
     let mut rng = Rng::new(1);
     let (first, second) = (words(&mut rng, 9000), words(&mut rng, 9000));
     for (offered, window_bits, takeover_of_client) in [

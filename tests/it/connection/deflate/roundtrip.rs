@@ -105,7 +105,7 @@ fn two_connections_of_this_crate_understand_each_other() {
 }
 
 #[test]
-fn a_strict_peer_understands_what_is_sent_and_is_understood_however_it_cuts_its_messages() {
+fn a_strict_peer_understands_our_messages_and_is_understood_for_every_cut_of_its_own() {
     each_seed(async |seed| {
         let mut rng = Rng::new(seed ^ 0xffff);
         let (client, server, agreed) = agree(&mut rng);

@@ -94,7 +94,7 @@ fn a_message_may_say_that_it_is_compressed_or_that_it_is_not() {
 }
 
 #[test]
-fn what_does_not_become_smaller_is_sent_as_it_is_and_leaves_no_trace_in_the_window() {
+fn a_message_that_does_not_become_smaller_is_sent_plain_and_leaves_no_trace_in_the_window() {
     let mut rng = Rng::new(6);
     for level in [1, 6] {
         let options = DeflateOptions::default().level(level);
@@ -148,7 +148,7 @@ fn every_level_window_and_memory_is_one_that_a_peer_can_read() {
 }
 
 #[test]
-fn a_window_of_eight_bits_which_nobody_can_compress_with_is_answered_by_plain_messages() {
+fn a_window_of_eight_bits_is_answered_by_plain_messages_since_zlib_cannot_use_it() {
     within(async {
         let mut peer = serve(&agreed("permessage-deflate; server_max_window_bits=8"), echo);
         let text = "a".repeat(100);
@@ -233,7 +233,7 @@ fn stats_count_payloads_as_the_application_has_them_and_the_wire_as_it_is() {
 }
 
 #[test]
-fn what_is_sent_directly_does_not_overtake_a_long_message_of_the_sink() {
+fn a_direct_send_does_not_overtake_a_long_message_of_the_sink() {
     let long = noise(&mut Rng::new(6), LONG);
     for (name, last) in [("send", BINARY), ("ping", PING), ("close", CLOSE), ("flush", 0)] {
         for answer in [ALONE, TAKEOVER] {

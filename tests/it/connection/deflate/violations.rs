@@ -164,7 +164,7 @@ fn reserved_bits_where_compression_gives_them_no_meaning_fail_the_connection() {
 }
 
 #[test]
-fn what_is_no_deflate_fails_the_connection_with_1007() {
+fn invalid_deflate_data_fails_the_connection_with_1007() {
     let corrupt = ProtocolError::DeflateCorrupt;
     let both = [
         violation("a reserved block", "c1 81 00000000 06", corrupt),
@@ -222,7 +222,7 @@ fn a_message_that_ends_inside_a_block_fails_the_connection_with_1007() {
 }
 
 #[test]
-fn a_close_frame_behind_a_corrupt_message_does_not_hide_who_failed_the_connection() {
+fn a_close_frame_behind_a_corrupt_message_does_not_hide_the_failure() {
     within(async {
         let (tell, told) = oneshot::channel();
         let mut peer = serve(&agreed(ALONE), |mut ws| async move {

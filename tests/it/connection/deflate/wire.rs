@@ -113,7 +113,7 @@ fn the_examples_of_section_7_2_3_are_received() {
 }
 
 #[test]
-fn compressed_messages_are_received_whatever_they_consist_of_and_whatever_is_between() {
+fn compressed_messages_are_received_in_any_fragments_with_control_frames_between() {
     each_is_answered(&VARIATIONS);
 }
 
@@ -206,7 +206,7 @@ fn the_examples_of_section_7_2_3_are_sent() {
 }
 
 #[test]
-fn a_client_masks_what_it_compressed_and_reads_what_a_server_did_not_mask() {
+fn a_client_masks_its_compressed_messages_and_reads_unmasked_ones_of_a_server() {
     for (answer, second) in [(TAKEOVER, "f200110000"), (ALONE, "f248cdc9c90700")] {
         for (by, read) in [(Drive::Task, usize::MAX), (Drive::Caller, 1)] {
             eprintln!("{answer}, {by:?}");

@@ -153,7 +153,7 @@ fn a_peer_inside_one_long_frame_is_not_given_up() {
 }
 
 #[test]
-fn a_peer_that_reads_slowly_what_stands_before_the_ping_is_not_given_up() {
+fn a_peer_that_slowly_reads_the_bytes_before_the_ping_is_not_given_up() {
     for by in Drive::BOTH {
         let narrow = Knobs { in_flight: 4 << 10, ..Knobs::WIDE };
         let options = with(timed().interval(Duration::from_secs(1))).send_timeout(None);
@@ -176,7 +176,7 @@ fn a_peer_that_reads_slowly_what_stands_before_the_ping_is_not_given_up() {
 }
 
 #[test]
-fn bytes_for_which_there_is_room_are_no_sign_of_life() {
+fn bytes_that_fit_into_the_kernel_are_not_a_sign_of_life() {
     let (mut feed, mut ticks) = mpsc::channel::<()>(1);
     let handler = |mut ws: WebSocket| async move {
         while ticks.next().await.is_some() {

@@ -139,7 +139,7 @@ fn a_client_that_has_vanished_gives_its_permit_back() {
 }
 
 #[test]
-fn pongs_of_a_heartbeat_are_not_shown_to_who_reads_frames_and_others_are() {
+fn pongs_of_a_heartbeat_are_not_shown_to_a_reader_of_frames_and_others_are() {
     let (tell, told) = oneshot::channel();
     let handler = |mut ws: WebSocket| async move {
         let mut shown = vec![];

@@ -130,7 +130,7 @@ fn a_heartbeat_asks_between_the_fragments_of_a_message() {
 }
 
 #[test]
-fn a_heartbeat_that_is_stopped_asks_no_more_and_gives_nobody_up() {
+fn a_stopped_heartbeat_sends_no_pings_and_fails_no_connection() {
     let handler = |mut ws: WebSocket| async move {
         assert!(ws.recv().await?.is_some());
         ws.heartbeat(None);

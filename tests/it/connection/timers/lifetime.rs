@@ -223,7 +223,7 @@ fn a_handler_that_does_not_receive_does_not_make_its_connection_idle() {
 }
 
 #[test]
-fn an_old_connection_is_closed_with_1001_whatever_passes_over_it() {
+fn an_old_connection_is_closed_with_1001_even_while_messages_pass() {
     for by in Drive::BOTH {
         within(async {
             let begin = Instant::now();
@@ -308,7 +308,7 @@ fn a_connection_expires_although_its_handler_is_busy() {
 }
 
 #[test]
-fn what_cannot_be_sent_is_refused_and_what_was_set_before_remains() {
+fn a_close_that_cannot_be_sent_is_refused_and_the_earlier_setting_remains() {
     let first = |ws: &WebSocket| {
         ws.expire_at(Instant::now() + SOON, 4401, "token expired").unwrap();
         for refused in [

@@ -120,7 +120,7 @@ fn compressed_messages_count() {
 }
 
 #[test]
-fn whoever_reads_frames_gets_those_within_the_limit() {
+fn a_reader_of_frames_gets_those_within_the_limit() {
     within(async {
         let (tell, told) = oneshot::channel();
         let mut peer = serve(&options(), |mut ws| async move {
@@ -194,7 +194,7 @@ fn a_peer_that_keeps_to_the_rate_sends_as_much_as_it_likes() {
 }
 
 #[test]
-fn what_waited_while_this_side_did_not_read_is_not_held_against_the_peer() {
+fn frames_that_waited_while_this_side_did_not_read_do_not_count_against_the_peer() {
     within(async {
         let limit = RateLimit::default().messages_per_second(100).message_burst(5);
         let options = WebSocketOptions::default().rate_limit(limit).read_ahead_size(1);

@@ -44,7 +44,7 @@ fn it_fails_when_the_peer_does_not_answer() {
 }
 
 #[test]
-fn it_ends_in_order_with_the_connection_whoever_closes_that() {
+fn it_ends_in_order_with_the_connection_for_a_close_by_either_side() {
     for by in Drive::BOTH {
         within(async {
             let (mut peer, sender) = echo_of(by).await;
@@ -131,7 +131,7 @@ fn it_can_be_given_up_at_any_time() {
 }
 
 #[test]
-fn it_serves_a_connection_without_a_task_that_nobody_else_waits_for() {
+fn it_serves_a_connection_without_a_task_and_without_other_waiters() {
     within(async {
         let (stream, end) = pipe(Knobs::default());
         let (tell, told) = oneshot::channel();

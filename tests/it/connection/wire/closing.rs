@@ -270,7 +270,7 @@ pub(crate) fn a_stream_that_ends_without_a_close_frame_is_an_error_and_not_clean
 }
 
 #[test]
-fn a_stream_that_is_reset_is_an_error_for_whoever_uses_it() {
+fn a_stream_that_is_reset_is_an_error_for_every_user_of_it() {
     for by in Drive::BOTH {
         within(async {
             let (stream, end) = pipe(Knobs::default());
@@ -295,7 +295,7 @@ fn a_stream_that_is_reset_is_an_error_for_whoever_uses_it() {
 }
 
 #[test]
-pub(crate) fn a_server_ends_the_stream_first_and_reads_what_still_comes() {
+pub(crate) fn a_server_ends_the_stream_first_and_reads_the_bytes_that_still_come() {
     within(async {
         let mut peer = serve(&WebSocketOptions::default(), echo);
         peer.send(masked(CLOSE, close(1000, ""))).await;

@@ -27,7 +27,7 @@ pub(crate) fn a_ping_is_answered_once_with_its_own_payload() {
 }
 
 #[test]
-pub(crate) fn a_pong_that_nobody_asked_for_is_not_answered() {
+pub(crate) fn an_unsolicited_pong_is_not_answered() {
     each_is_answered(
         &WebSocketOptions::default(),
         &[
@@ -74,7 +74,7 @@ fn recv_frame_shows_every_frame_and_pings_are_answered_once_all_the_same() {
 }
 
 #[test]
-fn pings_that_the_caller_answers_are_answered_by_nobody_else() {
+fn pings_that_the_caller_answers_are_not_answered_twice() {
     within(async {
         let options = WebSocketOptions::default().auto_pong(false);
         let mut peer = serve(&options, |mut ws| async move {

@@ -42,7 +42,7 @@ pub(crate) fn messages_of_every_size_are_echoed() {
 }
 
 #[test]
-pub(crate) fn fragments_are_joined_in_order_whatever_comes_between() {
+pub(crate) fn fragments_are_joined_in_order_with_control_frames_between() {
     let asked = "89 81 00000000 70";
     let answered = "8a 01 70";
     let cases = [
@@ -74,7 +74,7 @@ fn as_many_fragments_as_allowed_are_joined() {
 }
 
 #[test]
-fn what_exceeds_a_limit_fails_the_connection_before_it_has_arrived() {
+fn a_message_over_a_limit_fails_the_connection_before_it_has_arrived() {
     let options = options().max_fragments(8).max_frame_size(60_000);
     let whole = WebSocketOptions::default().max_message_size(LIMIT);
     let fragments = |count: usize| "00 81 00000000 62".repeat(count);

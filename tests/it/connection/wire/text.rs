@@ -82,7 +82,7 @@ pub(crate) fn text_that_ends_inside_a_character_fails_the_connection() {
 }
 
 #[test]
-pub(crate) fn text_of_all_lengths_of_characters_is_taken_however_it_is_cut() {
+pub(crate) fn text_with_characters_of_all_lengths_is_received_for_every_cut() {
     let text = "$£€😀\u{0}\u{7f}\u{80}\u{7ff}\u{800}\u{fffd}\u{10000}\u{10ffff}";
     let mut exchanges = vec![];
     for cut in 0..=text.len() {

@@ -239,7 +239,7 @@ fn a_server_says_close_notify_at_the_deadlines_of_http() {
 }
 
 #[test]
-fn a_server_that_shuts_down_says_close_notify_to_everybody() {
+fn a_server_that_shuts_down_sends_close_notify_to_all_clients() {
     for (name, version) in VERSIONS {
         let mut server = Server::new();
         server.at("/").get(|_| async { Ok("pong") });
