@@ -52,6 +52,7 @@ pub(crate) async fn admit(
     // requests can wait for each other.
     limits.sort_by_key(|limit| limit.pool.rank());
     limits.dedup_by_key(|limit| limit.pool.rank());
+    // On an error, the seats so far are dropped, and their permits are free.
     let mut seats = Vec::with_capacity(limits.len());
     for limit in limits {
         seats.push(take_seat(limit, client, clock).await?);

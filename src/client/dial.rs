@@ -84,6 +84,7 @@ async fn race(
                 attempts.push(async move { (TcpStream::connect(addr).await, addr) });
             }
             None if attempts.is_empty() => return Err(last),
+            // All addresses are being tried: wait for the attempts that are left.
             None => {}
         }
         match first_of(&mut attempts, addrs.len() == 0, clock).await {

@@ -44,6 +44,7 @@ pub(super) async fn open(parts: &Parts) -> Result<Opened, ConnectError> {
         };
         let may_follow = redirects < parts.max_redirects;
         let next = match next {
+            // Never from TLS to plain text, where the network could read the headers.
             Ok(next) if may_follow && (next.is_secure || !target.is_secure) => next,
             Err(error) if may_follow => return Err(error),
             _ => {
@@ -51,6 +52,7 @@ pub(super) async fn open(parts: &Parts) -> Result<Opened, ConnectError> {
             }
         };
         redirects += 1;
+        // Secrets are for the origin that the caller named. A way back to it may be a trap of another origin.
         is_first = is_first && target.is_same_origin(&next);
         target = next;
     }

@@ -111,6 +111,7 @@ enum Framing {
 
 impl Framing {
     fn of(response: &HandshakeResponse) -> Self {
+        // `chunked` overrides a length (RFC 9112 §6.3).
         if response.headers.has_token("transfer-encoding", "chunked") {
             return Self::Chunked;
         }

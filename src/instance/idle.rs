@@ -108,6 +108,7 @@ impl Table {
         if longest.is_some() {
             return longest;
         }
+        // The line is used up: make a new one of the connections that are idle now.
         let idle = |(key, state): (usize, &Arc<State>)| {
             let now = state.now.load(SeqCst);
             (now != BUSY && now != CLOSING).then_some((now, key))
@@ -121,6 +122,7 @@ impl Table {
     fn next_in_line(&mut self) -> Option<Arc<State>> {
         while let Some((number, key)) = self.line.pop_front() {
             let state = self.open.get(key);
+            // Fails if the connection has had a request since the line was made.
             let is_idle = |state: &&Arc<State>| {
                 state.now.compare_exchange(number, CLOSING, SeqCst, SeqCst).is_ok()
             };
@@ -174,6 +176,8 @@ impl Lease {
         if self.state.now.load(SeqCst) == BUSY {
             let number = self.idle().last.fetch_add(1, SeqCst).saturating_add(1);
             self.state.now.store(number, SeqCst);
+            // Idle first, then the look at `wanted`; a request for a place goes the other way round. So at least
+            // one of the two sees the other.
             if self.idle().wanted.load(SeqCst) > 0 {
                 self.idle().close_wanted();
             }

@@ -48,6 +48,7 @@ impl Tasks {
         let place = self.enter();
         let (key, number) = (place.key, place.number);
         let Some(task) = runtime::spawn(future.map(move |()| drop(place))) else { return false };
+        // Before the lock is taken, the task may have ended, and its key may have a new owner.
         let mut table = self.table();
         let is_cancelled = table.is_cancelled;
         match table.running.get_mut(key).filter(|entry| entry.number == number) {

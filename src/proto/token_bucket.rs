@@ -29,6 +29,7 @@ impl Bucket {
             u64::try_from(elapsed).unwrap_or(u64::MAX).saturating_mul(self.per_second.into());
         let brim = if overflow { u64::MAX } else { u64::from(self.burst) * TOKEN };
         self.level = self.level.saturating_add(gain).min(brim);
+        // An older `now` must not make the same time count twice.
         self.at = self.at.max(now);
     }
 

@@ -59,6 +59,7 @@ impl WireBatch {
         while messages < max {
             let Some(head) = Head::decode(rest) else { break };
             let Some((frame, after)) = rest.split_at_checked(head.frame_len()) else { break };
+            // A message over a limit, with a wrong mask or not UTF-8 ends the run: the decoder reports it.
             let is_masked = head.mask.is_some();
             if head.len > longest || is_masked != (role == Role::Server) {
                 break;

@@ -166,6 +166,7 @@ impl<T: Clone> Reader<T> {
         if *unread_by > 0 {
             return Poll::Ready(Some(Read::Next(item.clone())));
         }
+        // The last reader of an item gets the item itself, not a clone.
         *first += 1;
         Poll::Ready(kept.pop_front().map(|(item, _)| Read::Next(item)))
     }

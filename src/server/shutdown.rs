@@ -148,6 +148,7 @@ impl Shutdown {
         let websockets = self.instance.sockets.len();
         let _ =
             attempt(|| log::info!(websockets; "shutting down, {websockets} WebSocket connections"));
+        // From here on new connections close by themselves, so the list of open ones below is complete.
         self.instance.begin_shutdown(options.close.clone());
         let work = async {
             self.close_sockets(&options).await;

@@ -148,6 +148,7 @@ impl TlsStream {
     fn poll_skip(&mut self, cx: &mut Context<'_>, scratch: &mut [u8]) -> Poll<io::Result<usize>> {
         match ready!(Pin::new(&mut self.stream).poll_read(cx, scratch)) {
             Ok(len) if len > 0 => {
+                // Other tasks have a turn between two reads, since the peer may send without end.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
