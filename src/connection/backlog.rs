@@ -1,7 +1,7 @@
 //! Broadcasts that a connection has no room for yet, and what becomes of them.
 //!
-//! A broadcast never waits for anybody. What the peer is too slow for is kept here, up to a bound, and
-//! goes on to the outbox as that gets room; what an application sends by itself waits behind it.
+//! A broadcast does not wait for a slow peer. Its message is kept here, up to a bound, and moves to the outbox when that
+//! has room. A message that the application sends itself waits behind it.
 
 use std::collections::VecDeque;
 
@@ -53,7 +53,7 @@ pub(crate) enum Delivery {
 pub(super) struct Backlog {
     waiting: VecDeque<WaitingBroadcast>,
     bytes: usize,
-    /// The first place of those who wait to send directly; `None` if nobody does.
+    /// The first ticket of the direct sends that wait; `None` if none does.
     held_from: Option<SendTicket>,
 }
 
@@ -76,7 +76,7 @@ struct WaitingBroadcast {
     ticket: SendTicket,
     source: u64,
     message: PreparedMessage,
-    /// May a later message still take its place?
+    /// Whether a later message may still take its place.
     is_replaceable: bool,
 }
 
@@ -104,6 +104,7 @@ impl Backlog {
         message: &PreparedMessage,
         bounds: &Bounds,
     ) -> Delivery {
+        // Room is made before it is looked for: a message that has none even so replaces nothing.
         let replaced = match bounds.policy {
             SlowConsumer::Conflate => self.make_room(source, message, bounds, true),
             SlowConsumer::DropOldest => self.make_room(source, message, bounds, false),
@@ -172,22 +173,22 @@ impl Backlog {
         Some(message)
     }
 
-    /// May the message whose turn it is still be replaced?
+    /// Whether the message whose turn it is may still be replaced.
     pub(super) fn is_replaceable(&self) -> bool {
         self.waiting.front().is_some_and(|waiting| waiting.is_replaceable)
     }
 
-    /// Somebody at this place waits to send directly.
+    /// A direct send with this ticket waits.
     pub(super) fn hold(&mut self, ticket: SendTicket) {
         self.held_from = Some(self.held_from.map_or(ticket, |first| first.min(ticket)));
     }
 
-    /// Has all been sent that stands before this place?
+    /// Whether all messages before this ticket have been sent.
     pub(super) fn is_turn_of(&self, ticket: SendTicket) -> bool {
         self.waiting.front().is_none_or(|next| ticket <= next.ticket)
     }
 
-    /// Is it the turn of those who send directly?
+    /// Whether it is the turn of a direct send.
     pub(super) fn is_held(&self) -> bool {
         self.held_from.is_some_and(|ticket| self.is_turn_of(ticket))
     }

@@ -2,6 +2,7 @@
 //! [`PreparedMessage`], which is encoded once for all connections, and compressed once for those that agreed on the same.
 
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 #[cfg(feature = "rooms")]
 use std::task::Context;
@@ -30,10 +31,12 @@ impl Connection {
         if self.send_error().is_some() {
             return Delivery::Gone;
         }
+        // A member that keeps up gets it at once, into its outbox.
         if self.is_free_for(bounds.policy) {
             self.push_prepared(message);
             return Delivery::Sent;
         }
+        // One that does not keep up has a backlog, whose bounds and policy are the room's.
         let backlog = self.backlog.get_or_insert_default();
         let delivery = backlog.offer(&mut self.backlog_end, source, message, bounds);
         if backlog.is_empty() {
@@ -79,6 +82,7 @@ impl Connection {
 
     /// What may be replaced has room when nothing else waits: what is in the outbox will be sent.
     fn has_room_for(&self, is_replaceable: bool) -> bool {
+        // One byte queued is enough: the newest value shall replace it as long as possible.
         let max = if is_replaceable { 1 } else { self.settings.send_buffer_size };
         self.queued_len() < max
     }
@@ -103,6 +107,7 @@ impl Connection {
     pub(super) fn refill(&mut self) -> bool {
         while let Some(backlog) = &self.backlog {
             let has_room = self.has_room_for(backlog.is_replaceable());
+            // A send that waits has its turn first, and fragments of a message stay together.
             if !has_room || backlog.is_held() || self.state.is_sending_fragments() {
                 break;
             }
@@ -170,6 +175,7 @@ impl Shared {
         bounds: &Bounds,
         writers: &mut GroupWrites,
     ) -> Delivery {
+        // Once for all members that agreed on the same, and before the lock.
         self.compress(message);
         self.with(|connection, wakes| {
             let delivery = connection.deliver(source, message, bounds);
@@ -182,6 +188,7 @@ impl Shared {
                 // A task writes it, or what is in the way, and then goes on with it.
                 _ => {}
             }
+            // The caller holds the roster of its room.
             if wakes.postpone(connection) {
                 writers.add_waker(self);
             }
@@ -212,26 +219,49 @@ impl Shared {
         }
     }
 
-    /// Sends a prepared message, once there is room.
-    pub(crate) async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
+    /// Queues a prepared message: now if there is room, else once there is.
+    pub(crate) fn send_prepared<'a>(
+        &'a self,
+        message: &'a PreparedMessage,
+    ) -> impl Future<Output = Result<()>> + Send + 'a {
         self.compress(message);
-        let (mut listener, mut ticket) = (None, None);
-        let mark = std::future::poll_fn(|cx| {
-            self.poll_wait(cx, &mut listener, |connection| {
-                match self.has_room(connection, &mut ticket) {
-                    Err(error) => Some(Err(error)),
-                    Ok(has_room) if !has_room || connection.state.is_sending_fragments() => None,
-                    Ok(_) => {
-                        connection.send_prepared(message);
-                        Some(Ok((!connection.has_task()).then(|| connection.outbox.queued())))
-                    }
+        let mut ticket = None;
+        let queued = self.with(|it, _| self.try_send_prepared(it, message, &mut ticket));
+        async move {
+            let mut listener = None;
+            let mark = match queued {
+                Some(mark) => mark?,
+                None => {
+                    let wait = std::future::poll_fn(|cx| {
+                        self.poll_wait(cx, &mut listener, |it| {
+                            self.try_send_prepared(it, message, &mut ticket)
+                        })
+                    });
+                    wait.await?
                 }
-            })
-        });
-        match mark.await? {
-            // Nobody else would write it.
-            Some(mark) => self.flush_to(mark).await,
-            None => Ok(()),
+            };
+            match mark {
+                // Without a task, the caller writes.
+                Some(mark) => self.flush_to(mark).await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// Queues a prepared message if there is room. `Some(mark)` of it if the caller has to write up to there.
+    fn try_send_prepared(
+        &self,
+        connection: &mut Connection,
+        message: &PreparedMessage,
+        ticket: &mut Option<SendTicket>,
+    ) -> Option<Result<Option<u64>>> {
+        match self.has_room(connection, ticket) {
+            Err(error) => Some(Err(error)),
+            Ok(has_room) if !has_room || connection.state.is_sending_fragments() => None,
+            Ok(_) => {
+                connection.send_prepared(message);
+                Some(Ok((!connection.has_task()).then(|| connection.outbox.queued())))
+            }
         }
     }
 }

@@ -144,6 +144,7 @@ impl Connection {
             Lifecycle::Lingering { .. } | Lifecycle::Gone { .. } => return,
         }
         let payload = frame.as_ref().map_or_else(Payload::empty, |frame| frame.encode().into());
+        // Broadcasts that wait were sent before, and nothing goes out behind a close frame (§5.5.1).
         self.refill_all();
         if self.state.send_close(frame) {
             self.push(&mut Some(Frame::from_payload(true, OpCode::Close, payload)));
@@ -191,6 +192,7 @@ impl Connection {
         self.unread = Bytes::new();
         self.decoder.forget();
         self.pong = None;
+        // Nothing of it can be written any more.
         self.outbox.clear();
         if let HandlerPoll::Running { during_poll, .. } = &mut self.handler {
             *during_poll = None;
@@ -232,6 +234,7 @@ impl Connection {
                 *has_ended = true;
             }
         }
+        // One read for each call: `drive` counts them.
         let read = thread_cache::with_read_buffer(|buf| Pin::new(stream).poll_read(cx, buf));
         match read {
             Poll::Pending => return false,
@@ -251,6 +254,7 @@ impl Connection {
         }
         self.record_activity();
         self.count_held(cx.waker());
+        // A deadline of which nothing follows, such as a ping, is met here, and the next is looked at.
         while let Some(deadline) = self.timers.poll(cx) {
             if self.on_deadline(deadline, cx) {
                 // What follows from it happens in the next turn.
@@ -348,6 +352,7 @@ impl Connection {
     /// Fails the connection without waiting for anything: the peer is told why if the stream takes
     /// that at once.
     pub(super) fn give_up(&mut self, cx: &mut Context<'_>, error: Error, code: CloseCode) {
+        // Behind queued bytes a close frame would not reach a peer that takes nothing.
         if self.is_all_written() {
             self.fail(error.clone(), code);
             self.write(cx);

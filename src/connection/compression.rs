@@ -1,4 +1,4 @@
-//! Compression of what a connection sends (RFC 7692), and the compressors that belong to a thread.
+//! Compression of messages that a connection sends (RFC 7692), and the compressors that belong to a thread.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::proto::deflate::{Deflater, DeflaterConfig, Flush, Inflater};
 use crate::proto::{DeflateParameters, Frame, OpCode, Payload, Role};
 use crate::sync::{Mutex, MutexGuard};
 
-/// Bytes that are compressed at once; others have their turn in between.
+/// Bytes that are compressed in one step. Other tasks have their turn between two steps.
 const STEP: usize = 32 << 10;
 
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub(crate) struct Deflation {
     /// `None` if the window agreed on is too small for any zlib: then all goes plain.
     config: Option<DeflaterConfig>,
     threshold: usize,
-    /// Do messages refer to those before them?
+    /// Whether messages refer to earlier ones (context takeover, RFC 7692 §7.1.1).
     takeover: bool,
     window: Mutex<Window>,
     /// The compressor of a message that is sent in frames, before its last one.
@@ -33,7 +33,7 @@ pub(crate) struct Deflation {
 enum Window {
     Empty,
     Kept(Deflater),
-    /// It has missed what the peer got since, and forgets all before it is used again.
+    /// The peer has received a message that it has not seen. It forgets all before it is used again.
     Outdated(Deflater),
     /// A message under way has it.
     Taken,
@@ -78,9 +78,9 @@ impl Window {
     }
 }
 
-/// What is to be done with a message before it is queued.
+/// A message before it is queued.
 pub(super) enum Prepared {
-    /// Nothing more: it is compressed, or it goes plain, or it is compressed when it is queued.
+    /// It is ready: compressed, or sent plain, or compressed at the moment it is queued.
     Now(Frame),
     /// It takes several steps.
     Long(Deflating),
@@ -101,7 +101,7 @@ impl Deflation {
         })
     }
 
-    /// What the options say was agreed on elsewhere.
+    /// The compression that another opening handshake has agreed on, as the options say.
     pub(super) fn agreed(options: &WebSocketOptions, role: Role) -> Option<Arc<Self>> {
         let agreement = Agreement { parameters: options.parts.agreed_deflate?, reservation: None };
         let deflate = options.parts.deflate.clone().unwrap_or_default();
@@ -112,7 +112,7 @@ impl Deflation {
         self.parameters
     }
 
-    /// Must messages be compressed in the order in which they are queued?
+    /// Whether messages are compressed in the order in which they are queued.
     pub(super) fn is_ordered(&self) -> bool {
         self.takeover
     }
@@ -120,16 +120,18 @@ impl Deflation {
     /// Compresses a message as far as that can be done before it is queued.
     pub(super) fn prepare(self: &Arc<Self>, message: Frame) -> Prepared {
         let is_long = message.payload().len() > STEP;
+        // With takeover, a short message is compressed under the lock, where its place is certain.
         if !self.wants(&message) || (self.takeover && !is_long) {
             return Prepared::Now(message);
         }
+        // A long message has the window, and may take many turns: this one goes plain, which RFC 7692 §6 allows.
         let Some(mut borrowed) = self.borrow() else { return Prepared::Now(message) };
         if is_long {
             let deflater = Some(borrowed);
             return Prepared::Long(Deflating { message, deflater, pos: 0, out: Vec::new() });
         }
         let deflated = borrowed.deflate(&message);
-        // Whatever has become of it, nothing will refer to it.
+        // Without takeover no later message refers to it, also if it goes plain.
         borrowed.keep_window();
         Prepared::Now(deflated.unwrap_or(message))
     }
@@ -146,6 +148,7 @@ impl Deflation {
         if deflated.is_some() {
             borrowed.keep_window();
         } else {
+            // It goes plain, so the peer's window does not have it.
             borrowed.forget_window();
         }
         deflated
@@ -156,12 +159,14 @@ impl Deflation {
     pub(super) fn deflate_fragment(self: &Arc<Self>, frame: &Frame) -> Option<Frame> {
         let mut fragments = self.fragments.lock();
         let is_first = matches!(frame.opcode(), OpCode::Text | OpCode::Binary);
+        // The first fragment decides for the message: RSV1 is on it alone (RFC 7692 §6).
         let begins = is_first && frame.compression() == Some(true);
         let mut borrowed = match fragments.take_if(|_| frame.opcode().is_data()) {
             Some(deflater) => self.lend(deflater),
             None if begins => self.borrow()?,
             None => return None,
         };
+        // Each fragment is flushed to a byte, so that the peer can inflate it as it comes.
         let flush = if frame.fin() { self.last_flush() } else { Flush::Frame };
         let mut out = Vec::new();
         borrowed.append(frame.payload(), &mut out, flush);
@@ -183,6 +188,7 @@ impl Deflation {
     /// the lock of the connection.
     pub(super) fn share<'m>(&self, message: &'m PreparedMessage) -> &'m Frame {
         let deflated = self.compress(message);
+        // The shared copy refers to nothing before it. After it, our own window is behind that of the peer.
         let deflated = deflated.filter(|_| !self.takeover || self.window().skip());
         deflated.unwrap_or_else(|| message.plain())
     }
@@ -216,7 +222,7 @@ impl Deflation {
         }
     }
 
-    /// The connection has ended: nothing is compressed any more, whoever still has a handle.
+    /// The connection has ended: nothing is compressed any more, also not for senders that are still there.
     pub(super) fn end(&self) {
         *self.window() = Window::Ended;
         *self.fragments.lock() = None;
@@ -228,7 +234,7 @@ impl Deflation {
     }
 }
 
-/// A compressor at work. Dropped with a message half done, it is of no use any more.
+/// A compressor at work. If it is dropped with a message half done, it is not used again.
 #[derive(Debug)]
 pub(super) struct Borrowed {
     home: Arc<Deflation>,
@@ -277,6 +283,7 @@ impl Borrowed {
 impl Drop for Borrowed {
     fn drop(&mut self) {
         if self.deflater.is_some() && self.home.takeover {
+            // Half a message is in its window. The next message begins with an empty one.
             self.home.window().give_back(None);
         }
     }

@@ -93,6 +93,7 @@ impl<'a> PollScope<'a> {
             connection.begin_poll();
             (connection.role(), connection.room())
         };
+        // One lock where the task has the same waker as before, which is always, but for executors that move it.
         let of_known = shared.with(|it, _| it.is_in_task(cx).then(|| begin(it)));
         let (role, room) = of_known.unwrap_or_else(|| {
             shared.set_task(cx.waker());
@@ -164,6 +165,7 @@ impl<T, E> Handling<T, E> {
             Ok(Poll::Pending) => return Poll::Pending,
             Ok(Poll::Ready(Ok(value))) => (true, attempt(|| drop(value)).is_err()),
             Ok(Poll::Ready(Err(error))) => {
+                // `Display` and `Drop` of the error are the application's, too.
                 let told = attempt(|| {
                     let error = Escaped(&error);
                     log::debug!(error:%; "WebSocket handler failed: {error}");

@@ -68,6 +68,7 @@ thread_local! {
 /// Begins the turn of a connection; the one returned, which it interrupts, goes to [`end`].
 pub(super) fn begin(id: usize, role: Role, room: usize) -> Option<Box<HandlerBuffer>> {
     with(|buffer| {
+        // A handler that blocks on another one, say in a test: the outer buffer is put aside.
         let is_interrupted = buffer.id != HandlerBuffer::NO_ONE;
         buffer.share = SHARE.replace(DeliveryShare::WHOLE);
         let interrupted =
@@ -122,6 +123,7 @@ pub(super) fn yield_to_others(cx: &Context<'_>) {
 #[inline]
 pub(super) fn push(id: usize, frame: &Frame) -> bool {
     let push = |buffer: &mut HandlerBuffer| {
+        // The room was set when the lock was held last: the handler cannot exceed `send_buffer_size` by it.
         let may_push = buffer.id == id && buffer.frames.len() < buffer.room;
         may_push && buffer.frames.push_copy(frame)
     };

@@ -74,9 +74,11 @@ impl Heartbeat {
     pub(super) fn beat(&mut self, now: Instant, signs: Signs, token: Token, random: u16) -> Beat {
         let until = runtime::later(now, self.options.answer_timeout());
         if let Some(asked) = &mut self.asked {
+            // The peer still has time to show a sign of life.
             if now < asked.until {
                 return Beat::Nothing;
             }
+            // No byte came and none went. It may be our own fault, and the peer has the same time once more.
             if signs == asked.signs {
                 if !asked.may_go_on(now) {
                     return Beat::Fail;

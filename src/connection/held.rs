@@ -69,6 +69,7 @@ impl Connection {
             return;
         }
         self.account.count(held, waker);
+        // The message with which it went beyond the limit has ended: the next connection may.
         if !self.is_in_progress() {
             self.account.return_pass();
         }
@@ -153,6 +154,7 @@ impl Connection {
         if !self.account.is_condemned() {
             return;
         }
+        // All that it holds goes, and with it the messages: the peer is told by 1013.
         self.stop_waiting();
         self.account.close();
         self.run = WireBatch::default();

@@ -27,6 +27,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     pub(super) fn push(&mut self, frame: Frame) {
+        // The queue of the thread, so that an idle connection has none.
         if self.frames.capacity() == 0 {
             self.frames = thread_cache::take_frames();
         }
@@ -57,6 +58,7 @@ impl Inbox {
     }
 
     fn pop_joined(&mut self) -> Result<Option<Message>> {
+        // Kept for `recv_frame`, and the caller reads messages now.
         while self.frames.front().is_some_and(|frame| frame.opcode().is_control()) {
             self.pop();
         }
@@ -89,6 +91,7 @@ impl Inbox {
     fn join(&mut self) -> Option<Payload> {
         let last = self.frames.iter().position(|frame| frame.opcode().is_data() && frame.fin())?;
         let fragments = self.frames.iter().take(last + 1).filter(|f| f.opcode().is_data());
+        // One allocation of the exact size. Control frames between the fragments are dropped (§5.4).
         let mut joined = Vec::with_capacity(fragments.map(|frame| frame.payload().len()).sum());
         for _ in 0..=last {
             let frame = self.pop()?;
@@ -112,6 +115,7 @@ impl Inbox {
 
     /// Gives up to `max` messages and control frames, the first ones, to another; how many those are.
     pub(super) fn give(&mut self, max: usize, other: &mut Self) -> usize {
+        // Nearly always all of it fits, and the queues are swapped.
         let units = self.units();
         if units <= max {
             other.append(self);

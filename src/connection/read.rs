@@ -29,6 +29,7 @@ impl Connection {
     /// The mode decides whether control frames are kept for it.
     pub(super) fn ask(&mut self, mode: Mode) {
         self.taken = Taken::Received;
+        // Another way of reading: what had filled the queue may be no item any more, or may be one now.
         if self.mode != Some(mode) {
             self.make_room();
             self.mode = Some(mode);
@@ -45,6 +46,7 @@ impl Connection {
         if !self.lifecycle.is_reading() {
             return Poll::Pending;
         }
+        // Bytes of an earlier read come first. They were left when enough was queued.
         if !self.unread.is_empty() {
             let mut unread = std::mem::take(&mut self.unread);
             let mut input = &*unread;
@@ -54,6 +56,7 @@ impl Connection {
             self.unread = unread;
             return Poll::Ready(());
         }
+        // A server whose budget for messages is spent has its connections read less, or wait in line.
         let waker = cx.waker();
         let Some(room) = self.room_to_read(is_wanted, waker) else { return Poll::Pending };
         thread_cache::with_read_buffer(|buf| {
@@ -61,18 +64,21 @@ impl Connection {
             let room = room.min(buf.len());
             match Pin::new(stream).poll_read(cx, buf.get_mut(..room).unwrap_or_default()) {
                 Poll::Pending => {
+                    // The stream is drained: the peer is not ahead of its rate, and nobody waits because of us.
                     self.is_peer_ahead = false;
                     if let Some(limiter) = &mut self.limiter {
                         limiter.catch_up();
                     }
                     return Poll::Pending;
                 }
+                // No close frame has come, so this is not an orderly end (§7.1.5: 1006).
                 Poll::Ready(Ok(0)) => self.lose(io::ErrorKind::UnexpectedEof.into()),
                 Poll::Ready(Ok(len)) => {
                     self.tally.wire_bytes_in += as_u64(len);
                     self.is_peer_ahead = len == room;
                     let mut input = buf.get(..len).unwrap_or_default();
                     self.decode(&mut input, is_wanted);
+                    // The buffer is the thread's, so the rest is copied. Nearly always there is none.
                     self.unread = Bytes::copy_from_slice(input);
                     if self.is_holding_much() {
                         self.count_held(cx.waker());
@@ -96,6 +102,7 @@ impl Connection {
 
     /// Takes frames off the front of `input` until it is used up or enough is queued.
     fn decode(&mut self, input: &mut &[u8], is_wanted: bool) {
+        // One look at the clock for all frames of a read.
         if let Some(limiter) = &mut self.limiter {
             limiter.refill(self.settings.clock.now());
         }
@@ -119,10 +126,12 @@ impl Connection {
         if !self.inbox.is_empty() || self.mode == Some(Mode::Frames) || !self.is_open() {
             return;
         }
+        // The buffer of the thread, so that an idle connection has none.
         if self.run.len() == 0 {
             self.run = WireBatch::in_buffer(thread_cache::take_run());
         }
         let limiter = self.limiter.as_mut();
+        // Not more messages than the rate allows: the next one is a frame, and is refused by itself.
         let max = limiter.as_ref().map_or(usize::MAX, |limiter| limiter.messages_left());
         let (messages, payload_bytes) = self.decoder.fill_wire_batch(&mut self.run, input, max);
         if let Some(limiter) = limiter {
@@ -151,6 +160,7 @@ impl Connection {
                 self.accept_data(frame, is_wanted);
                 return;
             }
+            // §5.5.2: a ping is answered as soon as is practical, unless our close frame has gone.
             OpCode::Ping => {
                 self.tally.pings_in += 1;
                 if self.settings.auto_pong && self.state.can_send() {
@@ -161,6 +171,7 @@ impl Connection {
             OpCode::Pong => {
                 self.tally.pongs_in += 1;
                 if self.accept_pong(frame.payload()) {
+                    // It answers a heartbeat, of which the caller knows nothing.
                     return;
                 }
             }
@@ -189,6 +200,7 @@ impl Connection {
         match frame.opcode() {
             OpCode::Continuation | OpCode::Text | OpCode::Binary => limiter.take_message(),
             OpCode::Ping => limiter.take_control(),
+            // Pongs that answer our pings are not counted. More of them than pings are a flood (§5.5.3).
             OpCode::Pong if self.tally.pongs_in >= self.outbox.counts.pings => {
                 limiter.take_control()
             }
@@ -231,6 +243,7 @@ impl Connection {
         if self.state.can_send() {
             self.initiator = Initiator::Remote;
         }
+        // §5.5.1: the reply echoes the code.
         let reply = frame.as_ref().map(|frame| CloseFrame::lossy(frame.code(), ""));
         self.state.receive_close(frame);
         self.has_news = true;
@@ -241,6 +254,7 @@ impl Connection {
     pub(super) fn take_batch(&mut self, run: &mut WireBatch, inbox: &mut Inbox) {
         self.receiver.stop_waiting();
         self.make_room();
+        // In order: frames of the inbox arrived behind the run.
         *run = self.run.take(self.budget);
         self.budget = self.budget.saturating_sub(run.len());
         if self.run.len() == 0 {

@@ -1,7 +1,7 @@
 //! Receiving: messages leave the connection for the caller in `recv`, who takes all that has arrived at once.
 //!
-//! What was taken lies outside the lock, so most calls of `recv` take none. Compressed messages are decompressed
-//! here in steps, so that a long one neither holds the thread nor is lost when `recv` is dropped.
+//! Messages that were taken are outside the lock, so most calls of `recv` take no lock. Compressed messages are
+//! decompressed here, in steps: a long one does not hold the thread, and is not lost when `recv` is dropped.
 
 use std::task::{Context, Poll, ready};
 
@@ -16,7 +16,7 @@ use crate::proto::{
     DeflateParameters, Frame, OpCode, Payload, ProtocolError, Role, Utf8, WireBatch,
 };
 
-/// What was taken from the connection at once, so that most calls of `recv` take no lock: first the
+/// The messages that were taken from the connection at once, so that most calls of `recv` take no lock: first the
 /// run, then the frames.
 pub(super) struct Received {
     pub(super) run: WireBatch,
@@ -72,14 +72,17 @@ impl Received {
 impl WebSocket {
     #[inline]
     pub(super) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>>> {
+        // A handler that has delivered much to rooms yields before it takes the next message.
         if handler_buffer::is_spent() {
             handler_buffer::yield_to_others(cx);
             return Poll::Pending;
         }
         loop {
+            // 1. Short messages, still encoded: nearly always there is one, or nothing at all.
             if let Some(frame) = self.received.run.next() {
                 return Poll::Ready(Ok(Some(Message::from_frame(frame))));
             }
+            // 2. Messages that came as frames, to be joined and decompressed.
             if self.received.inflation.is_some() {
                 let inflated = ready!(self.poll_recv_inflated(cx))?;
                 if inflated.is_some() {
@@ -88,6 +91,7 @@ impl WebSocket {
             } else if let Some(message) = self.received.inbox.pop_message()? {
                 return Poll::Ready(Ok(Some(message)));
             }
+            // 3. Nothing is left: the connection is asked, under its lock.
             if !ready!(self.poll_take(cx, Mode::Messages))? {
                 return Poll::Ready(Ok(None));
             }
@@ -100,6 +104,7 @@ impl WebSocket {
         loop {
             if let Some(frame) = self.received.inflating() {
                 if !frame.is_whole_message() {
+                    // `recv_frame` has begun it. Its caller has the fragments before.
                     return Poll::Ready(Err(Error::MessageBegun));
                 }
                 let inflated = ready!(self.poll_inflate(cx));
@@ -141,6 +146,7 @@ impl WebSocket {
 
     /// Goes on with the compressed frame under way; `None` if the connection has failed over it.
     fn poll_inflate(&mut self, cx: &mut Context<'_>) -> Poll<Option<Frame>> {
+        // Output counts against the budget of the server. The connection fails if it holds most of a spent one.
         let held = self.received.held();
         let Some(room) = ready!(self.poll_room(cx, held)) else {
             self.received.forget();
@@ -155,11 +161,13 @@ impl WebSocket {
                 return Poll::Ready(Some(frame));
             }
             Ok(None) => {
+                // Others have their turn before the next step.
                 self.count_received(Taken::Inflating);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
             Err(error) => {
+                // All behind it is inflated with the same window, and would be garbage.
                 self.received.forget();
                 self.shared.with(|connection, _| connection.refuse(error));
             }
@@ -184,6 +192,7 @@ impl WebSocket {
         // Dropped without the lock: it is foreign code.
         let mut replaced = None;
         let room = shared.with(|connection, _| {
+            // Another connection may have lost its patience with this one meanwhile.
             connection.give_way();
             if connection.has_given_way() {
                 return Poll::Ready(None);
@@ -246,6 +255,7 @@ impl WebSocket {
                 if is_in_task {
                     return Look::Nothing;
                 }
+                // In another task, nothing else may write for a long time.
                 connection.drive(io);
                 if !connection.can_recv() {
                     return Look::Nothing;
@@ -301,10 +311,10 @@ const TURN: usize = 256 << 10;
 
 #[derive(Debug)]
 pub(super) struct Inflation {
-    /// Do messages refer to those before them?
+    /// Whether messages refer to earlier ones.
     takeover: bool,
     max_message_size: usize,
-    /// Here between messages only with context takeover.
+    /// Kept between messages only with context takeover. Else it goes back to the thread, for any connection.
     inflater: Option<Inflater>,
     /// The text so far, if the message is one.
     utf8: Option<Utf8>,
@@ -382,6 +392,7 @@ impl Inflation {
         let (Some(inflater), Some(job)) = (&mut self.inflater, &mut self.job) else {
             return Ok(None);
         };
+        // Many short messages in a row take a turn, too.
         if self.spent >= TURN {
             self.spent = 0;
             return Ok(None);
@@ -416,6 +427,7 @@ impl Inflation {
     fn finish(&mut self) -> Result<Option<Frame>, ProtocolError> {
         let Some(Job { frame, out, .. }) = self.job.take() else { return Ok(None) };
         if frame.fin() {
+            // A text that ends inside a character is not UTF-8 (§8.1).
             self.utf8.take().map_or(Ok(()), Utf8::finish)?;
             if let Some(inflater) = self.inflater.take_if(|_| !self.takeover) {
                 compression::put_inflater(inflater);
@@ -437,6 +449,7 @@ impl Job {
         let given = input.len();
         let written = inflater.inflate(&mut input, output)?;
         self.pos += given - input.len();
+        // A full buffer may hide more output of the same input.
         if given < payload.len() || written == output.len() {
             return Ok((written, false));
         }

@@ -17,6 +17,7 @@ impl Shared {
     #[inline]
     pub(crate) fn send(&self, message: Message, waits_for_frames: bool) -> SendFuture<'_> {
         let frame = message.into_frame();
+        // The fast way: no lock, no future. It halves the cost of a short message.
         if self.deflation().is_none() && self.buffer(&frame) {
             return SendFuture { shared: self, state: None };
         }
@@ -34,6 +35,7 @@ impl Shared {
                 Prepared::Now(prepared) => frame = prepared,
                 Prepared::Long(deflating) => return SendState::Deflating(deflating, kind),
             }
+            // Without takeover, a compressed frame may go the fast way, too.
             if self.buffer(&frame) {
                 return SendState::Queued;
             }
@@ -49,7 +51,12 @@ impl Shared {
 
     /// Queues one frame: now if there is room, else once there is.
     pub(crate) fn send_frame(&self, frame: Frame) -> SendFuture<'_> {
-        SendFuture { shared: self, state: self.queue(Some(frame), Kind::Frame).unless_queued() }
+        SendFuture { shared: self, state: self.start_send_frame(frame) }
+    }
+
+    /// Begins to send a frame behind a message of the `Sink`.
+    pub(super) fn start_send_frame(&self, frame: Frame) -> Option<Box<SendState>> {
+        self.queue(Some(frame), Kind::Frame).unless_queued()
     }
 
     fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> SendState {
@@ -92,6 +99,7 @@ impl Shared {
         kind: Kind,
     ) -> Result<bool> {
         match kind {
+            // §5.4: fragments of one message are not interleaved with another message.
             Kind::Message { waits_for_frames } if connection.state.is_sending_fragments() => {
                 return if waits_for_frames { Ok(false) } else { Err(interrupted(frame.as_ref())) };
             }
@@ -165,6 +173,13 @@ pub(super) enum Kind {
     Frame,
 }
 
+impl<'a> SendFuture<'a> {
+    /// The future of a message that could not be made.
+    pub(super) fn failed(shared: &'a Shared, error: Error) -> Self {
+        Self { shared, state: Some(Box::new(SendState::Failed(error))) }
+    }
+}
+
 impl Future for SendFuture<'_> {
     type Output = Result<()>;
 
@@ -197,6 +212,7 @@ impl SendState {
                 }
                 Self::Deflating(deflating, kind) => {
                     let Some((frame, deflater)) = deflating.step() else {
+                        // One step per turn.
                         cx.waker().wake_by_ref();
                         return Poll::Pending;
                     };
@@ -214,6 +230,7 @@ impl WaitingSend {
         let queue =
             |connection: &mut Connection| shared.try_queue(connection, frame, *kind, ticket);
         let state = ready!(shared.poll_wait(cx, listener, queue));
+        // Only a frame that is queued is in the peer's window.
         if let Some(deflater) = deflater.take() {
             if !matches!(state, SendState::Failed(_)) {
                 deflater.keep_window();

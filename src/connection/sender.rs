@@ -1,4 +1,4 @@
-//! Sending from other tasks.
+//! `Sender`: the connection as other tasks see it.
 
 use std::fmt;
 use std::future::Future;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::send::SendFuture;
 use super::{CloseInfo, ConnectionId, PreparedMessage, Shared, WebSocket};
 use crate::error::Result;
 use crate::message::Message;
@@ -19,6 +20,11 @@ use crate::proto::{CloseCode, Frame, OpCode, ProtocolError};
 ///
 /// Whole messages of many senders interleave, never their frames. A `Sender` does not keep its
 /// connection open: that is the [`WebSocket`](crate::WebSocket)'s part.
+///
+/// # Sending
+///
+/// Messages and frames are queued **when a method is called**, if there is room, and not when it is awaited, as with
+/// [`WebSocket`](crate::WebSocket#sending).
 ///
 /// # Cancel safety
 ///
@@ -33,75 +39,85 @@ impl Sender {
         Self { shared }
     }
 
-    /// Sends a message, as [`WebSocket::send`](crate::WebSocket::send).
+    /// Sends a message, queued at the call like that of [`WebSocket::send`](crate::WebSocket::send).
     ///
-    /// Waits while the connection's own task is between the fragments of a message.
+    /// There is no room while the connection's own task is between the fragments of a message.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`](crate::Error::Closed) after a close frame has gone either way, or the
     /// error that ended the connection.
-    pub async fn send(&self, message: impl Into<Message>) -> Result<()> {
-        self.shared.send(message.into(), true).await
+    pub fn send(&self, message: impl Into<Message>) -> impl Future<Output = Result<()>> + Send {
+        self.shared.send(message.into(), true)
     }
 
-    /// Sends a text message, as [`send`](Self::send).
+    /// Sends a text message.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
-    pub async fn send_text(&self, text: impl Into<String>) -> Result<()> {
-        self.send(Message::text(text)).await
+    /// Those of [`send`](Self::send).
+    pub fn send_text(&self, text: impl Into<String>) -> impl Future<Output = Result<()>> + Send {
+        self.send(Message::text(text))
     }
 
-    /// Sends a binary message, as [`send`](Self::send).
+    /// Sends a binary message.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
-    pub async fn send_binary(&self, bytes: impl Into<Bytes>) -> Result<()> {
-        self.send(Message::binary(bytes)).await
+    /// Those of [`send`](Self::send).
+    pub fn send_binary(&self, bytes: impl Into<Bytes>) -> impl Future<Output = Result<()>> + Send {
+        self.send(Message::binary(bytes))
     }
 
     /// Sends a value as JSON, in a text message.
     ///
     /// # Errors
     ///
-    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON. Else as
-    /// [`send`](Self::send).
-    pub async fn send_json<T: Serialize + ?Sized>(&self, value: &T) -> Result<()> {
-        self.send(Message::json(value)?).await
+    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON; nothing is sent then. Else those
+    /// of [`send`](Self::send).
+    pub fn send_json<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+    ) -> impl Future<Output = Result<()>> + Send + use<'_, T> {
+        match Message::json(value) {
+            Ok(message) => self.shared.send(message, true),
+            Err(error) => SendFuture::failed(&self.shared, error.into()),
+        }
     }
 
     /// Sends a message that is sent over other connections, too: encoded and compressed only once.
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
-    pub async fn send_prepared(&self, message: &PreparedMessage) -> Result<()> {
-        self.shared.send_prepared(message).await
+    /// Those of [`send`](Self::send).
+    pub fn send_prepared<'a>(
+        &'a self,
+        message: &'a PreparedMessage,
+    ) -> impl Future<Output = Result<()>> + Send + 'a {
+        self.shared.send_prepared(message)
     }
 
     /// Sends a ping (RFC 6455 §5.5.2).
     ///
     /// # Errors
     ///
-    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else those of
     /// [`send`](Self::send).
-    pub async fn ping(&self, payload: impl Into<Bytes>) -> Result<()> {
-        self.shared.send_frame(Frame::new(true, OpCode::Ping, payload)).await
+    pub fn ping(&self, payload: impl Into<Bytes>) -> impl Future<Output = Result<()>> + Send {
+        self.shared.send_frame(Frame::new(true, OpCode::Ping, payload))
     }
 
     /// Sends a pong that no ping asked for (RFC 6455 §5.5.3).
     ///
     /// # Errors
     ///
-    /// As [`ping`](Self::ping).
-    pub async fn pong(&self, payload: impl Into<Bytes>) -> Result<()> {
-        self.shared.send_frame(Frame::new(true, OpCode::Pong, payload)).await
+    /// Those of [`ping`](Self::ping).
+    pub fn pong(&self, payload: impl Into<Bytes>) -> impl Future<Output = Result<()>> + Send {
+        self.shared.send_frame(Frame::new(true, OpCode::Pong, payload))
     }
 
-    /// Closes the connection, as [`WebSocket::close`](crate::WebSocket::close).
+    /// Closes the connection, as [`WebSocket::close`](crate::WebSocket::close) does. The close frame is queued by the
+    /// first poll.
     ///
     /// # Errors
     ///
@@ -130,7 +146,7 @@ impl Sender {
         self.shared.expire_at(at, code.try_into().map_err(Into::into), reason)
     }
 
-    /// Takes [`expire_at`](Self::expire_at) back, whichever handle has set it.
+    /// Takes [`expire_at`](Self::expire_at) back. Any handle of the connection may have set it.
     pub fn cancel_expiry(&self) {
         self.shared.cancel_expiry();
     }
@@ -139,7 +155,7 @@ impl Sender {
     ///
     /// The pings are those of [`WebSocket::heartbeat`](crate::WebSocket::heartbeat), and go out from
     /// the connection's own task. Of several heartbeats only the one that was started last runs;
-    /// whoever waits for an earlier one learns of the end all the same.
+    /// the future of an earlier one ends with the connection all the same.
     ///
     /// ```
     /// use tidewire::{Error, HeartbeatOptions, Sender, Timeout};
@@ -174,7 +190,7 @@ impl Sender {
         self.shared.rtt()
     }
 
-    /// Waits until the stream has taken all that was sent, by whomever.
+    /// Waits until the stream has taken all that was sent, including messages of other senders.
     ///
     /// # Errors
     ///
@@ -194,13 +210,13 @@ impl Sender {
         self.shared.close_info()
     }
 
-    /// Has no close frame gone either way, and the stream not failed?
+    /// Whether no close frame has gone either way, and the stream has not failed.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.shared.is_open()
     }
 
-    /// What the connection is called, here and in rooms.
+    /// The identity of the connection, here and in rooms.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.shared.connection_id()

@@ -113,6 +113,7 @@ impl Shared {
     ) -> R {
         let mut wakes = Wakes::new(self);
         let mut access = self.enter(&mut wakes);
+        // The buffer is drained. The thread's next frames are another handler's.
         access.is_turn = false;
         access.connection.end_poll();
         handler_buffer::end(interrupted);
@@ -223,6 +224,7 @@ impl Shared {
             return Err(error);
         }
         if !connection.has_room(*ticket) {
+            // From here on, broadcasts that come later stay behind this send.
             connection.hold_ticket(ticket);
             let before = connection.outbox.written();
             connection.write(&mut self.io_context());
@@ -240,6 +242,7 @@ impl Shared {
         self.with(|connection, _| {
             connection.lose_receiver();
             connection.owe_task();
+            // A task closes in order. Without one, this is the last call.
             if !connection.has_task() {
                 let failed = std::thread::panicking();
                 let outcome = if failed { CloseCode::INTERNAL_ERROR } else { CloseCode::NORMAL };
@@ -265,6 +268,7 @@ impl Shared {
         mark: &mut Option<u64>,
     ) -> Poll<Result<()>> {
         let result = ready!(self.poll_wait(cx, listener, |connection| {
+            // Frames of the handler's buffer are not counted yet while another task flushes: it asks again.
             if mark.is_none() {
                 *mark = connection.mark();
             }
@@ -363,6 +367,7 @@ impl Shared {
                 if let Some(found) = check(connection) {
                     return Wait::Over(found);
                 }
+                // `check` has done the work of a whole turn.
                 if connection.budget == 0 {
                     connection.budget = MESSAGES_PER_TURN;
                     return Wait::Yield;
@@ -389,6 +394,7 @@ impl Shared {
                 }
                 Wait::Listen => {}
             }
+            // Told between the look and here: it looks again.
             let Some(listening) = listener else { continue };
             ready!(Pin::new(listening).poll(cx));
             *listener = None;

@@ -93,6 +93,7 @@ pub(super) fn take_write_buffer() -> Vec<u8> {
 pub(super) fn put_write_buffer(mut buf: Vec<u8>) {
     buf.clear();
     with(|scratch| {
+        // The largest that may be kept is the next to be used.
         if (scratch.write.capacity()..=MAX_WRITE_KEPT).contains(&buf.capacity()) {
             std::mem::swap(&mut scratch.write, &mut buf);
         }

@@ -107,6 +107,7 @@ impl Timers {
     /// The connection waits for others, with so much patience; a clock that runs already goes on.
     pub(super) fn pause(&mut self, patience: Option<Duration>) {
         let since = || Pause { since: self.clock.now(), until: None };
+        // One pause, however often the connection looks for room meanwhile.
         let pause = self.pause.get_or_insert_with(since);
         pause.until =
             patience.map(|patience| pause.until.unwrap_or_else(|| self.clock.after(patience)));
@@ -187,6 +188,7 @@ impl Timers {
     }
 
     fn next(&self) -> Option<(Deadline, Instant)> {
+        // A message that waits for the budget of its server is not late.
         let message = self.message.filter(|_| self.pause.is_none());
         let message = message.map(|(number, at)| (Deadline::Message(number), at));
         let send = self.send.map(|at| (Deadline::Send, at));
@@ -468,6 +470,7 @@ impl Connection {
         let read = encrypted.unwrap_or(self.tally.wire_bytes_in);
         let signs = Signs { read, room_made: self.tally.room_made };
         let now = self.settings.clock.now();
+        // Four bytes tell that the ping is a heartbeat of this connection, four which one.
         let mut token = Token::default();
         let fresh = thread_cache::bytes::<4>();
         for (slot, byte) in token.iter_mut().zip(self.ping_tag.into_iter().chain(fresh)) {

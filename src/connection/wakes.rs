@@ -89,6 +89,7 @@ impl<'a> Wakes<'a> {
             }
             connection.receiver.stop_waiting();
         }
+        // All of them: each looks for itself whether its condition holds.
         self.waiters = connection.has_news && std::mem::take(&mut connection.has_listeners);
         // While the handler is polled the task is awake, and sees to all of it when the handler parks.
         if !connection.is_polled() {
@@ -125,6 +126,7 @@ impl<'a> Wakes<'a> {
             let error = Escaped(error);
             tell(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
         }
+        // Last: it may close and wake other connections.
         if let Some((budget, owed)) = owed {
             budget.settle(owed);
         }

@@ -31,10 +31,19 @@ use crate::stream::Stream;
 
 /// A WebSocket connection.
 ///
+/// # Sending
+///
+/// [`send`](Self::send), [`send_text`](Self::send_text), [`send_binary`](Self::send_binary),
+/// [`send_json`](Self::send_json), [`send_frame`](Self::send_frame), [`ping`](Self::ping) and [`pong`](Self::pong)
+/// queue **when they are called**, if there is room, and not when they are awaited. So a call whose future is
+/// dropped, by `select!` for instance, has sent. To await it waits for room if there was none, and returns errors.
+/// A frame that does not move through a future costs half as much.
+///
 /// # Cancel safety
 ///
 /// Every future of this type may be dropped at any time: no byte and no message is lost, and the
-/// next call goes on. A dropped [`send`](Self::send) has queued the whole message, or nothing.
+/// next call goes on. A future of the calls above has queued the whole message, or nothing if there was no room.
+/// Dropping that of [`close`](Self::close) after its first poll leaves the closing to go on.
 ///
 /// # Closing
 ///
@@ -46,7 +55,7 @@ pub struct WebSocket {
     pub(super) received: Box<Received>,
     /// `None` until the `Sink` is used. Boxed for the same reason.
     pub(super) sink: Option<Box<SinkState>>,
-    /// Has the `Stream` ended with an error?
+    /// Whether the `Stream` has ended with an error.
     pub(super) has_failed: bool,
 }
 
@@ -123,7 +132,7 @@ impl WebSocket {
     ///
     /// # Cancel safety
     ///
-    /// Safe: bytes read so far stay in the connection, and the next call goes on from there.
+    /// Bytes read so far stay in the connection, and the next call goes on from there.
     #[inline]
     pub fn recv(&mut self) -> impl Future<Output = Result<Option<Message>>> + Send {
         std::future::poll_fn(|cx| self.poll_recv(cx))
@@ -140,11 +149,7 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// As [`recv`](Self::recv), without [`Error::MessageBegun`](crate::Error::MessageBegun).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe, as [`recv`](Self::recv).
+    /// Those of [`recv`](Self::recv), without [`Error::MessageBegun`](crate::Error::MessageBegun).
     pub fn recv_frame(&mut self) -> impl Future<Output = Result<Option<Frame>>> + Send {
         std::future::poll_fn(|cx| self.poll_recv_frame(cx))
     }
@@ -154,125 +159,104 @@ impl WebSocket {
     /// # Errors
     ///
     /// [`Error::Json`](crate::Error::Json) if the message is not JSON, or not of this shape; the connection stays open
-    /// and the next call reads the next message. Else as [`recv`](Self::recv).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe, as [`recv`](Self::recv).
+    /// and the next call reads the next message. Else those of [`recv`](Self::recv).
     pub async fn recv_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let Some(message) = self.recv().await? else { return Ok(None) };
         Ok(Some(serde_json::from_slice(message.as_bytes())?))
     }
 
-    /// Sends a message.
+    /// Sends a message: queues it **at the call**, if there is room. The future waits for room if there is none.
     ///
-    /// Returns once the message is queued. What is queued goes out in one write as soon as the
-    /// handler waits for anything; while more than
-    /// [`send_buffer_size`](WebSocketOptions::send_buffer_size) is queued, `send` waits for the
-    /// peer to read.
+    /// All that is queued goes out in one write as soon as the handler waits for anything. While more than
+    /// [`send_buffer_size`](WebSocketOptions::send_buffer_size) is queued, there is no room until the peer reads.
     ///
     /// # Errors
     ///
     /// [`Error::Closed`](crate::Error::Closed) after a close frame has gone either way, or the error that ended the
     /// connection. [`Error::Frame`](crate::Error::Frame) between the fragments of a message sent by
     /// [`send_frame`](Self::send_frame).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the whole message is queued, or nothing.
     #[inline]
     pub fn send(&mut self, message: impl Into<Message>) -> impl Future<Output = Result<()>> + Send {
         self.send_in_order(message.into())
     }
 
-    /// Sends a text message, as [`send`](Self::send).
+    /// Sends a text message, queued at the call like that of [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe, as [`send`](Self::send).
-    pub async fn send_text(&mut self, text: impl Into<String>) -> Result<()> {
-        self.send(Message::text(text)).await
+    /// Those of [`send`](Self::send).
+    pub fn send_text(
+        &mut self,
+        text: impl Into<String>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.send(Message::text(text))
     }
 
-    /// Sends a binary message, as [`send`](Self::send).
+    /// Sends a binary message, queued at the call like that of [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// As [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe, as [`send`](Self::send).
-    pub async fn send_binary(&mut self, bytes: impl Into<Bytes>) -> Result<()> {
-        self.send(Message::binary(bytes)).await
+    /// Those of [`send`](Self::send).
+    pub fn send_binary(
+        &mut self,
+        bytes: impl Into<Bytes>,
+    ) -> impl Future<Output = Result<()>> + Send {
+        self.send(Message::binary(bytes))
     }
 
-    /// Sends a value as JSON, in a text message.
+    /// Sends a value as JSON, in a text message, queued at the call like that of [`send`](Self::send).
     ///
     /// # Errors
     ///
-    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON. Else as [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe, as [`send`](Self::send).
-    pub async fn send_json<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-        self.send(Message::json(value)?).await
+    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON; nothing is sent then. Else those of
+    /// [`send`](Self::send).
+    pub fn send_json<T: Serialize + ?Sized>(
+        &mut self,
+        value: &T,
+    ) -> impl Future<Output = Result<()>> + Send + use<'_, T> {
+        match Message::json(value) {
+            Ok(message) => self.send_in_order(message),
+            Err(error) => Sending::Direct(SendFuture::failed(&self.shared, error.into())),
+        }
     }
 
-    /// Sends one frame as given: a message in fragments, say.
+    /// Sends one frame as given, of a message in fragments for instance. It is queued at the call, like a message of
+    /// [`send`](Self::send).
     ///
     /// Between the first fragment and the last, messages of [`Sender`]s wait and those of
     /// [`send`](Self::send) are refused; control frames may pass (RFC 6455 §5.4).
     ///
     /// # Errors
     ///
-    /// [`Error::Frame`](crate::Error::Frame) if the frame would break the protocol; nothing is sent then. Else as
+    /// [`Error::Frame`](crate::Error::Frame) if the frame would break the protocol; nothing is sent then. Else those of
     /// [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the whole frame is queued, or nothing.
-    pub async fn send_frame(&mut self, frame: Frame) -> Result<()> {
-        self.begun().await?;
-        self.shared.send_frame(frame).await
+    pub fn send_frame(&mut self, frame: Frame) -> impl Future<Output = Result<()>> + Send {
+        self.send_frame_in_order(frame)
     }
 
-    /// Sends a ping, which the peer answers with a pong of the same payload (§5.5.2).
+    /// Sends a ping, which the peer answers with a pong of the same payload (§5.5.2). It is queued at the call.
     ///
     /// # Errors
     ///
-    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the whole frame is queued, or nothing.
-    pub async fn ping(&mut self, payload: impl Into<Bytes>) -> Result<()> {
-        self.send_frame(Frame::new(true, OpCode::Ping, payload)).await
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else those of [`send`](Self::send).
+    pub fn ping(&mut self, payload: impl Into<Bytes>) -> impl Future<Output = Result<()>> + Send {
+        self.send_frame_in_order(Frame::new(true, OpCode::Ping, payload))
     }
 
-    /// Sends a pong that no ping asked for, or answers one that
-    /// [`auto_pong`](WebSocketOptions::auto_pong) left to the caller (§5.5.3).
+    /// Sends an unsolicited pong, or the answer to a ping that [`auto_pong`](WebSocketOptions::auto_pong) left to
+    /// the caller (§5.5.3). It is queued at the call.
     ///
     /// # Errors
     ///
-    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else as [`send`](Self::send).
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the whole frame is queued, or nothing.
-    pub async fn pong(&mut self, payload: impl Into<Bytes>) -> Result<()> {
-        self.send_frame(Frame::new(true, OpCode::Pong, payload)).await
+    /// [`Error::Frame`](crate::Error::Frame) if the payload exceeds 125 bytes. Else those of [`send`](Self::send).
+    pub fn pong(&mut self, payload: impl Into<Bytes>) -> impl Future<Output = Result<()>> + Send {
+        self.send_frame_in_order(Frame::new(true, OpCode::Pong, payload))
     }
 
     /// Closes the connection: sends a close frame and waits for the peer's, at most
     /// [`close_timeout`](WebSocketOptions::close_timeout) (RFC 6455 §7.1.2).
     ///
-    /// `code` is a [`CloseCode`] or a number. Everything sent before goes out first. Messages that arrive meanwhile can still be
+    /// The close frame is queued by the first poll, not at the call. `code` is a [`CloseCode`] or a number. Everything sent before goes out first. Messages that arrive meanwhile can still be
     /// received. If the connection is closing already, waits for that.
     ///
     /// # Errors
@@ -280,10 +264,6 @@ impl WebSocket {
     /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent (§7.4) or `reason` exceeds 123 bytes;
     /// nothing is sent then. That the peer does not answer is no error: see
     /// [`CloseInfo::clean`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the close frame is queued by the first poll, and the closing goes on.
     pub async fn close(
         &mut self,
         code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
@@ -301,10 +281,6 @@ impl WebSocket {
     /// # Errors
     ///
     /// The error that ended the connection before.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
     pub async fn flush(&mut self) -> Result<()> {
         self.begun().await?;
         self.shared.flush().await
@@ -314,10 +290,6 @@ impl WebSocket {
     ///
     /// Messages that arrive meanwhile are kept, up to
     /// [`read_ahead_size`](WebSocketOptions::read_ahead_size); beyond it the end is not noticed.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
     pub async fn closed(&self) -> CloseInfo {
         self.shared.closed().await
     }
@@ -328,7 +300,7 @@ impl WebSocket {
         self.shared.close_info()
     }
 
-    /// Has no close frame gone either way, and the stream not failed?
+    /// Whether no close frame has gone either way, and the stream has not failed.
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.shared.is_open()
@@ -340,7 +312,7 @@ impl WebSocket {
         Sender::new(Arc::clone(&self.shared))
     }
 
-    /// What this connection is called, here and in rooms.
+    /// The identity of this connection, here and in rooms.
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.shared.connection_id()
@@ -352,7 +324,7 @@ impl WebSocket {
         self.shared.peer_addr()
     }
 
-    /// What passed so far.
+    /// Counters of all that has passed so far.
     #[must_use]
     pub fn stats(&self) -> Stats {
         let mut stats = self.shared.stats();
@@ -393,14 +365,14 @@ impl fmt::Debug for WebSocket {
     }
 }
 
-/// What is under way in the `Sink` of a connection.
+/// The work of the `Sink` of a connection that is under way.
 #[derive(Default)]
 pub(super) struct SinkState {
     /// Its place among those that wait.
     pub(super) listener: Listener,
     /// The same among broadcasts that wait, until there is room.
     ticket: Option<SendTicket>,
-    /// What it took and could not queue at once.
+    /// The message that it took and could not queue at once.
     begun: Option<Box<SendState>>,
     /// How much has to be written until it is flushed, while somebody waits for that.
     flush_mark: Option<u64>,
@@ -471,7 +443,12 @@ pub(super) enum Sending<'a> {
 pub(super) struct Behind<'a> {
     ws: &'a mut WebSocket,
     /// `None` once it is on its way.
-    message: Option<Message>,
+    outgoing: Option<Outgoing>,
+}
+
+enum Outgoing {
+    Message(Message),
+    Frame(Frame),
 }
 
 impl Future for Sending<'_> {
@@ -492,9 +469,12 @@ impl Behind<'_> {
         ready!(self.ws.poll_begun(cx))?;
         // From here on it is the message that was taken last, and whose place is kept if the future is
         // dropped: it is sent whole, or not begun.
-        if let Some(message) = self.message.take() {
+        if let Some(outgoing) = self.outgoing.take() {
             let (shared, sink) = self.ws.sink();
-            sink.begun = shared.start_send(message);
+            sink.begun = match outgoing {
+                Outgoing::Message(message) => shared.start_send(message),
+                Outgoing::Frame(frame) => shared.start_send_frame(frame),
+            };
         }
         self.ws.poll_begun(cx)
     }
@@ -508,11 +488,28 @@ impl WebSocket {
     /// Sends a message behind the one that the `Sink` took last.
     #[inline]
     pub(super) fn send_in_order(&mut self, message: Message) -> Sending<'_> {
-        let is_behind = self.sink.as_ref().is_some_and(|sink| sink.begun.is_some());
-        if is_behind {
-            return Sending::Behind(Box::new(Behind { ws: self, message: Some(message) }));
+        if self.has_begun() {
+            return self.send_behind(Outgoing::Message(message));
         }
         Sending::Direct(self.shared.send(message, false))
+    }
+
+    /// Sends a frame behind the message that the `Sink` took last.
+    fn send_frame_in_order(&mut self, frame: Frame) -> Sending<'_> {
+        if self.has_begun() {
+            return self.send_behind(Outgoing::Frame(frame));
+        }
+        Sending::Direct(self.shared.send_frame(frame))
+    }
+
+    fn send_behind(&mut self, outgoing: Outgoing) -> Sending<'_> {
+        Sending::Behind(Box::new(Behind { ws: self, outgoing: Some(outgoing) }))
+    }
+
+    /// Whether the message that the `Sink` took last is not queued yet.
+    #[inline]
+    fn has_begun(&self) -> bool {
+        self.sink.as_ref().is_some_and(|sink| sink.begun.is_some())
     }
 
     /// Waits until the message that the `Sink` took last is queued.

@@ -23,12 +23,14 @@ use crate::stream::Stream;
 impl Connection {
     /// Writes all that is queued, as far as the stream takes it.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
+        // Told was: write. What is queued from here on is new work.
         if self.work == Work::Told {
             self.work = Work::Known;
         }
         loop {
             // A pong that had no room has some once the stream has taken what was before it.
             self.queue_pong();
+            // Broadcasts that wait get into the outbox as far as that has room, which each write makes.
             if !self.refill() && self.outbox.is_empty() {
                 break;
             }
@@ -36,6 +38,7 @@ impl Connection {
                 return;
             }
         }
+        // The backlog is written, or stands behind a send that waits: that is woken, or has not come.
         self.pass_turn();
     }
 
@@ -77,6 +80,7 @@ impl Connection {
 
     /// Queues a frame that is sent directly.
     pub(super) fn send(&mut self, frame: &mut Option<Frame>) {
+        // The send whose turn it was has come.
         if let Some(backlog) = &mut self.backlog {
             backlog.release();
         }
@@ -119,6 +123,7 @@ impl Connection {
 
     /// Whether the handler may send without the lock: not behind frames that another task has sent meanwhile.
     pub(super) fn can_buffer(&self) -> bool {
+        // With takeover, the order of compression is that of the outbox, which only the lock gives.
         let is_ordered = self.deflation.as_ref().is_some_and(|deflation| deflation.is_ordered());
         let is_first = self.during_poll().is_none() && self.backlog.is_none();
         let is_free = !is_ordered && is_first && !self.state.is_sending_fragments();
@@ -159,6 +164,7 @@ impl Connection {
             *is_awaited = true;
             return None;
         }
+        // Broadcasts that wait are not encoded: their bytes on the wire are an upper bound.
         let waiting = self.backlog.as_ref().map_or(0, |backlog| backlog.most_wire_bytes());
         Some(self.outbox.queued().saturating_add(waiting))
     }
@@ -198,10 +204,10 @@ impl Connection {
 /// From this many bytes on a payload is passed to the kernel from where it is, not copied.
 const SHARE_FROM: usize = 16 << 10;
 
-/// Pieces passed to the kernel in one write, at most.
+/// Most pieces that are passed to the kernel in one write.
 const MAX_PIECES: usize = 32;
 
-/// Bytes at the front of the buffer that are written, before the rest is moved there.
+/// Written bytes at the front of the buffer, from which on the rest is moved there.
 const COMPACT_FROM: usize = 64 << 10;
 
 #[derive(Debug)]
@@ -209,7 +215,7 @@ pub(super) struct Outbox {
     role: Role,
     /// Headers and short payloads, in order.
     buf: Vec<u8>,
-    /// How much of `buf` is written.
+    /// Bytes of `buf` that are written.
     pos: usize,
     /// Long payloads, each with its place in `buf`.
     long: VecDeque<(usize, Bytes)>,
@@ -291,6 +297,7 @@ impl Outbox {
     /// Queues a copy of the frame; false if its payload is better shared.
     #[inline]
     pub(super) fn push_copy(&mut self, frame: &Frame) -> bool {
+        // A client masks each payload, so it needs a copy of its own in any case (§5.3).
         if self.role == Role::Server && frame.payload().len() >= SHARE_FROM {
             return false;
         }
@@ -308,6 +315,7 @@ impl Outbox {
     #[expect(clippy::inline_always, reason = "called twice, and cheaper than the call")]
     #[inline(always)]
     fn push_header(&mut self, frame: &Frame, mask: Option<[u8; 4]>) {
+        // A connection without queued bytes has no buffer.
         if self.buf.capacity() == 0 {
             self.buf = thread_cache::take_write_buffer();
         }
@@ -338,6 +346,7 @@ impl Outbox {
         self.counts.append(&mut frames.counts);
         self.total += frames.total;
         frames.total = 0;
+        // Nearly always the outbox is empty, and takes the handler's buffer as it is.
         if self.len == 0 {
             self.release();
             std::mem::swap(&mut self.buf, &mut frames.buf);
@@ -397,6 +406,7 @@ impl Outbox {
 
     fn write_once(&self, stream: &mut Stream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let stream = Pin::new(stream);
+        // One contiguous buffer: a plain write costs the kernel less than a vectored one.
         if self.long.is_empty() {
             return stream.poll_write(cx, self.buf.get(self.pos..).unwrap_or_default());
         }
@@ -424,6 +434,7 @@ impl Outbox {
     fn consume(&mut self, len: usize) {
         self.len = self.len.saturating_sub(len);
         let mut len = len;
+        // Short bytes up to the next long payload, then that, and so on.
         while len > 0 {
             let end = self.long.front().map_or(self.buf.len(), |(at, _)| *at);
             let short = len.min(end - self.pos);
@@ -437,6 +448,7 @@ impl Outbox {
                 self.long.pop_front();
             }
         }
+        // A peer that is always behind would else have the buffer grow without end.
         if self.pos >= COMPACT_FROM && self.pos * 2 >= self.buf.len() {
             self.buf.drain(..self.pos);
             self.long.iter_mut().for_each(|(at, _)| *at -= self.pos);

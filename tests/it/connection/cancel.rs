@@ -10,15 +10,15 @@ use async_std::task;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidewire::{
-    CloseInfo, Error, Frame, Message, OpCode, RequestContext, Result, Sender, Server, WebSocket,
-    WebSocketOptions,
+    CloseInfo, Error, Frame, Message, OpCode, PreparedMessage, RequestContext, Result, Sender,
+    Server, WebSocket, WebSocketOptions,
 };
 
 use crate::support::attempts::patience;
 use crate::support::cancel_each_poll::{self, TRICKLE, insist, insist_on_all};
 use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Transcript};
 use crate::support::frames::{close, masked};
-use crate::support::peer::{Peer, collect, echo};
+use crate::support::peer::{Peer, collect, echo, serve, within};
 use crate::support::tcp::{Tcp, bind};
 
 /// Runs `handler` with each number of polls after which it abandons a call.
@@ -153,6 +153,36 @@ fn a_send_that_is_abandoned_has_sent_the_whole_or_nothing() {
             },
         );
     }
+}
+
+#[test]
+fn each_way_to_send_queues_at_the_call_and_not_when_it_is_awaited() {
+    within(async {
+        let mut peer = serve(&WebSocketOptions::default(), |mut ws| async move {
+            drop(ws.send("a"));
+            drop(ws.send_text("b"));
+            drop(ws.send_binary("c"));
+            drop(ws.send_json("d"));
+            drop(ws.send_frame(Frame::new(true, OpCode::Text, "e")));
+            drop(ws.ping("f"));
+            drop(ws.pong("g"));
+            let sender = ws.sender();
+            drop(sender.send("h"));
+            drop(sender.send_text("i"));
+            drop(sender.send_binary("j"));
+            drop(sender.send_json("k"));
+            drop(sender.ping("l"));
+            drop(sender.pong("m"));
+            drop(sender.send_prepared(&PreparedMessage::new("n")));
+            ws.close(1000_u16, "").await?;
+            Ok(())
+        });
+        peer.expect_hex("81 01 61  81 01 62  82 01 63  81 03 226422  81 01 65  89 01 66  8a 01 67")
+            .await;
+        peer.expect_hex("81 01 68  81 01 69  82 01 6a  81 03 226b22  89 01 6c  8a 01 6d  81 01 6e")
+            .await;
+        peer.expect_hex("88 02 03e8").await;
+    });
 }
 
 #[test]
