@@ -242,7 +242,7 @@ impl Decoder {
         let room = missing.min(most.saturating_sub(old_len));
         let (piece, rest) = input.split_at_checked(room).unwrap_or((*input, &[]));
         *input = rest;
-        body.append(piece, most);
+        body.append(piece);
 
         let is_whole = piece.len() == missing;
         let new = body.payload.get(old_len..).unwrap_or_default();
@@ -330,13 +330,13 @@ impl Body {
         FrameHeader { rsv1: false, opcode: OpCode::Continuation, mask, len, ..self.header }
     }
 
-    /// Appends a piece, unmasked. Grows by doubling, and never beyond the announced length or `most` bytes.
-    fn append(&mut self, piece: &[u8], most: usize) {
+    /// Appends a piece, unmasked. Grows by doubling, and never beyond the announced length.
+    fn append(&mut self, piece: &[u8]) {
         let old_len = self.payload.len();
         let need = old_len + piece.len();
         if need > self.payload.capacity() {
             let rest = self.len.saturating_sub(self.handed_out);
-            let capacity = self.payload.capacity().saturating_mul(2).min(rest).min(most).max(need);
+            let capacity = self.payload.capacity().saturating_mul(2).max(need).min(rest);
             self.payload.reserve_exact(capacity.saturating_sub(old_len));
         }
         let key = self.rest_header().mask;
