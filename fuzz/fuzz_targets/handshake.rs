@@ -1,5 +1,6 @@
 //! Requests for an upgrade, with any headers, to a handler that is mounted in tide: an answer of RFC 6455
-//! §4.2.2 or a refusal, and whoever gets a 101 from ours would get the same from tungstenite.
+//! §4.2.2 or a refusal. `Upgrade::check` has the same answer, and a request that gets a 101 gets one from
+//! tungstenite, too.
 
 #![no_main]
 
@@ -11,7 +12,7 @@ use async_tungstenite::tungstenite::handshake::{derive_accept_key, server::creat
 use async_tungstenite::tungstenite::http;
 use libfuzzer_sys::fuzz_target;
 use tide::http::{Method, Request, Response, Url, Version};
-use tidewire::{DeflateOptions, RequestContext, WebSocketOptions, endpoint};
+use tidewire::{DeflateOptions, RequestContext, Upgrade, WebSocketOptions, endpoint};
 use tidewire_fuzz::drive;
 
 fuzz_target!(|input: &[u8]| {
@@ -22,15 +23,18 @@ static APP: LazyLock<tide::Server<()>> = LazyLock::new(|| {
     let mut app = tide::new();
     app.at("/").all(endpoint(|mut ctx: RequestContext| async move {
         let _ = (ctx.is_websocket_upgrade(), ctx.offered_subprotocols());
-        let options = WebSocketOptions::default()
-            .deflate(DeflateOptions::default())
-            .subprotocols(["chat", "superchat"])
-            .allow_origins(["https://example.com"]);
-        let _ = ctx.upgrade_to_websocket(options).await?;
+        let _ = ctx.upgrade_to_websocket(options()).await?;
         Ok(())
     }));
     app
 });
+
+fn options() -> WebSocketOptions {
+    WebSocketOptions::default()
+        .deflate(DeflateOptions::default())
+        .subprotocols(["chat", "superchat"])
+        .allow_origins(["https://example.com"])
+}
 
 fn try_one(choice: &mut Unstructured<'_>) -> Result<()> {
     let is_get = !choice.ratio(1, 16)?;
@@ -44,12 +48,39 @@ fn try_one(choice: &mut Unstructured<'_>) -> Result<()> {
     }
     let response: Response = drive::run(APP.respond(request)).unwrap();
     let status = u16::from(response.status());
+    compare(&response, is_get, is_http_1_1, &headers);
     assert!(matches!(status, 101 | 400 | 403 | 405 | 426), "{status} to {headers:?}");
     if status == 101 {
         assert!(is_get && is_http_1_1, "{headers:?}");
         check(&response, &headers);
     }
     Ok(())
+}
+
+/// The types of `http` lead to the same status and the same fields of the handshake.
+fn compare(response: &Response, is_get: bool, is_http_1_1: bool, headers: &[(&str, String)]) {
+    let version = if is_http_1_1 { http::Version::HTTP_11 } else { http::Version::HTTP_10 };
+    let method = if is_get { http::Method::GET } else { http::Method::POST };
+    let mut map = http::HeaderMap::new();
+    for (name, value) in headers {
+        let name: http::HeaderName = name.parse().unwrap();
+        map.append(name, value.parse().unwrap());
+    }
+    let checked =
+        Upgrade::check_version(version).and_then(|()| Upgrade::check(&method, &map, &options()));
+    let (head, ()) = match checked {
+        Ok(upgrade) => upgrade.response(),
+        Err(error) => error.response().map(drop),
+    }
+    .into_parts();
+    // Of a request with several faults, either may be told first: version and method.
+    if is_get || is_http_1_1 {
+        assert_eq!(head.status, u16::from(response.status()), "{headers:?}");
+    }
+    for name in ["sec-websocket-accept", "sec-websocket-protocol", "sec-websocket-extensions"] {
+        let ours = head.headers.get(name).map(|value| value.to_str().unwrap());
+        assert_eq!(ours, response.header(name).map(|values| values.last().as_str()), "{headers:?}");
+    }
 }
 
 /// What the 101 says follows from what was asked.
