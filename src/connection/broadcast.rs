@@ -229,16 +229,15 @@ impl Shared {
         let queued = self.with(|it, _| self.try_send_prepared(it, message, &mut ticket));
         async move {
             let mut listener = None;
-            let mark = match queued {
-                Some(mark) => mark?,
-                None => {
-                    let wait = std::future::poll_fn(|cx| {
-                        self.poll_wait(cx, &mut listener, |it| {
-                            self.try_send_prepared(it, message, &mut ticket)
-                        })
-                    });
-                    wait.await?
-                }
+            let mark = if let Some(mark) = queued {
+                mark?
+            } else {
+                let wait = std::future::poll_fn(|cx| {
+                    self.poll_wait(cx, &mut listener, |it| {
+                        self.try_send_prepared(it, message, &mut ticket)
+                    })
+                });
+                wait.await?
             };
             match mark {
                 // Without a task, the caller writes.
