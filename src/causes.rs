@@ -42,8 +42,8 @@ pub(crate) fn check_texts(error: &dyn Error) -> usize {
         texts.push(cause.to_string());
         next = cause.source();
     }
-    for pair in texts.windows(2) {
-        assert!(!pair[0].contains(&pair[1]), "{:?} repeats {:?}", pair[0], pair[1]);
+    for (text, cause) in texts.iter().zip(texts.iter().skip(1)) {
+        assert!(!text.contains(cause), "{text:?} repeats {cause:?}");
     }
     assert!(texts.iter().all(|text| !text.is_empty()), "{texts:?}");
     assert_eq!(format!("{error:#}"), texts.join(": "));

@@ -143,7 +143,9 @@ impl fmt::Display for Error {
             Self::Connect(_) => f.write_str("no connection to the server"),
             Self::Protocol(_) => f.write_str("the peer broke the protocol"),
             Self::Timeout(timeout) => timeout.fmt(f),
-            Self::Overloaded => f.write_str("the server holds too much of unfinished messages"),
+            Self::Overloaded => {
+                f.write_str("the server holds too many bytes of unfinished messages")
+            }
             Self::Closed => f.write_str("the connection is closed"),
             Self::Frame(_) => f.write_str("the frame was not sent"),
             Self::MessageBegun => f.write_str("recv_frame has read a part of the message"),
@@ -251,6 +253,15 @@ mod tests {
         let error = Error::from(TlsError::Ready);
         assert!(matches!(&error, Error::Tls(tls) if matches!(**tls, TlsError::Ready)), "{error}");
         assert_eq!(causes::check_texts(&error), 2);
+    }
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn an_error_of_another_crate_is_shown_with_its_causes() {
+        let error = io::Error::other(Error::Protocol(ProtocolError::InvalidUtf8));
+        assert_eq!(error.to_string(), "the peer broke the protocol");
+        let shown = causes::WithCauses(&error).to_string();
+        assert_eq!(shown, "the peer broke the protocol: payload is not UTF-8");
     }
 
     #[test]

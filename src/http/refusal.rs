@@ -144,7 +144,7 @@ impl fmt::Display for Refusal {
             Self::NotEncrypted => f.write_str("this port speaks TLS: use https:// or wss://"),
             Self::Http2 => f.write_str("this server speaks HTTP/1.1 only"),
             Self::HandlerPanicked => f.write_str("the server failed to answer this request"),
-            Self::ResponseInvalid => f.write_str("the server made an answer that is not HTTP"),
+            Self::ResponseInvalid => f.write_str("the response of the handler is not valid HTTP"),
         }
     }
 }

@@ -141,7 +141,7 @@ impl fmt::Display for ProtocolError {
             Self::TooManyFragments { max } => {
                 write!(f, "message of more than {max} fragments")
             }
-            Self::UnexpectedContinuation => f.write_str("continuation of no message"),
+            Self::UnexpectedContinuation => f.write_str("continuation frame without a message"),
         }
     }
 }
@@ -190,7 +190,7 @@ impl fmt::Display for FrameError {
             Self::MessageInterrupted(opcode) => {
                 write!(f, "{opcode:?} frame before the last fragment of a message")
             }
-            Self::UnexpectedContinuation => f.write_str("continuation of no message"),
+            Self::UnexpectedContinuation => f.write_str("continuation frame without a message"),
         }
     }
 }
@@ -239,7 +239,7 @@ mod tests {
             (E::ReservedBits(0b010), 1002, "reserved bits 010 are set"),
             (E::ReservedOpcode(0xB), 1002, "opcode 0xb is reserved"),
             (E::TooManyFragments { max: 2 }, 1008, "message of more than 2 fragments"),
-            (E::UnexpectedContinuation, 1002, "continuation of no message"),
+            (E::UnexpectedContinuation, 1002, "continuation frame without a message"),
         ];
         for (error, code, text) in cases {
             assert_eq!(error.to_string(), text);
@@ -261,7 +261,7 @@ mod tests {
                 FrameError::MessageInterrupted(OpCode::Binary),
                 "Binary frame before the last fragment of a message",
             ),
-            (FrameError::UnexpectedContinuation, "continuation of no message"),
+            (FrameError::UnexpectedContinuation, "continuation frame without a message"),
         ] {
             assert_eq!(error.to_string(), text);
         }

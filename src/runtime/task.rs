@@ -70,7 +70,7 @@ pub struct SpawnerAlreadySet;
 
 impl fmt::Display for SpawnerAlreadySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("there is a spawner already")
+        f.write_str("a spawner was set before")
     }
 }
 
@@ -160,7 +160,7 @@ impl Task {
             Err(oneshot::Canceled) => {
                 if !IS_REFUSED.swap(true, Relaxed) {
                     let how = if called.is_ok() { "drops tasks" } else { "panics" };
-                    let told = || log::error!("the executor that `set_spawner` has brought {how}");
+                    let told = || log::error!("the executor of `set_spawner` {how}");
                     let _ = foreign::attempt(told);
                 }
                 return None;

@@ -32,7 +32,7 @@ use crate::stream::Stream;
 use crate::{Result, runtime};
 
 /// The error text if the application's executor refuses a task.
-pub(crate) const NO_EXECUTOR: &str = "the executor that `set_spawner` has brought runs no tasks";
+pub(crate) const NO_EXECUTOR: &str = "the executor of `set_spawner` runs no tasks";
 
 /// A server that listens, and does not serve yet.
 pub struct Bound<State = ()> {

@@ -155,7 +155,7 @@ fn after_5_s_the_connection_that_holds_most_is_closed_with_1013() {
         assert_eq!(client.metrics().message_closes, 0);
         clock.advance(Duration::from_millis(1));
         let reason = large.expect_close(1013).await;
-        assert_eq!(reason, "the server holds too much of unfinished messages");
+        assert_eq!(reason, "the server holds too many bytes of unfinished messages");
         let error = told.next().await.unwrap();
         assert!(matches!(error, Error::Overloaded), "{error:?}");
         second.expect_bytes(plain(BINARY, vec![8; 100_000])).await;

@@ -188,7 +188,7 @@ fn is_used() {
 fn is_of_no_use() {
     let limit = ConnectionLimit::new(1);
     let error = within(server(&limit).start("127.0.0.1:0")).unwrap_err();
-    let said = "I/O failed: the executor that `set_spawner` has brought runs no tasks";
+    let said = "I/O failed: the executor of `set_spawner` runs no tasks";
     assert_eq!(format!("{error:#}"), said);
 
     let (handle, serving) = serve(server(&limit));
@@ -307,7 +307,7 @@ mod in_memory {
             for error in errors {
                 let Error::Io(error) = error else { panic!("{error}") };
                 assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
-                let said = "the executor that `set_spawner` has brought runs no tasks";
+                let said = "the executor of `set_spawner` runs no tasks";
                 assert!(error.to_string().starts_with(said), "{error}");
             }
             client.idle().await;

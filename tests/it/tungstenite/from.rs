@@ -207,7 +207,10 @@ async fn refused(
     let options = options().message_timeout(Duration::from_millis(20));
     let taken = WebSocket::from_tungstenite(stream, Role::Server, &options).await;
     let error = taken.unwrap_err();
-    assert_eq!(error.reason(), reason, "{error}");
+    assert_eq!(error.reason(), reason, "{error:#}");
+    assert_eq!(error.to_string(), "the connection was not taken over");
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(format!("{error:#}").starts_with(&format!("{error}: {cause}")), "{error:#}");
     error.into_parts()
 }
 

@@ -205,7 +205,9 @@ fn limits_on_messages_and_frames_go_along() {
 /// Asks for the hand-over, which is refused, and goes on with the connection.
 async fn refused(ws: WebSocket, reason: HandOverError) -> WebSocket {
     let error = ws.into_tungstenite().await.unwrap_err();
-    assert_eq!(error.reason(), reason, "{error}");
+    assert_eq!(error.reason(), reason, "{error:#}");
+    assert_eq!(error.to_string(), "the connection was not handed over");
+    assert_eq!(format!("{error:#}"), format!("the connection was not handed over: {reason}"));
     error.into_websocket()
 }
 

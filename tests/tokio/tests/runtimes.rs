@@ -83,7 +83,7 @@ fn a_test_whose_tasks_go_to_the_runtime_of_another_fails_at_once_and_says_why() 
     let begin = Instant::now();
     runtime().block_on(async {
         let client = TestClient::new(&app());
-        let said = "I/O failed: the executor that `set_spawner` has brought runs no tasks: \
+        let said = "I/O failed: the executor of `set_spawner` runs no tasks: \
                     was its runtime that of another test?";
         let error = client.get("/ping").send().await.unwrap_err();
         assert_eq!(format!("{error:#}"), said);
@@ -113,7 +113,7 @@ fn a_request_that_outlives_the_runtime_of_its_server_fails_and_says_why() {
     drop(first);
     let second = runtime();
     let error = second.block_on(never).unwrap_err();
-    let said = "I/O failed: the executor that `set_spawner` has brought runs no tasks any more: ";
+    let said = "I/O failed: the executor of `set_spawner` runs no tasks any more: ";
     assert!(format!("{error:#}").starts_with(said), "{error:#}");
     set(&second);
     second.block_on(is_used(&client));
