@@ -1,4 +1,4 @@
-//! A message that shows whether it arrived whole, and in its place.
+//! Letters: messages that show whether they arrived whole and in order.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hasher};
@@ -9,7 +9,7 @@ use tidewire::Message;
 
 use crate::Problem;
 
-/// Three numbers of 16 hexadecimal digits: who sent it, which of its letters it is, and the checksum.
+/// Three numbers of 16 hexadecimal digits: the sender, the number of the letter, and the checksum.
 const HEAD: usize = 48;
 
 const WORDS: [&str; 8] =
@@ -59,7 +59,7 @@ fn checksum(sender: u64, number: u64, body: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// How long a letter is: most of them short, some beyond any buffer.
+/// The length of a letter. Most are short, and some are longer than any buffer.
 pub(crate) fn len(rng: &mut Rng) -> usize {
     match rng.u8(..100) {
         0..80 => rng.usize(..512),
@@ -68,12 +68,12 @@ pub(crate) fn len(rng: &mut Rng) -> usize {
     }
 }
 
-/// The last letter of every sender: the next has the next number.
+/// The number of the last letter of every sender. The next letter must have the next number.
 #[derive(Debug, Default)]
 pub(crate) struct Received(HashMap<u64, u64>);
 
 impl Received {
-    /// Takes a letter, and says who sent it.
+    /// Checks a letter, and returns its sender.
     pub(crate) fn take(&mut self, message: &Message) -> Result<u64, Problem> {
         let (sender, number) = read(message)?;
         match self.0.insert(sender, number) {

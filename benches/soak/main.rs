@@ -1,15 +1,15 @@
-//! Everything at once, against one server, for as long as one likes.
+//! A soak test: all features at once, against one server, for a given time.
 //!
 //! ```text
 //! cargo bench --bench soak                   60 seconds, 64 visitors
 //! cargo bench --bench soak -- 1200 128       20 minutes, 128 visitors
 //! ```
 //!
-//! Visitors come and go: echoes and rooms, plain and through TLS, compressed or not, some that are idle
-//! and pinged, some that read slowly, that never answer, or that break off with a reset. Every message
-//! has its number and a checksum, and is looked at where it arrives. Both ends are in this process, whose
-//! memory and descriptors are watched. The exit code is 1 if a message was wrong, late or missing, if a
-//! visit failed, if memory grew, or if anything was left at the end.
+//! Visitors come and go: echoes and rooms, with TLS or without, compressed or not. Some are idle and pinged, some
+//! read slowly, some never answer, and some break off with a reset. Every message has its number and a checksum,
+//! which are checked where it arrives. Both ends are in this process, whose memory and descriptors are watched. The
+//! exit code is 1 if a message was wrong, late or missing, if a visit failed, if memory grew, or if a resource was
+//! left at the end.
 
 mod letter;
 mod server;
@@ -28,13 +28,13 @@ use server::Service;
 use tally::Tally;
 use usage::Usage;
 
-/// What fails a visit, or the run.
+/// The error of a visit, or of the run.
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
-/// Between two lines that say how it goes.
+/// Time between two lines of progress.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// For what ends after the last visitor has left.
+/// Longest time for connections and tasks to end after the last visitor has left.
 const SETTLE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {

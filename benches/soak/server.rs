@@ -10,14 +10,14 @@ use tidewire::{TlsConfig, WebSocket, WebSocketOptions};
 
 use crate::{Problem, letter};
 
-/// Says to whoever echoes that this was all.
+/// Tells an echoing visitor that this was the last letter.
 pub(crate) const BYE: &str = "bye";
 
-/// Letters that `/flood` sends to whoever asks, each of this length.
+/// The letters that `/flood` sends to each visitor: their number, and their length.
 pub(crate) const FLOOD: u64 = 100;
 const FLOOD_LEN: usize = 16 << 10;
 
-/// How long a peer that says nothing has: an interval, and the timeout.
+/// The time of a silent peer: an interval, and the timeout.
 const PING_INTERVAL: Duration = Duration::from_secs(2);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -66,13 +66,13 @@ impl Service {
         self.plain.local_addr()
     }
 
-    /// Connections that are there now.
+    /// The number of open connections.
     pub(crate) fn open(&self) -> usize {
         let metrics = [&self.plain, &self.secure].map(ServerHandle::metrics);
         metrics.iter().map(|metrics| metrics.open_http + metrics.open_websockets).sum()
     }
 
-    /// Stops when all visitors have left: there is nobody to be sent away, and nothing is left.
+    /// Stops after all visitors have left. Then no connection has to be closed, and no resource is left.
     pub(crate) async fn stop(&self) -> Result<(), Problem> {
         for server in [&self.plain, &self.secure] {
             let report = server.shutdown(ShutdownOptions::default()).await;
@@ -92,7 +92,7 @@ impl Service {
 }
 
 fn server(limit: &ConnectionLimit) -> Server<Hub> {
-    // Closed rather than told less: what arrives is without gaps.
+    // A slow member is closed, not sent less, so that letters arrive without gaps.
     let rooms = RoomOptions::default().slow_consumer(SlowConsumer::Close);
     let mut server = Server::with_state(Hub::with_options(rooms));
     let options = WebSocketOptions::default().deflate(DeflateOptions::default()).limit(limit);
@@ -136,7 +136,7 @@ async fn flood(mut ws: WebSocket) -> tidewire::Result<()> {
     echo(ws).await
 }
 
-/// What one member says, all of them hear.
+/// Sends each letter of a member to all members.
 async fn room(mut ctx: RequestContext<Hub>, options: WebSocketOptions) -> tide::Result<()> {
     let room = ctx.state().room(ctx.param("name").unwrap_or_default());
     let mut ws = ctx.upgrade_to_websocket(options).await?;

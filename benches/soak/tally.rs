@@ -1,4 +1,4 @@
-//! What all visitors together have done.
+//! The counters of all visitors together.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::Problem;
 
-/// As many failures are shown.
+/// The number of failures that are shown.
 const SHOWN: usize = 10;
 
 #[derive(Debug, Default)]
@@ -19,13 +19,13 @@ pub(crate) struct Tally {
 }
 
 impl Tally {
-    /// A letter has arrived and was looked at.
+    /// Counts a letter that has arrived and was checked.
     pub(crate) fn letter(&self, bytes: usize) {
         self.letters.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(u64::try_from(bytes).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// A visit of this kind is over.
+    /// Counts a visit of this kind that is over.
     pub(crate) fn visit(&self, kind: &'static str, outcome: Result<(), Problem>) {
         *self.visits.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default() += 1;
         if let Err(problem) = outcome {
@@ -35,7 +35,7 @@ impl Tally {
         }
     }
 
-    /// All visits went well, and there was something to look at.
+    /// Whether all visits succeeded, and at least one letter was checked.
     pub(crate) fn verdict(&self) -> Result<(), Problem> {
         let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
         if !failures.is_empty() {

@@ -6,19 +6,19 @@ use std::time::Instant;
 
 use crate::Problem;
 
-/// By how much the last quarter's memory may be above that of the second one: a tenth, and this.
+/// The memory of the last quarter may exceed that of the second by a tenth plus this.
 const SLACK_KIB: u32 = 8 << 10;
 
-/// Fewer seconds have no quarters to compare.
+/// A shorter run has no quarters to compare.
 const ENOUGH: usize = 20;
 
-/// The descriptors that are open.
+/// The number of open descriptors.
 pub(crate) fn descriptors() -> Result<u32, Problem> {
     // One of them is the folder that is read.
     Ok(u32::try_from(fs::read_dir("/proc/self/fd")?.count())? - 1)
 }
 
-/// The memory that is resident.
+/// The resident memory.
 fn resident_kib() -> Result<u32, Problem> {
     let status = fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
@@ -66,7 +66,7 @@ impl Usage {
         self.samples.chunks(len.max(1)).nth(index).unwrap_or_default()
     }
 
-    /// Memory has not grown since the first quarter, in which buffers and caches fill.
+    /// Whether memory has not grown since the first quarter, in which buffers and caches fill.
     pub(crate) fn verdict(&self) -> Result<(), Problem> {
         if self.samples.len() < ENOUGH {
             return Ok(());
@@ -98,7 +98,7 @@ fn median(samples: &[Sample], value: impl Fn(&Sample) -> u32) -> u32 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-/// Per minute, by least squares.
+/// The growth per minute, by least squares.
 fn slope(samples: &[Sample], value: impl Fn(&Sample) -> u32) -> f64 {
     let points =
         || samples.iter().map(|sample| (f64::from(sample.second), f64::from(value(sample))));

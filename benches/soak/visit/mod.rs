@@ -1,4 +1,4 @@
-//! Visits: what a visitor does between coming and leaving.
+//! Visits: the work of a visitor from its arrival to its end.
 
 mod rude;
 mod talk;
@@ -13,10 +13,10 @@ use crate::Problem;
 use crate::server::Service;
 use crate::tally::Tally;
 
-/// A visit that has not come to its end by then never will.
+/// Longest time for a visit. A visit that takes longer has failed.
 const VISIT: Duration = Duration::from_secs(60);
 
-/// One visit after the other, until `end`.
+/// Makes one visit after another, until `end`.
 pub(crate) async fn keep_visiting(
     seed: u64,
     end: Instant,
@@ -33,7 +33,7 @@ pub(crate) async fn keep_visiting(
     }
 }
 
-/// What kind of visit comes next. Those that take seconds are rare, or all would be at them.
+/// Chooses the kind of the next visit. Kinds that take seconds are rare, since otherwise all visitors would be at them.
 fn kind(rng: &mut Rng) -> &'static str {
     match rng.u8(..100) {
         0..35 => "echo",

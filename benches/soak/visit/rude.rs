@@ -1,4 +1,4 @@
-//! Visitors that do not speak WebSocket, or not to the end.
+//! Visitors that do not speak WebSocket, or break off.
 
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -17,12 +17,12 @@ const OPENING: &str = "GET /heartbeat HTTP/1.1\r\nHost: localhost\r\nUpgrade: we
 /// Masked, "Hello".
 const HELLO: [u8; 11] = [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58];
 
-/// Answers no ping, and is given up.
+/// Does not answer pings, until the server gives it up.
 pub(super) async fn mute(addr: SocketAddr) -> Result<(), Problem> {
     let mut stream = Async::<TcpStream>::connect(addr).await?;
     stream.write_all(OPENING.as_bytes()).await?;
     let mut said = Vec::new();
-    // The visit's deadline is that of this wait.
+    // The deadline of the visit limits this wait.
     stream.read_to_end(&mut said).await?;
     if !said.starts_with(b"HTTP/1.1 101 ") {
         return Err(format!("not upgraded: {}", String::from_utf8_lossy(&said)).into());
@@ -30,7 +30,7 @@ pub(super) async fn mute(addr: SocketAddr) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Asks over HTTP how the server does.
+/// Asks for the server's metrics over HTTP.
 pub(super) async fn metrics(addr: SocketAddr) -> Result<(), Problem> {
     let mut stream = Async::<TcpStream>::connect(addr).await?;
     let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
@@ -43,7 +43,7 @@ pub(super) async fn metrics(addr: SocketAddr) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Breaks off somewhere on the way to a first message, or sends noise after it.
+/// Breaks off at some point before the first message, or sends noise after it.
 pub(super) async fn reset(rng: &mut Rng, addr: SocketAddr) -> Result<(), Problem> {
     let mut stream = Async::<TcpStream>::connect(addr).await?;
     let noise: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(64).collect();
@@ -51,7 +51,7 @@ pub(super) async fn reset(rng: &mut Rng, addr: SocketAddr) -> Result<(), Problem
     let part = all.split_at(rng.usize(..=all.len())).0;
     stream.write_all(part).await?;
     if part.len() >= OPENING.len() && rng.bool() {
-        // At least the status has come.
+        // At least the status has arrived.
         stream.read_exact(&mut [0; 12]).await?;
     }
     SockRef::from(stream.get_ref()).set_linger(Some(Duration::ZERO))?;

@@ -13,13 +13,13 @@ use crate::letter::{self, Received};
 use crate::server::{BYE, FLOOD, Service};
 use crate::tally::Tally;
 
-/// Letters that a member of a room has under way: far fewer than may wait for it.
+/// The number of letters that a member of a room has under way. Far more may wait for it.
 const IN_FLIGHT: u64 = 8;
 
 /// Rooms, by number.
 const ROOMS: u8 = 4;
 
-/// Sends letters, and gets them back.
+/// Sends letters and receives their echoes.
 pub(super) async fn echo(
     rng: &mut Rng,
     service: &Service,
@@ -33,7 +33,7 @@ pub(super) async fn echo(
     .await
 }
 
-/// Is there for some seconds and says nothing; the server sees that it is.
+/// Is silent for some seconds. The server notices by its pongs that it is there.
 pub(super) async fn idle(
     rng: &mut Rng,
     service: &Service,
@@ -51,7 +51,7 @@ pub(super) async fn idle(
     .await
 }
 
-/// Reads slowly what the server has to say.
+/// Reads the server's letters slowly.
 pub(super) async fn flood(
     rng: &mut Rng,
     service: &Service,
@@ -70,7 +70,7 @@ pub(super) async fn flood(
     .await
 }
 
-/// Speaks in a room, and hears what all its members say.
+/// Sends letters to a room, and receives those of all members.
 pub(super) async fn room(
     rng: &mut Rng,
     service: &Service,
@@ -95,7 +95,7 @@ pub(super) async fn room(
     .await
 }
 
-/// One visit, whose connection has a task of its own, or has none.
+/// Makes a visit, on a connection with or without a task of its own.
 async fn run<F, Fut>(
     client: Client,
     rng: &mut Rng,
@@ -114,7 +114,7 @@ where
     }
 }
 
-/// Sends letters while it gets those before back.
+/// Sends letters while it receives the echoes of earlier ones.
 async fn converse(ws: &mut WebSocket, rng: &mut Rng, tally: &Tally) -> Result<(), Problem> {
     let (me, count) = (rng.u64(..), rng.u64(1..100));
     let (sender, mut letters) = (ws.sender(), rng.fork());
@@ -138,7 +138,7 @@ async fn converse(ws: &mut WebSocket, rng: &mut Rng, tally: &Tally) -> Result<()
     Ok(())
 }
 
-/// The next letter; this is not the end.
+/// Receives the next letter. The end of the connection is an error.
 async fn next(ws: &mut WebSocket, tally: &Tally) -> Result<Message, Problem> {
     let Some(message) = ws.recv().await? else {
         return Err(format!("closed before its time: {:?}", ws.close_info()).into());
@@ -147,13 +147,13 @@ async fn next(ws: &mut WebSocket, tally: &Tally) -> Result<Message, Problem> {
     Ok(message)
 }
 
-/// In one of the ways there are.
+/// Ends the connection in one of several ways.
 async fn leave(mut ws: WebSocket, rng: &mut Rng) -> Result<(), Problem> {
     match rng.u8(..3) {
         0 => {
             ws.close(1000, "that was all").await?;
         }
-        // The server closes; in a room, others may still be heard until then.
+        // The server closes. In a room, letters of others may still arrive until then.
         1 => {
             ws.send(BYE).await?;
             while ws.recv().await?.is_some() {}
