@@ -34,7 +34,8 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
     let mut ws = ctx.upgrade_to_websocket(options).await?;
 
     // A client that did not offer compression is served, too.
-    let agreed = ws.deflate().map_or("no compression".into(), |agreed| agreed.to_string());
+    let agreed =
+        ws.deflate_parameters().map_or("no compression".into(), |agreed| agreed.to_string());
     println!("WebSocket client connected: {agreed}");
     ws.send(agreed).await?;
 
@@ -56,7 +57,7 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
 }
 
 /// The bytes of payloads, as the handler sees them, and the bytes on the wire, compressed and with frame headers.
-fn stats(stats: &tidewire::Stats) -> Message {
+fn stats(stats: &tidewire::ConnectionStats) -> Message {
     let counters = json!({
         "payload_bytes_in": stats.payload_bytes_in,
         "wire_bytes_in": stats.wire_bytes_in,

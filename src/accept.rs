@@ -34,10 +34,10 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Reads a request from a stream that the caller has accepted.
 ///
-/// The caller decides how it is answered: [`upgrade`](OpeningRequest::upgrade) or
-/// [`run`](OpeningRequest::run), or [`refuse`](OpeningRequest::refuse). The head may have 16 KiB and 100
+/// The caller decides how it is answered: [`upgrade`](UpgradeRequest::upgrade) or
+/// [`run`](UpgradeRequest::run), or [`refuse`](UpgradeRequest::refuse). The head may have 16 KiB and 100
 /// lines, and take 10 s; a request with a body cannot be upgraded. Any host is answered for: a
-/// server of a private network compares [`header("host")`](OpeningRequest::header) with its own names, so
+/// server of a private network compares [`header("host")`](UpgradeRequest::header) with its own names, so
 /// that no other name is made to lead to it (DNS rebinding).
 ///
 /// ```no_run
@@ -71,14 +71,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Cancel safety
 ///
 /// Dropping the future drops the stream.
-pub async fn accept<S>(stream: S) -> Result<OpeningRequest>
+pub async fn accept<S>(stream: S) -> Result<UpgradeRequest>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     read_request(Stream::boxed(stream), HEAD_TIMEOUT).await
 }
 
-async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRequest> {
+async fn read_request(mut stream: Stream, timeout: Duration) -> Result<UpgradeRequest> {
     let mut buf = Vec::new();
     // The options of the connection, which may have another clock, come later.
     let clock = Clock::default();
@@ -101,13 +101,13 @@ async fn read_request(mut stream: Stream, timeout: Duration) -> Result<OpeningRe
         return Err(turn_away(stream, head.without_content, HandshakeError::TargetInvalid).await);
     }
     let unread = buf.split_off(len).into();
-    Ok(OpeningRequest { head, unread, peer_addr: None, is_secure: false, stream })
+    Ok(UpgradeRequest { head, unread, peer_addr: None, is_secure: false, stream })
 }
 
 /// A request that has been read, to be upgraded or refused.
 ///
 /// Made by [`accept`]. Dropped, it closes the stream without an answer.
-pub struct OpeningRequest {
+pub struct UpgradeRequest {
     head: Head,
     /// Bytes behind the head: the first frames.
     unread: Bytes,
@@ -127,7 +127,7 @@ struct Head {
     fields: Fields,
 }
 
-impl OpeningRequest {
+impl UpgradeRequest {
     /// Says where the client is, for [`WebSocket::peer_addr`].
     #[must_use]
     pub fn peer_addr(mut self, addr: SocketAddr) -> Self {
@@ -269,9 +269,9 @@ impl OpeningRequest {
     }
 }
 
-impl fmt::Debug for OpeningRequest {
+impl fmt::Debug for UpgradeRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpeningRequest").field("path", &self.path()).finish_non_exhaustive()
+        f.debug_struct("UpgradeRequest").field("path", &self.path()).finish_non_exhaustive()
     }
 }
 

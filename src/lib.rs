@@ -138,6 +138,8 @@
 //! executor can poll the futures of this crate: they wait on async-io's reactor, which has a thread of its
 //! own. `set_spawner` sets the executor for background tasks, those of the server included.
 #![forbid(unsafe_code)]
+// Published docs say which feature an item belongs to.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod budget;
 mod causes;
@@ -206,13 +208,14 @@ pub mod guide;
 pub mod testing;
 
 #[cfg(feature = "accept")]
-pub use self::accept::{OpeningRequest, accept};
+pub use self::accept::{UpgradeRequest, accept};
 #[cfg(feature = "server")]
 pub use self::admission::ConnectionLimit;
 #[cfg(feature = "tungstenite")]
 pub use self::connection::HandOverError;
 pub use self::connection::{
-    CloseInfo, ConnectionId, Initiator, PreparedMessage, Sender, SlowConsumer, Stats, WebSocket,
+    CloseInfo, ConnectionId, ConnectionStats, Initiator, PreparedMessage, Sender, SlowConsumer,
+    WebSocket,
 };
 pub use self::message::Message;
 pub use self::options::{
@@ -232,7 +235,7 @@ pub use self::client::{Client, Reconnect, ReconnectOptions, connect};
 pub use self::context::RequestContext;
 #[cfg(feature = "client")]
 pub use self::error::{ConnectError, ConnectStep, HandshakeResponse, ResponseViolation};
-pub use self::error::{Error, Result, Timeout};
+pub use self::error::{Error, Result, TimeoutKind};
 #[cfg(feature = "server")]
 pub use self::handler::{Handler, IntoResponse, endpoint};
 #[cfg(feature = "server")]
@@ -241,15 +244,15 @@ pub use self::http::ServerOptions;
 pub use self::instance::Metrics;
 #[cfg(feature = "rooms")]
 pub use self::rooms::{
-    Backplane, Broadcast, Hub, LocalBackplane, MemberStats, Membership, Presence, PresenceEvents,
-    Room, RoomOptions, RoomStats,
+    Backplane, BroadcastReport, Hub, LocalBackplane, MemberStats, Membership, PresenceEvent,
+    PresenceEvents, Room, RoomOptions, RoomStats,
 };
 #[cfg(feature = "rooms")]
 pub use self::runtime::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]
 pub use self::server::{
-    Bound, Listeners, LocalAddr, Route, Server, ServerHandle, ShutdownOptions, ShutdownReport,
-    metrics,
+    BoundServer, Listeners, LocalAddr, Route, Server, ServerHandle, ShutdownOptions,
+    ShutdownReport, metrics,
 };
 #[cfg(all(feature = "server", feature = "tls"))]
 pub use self::server::{ClientCertificates, TlsConfig};

@@ -181,7 +181,7 @@ impl Client {
 
     /// Offers to compress messages (permessage-deflate, RFC 7692). Default: no offer.
     ///
-    /// [`WebSocket::deflate`] returns the parameters that the server has agreed to.
+    /// [`WebSocket::deflate_parameters`] returns the parameters that the server has agreed to.
     #[must_use]
     pub fn deflate(self, options: DeflateOptions) -> Self {
         self.change(|parts| parts.options = std::mem::take(&mut parts.options).deflate(options))
@@ -271,7 +271,7 @@ impl Client {
     /// # Errors
     ///
     /// Those of [`connect`](Self::connect).
-    pub async fn over<S>(&self, stream: S) -> Result<WebSocket>
+    pub async fn connect_over<S>(&self, stream: S) -> Result<WebSocket>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {

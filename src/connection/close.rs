@@ -16,7 +16,7 @@ use super::stats::{CloseInfo, Initiator};
 use super::thread_cache;
 use super::timers::Deadline;
 use crate::budget::PATIENCE;
-use crate::error::{Error, Result, Timeout};
+use crate::error::{Error, Result, TimeoutKind};
 use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, ProtocolError, Role, WireBatch};
 
 /// How long to wait for the end of the stream, after the closing handshake.
@@ -59,7 +59,7 @@ pub(super) enum PeerEnd {
 
 impl Lifecycle {
     /// Whether our close frame is neither queued nor sent.
-    #[inline]
+    #[cfg(feature = "rooms")]
     pub(super) fn is_before_close(&self) -> bool {
         matches!(self, Self::Open | Self::Draining(_))
     }
@@ -283,11 +283,11 @@ impl Connection {
                 return false;
             }
             Deadline::Message(_) => {
-                self.fail(Error::Timeout(Timeout::Message), CloseCode::POLICY_VIOLATION);
+                self.fail(Error::Timeout(TimeoutKind::Message), CloseCode::POLICY_VIOLATION);
             }
             Deadline::Drain => self.stop_draining(),
-            Deadline::Send => self.drop_stream(Err(Error::Timeout(Timeout::Send))),
-            Deadline::Close => self.drop_stream(Err(Error::Timeout(Timeout::Close))),
+            Deadline::Send => self.drop_stream(Err(Error::Timeout(TimeoutKind::Send))),
+            Deadline::Close => self.drop_stream(Err(Error::Timeout(TimeoutKind::Close))),
             Deadline::Linger => self.drop_stream(Err(Error::Closed)),
             Deadline::Idle => self.close_going_away("idle timeout"),
             Deadline::Lifetime => self.close_going_away("maximum lifetime"),

@@ -195,7 +195,7 @@ pub use self::sender::Sender;
 #[cfg(any(feature = "accept", feature = "client", feature = "tungstenite"))]
 pub(crate) use self::shared::Opened;
 pub(crate) use self::shared::Shared;
-pub use self::stats::{CloseInfo, ConnectionId, Initiator, Stats};
+pub use self::stats::{CloseInfo, ConnectionId, ConnectionStats, Initiator};
 #[cfg(any(feature = "client", feature = "rooms"))]
 pub(crate) use self::thread_cache::bytes as random_bytes;
 pub use self::websocket::WebSocket;

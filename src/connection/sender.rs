@@ -153,17 +153,17 @@ impl Sender {
 
     /// Runs a heartbeat until the connection has ended, as a future to spawn.
     ///
-    /// The pings are those of [`WebSocket::heartbeat`](crate::WebSocket::heartbeat), and go out from
+    /// The pings are those of [`WebSocket::set_heartbeat`](crate::WebSocket::set_heartbeat), and go out from
     /// the connection's own task. Of several heartbeats only the one that was started last runs;
     /// the future of an earlier one ends with the connection all the same.
     ///
     /// ```
-    /// use tidewire::{Error, HeartbeatOptions, Sender, Timeout};
+    /// use tidewire::{Error, HeartbeatOptions, Sender, TimeoutKind};
     ///
     /// async fn watch(sender: Sender) {
     ///     match sender.run_heartbeat(HeartbeatOptions::default()).await {
     ///         Ok(()) => println!("closed"),
-    ///         Err(Error::Timeout(Timeout::Pong)) => println!("no answer"),
+    ///         Err(Error::Timeout(TimeoutKind::Pong)) => println!("no answer"),
     ///         Err(error) => println!("lost: {error}"),
     ///     }
     /// }
@@ -172,7 +172,7 @@ impl Sender {
     /// # Errors
     ///
     /// The error that ended the connection: [`Error::Timeout`](crate::Error::Timeout) with
-    /// [`Timeout::Pong`](crate::Timeout::Pong) if the peer did not answer. An orderly end is none.
+    /// [`TimeoutKind::Pong`](crate::TimeoutKind::Pong) if the peer did not answer. An orderly end is none.
     ///
     /// # Cancel safety
     ///

@@ -14,7 +14,7 @@ use super::compression::Deflation;
 use super::handler_buffer::{self, HandlerBuffer};
 use super::recv::Inflation;
 use super::state::{Connection, MESSAGES_PER_TURN};
-use super::stats::{CloseInfo, ConnectionId, Stats};
+use super::stats::{CloseInfo, ConnectionId, ConnectionStats};
 use super::wakes::{Signals, Wakes};
 use crate::budget::{Account, MessageBudget};
 use crate::changes;
@@ -185,7 +185,7 @@ impl Shared {
         self.opened.peer_addr
     }
 
-    pub(crate) fn stats(&self) -> Stats {
+    pub(crate) fn stats(&self) -> ConnectionStats {
         self.with(|connection, _| connection.stats())
     }
 

@@ -13,7 +13,7 @@ use super::close::Lifecycle;
 use super::compression::Deflation;
 use super::inbox::Inbox;
 use super::read::Limiter;
-use super::stats::{Initiator, Stats, Tally};
+use super::stats::{ConnectionStats, Initiator, Tally};
 use super::thread_cache;
 use super::timers::{OpenTimers, Timers};
 use super::write::Outbox;
@@ -324,6 +324,7 @@ impl Connection {
     }
 
     /// Whether another task has the lock while the handler is polled.
+    #[cfg(feature = "rooms")]
     pub(super) fn is_during_poll(&self) -> bool {
         matches!(self.handler, HandlerPoll::Running { is_other: true, .. })
     }
@@ -389,7 +390,7 @@ impl Connection {
     }
 
     /// What passed so far.
-    pub(super) fn stats(&self) -> Stats {
+    pub(super) fn stats(&self) -> ConnectionStats {
         self.tally.stats(&self.outbox.counts)
     }
 }

@@ -10,7 +10,7 @@ use crate::proto::{CloseCode, CloseFrame, State};
 /// Counters of one connection, since it was opened.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
-pub struct Stats {
+pub struct ConnectionStats {
     /// Messages received whole.
     pub messages_in: u64,
     /// Messages queued, by `send` or as the last frame of `send_frame`.
@@ -81,8 +81,8 @@ impl Tally {
     }
 
     /// With what was queued.
-    pub(super) fn stats(&self, queued: &Counts) -> Stats {
-        Stats {
+    pub(super) fn stats(&self, queued: &Counts) -> ConnectionStats {
+        ConnectionStats {
             messages_in: self.messages_in,
             messages_out: queued.messages,
             compressed_in: self.compressed_in,

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use super::heartbeat::{Beat, Heartbeat, Signs, Token};
 use super::state::Connection;
 use super::thread_cache;
-use crate::error::{Error, Timeout};
+use crate::error::{Error, TimeoutKind};
 use crate::options::heartbeat::HeartbeatOptions;
 use crate::options::{Pings, Watch};
 use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload};
@@ -481,7 +481,7 @@ impl Connection {
             Beat::Nothing => {}
             Beat::Ping(token) => self.send_ping(token, cx),
             Beat::Fail => {
-                self.give_up(cx, Error::Timeout(Timeout::Pong), CloseCode::POLICY_VIOLATION);
+                self.give_up(cx, Error::Timeout(TimeoutKind::Pong), CloseCode::POLICY_VIOLATION);
             }
         }
     }

@@ -21,7 +21,7 @@ use super::recv::Received;
 use super::send::{SendFuture, SendState};
 use super::sender::Sender;
 use super::shared::{Listener, Opened, Shared};
-use super::stats::{CloseInfo, ConnectionId, Stats};
+use super::stats::{CloseInfo, ConnectionId, ConnectionStats};
 use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::options::WebSocketOptions;
@@ -143,7 +143,7 @@ impl WebSocket {
     ///
     /// Pings are still answered, once, unless
     /// [`auto_pong`](WebSocketOptions::auto_pong) hands that to the caller; a close frame is
-    /// answered, and shown before the `None`. Pongs that answer a [`heartbeat`](Self::heartbeat) are not
+    /// answered, and shown before the `None`. Pongs that answer a [heartbeat](Self::set_heartbeat) are not
     /// shown. Control frames are shown from the first call on, or
     /// from the start if [`recv`](Self::recv) was not called before; 32 of them are kept until then.
     ///
@@ -326,7 +326,7 @@ impl WebSocket {
 
     /// Counters of all that has passed so far.
     #[must_use]
-    pub fn stats(&self) -> Stats {
+    pub fn stats(&self) -> ConnectionStats {
         let mut stats = self.shared.stats();
         stats.payload_bytes_in += self.received.inflated();
         stats
@@ -345,7 +345,7 @@ impl WebSocket {
     ///
     /// [`WebSocketOptions::deflate`] allows it.
     #[must_use]
-    pub fn deflate(&self) -> Option<DeflateParameters> {
+    pub fn deflate_parameters(&self) -> Option<DeflateParameters> {
         self.shared.deflation().map(|deflation| deflation.parameters())
     }
 }
@@ -540,7 +540,7 @@ impl WebSocket {
     ///
     /// A peer that shows no sign of life for [`timeout`](HeartbeatOptions::timeout) after a ping fails the
     /// connection: [`recv`](Self::recv) returns
-    /// [`Error::Timeout`](crate::Error::Timeout) with [`Timeout::Pong`](crate::Timeout::Pong), and
+    /// [`Error::Timeout`](crate::Error::Timeout) with [`TimeoutKind::Pong`](crate::TimeoutKind::Pong), and
     /// the stream is dropped at once. A close frame with 1008 goes ahead of that if nothing else
     /// waits to be written; nobody waits for an answer to it.
     ///
@@ -549,14 +549,14 @@ impl WebSocket {
     /// use tidewire::{HeartbeatOptions, Result, WebSocket};
     ///
     /// async fn echo(mut ws: WebSocket) -> Result<()> {
-    ///     ws.heartbeat(HeartbeatOptions::default().interval(Duration::from_secs(5)));
+    ///     ws.set_heartbeat(HeartbeatOptions::default().interval(Duration::from_secs(5)));
     ///     while let Some(message) = ws.recv().await? {
     ///         ws.send(message).await?;
     ///     }
     ///     Ok(())
     /// }
     /// ```
-    pub fn heartbeat(&self, options: impl Into<Option<HeartbeatOptions>>) {
+    pub fn set_heartbeat(&self, options: impl Into<Option<HeartbeatOptions>>) {
         let options = options.into();
         self.shared.reschedule(|connection| connection.set_heartbeat(options));
     }

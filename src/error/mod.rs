@@ -39,7 +39,7 @@ pub enum Error {
     /// The peer broke a rule. A close frame has told it which one.
     Protocol(ProtocolError),
     /// The peer took longer than a limit allows.
-    Timeout(Timeout),
+    Timeout(TimeoutKind),
     /// All the bytes that `ServerOptions::message_memory` allows were in use, and this connection held the
     /// most of them. It was closed with 1013, and the messages that it held are lost.
     Overloaded,
@@ -68,7 +68,7 @@ pub enum Error {
 /// The time limit that was exceeded.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
-pub enum Timeout {
+pub enum TimeoutKind {
     /// The peer did not finish a message within
     /// [`message_timeout`](crate::WebSocketOptions::message_timeout).
     Message,
@@ -124,7 +124,7 @@ impl Error {
     }
 }
 
-impl fmt::Display for Timeout {
+impl fmt::Display for TimeoutKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Message => "the peer did not finish a message in time",
@@ -231,7 +231,7 @@ mod tests {
         let cases = [
             (HandshakeError::HostMissing.into(), 2),
             (Error::Protocol(ProtocolError::InvalidUtf8), 2),
-            (Error::Timeout(Timeout::Pong), 1),
+            (Error::Timeout(TimeoutKind::Pong), 1),
             (Error::Overloaded, 1),
             (Error::Closed, 1),
             (FrameError::CloseFrame.into(), 2),
@@ -275,7 +275,7 @@ mod tests {
     fn a_timeout_is_told_from_an_end_and_from_other_errors() {
         let io = |kind: ErrorKind| Error::from(io::Error::from(kind));
         let cases = [
-            (Error::Timeout(Timeout::Send), (true, false)),
+            (Error::Timeout(TimeoutKind::Send), (true, false)),
             (HandshakeError::TimedOut.into(), (true, false)),
             (HandshakeError::HeadTimedOut.into(), (true, false)),
             (HandshakeError::HostMissing.into(), (false, false)),

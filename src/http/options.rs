@@ -27,7 +27,6 @@ use crate::runtime::ManualClock;
 ///     .max_body_size(64 * 1024);
 /// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct ServerOptions {
     pub(crate) head_timeout: Option<Duration>,
     pub(crate) idle_timeout: Option<Duration>,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use slab::Slab;
 
 use super::Instance;
-use crate::connection::{CloseInfo, Shared, Stats};
+use crate::connection::{CloseInfo, ConnectionStats, Shared};
 use crate::foreign::tell;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -36,7 +36,7 @@ pub(crate) struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, stats: &Stats) {
+    fn add(&mut self, stats: &ConnectionStats) {
         self.connections += 1;
         self.messages_in += stats.messages_in;
         self.messages_out += stats.messages_out;

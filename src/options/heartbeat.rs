@@ -40,7 +40,6 @@ const MAX_GRID: Duration = Duration::from_millis(100);
 /// # let _ = options;
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct HeartbeatOptions {
     interval: Duration,
     timeout: Duration,

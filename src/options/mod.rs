@@ -32,7 +32,6 @@ use crate::runtime::ManualClock;
 /// # let _ = options;
 /// ```
 #[derive(Clone, Debug, Default)]
-#[non_exhaustive]
 pub struct WebSocketOptions {
     /// Boxed, since the future of a handler holds its options, and lives as long as its connection.
     pub(crate) parts: Box<Parts>,
@@ -236,7 +235,7 @@ impl WebSocketOptions {
     /// Compresses messages if the client offers it (permessage-deflate, RFC 7692). Default: no
     /// compression.
     ///
-    /// [`WebSocket::deflate`](crate::WebSocket::deflate) returns the agreed parameters. Do not compress
+    /// [`WebSocket::deflate_parameters`](crate::WebSocket::deflate_parameters) returns the agreed parameters. Do not compress
     /// a secret together with text that another party chooses: see
     /// [`Message::uncompressed`](crate::Message::uncompressed).
     #[must_use]
@@ -292,10 +291,10 @@ impl WebSocketOptions {
     /// off.
     ///
     /// Default: [`HeartbeatOptions::default()`] on the server's side of a connection with a task of its
-    /// own: every connection of a `Server`, of `OpeningRequest::run` and of
+    /// own: every connection of a `Server`, of `UpgradeRequest::run` and of
     /// [`WebSocket::run`](crate::WebSocket::run). Otherwise no pings: a client does not send them, and a
     /// connection without a task might not read the pong. See
-    /// [`WebSocket::heartbeat`](crate::WebSocket::heartbeat).
+    /// [`WebSocket::set_heartbeat`](crate::WebSocket::set_heartbeat).
     ///
     /// ```
     /// # use tidewire::WebSocketOptions;

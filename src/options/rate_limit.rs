@@ -17,7 +17,6 @@
 /// # let _ = options;
 /// ```
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[non_exhaustive]
 pub struct RateLimit {
     pub(crate) messages: Rate,
     pub(crate) controls: Rate,

@@ -51,10 +51,10 @@ use std::sync::{Arc, Weak};
 
 pub use self::backplane::{Backplane, LocalBackplane};
 pub use self::options::RoomOptions;
-pub use self::presence::{Presence, PresenceEvents};
+pub use self::presence::{PresenceEvent, PresenceEvents};
 use self::publisher::Bridge;
 use self::room::Inner;
-pub use self::room::{Broadcast, Membership, Room};
+pub use self::room::{BroadcastReport, Membership, Room};
 pub use self::roster::{MemberStats, RoomStats};
 use crate::sync::{Mutex, MutexGuard};
 

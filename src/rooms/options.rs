@@ -11,7 +11,6 @@ use crate::connection::{Bounds, SlowConsumer};
 /// # let _ = ticker;
 /// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct RoomOptions {
     bounds: Bounds,
 }

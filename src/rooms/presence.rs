@@ -15,8 +15,8 @@ pub(super) const KEPT: usize = 256;
 
 /// A change of the members of a room.
 #[derive(Debug)]
-#[non_exhaustive]
-pub enum Presence<U = ()> {
+#[expect(clippy::exhaustive_enums, reason = "who watches a room matches all of them")]
+pub enum PresenceEvent<U = ()> {
     /// The connection has joined the room.
     Joined(ConnectionId, Arc<U>),
     /// The connection has left the room, for any reason.
@@ -26,7 +26,7 @@ pub enum Presence<U = ()> {
     Lagged(u64),
 }
 
-impl<U> Clone for Presence<U> {
+impl<U> Clone for PresenceEvent<U> {
     fn clone(&self) -> Self {
         match self {
             Self::Joined(id, user) => Self::Joined(*id, Arc::clone(user)),
@@ -39,27 +39,27 @@ impl<U> Clone for Presence<U> {
 /// A stream of the members that join and leave a room, returned by [`Room::watch`](crate::Room::watch)
 /// and [`Room::events`](crate::Room::events).
 ///
-/// The latest 256 events are kept for a slow reader. [`Presence::Lagged`] has the number of events that it
+/// The latest 256 events are kept for a slow reader. [`PresenceEvent::Lagged`] has the number of events that it
 /// has missed. The stream ends with the room, and does not keep the room alive.
 ///
 /// # Cancel safety
 ///
 /// Safe: an event that was not returned is returned next.
-pub struct PresenceEvents<U = ()>(Reader<Presence<U>>);
+pub struct PresenceEvents<U = ()>(Reader<PresenceEvent<U>>);
 
 impl<U> PresenceEvents<U> {
-    pub(super) fn new(reader: Reader<Presence<U>>) -> Self {
+    pub(super) fn new(reader: Reader<PresenceEvent<U>>) -> Self {
         Self(reader)
     }
 }
 
 impl<U> Stream for PresenceEvents<U> {
-    type Item = Presence<U>;
+    type Item = PresenceEvent<U>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.0.poll_read(cx).map(|read| match read? {
             Read::Next(event) => Some(event),
-            Read::Missed(missed) => Some(Presence::Lagged(missed)),
+            Read::Missed(missed) => Some(PresenceEvent::Lagged(missed)),
         })
     }
 }

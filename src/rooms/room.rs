@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 
 use super::Registry;
 use super::options::RoomOptions;
-use super::presence::{KEPT, Presence, PresenceEvents};
+use super::presence::{KEPT, PresenceEvent, PresenceEvents};
 use super::publisher::RoomFeed;
 use super::roster::{MemberStats, RoomStats, Roster};
 use super::tail::Tail;
@@ -57,7 +57,7 @@ pub(super) struct Inner<U> {
     source: u64,
     options: RoomOptions,
     roster: Mutex<Roster<U>>,
-    events: Tail<Presence<U>>,
+    events: Tail<PresenceEvent<U>>,
     shelf: Weak<Registry<U>>,
     /// The link to the same room in other processes, if the hub has a backplane.
     pub(super) link: Option<RoomFeed>,
@@ -66,7 +66,7 @@ pub(super) struct Inner<U> {
 /// The result of one broadcast: the number of members that will receive it, and of those that will not.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
-pub struct Broadcast {
+pub struct BroadcastReport {
     /// Members for which the message is queued.
     pub queued: usize,
     /// Members that will not receive it, because they are too slow.
@@ -78,7 +78,7 @@ pub struct Broadcast {
     pub gone: usize,
 }
 
-impl Broadcast {
+impl BroadcastReport {
     fn count(&mut self, delivery: Delivery) {
         *match delivery {
             Delivery::Sent | Delivery::Waiting { .. } => &mut self.queued,
@@ -122,7 +122,11 @@ impl<U> Inner<U> {
     }
 
     /// Hands a message of this process to all members but one, and to the backplane.
-    fn broadcast(&self, message: &PreparedMessage, except: Option<ConnectionId>) -> Broadcast {
+    fn broadcast(
+        &self,
+        message: &PreparedMessage,
+        except: Option<ConnectionId>,
+    ) -> BroadcastReport {
         let mut outgoing = self.link.as_ref().map(|link| link.prepare(&self.name, message));
         let mut roster = self.roster();
         let (broadcast, writers) = self.hand_out(&mut roster, message, except);
@@ -154,8 +158,8 @@ impl<U> Inner<U> {
         roster: &mut Roster<U>,
         message: &PreparedMessage,
         except: Option<ConnectionId>,
-    ) -> (Broadcast, GroupWrites) {
-        let mut broadcast = Broadcast::default();
+    ) -> (BroadcastReport, GroupWrites) {
+        let mut broadcast = BroadcastReport::default();
         let mut writers = GroupWrites::among(roster.len());
         roster.stats.messages += 1;
         for (id, member) in roster.iter_mut() {
@@ -185,7 +189,7 @@ impl<U> Inner<U> {
         let mut roster = self.roster();
         let (generation, before) = roster.enter(shared, Arc::clone(user), options.bounds());
         let left = before.as_ref().map(|member| self.events.tell(member.left(id)));
-        let joined = self.events.tell(Presence::Joined(id, Arc::clone(user)));
+        let joined = self.events.tell(PresenceEvent::Joined(id, Arc::clone(user)));
         drop(roster);
         // Without the lock: destructors of users and wakers of watchers are code of the application.
         drop((left, joined, before));
@@ -290,7 +294,7 @@ impl<U> Room<U> {
     /// assert_eq!(broadcast.queued, 0, "nobody is here yet");
     /// assert_eq!(room.stats().messages, 1);
     /// ```
-    pub fn broadcast(&self, message: impl Into<PreparedMessage>) -> Broadcast {
+    pub fn broadcast(&self, message: impl Into<PreparedMessage>) -> BroadcastReport {
         self.0.broadcast(&message.into(), None)
     }
 
@@ -299,7 +303,7 @@ impl<U> Room<U> {
         &self,
         except: ConnectionId,
         message: impl Into<PreparedMessage>,
-    ) -> Broadcast {
+    ) -> BroadcastReport {
         self.0.broadcast(&message.into(), Some(except))
     }
 
@@ -339,25 +343,24 @@ impl<U> Room<U> {
     /// Returns the members, as [`members`](Self::members) does, and a stream of all changes from exactly
     /// then on. No change is missed, and none appears twice.
     ///
-    /// Call it again after [`Presence::Lagged`].
+    /// Call it again after [`PresenceEvent::Lagged`].
     ///
     /// ```
     /// use futures::StreamExt;
-    /// use tidewire::{Presence, Room};
+    /// use tidewire::{PresenceEvent, Room};
     ///
     /// # async fn watch(room: Room<String>) {
     /// let (members, mut events) = room.watch();
     /// let mut here: Vec<_> = members.into_iter().map(|(id, _)| id).collect();
     /// while let Some(event) = events.next().await {
     ///     match event {
-    ///         Presence::Joined(id, _) => here.push(id),
-    ///         Presence::Left(id, _) => here.retain(|one| *one != id),
-    ///         Presence::Lagged(_) => {
+    ///         PresenceEvent::Joined(id, _) => here.push(id),
+    ///         PresenceEvent::Left(id, _) => here.retain(|one| *one != id),
+    ///         PresenceEvent::Lagged(_) => {
     ///             let (members, later) = room.watch();
     ///             here = members.into_iter().map(|(id, _)| id).collect();
     ///             events = later;
     ///         }
-    ///         _ => {}
     ///     }
     ///     println!("{} are here", here.len());
     /// }
@@ -374,16 +377,15 @@ impl<U> Room<U> {
     ///
     /// ```
     /// # use futures::StreamExt;
-    /// # use tidewire::{Presence, Room};
+    /// # use tidewire::{PresenceEvent, Room};
     /// # async fn watch(room: Room<String>) {
     /// let mut events = room.events();
     /// drop(room);
     /// while let Some(event) = events.next().await {
     ///     match event {
-    ///         Presence::Joined(_, name) => println!("{name} comes"),
-    ///         Presence::Left(_, name) => println!("{name} goes"),
-    ///         Presence::Lagged(missed) => println!("{missed} came or went"),
-    ///         _ => {}
+    ///         PresenceEvent::Joined(_, name) => println!("{name} comes"),
+    ///         PresenceEvent::Left(_, name) => println!("{name} goes"),
+    ///         PresenceEvent::Lagged(missed) => println!("{missed} came or went"),
     ///     }
     /// }
     /// # }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use super::presence::Presence;
+use super::presence::PresenceEvent;
 use crate::connection::{Bounds, ConnectionId, Delivery, GroupWrites, PreparedMessage, Shared};
 
 /// The counters of one member.
@@ -141,8 +141,8 @@ impl<U> Roster<U> {
 }
 
 impl<U> Member<U> {
-    pub(super) fn left(&self, id: ConnectionId) -> Presence<U> {
-        Presence::Left(id, Arc::clone(&self.user))
+    pub(super) fn left(&self, id: ConnectionId) -> PresenceEvent<U> {
+        PresenceEvent::Left(id, Arc::clone(&self.user))
     }
 
     /// Hands the message to the member's connection.

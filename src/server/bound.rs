@@ -35,7 +35,7 @@ use crate::{Result, runtime};
 pub(crate) const NO_EXECUTOR: &str = "the executor of `set_spawner` runs no tasks";
 
 /// A server that listens, and does not serve yet.
-pub struct Bound<State = ()> {
+pub struct BoundServer<State = ()> {
     listeners: Vec<Listener>,
     capacity: Capacity,
     front: Arc<HttpServer<State>>,
@@ -45,7 +45,7 @@ pub struct Bound<State = ()> {
     tls: Option<Arc<tls::Acceptor>>,
 }
 
-impl<State: Clone + Send + Sync + 'static> Bound<State> {
+impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
     pub(super) fn new(
         app: App<State>,
         options: ServerOptions,
@@ -170,9 +170,9 @@ impl<State: Clone + Send + Sync + 'static> Bound<State> {
     }
 }
 
-impl<State> fmt::Debug for Bound<State> {
+impl<State> fmt::Debug for BoundServer<State> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bound").field("listeners", &self.listeners).finish_non_exhaustive()
+        f.debug_struct("BoundServer").field("listeners", &self.listeners).finish_non_exhaustive()
     }
 }
 

@@ -63,7 +63,7 @@ impl Listeners {
     ///
     /// Those of [`tcp`](Self::tcp).
     #[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-    pub async fn tcp_reuse_port(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Self> {
+    pub async fn reuse_port(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Self> {
         self.tcp_with(addr, TcpOptions { reuse_port: true, ..TcpOptions::default() }).await
     }
 
@@ -90,7 +90,7 @@ impl Listeners {
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io) if the socket cannot be registered with the reactor.
-    pub fn std(self, listener: TcpListener) -> Result<Self> {
+    pub fn from_tcp(self, listener: TcpListener) -> Result<Self> {
         Ok(self.and(Listener::tcp(listener)?))
     }
 
@@ -100,7 +100,7 @@ impl Listeners {
     ///
     /// [`Error::Io`](crate::Error::Io) if the socket cannot be registered with the reactor.
     #[cfg(unix)]
-    pub fn std_unix(self, listener: std::os::unix::net::UnixListener) -> Result<Self> {
+    pub fn from_unix(self, listener: std::os::unix::net::UnixListener) -> Result<Self> {
         Ok(self.and(Listener::unix(listener, None)?))
     }
 

@@ -18,7 +18,7 @@ mod tls;
 
 use std::{fmt, io};
 
-pub use self::bound::Bound;
+pub use self::bound::BoundServer;
 #[cfg(feature = "testing")]
 pub(crate) use self::bound::NO_EXECUTOR;
 pub use self::handle::ServerHandle;
@@ -240,15 +240,15 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// Starts to listen on `addr`: `"127.0.0.1:8080"`, `("localhost", 8080)`, a
     /// [`SocketAddr`](std::net::SocketAddr).
     ///
-    /// Port 0 takes any free port, which [`Bound::local_addr`] returns. Clients can connect from now on,
-    /// and are served once [`Bound::serve`] runs. [`bind_to`](Self::bind_to) listens on more than one
+    /// Port 0 takes any free port, which [`BoundServer::local_addr`] returns. Clients can connect from now on,
+    /// and are served once [`BoundServer::serve`] runs. [`bind_to`](Self::bind_to) listens on more than one
     /// address.
     ///
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken (the message names it),
     /// if a value of [`ServerOptions`] is out of its range, or if a connection limit is 0.
-    pub async fn bind(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<Bound<State>> {
+    pub async fn bind(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<BoundServer<State>> {
         self.bind_to(Listeners::new().tcp(addr).await?)
     }
 
@@ -258,9 +258,9 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// [`Error::Io`](crate::Error::Io) if there is no listener, or if a value of [`ServerOptions`]
     /// or of the TLS configuration is out of its range.
-    pub fn bind_to(self, listeners: Listeners) -> Result<Bound<State>> {
+    pub fn bind_to(self, listeners: Listeners) -> Result<BoundServer<State>> {
         self.check()?;
-        let bound = Bound::new(self.app, self.options, self.limits, listeners.into_inner()?);
+        let bound = BoundServer::new(self.app, self.options, self.limits, listeners.into_inner()?);
         #[cfg(feature = "tls")]
         let bound = bound.with_tls(self.tls)?;
         Ok(bound)
@@ -268,9 +268,14 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
 
     /// The same server as of [`bind_to`](Self::bind_to), but without listeners and without TLS.
     #[cfg(feature = "testing")]
-    pub(crate) fn unlisted(&self) -> Result<Bound<State>> {
+    pub(crate) fn unlisted(&self) -> Result<BoundServer<State>> {
         self.check()?;
-        Ok(Bound::new(self.app.clone(), self.options.clone(), self.limits.clone(), Vec::new()))
+        Ok(BoundServer::new(
+            self.app.clone(),
+            self.options.clone(),
+            self.limits.clone(),
+            Vec::new(),
+        ))
     }
 
     fn check(&self) -> Result<()> {
@@ -282,7 +287,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         Ok(())
     }
 
-    /// Listens on `addr` and serves: [`bind`](Self::bind) and [`Bound::serve`] in one.
+    /// Listens on `addr` and serves: [`bind`](Self::bind) and [`BoundServer::serve`] in one.
     ///
     /// # Errors
     ///

@@ -30,7 +30,6 @@ const DROPPING: Duration = Duration::from_secs(1);
 /// # let _ = options;
 /// ```
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct ShutdownOptions {
     grace: Duration,
     spread: Duration,

@@ -18,7 +18,9 @@ use crate::connection::WebSocket;
 use crate::error::{Error, Result};
 use crate::http::Addrs;
 use crate::instance::Metrics;
-use crate::server::{Bound, NO_EXECUTOR, Server, ServerHandle, ShutdownOptions, ShutdownReport};
+use crate::server::{
+    BoundServer, NO_EXECUTOR, Server, ServerHandle, ShutdownOptions, ShutdownReport,
+};
 use crate::stream::Stream;
 
 /// The address that the server reports as its own.
@@ -67,7 +69,7 @@ impl TestClient {
         let bound = server.unlisted().unwrap_or_else(|error| caller.fail(error));
         let (handle, bound) = (bound.handle(), Arc::new(bound));
         let serve = Box::new(move |end: End, addrs, served| {
-            Bound::take_unlisted(&bound, |held| Stream::boxed(end.keep(held)), addrs, served);
+            BoundServer::take_unlisted(&bound, |held| Stream::boxed(end.keep(held)), addrs, served);
         });
         Self {
             server: Arc::new(InMemory { serve, handle, ports: AtomicU16::new(0) }),

@@ -72,7 +72,7 @@ impl TestUpgrade {
     pub async fn connect(self) -> Result<WebSocket> {
         check_path(&self.path)?;
         let (end, _, fate) = self.test.dial()?;
-        let opened = self.client.over(end).await;
+        let opened = self.client.connect_over(end).await;
         opened.map_err(|error| self.test.explain(error, fate))
     }
 

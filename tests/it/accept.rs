@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_std::task::{self, JoinHandle};
 use futures::AsyncWriteExt;
 use futures::channel::oneshot;
-use tidewire::{DeflateOptions, Error, HandshakeError, OpeningRequest, Result, WebSocketOptions};
+use tidewire::{DeflateOptions, Error, HandshakeError, Result, UpgradeRequest, WebSocketOptions};
 
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::support::peer::{Peer, within};
@@ -16,7 +16,7 @@ use crate::support::tcp::OPENING;
 /// A server that does this with each request.
 fn serve<F, Fut>(handler: F) -> (Peer, JoinHandle<Result<()>>)
 where
-    F: FnOnce(OpeningRequest) -> Fut + Send + 'static,
+    F: FnOnce(UpgradeRequest) -> Fut + Send + 'static,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     serve_over(Knobs::default(), handler)
@@ -25,7 +25,7 @@ where
 /// As [`serve`], over a stream with these knobs.
 fn serve_over<F, Fut>(knobs: Knobs, handler: F) -> (Peer, JoinHandle<Result<()>>)
 where
-    F: FnOnce(OpeningRequest) -> Fut + Send + 'static,
+    F: FnOnce(UpgradeRequest) -> Fut + Send + 'static,
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     let (stream, end) = pipe(knobs);
@@ -33,7 +33,7 @@ where
     (Peer { end }, serving)
 }
 
-async fn echo(request: OpeningRequest) -> Result<()> {
+async fn echo(request: UpgradeRequest) -> Result<()> {
     let options = WebSocketOptions::default()
         .subprotocols(["chat"])
         .deflate(DeflateOptions::default())
@@ -523,7 +523,7 @@ fn where_the_client_is_the_caller_may_tell() {
             Ok(())
         });
         peer.send(OPENING).await;
-        let shown = "OpeningRequest { path: \"/\", .. }".to_owned();
+        let shown = "UpgradeRequest { path: \"/\", .. }".to_owned();
         assert_eq!(told.await.unwrap(), (shown, Some(addr)));
     });
 }

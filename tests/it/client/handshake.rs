@@ -27,7 +27,7 @@ fn client_and_server_agree_on_a_subprotocol_and_on_compression() {
             .deflate(DeflateOptions::default());
         let (mut ws, response) = client.connect_with_response().await.unwrap();
         assert_eq!(ws.subprotocol(), Some("chat.v1"), "the server's preference");
-        assert!(ws.deflate().is_some());
+        assert!(ws.deflate_parameters().is_some());
         assert_eq!(response.status(), 101);
         assert_eq!(response.header("sec-websocket-protocol"), Some("chat.v1"));
         assert!(ws.peer_addr().is_some());
@@ -57,7 +57,7 @@ fn a_window_of_256_bytes_is_agreed_on_and_messages_of_the_client_go_plain() {
             let deflate = DeflateOptions::default().client_context_takeover(takeover).threshold(0);
             let client = Client::new(server.url()).deflate(deflate);
             let mut ws = client.connect().await.unwrap();
-            let agreed = ws.deflate().unwrap();
+            let agreed = ws.deflate_parameters().unwrap();
             assert_eq!((agreed.client_max_window_bits(), agreed.server_max_window_bits()), (8, 8));
             assert_eq!(ws.recv().await.unwrap().unwrap().as_text(), Some("Hello"));
             let mut socket = server.visits().remove(0).socket;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
-use tidewire::{Error, Result, Role, Timeout, WebSocket, WebSocketOptions};
+use tidewire::{Error, Result, Role, TimeoutKind, WebSocket, WebSocketOptions};
 
 use crate::support::frames::{BINARY, PING, masked};
 use crate::support::peer::{Drive, within};
@@ -145,7 +145,7 @@ fn a_peer_that_never_stops_sending_is_not_waited_for_beyond_any_deadline() {
     for frame in [masked(PING, "p"), masked(BINARY, "b")] {
         each_call(&frame, &options, |run, _| {
             let end = within(run);
-            assert!(matches!(end, Err(Error::Timeout(Timeout::Close))), "{end:?}");
+            assert!(matches!(end, Err(Error::Timeout(TimeoutKind::Close))), "{end:?}");
         });
     }
 }

@@ -11,7 +11,7 @@ use async_std::task;
 use futures::channel::oneshot;
 use futures::future::pending;
 use futures::io::{AsyncRead, AsyncWrite};
-use tidewire::{Error, Result, Role, Timeout, WebSocket, WebSocketOptions};
+use tidewire::{Error, Result, Role, TimeoutKind, WebSocket, WebSocketOptions};
 
 use crate::support::attempts::patience;
 use crate::support::frames::{BINARY, CLOSE, FIN, PING, TEXT, close, masked, plain};
@@ -108,8 +108,8 @@ fn a_peer_that_takes_nothing_fails_the_connection_after_the_send_timeout() {
                 Ok(())
             });
             let (sent, received, info) = told.await.unwrap();
-            assert!(matches!(sent, Err(Error::Timeout(Timeout::Send))), "{sent:?}");
-            assert!(matches!(received, Err(Error::Timeout(Timeout::Send))), "{received:?}");
+            assert!(matches!(sent, Err(Error::Timeout(TimeoutKind::Send))), "{sent:?}");
+            assert!(matches!(received, Err(Error::Timeout(TimeoutKind::Send))), "{received:?}");
             assert_eq!((info.reported_code(), info.clean), (1006, false));
             Peer { end }.expect_end().await;
         });
@@ -126,7 +126,7 @@ fn the_send_timeout_passes_although_the_handler_only_waits() {
             Ok(())
         });
         let received = told.await.unwrap();
-        assert!(matches!(received, Err(Error::Timeout(Timeout::Send))), "{received:?}");
+        assert!(matches!(received, Err(Error::Timeout(TimeoutKind::Send))), "{received:?}");
     });
 }
 
@@ -149,7 +149,7 @@ pub(crate) fn a_message_that_is_not_finished_in_time_fails_the_connection_with_1
                 drop(peer);
                 let (messages, end) = told.await.unwrap();
                 assert_eq!(messages.len(), 1);
-                assert!(matches!(end, Err(Error::Timeout(Timeout::Message))), "{end:?}");
+                assert!(matches!(end, Err(Error::Timeout(TimeoutKind::Message))), "{end:?}");
             });
         }
     }
@@ -248,7 +248,7 @@ pub(crate) fn a_peer_that_does_not_answer_the_close_frame_is_given_up_after_the_
             let info = info.unwrap();
             assert!(!info.clean, "{info:?}");
             assert_eq!(info.code.map(u16::from), Some(1000));
-            assert!(matches!(received, Err(Error::Timeout(Timeout::Close))), "{received:?}");
+            assert!(matches!(received, Err(Error::Timeout(TimeoutKind::Close))), "{received:?}");
         });
     }
 }

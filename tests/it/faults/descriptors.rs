@@ -43,7 +43,7 @@ fn connections_go_on_without_a_listener_and_others_come_when_it_is_back() {
     let addr = ours.local_addr().unwrap();
     let options = WebSocketOptions::default();
     let bound = server(&Held::new(2), &options, mpsc::unbounded().0)
-        .bind_to(Listeners::new().std(inherited).unwrap())
+        .bind_to(Listeners::new().from_tcp(inherited).unwrap())
         .unwrap();
     async_std::task::spawn(bound.serve());
 

@@ -13,7 +13,7 @@ use super::{Client, PONG, WITHIN, pong, serve};
 
 #[test]
 fn a_server_listens_on_any_form_of_address() {
-    fn port<E: std::fmt::Debug>(bound: Result<tidewire::Bound, E>) -> u16 {
+    fn port<E: std::fmt::Debug>(bound: Result<tidewire::BoundServer, E>) -> u16 {
         bound.unwrap().local_addr().port()
     }
     async_std::task::block_on(async {

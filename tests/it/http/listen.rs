@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-use tidewire::{Bound, Listeners, LocalAddr};
+use tidewire::{BoundServer, Listeners, LocalAddr};
 
 use super::{Client, PONG, pong};
 
@@ -56,7 +56,7 @@ fn both_wildcard_addresses_share_a_port() {
 
 #[test]
 fn the_local_address_is_the_first_tcp_address() {
-    let bound: Bound = pong().bind_to(tcp(Listeners::new(), "127.0.0.1:0")).unwrap();
+    let bound: BoundServer = pong().bind_to(tcp(Listeners::new(), "127.0.0.1:0")).unwrap();
     assert_eq!(bound.local_addrs(), [LocalAddr::Tcp(bound.local_addr())]);
     assert_eq!(bound.local_addrs()[0].to_string(), bound.local_addr().to_string());
 }
@@ -83,7 +83,7 @@ fn an_inherited_listener_is_taken_over() {
     let addr = inherited.local_addr().unwrap();
     // Connected before there was a server.
     let client = Client::to(addr, REQUEST);
-    let addrs = run(Listeners::new().std(inherited).unwrap());
+    let addrs = run(Listeners::new().from_tcp(inherited).unwrap());
     assert_eq!(addrs, [LocalAddr::Tcp(addr)]);
     assert_eq!({ client }.response(), PONG);
 }
@@ -91,9 +91,8 @@ fn an_inherited_listener_is_taken_over() {
 #[cfg(unix)]
 #[test]
 fn servers_share_a_port_if_all_of_them_ask_to() {
-    let reuse = |addr: SocketAddr| {
-        async_std::task::block_on(Listeners::new().tcp_reuse_port(addr)).unwrap()
-    };
+    let reuse =
+        |addr: SocketAddr| async_std::task::block_on(Listeners::new().reuse_port(addr)).unwrap();
     let first = reuse((Ipv4Addr::LOCALHOST, 0).into());
     let addr = first.local_addrs()[0].as_tcp().unwrap();
     let second = reuse(addr);
@@ -277,7 +276,7 @@ mod unix {
         let path = TempPath::new("inherited");
         let inherited = UnixListener::bind(&path).unwrap();
         let client = connect(&path);
-        let listeners = Listeners::new().std_unix(inherited).unwrap();
+        let listeners = Listeners::new().from_unix(inherited).unwrap();
         let serving = async_std::task::spawn(pong().bind_to(listeners).unwrap().serve());
         assert!(answer(client).ends_with("pong"));
         async_std::task::block_on(serving.cancel());

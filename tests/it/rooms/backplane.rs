@@ -337,7 +337,7 @@ fn local_members_do_not_wait_for_a_broker_that_hangs_and_its_queue_is_bounded() 
         let room: Room = Hub::with_backplane(Hanging).room("room");
         let bytes = Bytes::from(vec![7; 1 << 20]);
         for _ in 0..2_000 {
-            assert_eq!(room.broadcast(bytes.clone()), tidewire::Broadcast::default());
+            assert_eq!(room.broadcast(bytes.clone()), tidewire::BroadcastReport::default());
         }
         let (mut peer, _) = enter(&room, Knobs::default(), &options()).await;
         room.broadcast("still here");

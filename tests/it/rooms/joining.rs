@@ -7,7 +7,7 @@ use async_std::task;
 use futures::StreamExt;
 use futures::channel::oneshot;
 use futures::future::pending;
-use tidewire::{Error, Hub, Presence, Role, Room, WebSocket};
+use tidewire::{Error, Hub, PresenceEvent, Role, Room, WebSocket};
 
 use super::{enter, options, room};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
@@ -91,7 +91,7 @@ fn a_room_lasts_as_long_as_a_handle_or_a_member() {
         assert_eq!(hub.find("room").unwrap().broadcast("still here").queued, 1);
         peer.expect(plain(TEXT, "still here")).await;
         drop(peer);
-        assert!(matches!(events.next().await, Some(Presence::Left(..))));
+        assert!(matches!(events.next().await, Some(PresenceEvent::Left(..))));
         assert!(events.next().await.is_none());
         assert!(hub.find("room").is_none());
         assert_eq!(format!("{hub:?}"), "Hub { rooms: 0, .. }");
@@ -133,7 +133,7 @@ fn a_connection_leaves_after_every_end() {
                     PeerCloses | PeerResets => collect(&mut ws).await.1,
                 }
             });
-            assert!(matches!(events.next().await, Some(Presence::Joined(..))));
+            assert!(matches!(events.next().await, Some(PresenceEvent::Joined(..))));
             let mut peer = Peer { end: other_end };
             match end {
                 HandlerReturns | HandlerFails | HandlerPanics => go.send(()).unwrap(),
@@ -141,7 +141,7 @@ fn a_connection_leaves_after_every_end() {
                 PeerCloses => peer.send(masked(CLOSE, close(1000, ""))).await,
                 PeerResets => peer.end.reset(),
             }
-            assert!(matches!(events.next().await, Some(Presence::Left(..))));
+            assert!(matches!(events.next().await, Some(PresenceEvent::Left(..))));
             assert!(room.is_empty());
             assert_eq!(room.broadcast("nobody").queued, 0);
         });

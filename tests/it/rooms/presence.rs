@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_std::task;
 use futures::{FutureExt, StreamExt};
 use tidewire::{
-    ConnectionId, Hub, Membership, Presence, PresenceEvents, Role, Room, Sender, WebSocket,
+    ConnectionId, Hub, Membership, PresenceEvent, PresenceEvents, Role, Room, Sender, WebSocket,
 };
 
 use super::options;
@@ -21,12 +21,11 @@ fn connection() -> (WebSocket, End) {
 }
 
 /// `+name` or `-name`.
-fn shown(event: &Presence<String>) -> String {
+fn shown(event: &PresenceEvent<String>) -> String {
     match event {
-        Presence::Joined(_, name) => format!("+{name}"),
-        Presence::Left(_, name) => format!("-{name}"),
-        Presence::Lagged(missed) => format!("{missed} missed"),
-        _ => unreachable!(),
+        PresenceEvent::Joined(_, name) => format!("+{name}"),
+        PresenceEvent::Left(_, name) => format!("-{name}"),
+        PresenceEvent::Lagged(missed) => format!("{missed} missed"),
     }
 }
 
@@ -58,7 +57,7 @@ fn an_event_tells_the_connection() {
         let (ws, _end) = connection();
         let mut events = room.events();
         let _member = room.join(Sender::from(&ws));
-        let Some(Presence::Joined(id, _)) = events.next().await else { panic!() };
+        let Some(PresenceEvent::Joined(id, _)) = events.next().await else { panic!() };
         assert_eq!(id, ws.id());
     });
 }
@@ -145,13 +144,13 @@ fn a_reader_that_begins_while_others_come_and_go_misses_no_event_and_sees_none_t
             // Each event fits what was known before, until all of them lead to what is known after.
             while here != after {
                 match events.next().now_or_never() {
-                    Some(Some(Presence::Joined(id, user))) => {
+                    Some(Some(PresenceEvent::Joined(id, user))) => {
                         assert_eq!(here.insert(id, user), None, "is told twice");
                     }
-                    Some(Some(Presence::Left(id, user))) => {
+                    Some(Some(PresenceEvent::Left(id, user))) => {
                         assert_eq!(here.remove(&id), Some(user), "was not told before");
                     }
-                    Some(Some(Presence::Lagged(_))) => break,
+                    Some(Some(PresenceEvent::Lagged(_))) => break,
                     event => panic!("{event:?} although {here:?} is not {after:?}"),
                 }
             }

@@ -2,7 +2,7 @@
 
 use futures::StreamExt;
 use tidewire::{
-    Broadcast, Hub, Presence, PresenceEvents, RequestContext, Room, RoomOptions, Server,
+    BroadcastReport, Hub, PresenceEvent, PresenceEvents, RequestContext, Room, RoomOptions, Server,
     SlowConsumer,
 };
 
@@ -30,7 +30,7 @@ fn server(room: &Room) -> Server {
 }
 
 fn joined(events: &mut PresenceEvents) {
-    assert!(matches!(within(events.next()), Some(Presence::Joined(..))));
+    assert!(matches!(within(events.next()), Some(PresenceEvent::Joined(..))));
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn two_servers_share_a_hub() {
     other.send(masked(TEXT, "Hi"));
     one.expect_hex("81 02 4869");
     drop(one);
-    assert!(matches!(within(events.next()), Some(Presence::Left(..))));
+    assert!(matches!(within(events.next()), Some(PresenceEvent::Left(..))));
     assert_eq!(room.len(), 1);
 }
 
@@ -68,7 +68,7 @@ fn only_a_member_that_does_not_read_misses_messages() {
         joined(&mut events);
         joined(&mut events);
 
-        let mut sum = Broadcast::default();
+        let mut sum = BroadcastReport::default();
         for number in 0..MESSAGES {
             let payload = vec![u8::try_from(number % 251).unwrap(); LONG];
             let expected = plain(BINARY, &payload);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::oneshot;
 use tidewire::{
-    Broadcast, Hub, MemberStats, Message, Presence, Room, RoomOptions, SlowConsumer,
+    BroadcastReport, Hub, MemberStats, Message, PresenceEvent, Room, RoomOptions, SlowConsumer,
     WebSocketOptions,
 };
 
@@ -25,8 +25,8 @@ fn room_of(policy: SlowConsumer) -> Room {
 }
 
 /// Broadcasts each letter; how many were queued, dropped and closed.
-fn broadcast(room: &Room, letters: &str) -> Broadcast {
-    let mut sum = Broadcast::default();
+fn broadcast(room: &Room, letters: &str) -> BroadcastReport {
+    let mut sum = BroadcastReport::default();
     for letter in letters.chars() {
         let one = room.broadcast(letter.to_string());
         sum.queued += one.queued;
@@ -93,8 +93,8 @@ fn a_member_that_is_closed_for_being_too_slow_is_told_so() {
         assert_eq!(frame.close_code(), Some(1013), "{frame:?}");
         peer.send(masked(CLOSE, close(1013, ""))).await;
         peer.expect_end().await;
-        assert!(matches!(events.next().await, Some(Presence::Joined(..))));
-        assert!(matches!(events.next().await, Some(Presence::Left(..))));
+        assert!(matches!(events.next().await, Some(PresenceEvent::Joined(..))));
+        assert!(matches!(events.next().await, Some(PresenceEvent::Left(..))));
         let stats = room.stats();
         assert_eq!((stats.messages, stats.closed), (6, 1));
         let members = stats.members;

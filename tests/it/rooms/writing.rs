@@ -12,7 +12,7 @@ use async_std::task;
 use futures::channel::oneshot;
 use futures::future::join_all;
 use futures::io::{AsyncRead, AsyncWrite};
-use tidewire::{Error, Result, Role, Room, Sender, Timeout, WebSocket, WebSocketOptions};
+use tidewire::{Error, Result, Role, Room, Sender, TimeoutKind, WebSocket, WebSocketOptions};
 
 use super::{enter, narrow, options, room};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
@@ -119,7 +119,7 @@ fn members_that_take_no_broadcast_are_given_up_in_time() {
         room.broadcast("too long");
         for end in ends {
             let end = end.await.unwrap();
-            assert!(matches!(end, Err(Error::Timeout(Timeout::Send))), "{end:?}");
+            assert!(matches!(end, Err(Error::Timeout(TimeoutKind::Send))), "{end:?}");
         }
     });
 }

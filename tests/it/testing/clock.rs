@@ -119,7 +119,7 @@ fn the_deadlines_of_connecting_follow_the_clock_of_the_connection() {
     let options = WebSocketOptions::default().clock(&clock);
     let (ours, _silent) = pipe(Knobs::default());
     let client = tidewire::Client::new("ws://x/").options(options);
-    let mut connecting = std::pin::pin!(client.over(ours));
+    let mut connecting = std::pin::pin!(client.connect_over(ours));
     assert!(connecting.as_mut().now_or_never().is_none());
     clock.advance(Duration::from_secs(10) - Duration::from_nanos(1));
     assert!(connecting.as_mut().now_or_never().is_none());

@@ -6,7 +6,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use tidewire::testing::{Line, RawFrame, TestClient};
 use tidewire::{
-    ConnectionLimit, Error, Message, RequestContext, Server, Timeout, WebSocketOptions,
+    ConnectionLimit, Error, Message, RequestContext, Server, TimeoutKind, WebSocketOptions,
 };
 
 use super::{SOON, echo, next, observed, within};
@@ -66,7 +66,7 @@ fn a_client_that_stalls_is_given_up_after_the_send_timeout() {
         peer.line().stall();
         peer.send_frame(RawFrame::text("Hello")).await.unwrap();
         let (last, info) = next(&mut outcomes).await;
-        assert!(matches!(last, Err(Error::Timeout(Timeout::Send))), "{last:?}");
+        assert!(matches!(last, Err(Error::Timeout(TimeoutKind::Send))), "{last:?}");
         assert_eq!((info.reported_code(), info.clean), (1006, false));
         client.idle().await;
     });

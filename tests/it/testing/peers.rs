@@ -5,7 +5,7 @@ use async_tungstenite::tungstenite::Message as TungsteniteMessage;
 use futures::{FutureExt, StreamExt};
 use tidewire::testing::{RawFrame, TestClient};
 use tidewire::{
-    Error, Frame, HeartbeatOptions, OpCode, ProtocolError, RequestContext, Server, Timeout,
+    Error, Frame, HeartbeatOptions, OpCode, ProtocolError, RequestContext, Server, TimeoutKind,
     WebSocketOptions,
 };
 
@@ -90,7 +90,7 @@ fn a_peer_hears_control_frames_and_answers_none() {
         let ping = peer.recv_frame().await.unwrap();
         assert_eq!((ping.opcode(), ping.fin()), (OpCode::Ping, true));
         let (last, _) = next(&mut outcomes).await;
-        assert!(matches!(last, Err(Error::Timeout(Timeout::Pong))), "{last:?}");
+        assert!(matches!(last, Err(Error::Timeout(TimeoutKind::Pong))), "{last:?}");
 
         let mut peer = client.peer("/ws").await.unwrap();
         peer.send_frame(Frame::new(true, OpCode::Ping, "are you there?")).await.unwrap();

@@ -55,13 +55,13 @@ fn an_offer_of_the_client_is_negotiated() {
         let upgrade = client.websocket("/ws").subprotocols(["chat.v1", "mqtt"]);
         let mut ws = upgrade.deflate(DeflateOptions::default()).connect().await.unwrap();
         assert_eq!(ws.subprotocol(), Some("chat.v1"));
-        assert!(ws.deflate().is_some());
+        assert!(ws.deflate_parameters().is_some());
         ws.send("Hello ".repeat(100)).await.unwrap();
         assert_eq!(ws.recv().await.unwrap(), Some(Message::from("Hello ".repeat(100))));
         assert_eq!(ws.stats().compressed_in, 1);
 
         let ws = client.connect("/ws").await.unwrap();
-        assert_eq!((ws.subprotocol(), ws.deflate()), (None, None));
+        assert_eq!((ws.subprotocol(), ws.deflate_parameters()), (None, None));
     });
 }
 

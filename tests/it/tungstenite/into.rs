@@ -244,7 +244,7 @@ fn a_connection_that_is_no_longer_watched_is_handed_over() {
         let options = options().heartbeat(HeartbeatOptions::default());
         let mut peer = peer_of(Drive::Task, Role::Server, &options, async move |mut ws| {
             ws = refused(ws, HandOverError::Watched).await;
-            ws.heartbeat(None);
+            ws.set_heartbeat(None);
             ws.expire_at(Instant::now() + Duration::from_secs(3600), 1000, "").unwrap();
             ws = refused(ws, HandOverError::Watched).await;
             ws.cancel_expiry();

@@ -187,8 +187,6 @@ fn assert_answer(
     options: &WebSocketOptions,
     expected: Result<&[(&str, &str)], HandshakeError>,
 ) {
-    use HandshakeError::{HostInvalid, HostMissing, HostRepeated};
-
     let expected_answer = match expected {
         Ok(more) => {
             let handshake = [
@@ -207,6 +205,8 @@ fn assert_answer(
     assert_eq!(by_accept(request, over_tls, options), expected_answer, "accept, {request:?}");
     #[cfg(feature = "testing")]
     {
+        use HandshakeError::{HostInvalid, HostMissing, HostRepeated};
+
         let found = by_server(request, over_tls, options);
         // The server reads `Host` before any handler does, and answers in words of its own.
         if matches!(expected, Err(HostInvalid | HostMissing | HostRepeated)) {
@@ -403,7 +403,11 @@ fn a_connection_knows_what_its_handshake_has_settled_and_has_the_first_frames() 
         upgrade.peer_addr(addr).unread(masked(TEXT, "first"))
     };
     let echo_once = move |mut ws: WebSocket| async move {
-        let settled = (ws.peer_addr(), ws.subprotocol().map(str::to_owned), ws.deflate().is_some());
+        let settled = (
+            ws.peer_addr(),
+            ws.subprotocol().map(str::to_owned),
+            ws.deflate_parameters().is_some(),
+        );
         assert_eq!(settled, (Some(addr), Some("chat".to_owned()), true));
         let message = ws.recv().await?.unwrap();
         ws.send(message).await?;

@@ -7,7 +7,7 @@ use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use smol::net::TcpStream;
 use smol_check::{serve, within};
 use tidewire::{
-    Client, Error, HeartbeatOptions, Hub, LocalBackplane, Message, Result, Timeout, WebSocket,
+    Client, Error, HeartbeatOptions, Hub, LocalBackplane, Message, Result, TimeoutKind, WebSocket,
     WebSocketOptions,
 };
 
@@ -72,7 +72,7 @@ fn a_peer_that_does_not_answer_pings_is_given_up() {
             )
             .await?;
         let outcome = reports.next().await.expect("the handler reports");
-        assert!(matches!(outcome, Err(Error::Timeout(Timeout::Pong))), "{outcome:?}");
+        assert!(matches!(outcome, Err(Error::Timeout(TimeoutKind::Pong))), "{outcome:?}");
         let mut seen = Vec::new();
         silent.read_to_end(&mut seen).await?;
         assert!(seen.starts_with(b"HTTP/1.1 101 "));

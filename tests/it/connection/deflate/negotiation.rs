@@ -45,7 +45,7 @@ fn server(options: &WebSocketOptions) -> Server {
         let options = options.clone();
         async move {
             let mut ws = ctx.upgrade_to_websocket(options).await?;
-            let agreed = ws.deflate().map(|agreed| agreed.to_string());
+            let agreed = ws.deflate_parameters().map(|agreed| agreed.to_string());
             ws.send(Message::from(agreed.unwrap_or_default()).uncompressed()).await?;
             echo(ws).await?;
             Ok(())

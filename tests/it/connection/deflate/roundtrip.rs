@@ -86,7 +86,7 @@ fn two_connections_of_this_crate_understand_each_other() {
         let (stream, end) = pipe(knobs(&mut rng));
         drive(by, stream, Role::Server, &server, echo);
         let mut ws = WebSocket::from_stream(end, [].as_slice(), Role::Client, &client);
-        assert_eq!(ws.deflate(), Some(agreed));
+        assert_eq!(ws.deflate_parameters(), Some(agreed));
         let mut left = MESSAGES;
         while left > 0 {
             let sent: Vec<_> = (0..=rng.below(left)).map(|_| message(&mut rng)).collect();

@@ -2,7 +2,7 @@
 
 use futures::SinkExt;
 use futures::channel::oneshot;
-use tidewire::{DeflateOptions, Message, Role, Stats, WebSocket};
+use tidewire::{ConnectionStats, DeflateOptions, Message, Role, WebSocket};
 
 use crate::support::deflate::codec::{Deflater, Reader, read_frame};
 use crate::support::deflate::{ALONE, DEFLATED, TAKEOVER, agreed, noise, parameters, words};
@@ -204,7 +204,7 @@ fn stats_count_payloads_as_the_application_has_them_and_the_wire_as_it_is() {
         let sent = sent.concat();
         within(async {
             let (stream, end) = pipe(Knobs::default());
-            let (tell, told) = oneshot::channel::<Stats>();
+            let (tell, told) = oneshot::channel::<ConnectionStats>();
             drive(by, stream, Role::Server, &agreed(answer), |mut ws: WebSocket| async move {
                 while let Some(message) = ws.recv().await? {
                     ws.send(message).await?;

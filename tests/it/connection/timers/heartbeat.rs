@@ -22,7 +22,7 @@ fn a_handler_that_waits_for_something_else_has_its_peer_asked() {
     within(async {
         let (tell, told) = oneshot::channel();
         let mut peer = serve(&WebSocketOptions::default(), |ws| async move {
-            ws.heartbeat(impatient());
+            ws.set_heartbeat(impatient());
             let _ = tell.send(ws.sender());
             pending().await
         });
@@ -114,9 +114,9 @@ fn a_heartbeat_asks_between_the_fragments_of_a_message() {
         let (go, gone) = oneshot::channel::<()>();
         let mut peer = serve(&WebSocketOptions::default(), |mut ws| async move {
             ws.send_frame(Frame::new(false, OpCode::Text, "Hel")).await?;
-            ws.heartbeat(often());
+            ws.set_heartbeat(often());
             gone.await.unwrap();
-            ws.heartbeat(None);
+            ws.set_heartbeat(None);
             ws.send_frame(Frame::new(true, OpCode::Continuation, "lo")).await?;
             collect(&mut ws).await.1
         });
@@ -133,7 +133,7 @@ fn a_heartbeat_asks_between_the_fragments_of_a_message() {
 fn a_stopped_heartbeat_sends_no_pings_and_fails_no_connection() {
     let handler = |mut ws: WebSocket| async move {
         assert!(ws.recv().await?.is_some());
-        ws.heartbeat(None);
+        ws.set_heartbeat(None);
         ws.send("stopped").await?;
         echo(ws).await
     };
@@ -156,7 +156,7 @@ fn a_closing_connection_has_no_heartbeat() {
     let handler = |mut ws: WebSocket| async move {
         assert!(ws.recv().await?.is_some());
         assert!(patience(1, ws.close(1000_u16, "")).await.is_none());
-        ws.heartbeat(timed());
+        ws.set_heartbeat(timed());
         collect(&mut ws).await.1
     };
     turning(SERVER, options, handler, async |mut peer, clock| {

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use futures::future::{FutureExt, pending};
 use tidewire::testing::ManualClock;
-use tidewire::{Error, HeartbeatOptions, Result, Role, Timeout, WebSocket, WebSocketOptions};
+use tidewire::{Error, HeartbeatOptions, Result, Role, TimeoutKind, WebSocket, WebSocketOptions};
 
 use crate::support::frames::{CLOSE, PING, PONG, Seen, masked};
 use crate::support::peer::{Drive, Peer, within};
@@ -120,7 +120,7 @@ async fn idle(time: Duration) {
 }
 
 fn is_unanswered<T>(result: &Result<T>) -> bool {
-    matches!(result, Err(Error::Timeout(Timeout::Pong)))
+    matches!(result, Err(Error::Timeout(TimeoutKind::Pong)))
 }
 
 /// The payload of the next frame of a server, which is the ping of a heartbeat.

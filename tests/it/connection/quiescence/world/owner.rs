@@ -242,7 +242,7 @@ impl Owner {
             Order::SinkClose => {
                 _ = book.call(Kind::Close, SinkExt::<Message>::close(ws)).await;
             }
-            Order::Heartbeat(is_on) => ws.heartbeat(is_on.then(heartbeat)),
+            Order::Heartbeat(is_on) => ws.set_heartbeat(is_on.then(heartbeat)),
             Order::Expire(None) => ws.cancel_expiry(),
             Order::Expire(Some(seconds)) => {
                 let at = (self.now)() + Duration::from_secs(seconds.into());
