@@ -1,6 +1,9 @@
 //! Whole messages of text or bytes.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::str::Utf8Error;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -58,15 +61,29 @@ impl Message {
     }
 
     /// Creates a text message from bytes that the caller knows to be UTF-8.
-    #[cfg(any(feature = "rooms", feature = "tungstenite"))]
+    #[cfg(feature = "tungstenite")]
     pub(crate) fn from_text_bytes(text: Bytes) -> Self {
         Self::new(OpCode::Text, Payload::from(text))
     }
 
-    /// Creates a text message; `None` if the bytes are not UTF-8.
-    #[cfg(feature = "rooms")]
-    pub(crate) fn from_utf8(text: Bytes) -> Option<Self> {
-        simdutf8::basic::from_utf8(&text).is_ok().then(|| Self::from_text_bytes(text))
+    /// Creates a text message from bytes, without a copy of more than 32 bytes.
+    ///
+    /// ```
+    /// # use tidewire::Message;
+    /// assert_eq!(Message::from_utf8("Grüße").unwrap(), Message::from("Grüße"));
+    /// assert!(Message::from_utf8(b"\xFF".as_slice()).is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Utf8Error`] if the bytes are not UTF-8. It has the place of the first one.
+    pub fn from_utf8(text: impl Into<Bytes>) -> Result<Self, Utf8Error> {
+        let text = text.into();
+        // Fast for valid text; the slow check finds the place of the error.
+        if simdutf8::basic::from_utf8(&text).is_err() {
+            std::str::from_utf8(&text)?;
+        }
+        Ok(Self::new(OpCode::Text, Payload::from(text)))
     }
 
     /// Whether to compress the message; `None` if the application has not decided.
@@ -133,7 +150,12 @@ impl Message {
     ///
     /// The message itself, if it is binary.
     pub fn into_text(self) -> Result<String, Self> {
-        self.as_text().map(str::to_owned).ok_or(self)
+        if !self.is_text() {
+            return Err(self);
+        }
+        // The bytes are copied only if another message shares them.
+        let bytes = Vec::from(self.into_bytes());
+        String::from_utf8(bytes).map_err(|error| Self::binary(error.into_bytes()))
     }
 
     /// The payload of a text or binary message.
@@ -183,6 +205,27 @@ impl From<&String> for Message {
     }
 }
 
+impl From<Cow<'_, str>> for Message {
+    fn from(text: Cow<'_, str>) -> Self {
+        match text {
+            Cow::Borrowed(text) => Self::from(text),
+            Cow::Owned(text) => Self::from(text),
+        }
+    }
+}
+
+impl From<Box<str>> for Message {
+    fn from(text: Box<str>) -> Self {
+        Self::text(text)
+    }
+}
+
+impl From<Arc<str>> for Message {
+    fn from(text: Arc<str>) -> Self {
+        Self::from(&*text)
+    }
+}
+
 impl From<Bytes> for Message {
     fn from(bytes: Bytes) -> Self {
         Self::binary(bytes)
@@ -213,6 +256,27 @@ impl<const N: usize> From<[u8; N]> for Message {
     }
 }
 
+/// The payload.
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+/// Whether the message is a text message with this text.
+impl PartialEq<str> for Message {
+    fn eq(&self, text: &str) -> bool {
+        self.is_text() && self.as_bytes() == text.as_bytes()
+    }
+}
+
+/// Whether the message is a text message with this text.
+impl PartialEq<&str> for Message {
+    fn eq(&self, text: &&str) -> bool {
+        *self == **text
+    }
+}
+
 impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.is_text() { "Text" } else { "Binary" };
@@ -223,6 +287,34 @@ impl fmt::Debug for Message {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_kind_of_string_becomes_the_same_text_message() {
+        let texts: [Message; 7] = [
+            "Grüße".into(),
+            String::from("Grüße").into(),
+            (&String::from("Grüße")).into(),
+            Cow::Borrowed("Grüße").into(),
+            Cow::<str>::Owned("Grüße".into()).into(),
+            Box::<str>::from("Grüße").into(),
+            Arc::<str>::from("Grüße").into(),
+        ];
+        for text in texts {
+            assert_eq!(text, "Grüße");
+            assert_eq!(text.as_ref(), "Grüße".as_bytes());
+            assert_eq!(text.into_text().as_deref(), Ok("Grüße"));
+        }
+        assert_ne!(Message::binary("Grüße"), "Grüße");
+        assert_eq!(Message::binary("a").into_text(), Err(Message::binary("a")));
+    }
+
+    #[test]
+    fn text_from_bytes_is_checked_and_the_error_has_its_place() {
+        let error = Message::from_utf8([b"ab".as_slice(), &[0xC3]].concat()).unwrap_err();
+        assert_eq!((error.valid_up_to(), error.error_len()), (2, None));
+        let long = "é".repeat(100);
+        assert_eq!(Message::from_utf8(long.clone()).unwrap(), *long.as_str());
+    }
 
     #[test]
     fn a_message_shows_its_kind_and_its_bytes() {

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use super::broadcast::PreparedMessage;
 
-/// What to do when a connection is too slow for what is broadcast to it, and as much waits for it as
+/// The policy for a member that is too slow for the broadcasts of its room, once as much waits for it as
 /// may.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
@@ -33,7 +33,7 @@ pub(crate) struct Bounds {
     pub(crate) policy: SlowConsumer,
 }
 
-/// What became of a broadcast, for one connection.
+/// The outcome of a broadcast, for one connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Delivery {
     /// It is queued to be written.
@@ -131,6 +131,7 @@ impl Backlog {
         all: bool,
     ) -> usize {
         let has_room = self.load().leaves_room_for(message, bounds);
+        // Nothing is left out in vain: with all older ones of this source gone, the message has to fit.
         if (has_room && !all) || !self.load_without(source).leaves_room_for(message, bounds) {
             return 0;
         }
@@ -299,7 +300,7 @@ mod tests {
         }
         let first = end(&backlog);
         backlog.hold(first);
-        // In place of "b", but behind whoever waits.
+        // In place of "b", but behind the send that waits.
         offer(&mut backlog, "d", SlowConsumer::DropOldest);
         let second = end(&backlog);
         backlog.hold(second);
@@ -308,7 +309,7 @@ mod tests {
         assert!(!backlog.is_held());
         backlog.pop();
         assert!(backlog.is_held());
-        // Who came after "d" waits for it, whosever turn it is.
+        // A send that came after "d" waits for it.
         assert_eq!([first, second].map(|ticket| backlog.is_turn_of(ticket)), [true, false]);
         backlog.release();
         assert!(!backlog.is_held());

@@ -47,7 +47,7 @@ impl Connection {
             self.has_news = true;
         }
         if delivery == Delivery::Closed {
-            // What waits is not sent: the peer would not take it in time.
+            // Waiting broadcasts are not sent: the peer would not take them in time.
             self.backlog = None;
             self.begin_close(Some(CloseFrame::lossy(CloseCode::TRY_AGAIN_LATER, "too slow")));
         }
@@ -73,14 +73,14 @@ impl Connection {
         self.tally.wire_bytes_out
     }
 
-    /// Does a broadcast go to the outbox at once? Not ahead of others, and not between fragments.
+    /// Whether a broadcast goes to the outbox at once: not ahead of others, and not between fragments.
     fn is_free_for(&self, policy: SlowConsumer) -> bool {
         let is_replaceable = policy == SlowConsumer::Conflate;
         let is_first = self.backlog.is_none() && !self.state.is_sending_fragments();
         is_first && self.has_room_for(is_replaceable)
     }
 
-    /// What may be replaced has room when nothing else waits: what is in the outbox will be sent.
+    /// A replaceable message has room only if nothing else waits, because a message in the outbox will be sent.
     fn has_room_for(&self, is_replaceable: bool) -> bool {
         // One byte queued is enough: the newest value shall replace it as long as possible.
         let max = if is_replaceable { 1 } else { self.settings.send_buffer_size };
@@ -132,7 +132,7 @@ impl Connection {
         }
     }
 
-    /// May somebody at this place, if it has one, send directly? Not ahead of broadcasts, but inside a
+    /// Whether a send with this ticket, or with none, is next: not ahead of broadcasts, but inside a
     /// message in fragments, which they wait for.
     pub(super) fn is_ahead_of_backlog(&self, ticket: Option<SendTicket>) -> bool {
         let ticket = ticket.unwrap_or(self.backlog_end);
@@ -295,7 +295,7 @@ struct Prepared {
     deflated: OnceLock<Box<Deflated>>,
 }
 
-/// What became of a message under one configuration.
+/// A message as compressed under one configuration.
 struct Deflated {
     config: DeflaterConfig,
     /// `None` if it goes plain all the same.
@@ -335,7 +335,7 @@ impl PreparedMessage {
         self.0.plain.payload().len()
     }
 
-    /// Has the message no payload?
+    /// Whether the message has no payload.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -19,7 +19,7 @@ use crate::budget::PATIENCE;
 use crate::error::{Error, Result, TimeoutKind};
 use crate::proto::{CloseCode, CloseFrame, Frame, OpCode, Payload, ProtocolError, Role, WireBatch};
 
-/// How long to wait for the end of the stream, after the closing handshake.
+/// The wait for the end of the stream, after the closing handshake.
 const LINGER: Duration = Duration::from_secs(1);
 
 /// How far the connection is closed. The page of `mod.rs` has the diagram.
@@ -70,7 +70,7 @@ impl Lifecycle {
         matches!(self, Self::Open | Self::Closing { outcome: None, .. })
     }
 
-    /// What the connection ended with, once that is settled.
+    /// The outcome of the connection, once it is settled.
     #[inline]
     pub(super) fn outcome(&self) -> Option<&Result<()>> {
         match self {
@@ -244,7 +244,7 @@ impl Connection {
         true
     }
 
-    /// Does what is due, and has `cx` woken when something else is.
+    /// Meets the deadlines that have passed, and has `cx` woken at the next one.
     pub(super) fn check_deadlines(&mut self, cx: &mut Context<'_>) {
         match self.settings.message_timeout {
             Some(timeout) if self.is_waiting_for_message() => {
@@ -257,7 +257,7 @@ impl Connection {
         // A deadline of which nothing follows, such as a ping, is met here, and the next is looked at.
         while let Some(deadline) = self.timers.poll(cx) {
             if self.on_deadline(deadline, cx) {
-                // What follows from it happens in the next turn.
+                // The work that follows from it is done in the next turn.
                 return self.owe_look();
             }
         }
@@ -307,7 +307,7 @@ impl Connection {
         has_ended.then(|| CloseInfo::new(&self.state, self.initiator))
     }
 
-    /// What the connection ended with, once it has.
+    /// The outcome of the connection, once it has ended.
     pub(super) fn outcome(&self) -> Option<Result<()>> {
         let outcome = self.lifecycle.outcome().cloned();
         outcome.or_else(|| self.is_closed_by_peer().then_some(Ok(())))

@@ -193,7 +193,7 @@ impl Deflation {
         deflated.unwrap_or_else(|| message.plain())
     }
 
-    /// How a message ends.
+    /// The flush at the end of a message.
     fn last_flush(&self) -> Flush {
         if self.takeover { Flush::Message } else { Flush::LastMessage }
     }
@@ -324,7 +324,7 @@ impl Deflating {
     }
 }
 
-/// The compressed message, unless it did not become smaller and nobody insists.
+/// The compressed message; `None` if it did not become smaller, unless the application insists.
 pub(super) fn deflated(message: &Frame, out: Vec<u8>) -> Option<Frame> {
     let is_worth_it = out.len() < message.payload().len() || message.compression() == Some(true);
     is_worth_it.then(|| message.deflate(Payload::from(out)))

@@ -38,7 +38,7 @@ impl<T, E: fmt::Display> Future for ConnectionTask<T, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { handler, code, shared } = &mut *self;
-        // 1. The handler runs. What it sends goes to the handler's buffer.
+        // 1. The handler runs. Its frames go to the handler's buffer.
         let poll = PollScope::begin(shared, cx);
         if let Poll::Ready(Err(Failed)) = handler.poll(cx) {
             *code = CloseCode::INTERNAL_ERROR;
@@ -89,6 +89,7 @@ struct PollScope<'a> {
 
 impl<'a> PollScope<'a> {
     fn begin(shared: &'a Shared, cx: &Context<'_>) -> Self {
+        // Under the lock: from here on other tasks send to `during_poll`.
         let begin = |connection: &mut Connection| {
             connection.begin_poll();
             (connection.role(), connection.room())

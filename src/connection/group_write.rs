@@ -43,6 +43,7 @@ impl GroupWrites {
     /// Starts the writes. No lock may be held: wakers and the spawner are the application's.
     pub(crate) fn start(self) {
         let Self { connections, wakers } = self;
+        // Members for whom the broadcast is no write, but a reason to wake a task.
         for shared in wakers {
             shared.wake_for_broadcast();
         }
@@ -50,6 +51,7 @@ impl GroupWrites {
         if left.0.len() < FEWEST || !runtime::has_executor() {
             return left.wake_tasks();
         }
+        // A task of its own for each group, so that several threads may write.
         while left.0.len() > 0 {
             let group = Group(left.0.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
             runtime::spawn(group.write());
@@ -66,7 +68,7 @@ impl Group {
         let mut written = 0;
         while let Some(shared) = self.0.as_slice().first() {
             written += shared.write_for_task();
-            // Not before: one whose stream panics is left to its task, which ends with it.
+            // After the write: a connection whose stream panics stays in the group, and its task is woken and ends with it.
             self.0.next();
             if written >= BYTES_PER_TURN {
                 written = 0;
@@ -256,7 +258,7 @@ mod tests {
             assert!(group().write().now_or_never().is_some());
             (first, woken.0.load(Ordering::Relaxed))
         };
-        // A clock begins to run, whoever wrote; once.
+        // A clock begins to run, and the task is told once, by either writer.
         assert_eq!(woken(|_| {}), (1, 1));
         assert_eq!(
             woken(|shared| shared.with(|connection, _| connection.write(&mut shared.io_context()))),

@@ -48,7 +48,7 @@ impl fmt::Display for HandOverError {
 
 impl std::error::Error for HandOverError {}
 
-/// What the next implementation goes on with.
+/// The parts with which the next implementation goes on.
 #[derive(Debug)]
 pub(crate) struct HandedOver {
     pub(crate) stream: Stream,
@@ -76,7 +76,7 @@ impl WebSocket {
             if let Err(error) = connection.check_hand_over(run, inbox) {
                 return Some(Err(error));
             }
-            // During a turn of the handler, what that has sent is not here yet.
+            // While the handler is polled elsewhere, its latest frames are not here yet.
             if connection.mark().is_none() || !connection.write_all(&mut shared.io_context()) {
                 return None;
             }
@@ -119,7 +119,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Does what is still to be received begin inside a message?
+    /// Whether the bytes that are still to be received begin inside a message.
     fn is_receiving_rest(&self, run: &WireBatch, inbox: &Inbox) -> bool {
         let next = [(run, inbox), (&self.run, &self.inbox)].into_iter().find_map(|(run, inbox)| {
             if run.len() > 0 { Some(OpCode::Binary) } else { inbox.first_data().map(Frame::opcode) }
@@ -130,6 +130,7 @@ impl Connection {
 
     /// Writes what is queued; true if nothing is left.
     pub(super) fn write_all(&mut self, cx: &mut Context<'_>) -> bool {
+        // The answer to the latest ping belongs to what was sent.
         self.write(cx);
         if self.pong.is_some() {
             // It had no room before.
@@ -147,6 +148,7 @@ impl Connection {
     ) -> Option<(Stream, Vec<u8>)> {
         let stream = self.stream.take()?;
         let mut unread = Vec::new();
+        // In the order of arrival: what the caller took, what is queued, half a frame, and bytes that were not decoded.
         self.put_back(run, inbox, &mut unread);
         let (mut run, mut inbox) = (std::mem::take(&mut self.run), std::mem::take(&mut self.inbox));
         self.put_back(&mut run, &mut inbox, &mut unread);

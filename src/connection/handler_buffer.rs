@@ -23,7 +23,7 @@ pub(super) struct HandlerBuffer {
     frames: Outbox,
     /// Bytes that it may hold before the lock has to be taken.
     room: usize,
-    /// What was left of its share when another turn interrupted it.
+    /// The rest of its share, when another turn interrupted it.
     share: DeliveryShare,
 }
 

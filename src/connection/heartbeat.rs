@@ -19,7 +19,7 @@ use crate::runtime;
 /// A deadline that is noticed so much later was not watched, and the peer perhaps not read.
 const LATE: Duration = Duration::from_secs(1);
 
-/// What only the pong of one ping has. It begins with the tag of the connection.
+/// The payload of one ping, by which its pong is known. It begins with the tag of the connection.
 pub(super) type Token = [u8; 8];
 
 #[derive(Debug)]
@@ -44,7 +44,7 @@ struct Asked {
     was_late: bool,
 }
 
-/// What only a peer that is there can have done. If it is the same as before, there is no sign of life.
+/// Counters that only a live peer can have moved. If they are the same as before, there is no sign of life.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(super) struct Signs {
     /// Bytes read from it.
@@ -54,7 +54,7 @@ pub(super) struct Signs {
     pub(super) room_made: u64,
 }
 
-/// What a heartbeat wants done.
+/// The action that a heartbeat asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Beat {
     Nothing,

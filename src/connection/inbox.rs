@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::proto::{Frame, OpCode, Payload};
 
-/// What a frame costs besides its payload, in bytes.
+/// The cost of a frame besides its payload, in bytes.
 const FRAME_COST: usize = 64;
 
 #[derive(Debug, Default)]
@@ -192,7 +192,7 @@ impl Inbox {
         self.frames.iter().find(|frame| frame.opcode().is_data())
     }
 
-    /// Is there any data frame?
+    /// Whether there is a data frame.
     pub(super) fn has_data(&self) -> bool {
         self.frames.len() > self.controls
     }

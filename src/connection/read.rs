@@ -64,7 +64,7 @@ impl Connection {
             let room = room.min(buf.len());
             match Pin::new(stream).poll_read(cx, buf.get_mut(..room).unwrap_or_default()) {
                 Poll::Pending => {
-                    // The stream is drained: the peer is not ahead of its rate, and nobody waits because of us.
+                    // The stream is drained: the peer is not ahead of its rate, and no peer waits because of us.
                     self.is_peer_ahead = false;
                     if let Some(limiter) = &mut self.limiter {
                         limiter.catch_up();
@@ -286,7 +286,7 @@ impl Connection {
         self.has_item() || is_draining || self.recv_end().is_some() || self.can_inflate()
     }
 
-    /// What `recv` returns when nothing is left to receive.
+    /// The end that `recv` returns when nothing is left to receive.
     ///
     /// Without a task, the caller in `recv` closes the connection to its last step.
     pub(super) fn recv_end(&self) -> Option<&Result<()>> {

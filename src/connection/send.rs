@@ -87,7 +87,7 @@ impl Shared {
         if connection.has_task() {
             return Some(SendState::Queued);
         }
-        // Nobody else would write it.
+        // Without a task, the caller writes.
         Some(SendState::Writing(connection.outbox.queued(), None))
     }
 

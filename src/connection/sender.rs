@@ -80,6 +80,7 @@ impl Sender {
         value: &T,
     ) -> impl Future<Output = Result<()>> + Send + use<'_, T> {
         match Message::json(value) {
+            // Serialized at the call: the value may change before there is room.
             Ok(message) => self.shared.send(message, true),
             Err(error) => SendFuture::failed(&self.shared, error.into()),
         }

@@ -27,13 +27,13 @@ use crate::sync::{Mutex, MutexGuard};
 /// A place among those that wait for progress.
 pub(super) type Listener = Option<changes::Listener>;
 
-/// What the opening handshake has settled.
+/// The results of the opening handshake.
 #[derive(Debug, Default)]
 pub(crate) struct Opened {
     pub(crate) peer_addr: Option<SocketAddr>,
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) deflation: Option<Arc<Deflation>>,
-    /// What the connections of the server may hold of messages in progress, if that is bounded.
+    /// The budget of the server for messages in progress, if it has one.
     pub(crate) budget: Option<Arc<MessageBudget>>,
 }
 
@@ -64,6 +64,7 @@ impl Drop for Access<'_, '_> {
         if self.is_turn {
             handler_buffer::set_room(shared.id(), self.connection.room());
         }
+        // The handler asks this flag before each send. It is written only when it changes, to keep its cache line shared.
         let is_shut = !self.connection.can_buffer();
         if shared.is_shut.load(Ordering::Relaxed) != is_shut {
             shared.is_shut.store(is_shut, Ordering::Release);
@@ -123,6 +124,7 @@ impl Shared {
     #[inline]
     fn enter<'a, 'b>(&'a self, wakes: &'b mut Wakes<'a>) -> Access<'a, 'b> {
         let mut connection = self.connection.lock();
+        // First of all, so that frames of this handler keep their place before whatever the step does.
         let is_turn = handler_buffer::drain(self.id(), &mut connection);
         connection.enter(is_turn);
         Access { connection, wakes, is_turn }
@@ -150,12 +152,12 @@ impl Shared {
         self.connection_id
     }
 
-    /// What the connections of the server may hold of messages in progress, if that is bounded.
+    /// The budget of the server for messages in progress, if it has one.
     pub(super) fn budget(&self) -> Option<&Arc<MessageBudget>> {
         self.opened.budget.as_ref()
     }
 
-    /// How messages are compressed, if they are.
+    /// The compression of messages, if it was agreed on.
     pub(super) fn deflation(&self) -> Option<&Arc<Deflation>> {
         self.opened.deflation.as_ref()
     }
@@ -213,8 +215,8 @@ impl Shared {
         self.signals.wake_task();
     }
 
-    /// May something be queued now by somebody at `ticket`? Writes what is in the way, if the stream takes
-    /// it. Who has to wait has a place then.
+    /// Whether a send with this ticket may queue now. Writes the bytes that are in the way, if the stream takes
+    /// them. A send that has to wait has a ticket then.
     pub(super) fn has_room(
         &self,
         connection: &mut Connection,
@@ -307,6 +309,7 @@ impl Shared {
         let (mut frame, mut listener) = (Some(frame), None);
         std::future::poll_fn(|cx| {
             self.poll_wait(cx, &mut listener, |connection| {
+                // By the first poll only: a caller that polls again waits for the same closing.
                 if let Some(frame) = frame.take() {
                     connection.begin_close(Some(frame));
                 }

@@ -31,7 +31,7 @@ pub(super) const READS_PER_TURN: usize = 16;
 /// Messages per turn, for the same reason.
 pub(super) const MESSAGES_PER_TURN: usize = 64;
 
-/// How the caller reads the connection. The first call of `recv` or `recv_frame` decides.
+/// The way in which the caller reads the connection. The first call of `recv` or `recv_frame` decides.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Mode {
     Messages,
@@ -150,7 +150,7 @@ pub(super) struct Connection {
     pub(super) taken: Taken,
     /// Whether the last read left bytes in the stream, as far as one can know.
     pub(super) is_peer_ahead: bool,
-    /// How fast the peer may send, if that is limited.
+    /// The limit on the peer's rate, if there is one.
     pub(super) limiter: Option<Box<Limiter>>,
     /// The share of the server's budget.
     pub(super) account: Account,
@@ -163,7 +163,7 @@ pub(super) struct Connection {
     pub(super) backlog: Option<Box<Backlog>>,
     /// The ticket of the next send, or broadcast, that has to wait.
     pub(super) backlog_end: SendTicket,
-    /// How messages are compressed, if they are, and until the stream is gone.
+    /// The compression of messages, if it was agreed on, until the stream is gone.
     pub(super) deflation: Option<Arc<Deflation>>,
 
     // Closing.
@@ -198,6 +198,7 @@ impl Connection {
         deflation: Option<Arc<Deflation>>,
         account: Account,
     ) -> Self {
+        // Few connections have these: they are boxed, or in the timers.
         let watch = settings.watch.take().map(|watch| *watch).unwrap_or_default();
         let clock = &settings.clock;
         let pings = settings.has_task && role == Role::Server;
@@ -245,7 +246,7 @@ impl Connection {
     /// The connection's task calls this, or each waiting caller of a connection without one.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> bool {
         let was_gone = self.is_gone();
-        // What was to be done is done here.
+        // All work that was owed is done here.
         self.work = Work::Known;
         let has_parked = self.make_progress(cx);
         // The rest waits for the stream or the timer, which have our waker. The task alone ends.
@@ -300,6 +301,7 @@ impl Connection {
     /// The handler has parked.
     pub(super) fn end_poll(&mut self) {
         let poll = std::mem::replace(&mut self.handler, HandlerPoll::Parked);
+        // Nearly always `enter` has taken them. A thread that ends has lost its handler's buffer, and finds them here.
         let HandlerPoll::Running { during_poll, is_awaited, .. } = poll else { return };
         if let Some(mut during_poll) = during_poll {
             self.outbox.append(&mut during_poll);
@@ -389,7 +391,7 @@ impl Connection {
         self.settings.limits
     }
 
-    /// What passed so far.
+    /// Counters of all that has passed so far.
     pub(super) fn stats(&self) -> ConnectionStats {
         self.tally.stats(&self.outbox.counts)
     }

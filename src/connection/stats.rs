@@ -8,7 +8,7 @@ use super::write::Counts;
 use crate::proto::{CloseCode, CloseFrame, State};
 
 /// Counters of one connection, since it was opened.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct ConnectionStats {
     /// Messages received whole.
@@ -46,7 +46,7 @@ pub struct ConnectionStats {
     pub since: Instant,
 }
 
-/// What a connection counts itself; frames on their way out are counted by its `Outbox`.
+/// The counters of a connection. Its `Outbox` counts the frames on their way out.
 #[derive(Debug)]
 pub(super) struct Tally {
     pub(super) messages_in: u64,
@@ -113,7 +113,16 @@ pub enum Initiator {
     Remote,
 }
 
-/// How a connection ended (RFC 6455 §7.1.5 and §7.1.6).
+impl fmt::Display for Initiator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "this side",
+            Self::Remote => "the peer",
+        })
+    }
+}
+
+/// The end of a connection (RFC 6455 §7.1.5 and §7.1.6).
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct CloseInfo {
@@ -121,10 +130,19 @@ pub struct CloseInfo {
     pub code: Option<CloseCode>,
     /// The reason of the first close frame.
     pub reason: String,
-    /// Who ended the connection.
+    /// The side that ended the connection.
     pub initiator: Initiator,
-    /// Did close frames go both ways (§7.1.4)?
+    /// Whether close frames went both ways (§7.1.4).
     pub clean: bool,
+}
+
+/// The code as [reported](CloseInfo::reported_code), its side, and the reason if there is one:
+/// `1001 by the peer, deploying`.
+impl fmt::Display for CloseInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by {}", self.reported_code(), self.initiator)?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, ", {}", self.reason) }
+    }
 }
 
 impl CloseInfo {
@@ -181,5 +199,25 @@ impl From<ConnectionId> for u64 {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_shows_its_code_its_side_and_its_reason() {
+        let mut info = CloseInfo {
+            code: Some(CloseCode::GOING_AWAY),
+            reason: "deploying".to_owned(),
+            initiator: Initiator::Remote,
+            clean: true,
+        };
+        assert_eq!(info.to_string(), "1001 by the peer, deploying");
+        info = CloseInfo { code: None, reason: String::new(), initiator: Initiator::Local, ..info };
+        assert_eq!(info.to_string(), "1005 by this side");
+        info.clean = false;
+        assert_eq!(info.to_string(), "1006 by this side");
     }
 }

@@ -1,4 +1,4 @@
-//! What belongs to a thread, so that idle connections own none of it: buffers, and random numbers.
+//! Buffers and random numbers that belong to a thread, so that idle connections own none.
 //!
 //! The random numbers are those of the operating system, which no peer can predict: masking keys
 //! ([RFC 6455 §5.3]), the payloads of heartbeats, when those are sent, and pauses.
@@ -57,6 +57,7 @@ impl Spare {
 
     #[cold]
     fn put(&mut self, buf: Vec<u8>) {
+        // A peer that reads slowly makes a buffer large. Such a one is not kept.
         let is_kept = buf.capacity() <= MAX_WRITE_KEPT;
         if is_kept && self.bytes + buf.capacity() <= MAX_SPARE {
             self.bytes += buf.capacity();
@@ -74,6 +75,7 @@ pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     // Taken out rather than borrowed: a stream may itself run over a connection of ours. One that panics
     // takes the buffer with it, and the next read has another.
     let mut buf = with(|scratch| std::mem::take(&mut scratch.read)).unwrap_or_default();
+    // Filled once per thread, and not again: its length stays.
     buf.resize(READ_SIZE, 0);
     let result = f(&mut buf);
     with(|scratch| scratch.read = buf);

@@ -22,7 +22,7 @@ use crate::runtime;
 use crate::runtime::{Clock, Timer};
 use crate::stream::Stream;
 
-/// What happens to a connection at a point in time: a timeout ends, or a ping or a close is due.
+/// Something that happens to a connection at a point in time: a timeout ends, or a ping or a close is due.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Deadline {
     /// The rest of the message numbered so.
@@ -215,7 +215,7 @@ pub(super) struct OpenTimers {
     clock: Clock,
 }
 
-/// How long nothing has passed.
+/// The idle timeout: the time since data passed last.
 #[derive(Debug)]
 struct Idle {
     timeout: Duration,
@@ -282,7 +282,7 @@ impl OpenTimers {
         self.expiry = expiry.map(Box::new);
     }
 
-    /// What to close with when the connection's time is over.
+    /// The close frame for the end of the connection's time.
     pub(super) fn take_expiry(&mut self) -> Option<CloseFrame> {
         self.expiry.take().map(|expiry| expiry.1)
     }
@@ -293,7 +293,7 @@ impl OpenTimers {
             heartbeat.record_activity(is_reading);
         }
         if let Some(idle) = &mut self.idle {
-            // What waits to be read is not known, and the peer may have sent anything.
+            // Bytes that are not read yet may be data: this is no idle connection.
             if idle.activity != activity || !is_reading {
                 idle.activity = activity;
                 idle.until = self.clock.after(idle.timeout);
@@ -308,7 +308,7 @@ impl OpenTimers {
         has_heartbeat || self.idle.is_some() || self.lifetime.is_some() || self.expiry.is_some()
     }
 
-    /// What comes next, and when.
+    /// The next deadline, and its time.
     pub(super) fn next(&self) -> Option<(Deadline, Instant)> {
         let heartbeat = self.heartbeat.as_ref().map(|it| (Deadline::Heartbeat, it.next()));
         let idle = self.idle.as_ref().map(|idle| (Deadline::Idle, idle.until));
@@ -340,7 +340,7 @@ pub(super) struct Alarm {
     timer: Timer,
     /// When it goes off.
     at: Instant,
-    /// Does the timer run, with our waker?
+    /// Whether the timer runs, with our waker.
     is_set: bool,
     bell: Arc<Bell>,
 }
@@ -383,6 +383,7 @@ impl Alarm {
         } else if !self.has_rung() {
             return false;
         }
+        // Before the poll: a timer that goes off during it rings again.
         self.bell.has_rung.store(false, Ordering::Relaxed);
         let waker = Waker::from(Arc::clone(&self.bell));
         let cx = &mut Context::from_waker(&waker);

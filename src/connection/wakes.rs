@@ -16,7 +16,7 @@ use crate::foreign::{attempt, tell};
 use crate::proto::CloseCode;
 use crate::sync::{Mutex, MutexGuard};
 
-/// What a step under the lock owes to others, and must not do itself: wakers and loggers are foreign code.
+/// The wake-ups and records that a step under the lock owes, and must not do itself: wakers and loggers are foreign code.
 /// [`Shared::with`] drops it when the lock is free, which does all of it.
 pub(super) struct Wakes<'a> {
     pub(super) shared: &'a Shared,
@@ -28,11 +28,11 @@ pub(super) struct Wakes<'a> {
     rare: Option<Box<Rare>>,
 }
 
-/// What few steps leave behind: boxed, so that the others do not ask for each of it.
+/// Debts that few steps have: boxed, so that the other steps do not look at each of them.
 #[derive(Default)]
 struct Rare {
     failure: Option<Box<(Error, CloseCode)>>,
-    /// What is owed to the other connections of the server.
+    /// The debt to the other connections of the server.
     owed: Option<(Arc<MessageBudget>, Owed)>,
 }
 
@@ -59,7 +59,7 @@ impl<'a> Wakes<'a> {
         }
     }
 
-    /// Wakes no one after this step, for the caller holds another lock. If this returns true, somebody is owed a
+    /// Wakes no task after this step, for the caller holds another lock. If this returns true, a task is owed a
     /// wake-up: another step, when the other lock is free, is enough.
     #[cfg(feature = "rooms")]
     pub(super) fn postpone(&mut self, connection: &mut Connection) -> bool {
@@ -121,6 +121,7 @@ impl<'a> Wakes<'a> {
         if self.waiters {
             signals.wake_waiters();
         }
+        // Wakers first: a logger may be slow.
         let Rare { failure, owed } = self.rare.take().map(|rare| *rare).unwrap_or_default();
         if let Some((error, code)) = failure.map(|failure| *failure) {
             let error = Escaped(error);

@@ -64,7 +64,7 @@ impl WebSocket {
     ///
     /// `unread` are the bytes that were read beyond the handshake. The connection has no task of
     /// its own: it lives from the calls made here. Pings are answered and the close is noticed
-    /// while somebody waits in one of them, and each `send` waits until the stream has taken the
+    /// while a caller waits in one of them, and each `send` waits until the stream has taken the
     /// message.
     #[must_use]
     pub fn from_stream<S>(
@@ -215,6 +215,7 @@ impl WebSocket {
         value: &T,
     ) -> impl Future<Output = Result<()>> + Send + use<'_, T> {
         match Message::json(value) {
+            // The value is not needed any more, whenever there is room.
             Ok(message) => self.send_in_order(message),
             Err(error) => Sending::Direct(SendFuture::failed(&self.shared, error.into())),
         }
@@ -340,7 +341,7 @@ impl WebSocket {
         self.shared.subprotocol()
     }
 
-    /// How messages are compressed, as agreed in the opening handshake (RFC 7692); `None` if they
+    /// The compression of messages, as agreed in the opening handshake (RFC 7692); `None` if they
     /// are not.
     ///
     /// [`WebSocketOptions::deflate`] allows it.
@@ -399,19 +400,21 @@ impl<M: Into<Message>> Sink<M> for WebSocket {
         ready!(self.poll_begun(cx))?;
         let (shared, SinkState { listener, ticket, .. }) = self.sink();
         let outcome = ready!(shared.poll_room(cx, listener, ticket));
-        // What is broadcast before the message is taken goes before it.
+        // A broadcast before the message is taken goes before it.
         *ticket = None;
         Poll::Ready(outcome)
     }
 
     fn start_send(self: Pin<&mut Self>, message: M) -> Result<()> {
         let (shared, sink) = self.get_mut().sink();
+        // The mark of an earlier flush does not cover this message: the next flush takes a new one.
         sink.flush_mark = None;
         let begun = shared.start_send(message.into());
         match begun.as_deref() {
             // The flush writes it.
             None | Some(SendState::Writing(..)) => {}
             Some(SendState::Failed(error)) => return Err(error.clone()),
+            // A long message is compressed step by step, or a broadcast took the room meanwhile.
             Some(_) => sink.begun = begun,
         }
         Ok(())
@@ -533,16 +536,16 @@ impl WebSocket {
     /// A server pings without being asked to: see
     /// [`WebSocketOptions::heartbeat`](crate::WebSocketOptions::heartbeat).
     ///
-    /// The pings go out from the connection's own task while the handler does whatever it does, and
+    /// The pings go out from the connection's own task, also while the handler does something else, and
     /// [`rtt`](Self::rtt) is measured by them; without a task
-    /// ([`from_stream`](Self::from_stream)), while somebody waits in a call. A heartbeat replaces
+    /// ([`from_stream`](Self::from_stream)), while a caller waits. A heartbeat replaces
     /// the one before.
     ///
     /// A peer that shows no sign of life for [`timeout`](HeartbeatOptions::timeout) after a ping fails the
     /// connection: [`recv`](Self::recv) returns
     /// [`Error::Timeout`](crate::Error::Timeout) with [`TimeoutKind::Pong`](crate::TimeoutKind::Pong), and
     /// the stream is dropped at once. A close frame with 1008 goes ahead of that if nothing else
-    /// waits to be written; nobody waits for an answer to it.
+    /// waits to be written; its answer is not waited for.
     ///
     /// ```
     /// use std::time::Duration;

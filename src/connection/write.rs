@@ -23,7 +23,7 @@ use crate::stream::Stream;
 impl Connection {
     /// Writes all that is queued, as far as the stream takes it.
     pub(super) fn write(&mut self, cx: &mut Context<'_>) {
-        // Told was: write. What is queued from here on is new work.
+        // The driver was told to write. Frames that are queued from here on are new work.
         if self.work == Work::Told {
             self.work = Work::Known;
         }

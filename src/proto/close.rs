@@ -95,7 +95,7 @@ impl CloseFrame {
 ///
 /// 1005, 1006 and 1015 exist only for reporting (§7.4.1). No value of this type is one of them, so a
 /// `CloseCode` can always be sent.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct CloseCode(u16);
 
 impl CloseCode {
@@ -153,6 +153,20 @@ impl From<CloseCode> for u16 {
     }
 }
 
+impl PartialEq<u16> for CloseCode {
+    fn eq(&self, code: &u16) -> bool {
+        self.0 == *code
+    }
+}
+
+/// The code, and the reason if there is one: `1001, deploying`.
+impl fmt::Display for CloseFrame {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        if self.reason.is_empty() { Ok(()) } else { write!(f, ", {}", self.reason) }
+    }
+}
+
 impl fmt::Display for CloseCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
@@ -162,6 +176,14 @@ impl fmt::Display for CloseCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_compare_with_numbers_and_frames_show_code_and_reason() {
+        assert_eq!(CloseCode::NORMAL, 1000);
+        assert!(CloseCode::NORMAL < CloseCode::GOING_AWAY);
+        let shown = |reason| CloseFrame::lossy(CloseCode::GOING_AWAY, reason).to_string();
+        assert_eq!([shown(""), shown("deploying")], ["1001", "1001, deploying"]);
+    }
 
     #[test]
     fn an_empty_payload_carries_no_code() {

@@ -2,6 +2,8 @@
 //!
 //! [RFC 6455 §5.2]: https://www.rfc-editor.org/rfc/rfc6455#section-5.2
 
+use std::fmt;
+
 use super::ProtocolError;
 
 /// The opcode of a frame.
@@ -67,6 +69,20 @@ impl From<OpCode> for u8 {
     }
 }
 
+/// The name of the RFC, in lower case.
+impl fmt::Display for OpCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Continuation => "continuation",
+            Self::Text => "text",
+            Self::Binary => "binary",
+            Self::Close => "close",
+            Self::Ping => "ping",
+            Self::Pong => "pong",
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,7 +94,9 @@ mod tests {
         assert_eq!(known, [0x0, 0x1, 0x2, 0x8, 0x9, 0xA]);
         assert_eq!(reserved.len(), 10);
         for bits in known {
-            assert_eq!(OpCode::try_from(bits).map(u8::from), Ok(bits));
+            let opcode = OpCode::try_from(bits).unwrap();
+            assert_eq!(u8::from(opcode), bits);
+            assert_eq!(opcode.to_string(), format!("{opcode:?}").to_lowercase());
         }
     }
 }

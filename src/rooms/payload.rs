@@ -108,7 +108,7 @@ impl Payload {
     /// Returns the message, as it was published.
     pub(super) fn into_message(self) -> Result<Message, Unreadable> {
         let message = match self.kind {
-            Kind::Text => Message::from_utf8(self.body).ok_or(Unreadable::NotUtf8)?,
+            Kind::Text => Message::from_utf8(self.body).map_err(|_| Unreadable::NotUtf8)?,
             Kind::Binary => Message::binary(self.body),
         };
         Ok(match self.compression {

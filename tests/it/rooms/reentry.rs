@@ -388,10 +388,16 @@ impl Backplane for Nosy {
             self.use_hub();
         }
         let publishing = self.broker.publish(topic, payload.clone());
-        if is_watched {
-            self.published.lock().unwrap().push(payload);
+        let published = Arc::clone(&self.published);
+        async move {
+            let outcome = publishing.await;
+            if is_watched {
+                // Not before: who subscribes from here on does not hear it.
+                published.lock().unwrap().push(payload);
+            }
+            outcome
         }
-        publishing
+        .boxed()
     }
 
     fn subscribe(&self, topic: Arc<str>) -> BoxStream<'static, Bytes> {
