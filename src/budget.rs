@@ -128,7 +128,7 @@ impl MessageBudget {
         let share = first.remove();
         self.tell_waiting(&table);
         drop(table);
-        let _ = attempt(|| share.waker.wake_by_ref());
+        let _ = attempt(move || share.waker.wake_by_ref());
     }
 
     /// Closes the connection that holds most, unless there is room. What it holds is free from now on, so that
@@ -148,7 +148,7 @@ impl MessageBudget {
             self.pass.store(0, SeqCst);
         }
         drop(table);
-        let _ = attempt(|| share.waker.wake_by_ref());
+        let _ = attempt(move || share.waker.wake_by_ref());
     }
 
     /// Puts a connection in line, with the number of its pause; false if it may go on after all.

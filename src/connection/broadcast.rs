@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::{Arc, OnceLock};
 #[cfg(feature = "rooms")]
 use std::task::Context;
+use std::task::Poll;
 
 use super::backlog::{Bounds, Delivery, SendTicket, SlowConsumer};
 use super::compression;
@@ -226,14 +227,26 @@ impl Shared {
     ) -> impl Future<Output = Result<()>> + Send + 'a {
         self.compress(message);
         let mut ticket = None;
-        let queued = self.with(|it, _| self.try_send_prepared(it, message, &mut ticket));
+        let (queued, mut is_spent) = self.with(|it, _| {
+            let queued = self.try_send_prepared(it, message, &mut ticket);
+            (queued, it.budget == 0)
+        });
         async move {
             let mut listener = None;
             let mark = if let Some(mark) = queued {
+                // A turn that is used up: others have theirs before the sender goes on.
+                let turn = std::future::poll_fn(|cx| {
+                    if !std::mem::take(&mut is_spent) {
+                        return Poll::Ready(());
+                    }
+                    self.yield_turn(cx);
+                    Poll::Pending
+                });
+                turn.await;
                 mark?
             } else {
                 let wait = std::future::poll_fn(|cx| {
-                    self.poll_wait(cx, &mut listener, |it| {
+                    self.poll_wait_in_turn(cx, &mut listener, |it| {
                         self.try_send_prepared(it, message, &mut ticket)
                     })
                 });

@@ -133,19 +133,19 @@ impl Connection {
     /// ends with, if that is known and nothing else came first.
     fn queue_close(&mut self, frame: Option<CloseFrame>, outcome: Option<Result<()>>) {
         self.has_news = true;
-        match &mut self.lifecycle {
-            Lifecycle::Open | Lifecycle::Draining(_) => {
-                self.lifecycle = Lifecycle::Closing { outcome, is_discarding: false };
-                self.owe_task();
-            }
-            Lifecycle::Closing { outcome: settled, .. } => {
-                *settled = settled.take().or(outcome);
-            }
-            Lifecycle::Lingering { .. } | Lifecycle::Gone { .. } => return,
+        if matches!(self.lifecycle, Lifecycle::Lingering { .. } | Lifecycle::Gone { .. }) {
+            return;
         }
-        let payload = frame.as_ref().map_or_else(Payload::empty, |frame| frame.encode().into());
-        // Broadcasts that wait were sent before, and nothing goes out behind a close frame (§5.5.1).
+        // Broadcasts that wait were sent before, and nothing goes out behind a close frame (§5.5.1). First of all: a
+        // payload of the application may panic when it is dropped, and the connection is still to be closed then.
         self.refill_all();
+        let payload = frame.as_ref().map_or_else(Payload::empty, |frame| frame.encode().into());
+        if let Lifecycle::Closing { outcome: settled, .. } = &mut self.lifecycle {
+            *settled = settled.take().or(outcome);
+        } else {
+            self.lifecycle = Lifecycle::Closing { outcome, is_discarding: false };
+            self.owe_task();
+        }
         if self.state.send_close(frame) {
             self.push(&mut Some(Frame::from_payload(true, OpCode::Close, payload)));
             self.timers.start_close(Deadline::Close, self.settings.close_timeout);
@@ -164,7 +164,8 @@ impl Connection {
         self.run = WireBatch::default();
         self.inbox.clear();
         self.taken = Taken::Received;
-        if self.state.can_send() {
+        // A stream that has ended before was ended by the peer.
+        if self.state.can_send() && !self.is_gone() {
             self.initiator = Initiator::Local;
         }
         self.fail(Error::Protocol(error), error.close_code());

@@ -30,6 +30,11 @@ impl GroupWrites {
         Self { connections: Vec::with_capacity(connections), wakers: Vec::new() }
     }
 
+    /// Makes room for a message to so many connections, at most.
+    pub(crate) fn reserve(&mut self, connections: usize) {
+        self.connections.reserve(connections);
+    }
+
     /// Adds a connection, whose task does not know yet.
     pub(super) fn add(&mut self, shared: &Arc<Shared>) {
         self.connections.push(Arc::clone(shared));
@@ -41,8 +46,9 @@ impl GroupWrites {
     }
 
     /// Starts the writes. No lock may be held: wakers and the spawner are the application's.
-    pub(crate) fn start(self) {
-        let Self { connections, wakers } = self;
+    pub(crate) fn start(mut self) {
+        let connections = std::mem::take(&mut self.connections);
+        let wakers = std::mem::take(&mut self.wakers);
         // Members for whom the broadcast is no write, but a reason to wake a task.
         for shared in wakers {
             shared.wake_for_broadcast();
@@ -55,6 +61,16 @@ impl GroupWrites {
         while left.0.len() > 0 {
             let group = Group(left.0.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
             runtime::spawn(group.write());
+        }
+    }
+}
+
+/// A panic has unwound past [`start`](GroupWrites::start), as that of a payload's destructor does. The tasks of the
+/// connections do not know that there is something to write.
+impl Drop for GroupWrites {
+    fn drop(&mut self) {
+        for shared in self.connections.drain(..).chain(self.wakers.drain(..)) {
+            shared.wake_task();
         }
     }
 }

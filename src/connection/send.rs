@@ -61,8 +61,12 @@ impl Shared {
 
     fn queue(&self, mut frame: Option<Frame>, kind: Kind) -> SendState {
         let mut ticket = None;
-        let result =
-            self.with(|connection, _| self.try_queue(connection, &mut frame, kind, &mut ticket));
+        let result = self.with(|connection, _| {
+            let state = self.try_queue(connection, &mut frame, kind, &mut ticket)?;
+            // Room alone decides at the call. A turn that is used up has the sender yield afterwards.
+            let is_spent = matches!(state, SendState::Queued) && connection.budget == 0;
+            Some(if is_spent { SendState::Yielding } else { state })
+        });
         result.unwrap_or_else(|| {
             SendState::Waiting(WaitingSend { ticket, ..WaitingSend::new(frame, kind) })
         })
@@ -140,6 +144,8 @@ pub(crate) struct SendFuture<'a> {
 
 pub(super) enum SendState {
     Queued,
+    /// It is queued, and other tasks have their turn before the sender goes on.
+    Yielding,
     Failed(Error),
     /// So many bytes have to be written, because the connection has no task to do it.
     Writing(u64, Listener),
@@ -203,6 +209,11 @@ impl SendState {
         loop {
             *self = match self {
                 Self::Queued => return Poll::Ready(Ok(())),
+                Self::Yielding => {
+                    *self = Self::Queued;
+                    shared.yield_turn(cx);
+                    return Poll::Pending;
+                }
                 Self::Failed(error) => return Poll::Ready(Err(error.clone())),
                 Self::Writing(mark, listener) => {
                     match ready!(shared.poll_written_to(cx, listener, *mark)) {
@@ -229,7 +240,7 @@ impl WaitingSend {
         let Self { frame, kind, listener, ticket, deflater } = self;
         let queue =
             |connection: &mut Connection| shared.try_queue(connection, frame, *kind, ticket);
-        let state = ready!(shared.poll_wait(cx, listener, queue));
+        let state = ready!(shared.poll_wait_in_turn(cx, listener, queue));
         // Only a frame that is queued is in the peer's window.
         if let Some(deflater) = deflater.take() {
             if !matches!(state, SendState::Failed(_)) {

@@ -230,13 +230,13 @@ impl Shared {
             connection.hold_ticket(ticket);
             let before = connection.outbox.written();
             connection.write(&mut self.io_context());
-            // A peer that reads as fast as this can be written must not keep the thread. One that reads
-            // nothing does not, and those who wait for it have to come to rest.
+            // A peer that reads as fast as this can be written must not keep the thread: the sender yields now and then.
+            // A peer that reads nothing does not, and callers that wait for it have to come to rest.
             if connection.outbox.written() > before {
                 connection.budget = connection.budget.saturating_sub(MESSAGES_PER_TURN / 4);
             }
         }
-        Ok(connection.has_room(*ticket) && connection.budget > 0)
+        Ok(connection.has_room(*ticket))
     }
 
     /// The `WebSocket` is dropped: its connection ends.
@@ -340,7 +340,7 @@ impl Shared {
         listener: &mut Listener,
         ticket: &mut Option<SendTicket>,
     ) -> Poll<Result<()>> {
-        self.poll_wait(cx, listener, |connection| match self.has_room(connection, ticket) {
+        self.poll_wait_in_turn(cx, listener, |connection| match self.has_room(connection, ticket) {
             Ok(has_room) => has_room.then_some(Ok(())),
             Err(error) => Some(Err(error)),
         })
@@ -355,6 +355,29 @@ impl Shared {
             connection.begin_close(Some(CloseFrame::lossy(CloseCode::NORMAL, "")));
             connection.is_settled().then_some(Ok(()))
         })
+    }
+
+    /// [`poll_wait`](Self::poll_wait) of a sender, which yields once the turn has no messages left.
+    pub(super) fn poll_wait_in_turn<T>(
+        &self,
+        cx: &mut Context<'_>,
+        listener: &mut Listener,
+        mut check: impl FnMut(&mut Connection) -> Option<T>,
+    ) -> Poll<T> {
+        self.poll_wait(
+            cx,
+            listener,
+            |connection| {
+                if connection.budget > 0 { check(connection) } else { None }
+            },
+        )
+    }
+
+    /// Lets other tasks go on: the messages of this turn are used up. The caller returns pending.
+    #[cold]
+    pub(super) fn yield_turn(&self, cx: &Context<'_>) {
+        self.with(|connection, _| connection.budget = MESSAGES_PER_TURN);
+        cx.waker().wake_by_ref();
     }
 
     /// Waits until `check` finds what it looks for. A connection without a task of its own is

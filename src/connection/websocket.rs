@@ -39,6 +39,10 @@ use crate::stream::Stream;
 /// dropped, by `select!` for instance, has sent. To await it waits for room if there was none, and returns errors.
 /// A frame that does not move through a future costs half as much.
 ///
+/// Two kinds of messages are queued later, while they are awaited: one of more than 32 KiB that is compressed, which takes
+/// several steps; and one behind a message of the `Sink` that is not queued yet. A future of these that is dropped may
+/// have sent nothing.
+///
 /// # Cancel safety
 ///
 /// Every future of this type may be dropped at any time: no byte and no message is lost, and the

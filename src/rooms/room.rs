@@ -128,8 +128,10 @@ impl<U> Inner<U> {
         except: Option<ConnectionId>,
     ) -> BroadcastReport {
         let mut outgoing = self.link.as_ref().map(|link| link.prepare(&self.name, message));
+        // Before the guard of the roster: also if a payload's destructor panics, they come after its lock.
+        let mut writers = GroupWrites::among(0);
         let mut roster = self.roster();
-        let (broadcast, writers) = self.hand_out(&mut roster, message, except);
+        let broadcast = self.hand_out(&mut roster, message, except, &mut writers);
         if let Some(outgoing) = &mut outgoing {
             outgoing.queue();
         }
@@ -144,8 +146,9 @@ impl<U> Inner<U> {
 
     /// Hands a message of another process to all members. Returns the number for which it was work.
     pub(super) fn deliver(&self, message: &PreparedMessage) -> usize {
+        let mut writers = GroupWrites::among(0);
         let mut roster = self.roster();
-        let (broadcast, writers) = self.hand_out(&mut roster, message, None);
+        let broadcast = self.hand_out(&mut roster, message, None, &mut writers);
         drop(roster);
         writers.start();
         broadcast.reached()
@@ -158,17 +161,18 @@ impl<U> Inner<U> {
         roster: &mut Roster<U>,
         message: &PreparedMessage,
         except: Option<ConnectionId>,
-    ) -> (BroadcastReport, GroupWrites) {
+        writers: &mut GroupWrites,
+    ) -> BroadcastReport {
         let mut broadcast = BroadcastReport::default();
-        let mut writers = GroupWrites::among(roster.len());
+        writers.reserve(roster.len());
         roster.stats.messages += 1;
         for (id, member) in roster.iter_mut() {
             if Some(id) != except {
-                broadcast.count(member.deliver(self.source, message, &mut writers));
+                broadcast.count(member.deliver(self.source, message, writers));
             }
         }
         roster.stats.closed += u64::try_from(broadcast.closed).unwrap_or_default();
-        (broadcast, writers)
+        broadcast
     }
 
     /// Hands the message to one member; `None` if it is not in the room.

@@ -10,15 +10,17 @@ use async_std::task;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tidewire::{
-    CloseInfo, Error, Frame, Message, OpCode, PreparedMessage, RequestContext, Result, Sender,
-    Server, WebSocket, WebSocketOptions,
+    CloseInfo, Error, Frame, Message, OpCode, PreparedMessage, RequestContext, Result, Role,
+    Sender, Server, WebSocket, WebSocketOptions,
 };
 
 use crate::support::attempts::patience;
 use crate::support::cancel_each_poll::{self, TRICKLE, insist, insist_on_all};
 use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, Transcript};
 use crate::support::frames::{close, masked};
-use crate::support::peer::{Peer, collect, echo, serve, within};
+use crate::support::peer;
+use crate::support::peer::{Drive, Peer, collect, echo, serve, within};
+use crate::support::pipe::{Knobs, pipe};
 use crate::support::tcp::{Tcp, bind};
 
 /// Runs `handler` with each number of polls after which it abandons a call.
@@ -183,6 +185,32 @@ fn each_way_to_send_queues_at_the_call_and_not_when_it_is_awaited() {
             .await;
         peer.expect_hex("88 02 03e8").await;
     });
+}
+
+#[test]
+fn a_turn_that_is_used_up_keeps_no_call_from_queueing() {
+    for drive in Drive::BOTH {
+        within(async {
+            let (stream, end) = pipe(Knobs::default());
+            let mut peer = Peer { end };
+            // All that one turn may take, in one read.
+            peer.send(masked(TEXT, "m").repeat(64)).await;
+            peer::drive(drive, stream, Role::Server, &options(), |mut ws| async move {
+                for _ in 0..64 {
+                    ws.recv().await?;
+                }
+                drop(ws.ping("p"));
+                drop(ws.sender().send("q"));
+                ws.close(1000_u16, "").await?;
+                Ok(())
+            });
+            peer.expect_hex("89 01 70  81 01 71  88 02 03e8").await;
+        });
+    }
+}
+
+fn options() -> WebSocketOptions {
+    WebSocketOptions::default()
 }
 
 #[test]
