@@ -124,7 +124,10 @@ fn a_client_that_has_vanished_gives_its_permit_back() {
     within(async {
         let mut vanished = client.peer("/ws").await.unwrap();
         client.websocket("/ws").refused().await.assert_status(503);
-        // The timer is registered when the connection parks.
+        // The timer of the opening handshake is gone once the handler has the connection.
+        vanished.send_bytes(masked(TEXT, "here")).await.unwrap();
+        vanished.expect_text("here").await;
+        // That of the heartbeat is registered when the connection parks.
         while clock.next_deadline().is_none() {
             async_std::task::yield_now().await;
         }
