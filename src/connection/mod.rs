@@ -142,7 +142,7 @@
 //! | a second look at a busy socket (`runtime/socket.rs`) | 0.71 → 0.84 of the raw loop | `--cells 64x16x32` |
 //! | `group_write`: one task writes for 64 members | 5 358 → 4 506 ns | `--fanout` |
 //! | a timer that remembers whether it went off (`Alarm`) | no clock read and no system call per message | `--calls` |
-//! | deadlines that are not looked at before they move (`has_moved`) | see the commit | `--fanout` |
+//! | deadlines that are not looked at before they move (`has_moved`) | up to a fifth of a delivery, with 8 speakers | `--fanout` |
 //! | `thread_cache`; rarely used fields are boxed | 2.4 KB for an idle connection | `--idle` |
 
 mod backlog;
