@@ -364,7 +364,7 @@ impl PreparedMessage {
     pub(super) fn deflated(&self, config: DeflaterConfig) -> Option<&Frame> {
         let mut place = &self.0.deflated;
         loop {
-            // Whoever else wants the same meanwhile waits for less than it would take.
+            // Another thread that wants the same waits here. That takes less time than to compress it again.
             let known = place.get_or_init(|| Box::new(Deflated::new(&self.0.plain, config)));
             if known.config == config {
                 return known.frame.as_ref();

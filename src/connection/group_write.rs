@@ -69,7 +69,10 @@ impl GroupWrites {
 /// connections do not know that there is something to write.
 impl Drop for GroupWrites {
     fn drop(&mut self) {
-        for shared in self.connections.drain(..).chain(self.wakers.drain(..)) {
+        for shared in self.wakers.drain(..) {
+            shared.wake_for_broadcast();
+        }
+        for shared in self.connections.drain(..) {
             shared.wake_task();
         }
     }
@@ -123,6 +126,7 @@ mod tests {
     use crate::connection::broadcast::PreparedMessage;
     use crate::connection::shared::Opened;
     use crate::connection::state::{Driver, Work};
+    use crate::foreign::attempt;
     use crate::options::Settings;
     use crate::proto::Role;
     use crate::stream::Stream;
@@ -253,6 +257,11 @@ mod tests {
         writers.add(&connections[0]);
         writers.start();
         assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST + 1);
+        // A panic unwinds past the start.
+        let mut writers = GroupWrites::among(1);
+        writers.add(&connections[0]);
+        drop(writers);
+        assert_eq!(woken.0.load(Ordering::Relaxed), FEWEST + 2);
     }
 
     #[test]
@@ -287,5 +296,37 @@ mod tests {
         );
         // Its turn has come anyhow.
         assert_eq!(woken(|shared| shared.with(|connection, _| connection.begin_poll())), (0, 0));
+    }
+
+    #[test]
+    fn a_payload_that_panics_when_it_is_dropped_keeps_no_connection_from_closing() {
+        struct Bomb;
+
+        impl AsRef<[u8]> for Bomb {
+            fn as_ref(&self) -> &[u8] {
+                b"a payload of the application, which is shared and not copied"
+            }
+        }
+
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("on purpose");
+            }
+        }
+
+        let policy = SlowConsumer::DropNewest;
+        let bounds = Bounds { max_messages: 1, max_bytes: 100, policy };
+        let connection = connections(1, Waker::noop()).remove(0);
+        let mut writers = GroupWrites::among(2);
+        // Behind this one there is no room, so the next one waits.
+        connection.deliver(0, &PreparedMessage::new(vec![7; 300 << 10]), &bounds, &mut writers);
+        let waiting = PreparedMessage::new(Bytes::from_owner(Bomb));
+        connection.deliver(0, &waiting, &bounds, &mut writers);
+        drop(waiting);
+        let close = || connection.with(|connection, _| connection.begin_close(None));
+        attempt(close).unwrap_err();
+        close();
+        assert!(connection.with(|connection, _| !connection.state.can_send()), "the close frame");
+        writers.start();
     }
 }

@@ -41,7 +41,7 @@ use crate::stream::Stream;
 ///
 /// Two kinds of messages are queued later, while they are awaited: one of more than 32 KiB that is compressed, which takes
 /// several steps; and one behind a message of the `Sink` that is not queued yet. A future of these that is dropped may
-/// have sent nothing.
+/// have sent nothing. And a connection without a task writes a message of a dropped future only with its next call.
 ///
 /// # Cancel safety
 ///

@@ -20,6 +20,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 
 use super::Stream;
+use crate::foreign::attempt;
 
 /// An encrypted stream.
 ///
@@ -226,18 +227,20 @@ impl AsyncWrite for TlsStream {
 impl Drop for TlsStream {
     fn drop(&mut self) {
         self.end();
-        let cx = &mut Context::from_waker(Waker::noop());
-        // The stream below ends now in any case.
-        let _ = self.poll_write_records(cx);
-        // A socket that is closed with unread bytes is reset, and the peer may lose the alert. So bytes that are here
-        // already are read, within a bound.
-        let mut unread = [0; 4096];
-        for _ in 0..4 {
-            match Pin::new(&mut self.stream).poll_read(cx, &mut unread) {
-                Poll::Ready(Ok(len)) if len > 0 => {}
-                _ => break,
+        // The stream below may be the application's, and ends now in any case: also if it panics.
+        let _ = attempt(|| {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let _ = self.poll_write_records(cx);
+            // A socket that is closed with unread bytes is reset, and the peer may lose the alert. So bytes that are
+            // here already are read, within a bound.
+            let mut unread = [0; 4096];
+            for _ in 0..4 {
+                match Pin::new(&mut self.stream).poll_read(cx, &mut unread) {
+                    Poll::Ready(Ok(len)) if len > 0 => {}
+                    _ => break,
+                }
             }
-        }
+        });
     }
 }
 
