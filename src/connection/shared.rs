@@ -29,25 +29,29 @@ pub(super) type Listener = Option<changes::Listener>;
 
 /// The results of the opening handshake.
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct Opened {
-    pub(crate) peer_addr: Option<SocketAddr>,
-    pub(crate) subprotocol: Option<Box<str>>,
+    /// First: a broadcast asks for it, and the count of the `Arc` is in the same line of the cache.
     pub(crate) deflation: Option<Arc<Deflation>>,
     /// The budget of the server for messages in progress, if it has one.
     pub(crate) budget: Option<Arc<MessageBudget>>,
+    pub(crate) subprotocol: Option<Box<str>>,
+    pub(crate) peer_addr: Option<SocketAddr>,
 }
 
+/// The fields stand in the order in which a broadcast comes to them, as those of [`Connection`].
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Shared {
-    connection: Mutex<Connection>,
-    pub(super) signals: Arc<Signals>,
+    opened: Opened,
     /// Whether another task has closed the connection, or begun a message in fragments, since the
     /// turn of the handler began. It then takes the lock to send.
     is_shut: AtomicBool,
+    connection: Mutex<Connection>,
+    pub(super) signals: Arc<Signals>,
     connection_id: ConnectionId,
     /// The waker that stream and timer are polled with, in whichever task.
     pub(super) io_waker: Waker,
-    opened: Opened,
 }
 
 /// The connection while its lock is held, by [`Shared::with`] alone.
