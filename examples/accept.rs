@@ -15,7 +15,8 @@
 mod support;
 
 use tide::{Body, StatusCode, http::mime};
-use tidewire::{CloseCode, RequestContext, Server, WebSocketOptions};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{CloseCode, RequestContext, Server};
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
@@ -36,7 +37,7 @@ async fn websocket(mut ctx: RequestContext) -> tide::Result<()> {
     accept(&ctx)?;
     println!("WebSocket client connected");
     // Pages of other sites may connect, too.
-    let options = WebSocketOptions::default().allow_any_origin();
+    let options = UpgradeOptions::default().allow_any_origin();
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     println!("WebSocket ready");
     ws.send("Welcome!").await?;

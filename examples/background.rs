@@ -6,7 +6,8 @@
 //!
 //! The program listens on a free port, unless its first argument is an address, does its work, and ends.
 
-use tidewire::{RequestContext, Server, ShutdownOptions, WebSocketOptions};
+use tidewire::server::ShutdownOptions;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {

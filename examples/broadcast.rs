@@ -10,7 +10,8 @@
 
 mod support;
 
-use tidewire::{ConnectionId, Hub, Message, RequestContext, Room, Server, WebSocket};
+use tidewire::websocket::ConnectionId;
+use tidewire::{Hub, Message, RequestContext, Room, Server, WebSocket};
 use tidewire::{Result, WebSocketOptions};
 
 #[async_std::main]

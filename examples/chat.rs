@@ -38,10 +38,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tide::{Body, http::mime};
-use tidewire::{
-    ConnectionLimit, DeflateOptions, Error, Hub, Membership, Message, RateLimit, RequestContext,
-    Room, RoomOptions, Sender, Server, SlowConsumer, WebSocketOptions,
-};
+use tidewire::deflate::DeflateOptions;
+use tidewire::limits::{ConnectionLimit, RateLimit};
+use tidewire::rooms::{Membership, RoomOptions, SlowConsumer};
+use tidewire::{Error, Hub, Message, RequestContext, Room, Sender, Server, WebSocketOptions};
 
 const LOBBY: &str = "lobby";
 
@@ -64,7 +64,7 @@ pub(crate) fn server() -> Server<Chat> {
     server.connection_limit(&ConnectionLimit::new(10_000));
     server.get("/", page);
     server.get("/ws", visit);
-    server.get("/metrics", tidewire::metrics);
+    server.get("/metrics", tidewire::server::metrics);
     server
 }
 

@@ -17,7 +17,8 @@ use async_std::io::prelude::BufReadExt;
 use async_std::io::{BufReader, stdin};
 use futures::StreamExt;
 use futures::future::{Either, select};
-use tidewire::{Client, DeflateOptions, Error, Message, WebSocket};
+use tidewire::deflate::DeflateOptions;
+use tidewire::{Client, Error, Message, WebSocket};
 
 /// Time without an answer after which the client stops waiting for more.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -67,7 +68,8 @@ fn client(mut args: impl Iterator<Item = String>) -> Result<Client, String> {
 
 #[cfg(feature = "tls")]
 fn insecure(client: Client) -> Result<Client, String> {
-    let tls = tidewire::ClientTls::dangerously_unverified().map_err(|error| error.to_string())?;
+    let tls =
+        tidewire::tls::ClientTls::dangerously_unverified().map_err(|error| error.to_string())?;
     Ok(client.tls(tls))
 }
 

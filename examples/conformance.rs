@@ -18,9 +18,9 @@ mod support;
 
 use std::time::Duration;
 
-use tidewire::{
-    DeflateOptions, HeartbeatOptions, Hub, RequestContext, Room, Server, WebSocketOptions,
-};
+use tidewire::deflate::DeflateOptions;
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{Hub, RequestContext, Room, Server, WebSocketOptions};
 
 const MAX_MESSAGE: usize = 64 << 20;
 

@@ -8,7 +8,8 @@
 //! reports of AGENT. With `--bare` its connections have no task of their own: each makes progress only during calls
 //! on it.
 
-use tidewire::{Client, DeflateOptions, Error, Result, WebSocket, WebSocketOptions};
+use tidewire::deflate::DeflateOptions;
+use tidewire::{Client, Error, Result, WebSocket, WebSocketOptions};
 
 #[async_std::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

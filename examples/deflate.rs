@@ -11,7 +11,8 @@ mod support;
 
 use serde_json::json;
 use tide::{Body, http::mime};
-use tidewire::{DeflateOptions, Message, RequestContext, Server, WebSocketOptions};
+use tidewire::deflate::DeflateOptions;
+use tidewire::{Message, RequestContext, Server, WebSocketOptions};
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
@@ -57,7 +58,7 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
 }
 
 /// The bytes of payloads, as the handler sees them, and the bytes on the wire, compressed and with frame headers.
-fn stats(stats: &tidewire::ConnectionStats) -> Message {
+fn stats(stats: &tidewire::websocket::ConnectionStats) -> Message {
     let counters = json!({
         "payload_bytes_in": stats.payload_bytes_in,
         "wire_bytes_in": stats.wire_bytes_in,

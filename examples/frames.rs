@@ -6,7 +6,8 @@
 
 mod support;
 
-use tidewire::{CloseFrame, OpCode, RequestContext, Server, WebSocketOptions};
+use tidewire::frame::OpCode;
+use tidewire::{CloseFrame, RequestContext, Server, WebSocketOptions};
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {

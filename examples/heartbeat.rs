@@ -13,7 +13,8 @@ mod support;
 use std::time::Duration;
 
 use async_std::task;
-use tidewire::{HeartbeatOptions, RequestContext, Server, WebSocketOptions};
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {

@@ -13,7 +13,9 @@ mod support;
 use std::time::Duration;
 
 use tide::{Response, StatusCode};
-use tidewire::{ConnectionLimit, RequestContext, Server, WebSocketOptions};
+use tidewire::limits::ConnectionLimit;
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{RequestContext, Server};
 
 /// The limits, created once and shared by all requests.
 #[derive(Clone)]
@@ -62,7 +64,7 @@ async fn report(ctx: RequestContext<Limits>) -> tide::Result<Response> {
 }
 
 async fn echo(mut ctx: RequestContext<Limits>, limit: ConnectionLimit) -> tide::Result<()> {
-    let options = WebSocketOptions::default().limit(&limit);
+    let options = UpgradeOptions::default().limit(&limit);
     // Returns when there is a place. The connection holds it until its end.
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     println!("connected, {} available", limit.available());

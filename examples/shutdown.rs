@@ -13,7 +13,8 @@ use std::time::Duration;
 use async_signal::{Signal, Signals};
 use async_std::task;
 use futures::StreamExt;
-use tidewire::{RequestContext, Server, ShutdownOptions, WebSocketOptions};
+use tidewire::server::ShutdownOptions;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
@@ -21,7 +22,7 @@ async fn main() -> tidewire::Result<()> {
     let mut signals = Signals::new([Signal::Int, Signal::Term])?;
     let mut server = Server::new();
     server.get("/ws", echo);
-    server.get("/metrics", tidewire::metrics);
+    server.get("/metrics", tidewire::server::metrics);
     let bound = server.bind(addr.as_str()).await?;
     println!("listening on http://{}", bound.local_addr());
 

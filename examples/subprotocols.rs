@@ -9,7 +9,8 @@
 
 mod support;
 
-use tidewire::{RequestContext, Server, WebSocketOptions};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{RequestContext, Server};
 
 /// The subprotocols of this server, the preferred one first.
 const SPOKEN: [&str; 2] = ["chat", "binary"];
@@ -26,8 +27,8 @@ async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
     let choice = SPOKEN.into_iter().find(|name| offered.contains(name));
     println!("offered: {offered:?}");
 
-    // `options.subprotocols(SPOKEN)` does the same. Here the handler chooses itself.
-    let options = WebSocketOptions::default();
+    // `WebSocketOptions::subprotocols(SPOKEN)` does the same. Here the handler chooses itself.
+    let options = UpgradeOptions::default();
     let options = match choice {
         Some(name) => options.subprotocol(name),
         None => options,

@@ -15,7 +15,8 @@ use std::time::Duration;
 use async_std::task;
 use serde_json::json;
 use tide::{Body, http::mime};
-use tidewire::{Hub, RequestContext, RoomOptions, Server, SlowConsumer, WebSocketOptions};
+use tidewire::rooms::{RoomOptions, SlowConsumer};
+use tidewire::{Hub, RequestContext, Server, WebSocketOptions};
 
 /// The symbols, with their first prices.
 const SYMBOLS: [(&str, f64); 3] = [("TIDE", 42.0), ("WAVE", 128.0), ("REEF", 7.5)];

@@ -11,7 +11,8 @@
 mod support;
 
 use tide::{Body, http::mime};
-use tidewire::{RequestContext, Server, TlsConfig, WebSocketOptions};
+use tidewire::tls::TlsConfig;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 const PAGE: &str = "<!doctype html><title>tidewire</title>\
     <h1>HTTPS and WSS, one port</h1><p>The socket is at <code>/ws</code>.</p>";

@@ -127,7 +127,7 @@ impl IntoResponse for serde_json::Value {
     }
 }
 
-/// Mounts a handler in a tide app: `app.at("/ws").get(tidewire::endpoint(handler))`.
+/// Mounts a handler in a tide app: `app.at("/ws").get(tidewire::server::endpoint(handler))`.
 ///
 /// In an app that listens through tide itself, async-h1 hands the stream over: a first frame that
 /// comes in the same segment as the request is lost there, which [`Server`](crate::Server) avoids.
@@ -136,7 +136,7 @@ impl IntoResponse for serde_json::Value {
 /// use tidewire::{RequestContext, WebSocketOptions};
 ///
 /// let mut app = tide::new();
-/// app.at("/ws").get(tidewire::endpoint(|mut ctx: RequestContext| async move {
+/// app.at("/ws").get(tidewire::server::endpoint(|mut ctx: RequestContext| async move {
 ///     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
 ///     while let Some(message) = ws.recv().await? {
 ///         ws.send(message).await?;

@@ -35,17 +35,22 @@
 //!
 //! # Where to look
 //!
+//! What most programs name is here; the rest is in modules.
+//!
 //! | for | see |
 //! | --- | --- |
-//! | a server: routes, sockets, TLS, shutdown | `Server`, `Listeners`, `TlsConfig`, `ServerHandle` |
+//! | a server | `Server`, and the module `server`: handlers, sockets, options, metrics, shutdown |
 //! | a request, before and at the upgrade | `RequestContext` |
-//! | a connection, on either side | [`WebSocket`], [`Sender`], [`Message`], [`Frame`], [`CloseInfo`] |
-//! | limits of a connection | [`WebSocketOptions`], [`DeflateOptions`], [`HeartbeatOptions`], [`RateLimit`], `ConnectionLimit` |
-//! | many connections | `Hub`, `Room`, [`PreparedMessage`], `Backplane` |
-//! | a client | `connect`, `Client`, `ClientTls`, `Reconnect` |
-//! | a handshake without the server | `accept`, `Upgrade`, [`WebSocket::from_stream`], [`WebSocket::run`] |
-//! | errors | [`Error`], [`HandshakeError`], `ConnectError` |
+//! | a connection, on either side | [`WebSocket`], [`Sender`], [`Message`], [`CloseInfo`], and the module [`websocket`] |
+//! | options and limits of a connection | [`WebSocketOptions`], and the modules [`deflate`] and [`limits`] |
+//! | many connections | `Hub`, `Room`, and the module `rooms` |
+//! | a client | `connect`, `Client`, and the module `client` |
+//! | TLS | the module `tls` |
+//! | an opening handshake without the server, or its options | the module `upgrade`, [`WebSocket::from_stream`], [`WebSocket::run`] |
+//! | single frames | [`WebSocket::recv_frame`], and the module [`frame`] |
+//! | errors | [`Error`], [`HandshakeError`] |
 //! | HTTP responses of handlers | the module `tide`: `Response`, `Body`, `StatusCode`, `Error` |
+//! | another executor than async-std's | the module `executor` |
 //!
 //! Chapters: [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
 //! [security, threat by threat](guide::security); [proxies](guide::proxies);
@@ -72,7 +77,7 @@
 //! chooses: see [`Message::uncompressed`].
 //!
 //! **Watching.** A server pings its clients from the connection's own task, and fails a connection whose
-//! peer shows no sign of life: [`HeartbeatOptions`]. [`idle_timeout`](WebSocketOptions::idle_timeout),
+//! peer shows no sign of life: [`HeartbeatOptions`](websocket::HeartbeatOptions). [`idle_timeout`](WebSocketOptions::idle_timeout),
 //! [`max_lifetime`](WebSocketOptions::max_lifetime) and [`WebSocket::expire_at`] close connections in
 //! order. A connection has one timer for all of that, and does not touch it for each message.
 //!
@@ -144,9 +149,13 @@
 mod budget;
 mod causes;
 mod changes;
+mod connection;
 mod error;
 mod escaped;
 mod foreign;
+mod message;
+mod options;
+mod proto;
 mod runtime;
 mod stream;
 mod sync;
@@ -154,123 +163,126 @@ mod sync;
 #[cfg(any(feature = "accept", feature = "client"))]
 mod head;
 
-#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
-mod tls;
-
 #[cfg(feature = "server")]
 mod addresses;
 
 #[cfg(feature = "server")]
-mod permits;
-
-#[cfg(feature = "rooms")]
-mod rooms;
-
-#[cfg(feature = "server")]
-mod server;
-
-#[cfg(feature = "server")]
-mod http;
-
-#[cfg(feature = "server")]
-mod handler;
+mod admission;
 
 #[cfg(feature = "server")]
 mod context;
 
 #[cfg(feature = "server")]
+mod handler;
+
+#[cfg(feature = "server")]
+mod http;
+
+#[cfg(feature = "server")]
 mod instance;
 
 #[cfg(feature = "server")]
-mod admission;
-
-mod connection;
-mod message;
-mod options;
-mod proto;
-
-#[cfg(feature = "tungstenite")]
-mod tungstenite;
-
-#[cfg(feature = "accept")]
-mod upgrade;
-
-#[cfg(feature = "accept")]
-mod accept;
+mod permits;
 
 #[cfg(feature = "client")]
-mod client;
+pub mod client;
 
-#[cfg(any(doc, doctest))]
-pub mod guide;
+#[cfg(feature = "rooms")]
+pub mod rooms;
+
+#[cfg(feature = "server")]
+pub mod server;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
-#[cfg(feature = "accept")]
-pub use self::accept::{UpgradeRequest, accept};
-#[cfg(feature = "server")]
-pub use self::admission::ConnectionLimit;
-#[cfg(feature = "tungstenite")]
-pub use self::connection::HandOverError;
-pub use self::connection::{
-    CloseInfo, ConnectionId, ConnectionStats, Initiator, PreparedMessage, Sender, SlowConsumer,
-    WebSocket,
-};
-pub use self::message::Message;
-pub use self::options::{
-    DeflateBudget, DeflateOptions, HeartbeatOptions, RateLimit, WebSocketOptions,
-};
-pub use self::proto::handshake::HandshakeError;
-pub use self::proto::{
-    CloseCode, CloseFrame, DeflateAnswerError, DeflateParameters, Frame, FrameError,
-    InvalidDeflateParameters, OpCode, ProtocolError, Role,
-};
+#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
+mod certificates;
 
-#[cfg(all(feature = "client", feature = "tls"))]
-pub use self::client::ClientTls;
+#[cfg(feature = "tungstenite")]
+pub mod tungstenite;
+
+#[cfg(feature = "accept")]
+pub mod upgrade;
+
+#[cfg(any(doc, doctest))]
+pub mod guide;
+
 #[cfg(feature = "client")]
-pub use self::client::{Client, Reconnect, ReconnectOptions, connect};
+#[doc(inline)]
+pub use self::client::{Client, connect};
+pub use self::connection::{CloseInfo, Sender, WebSocket};
 #[cfg(feature = "server")]
 pub use self::context::RequestContext;
-#[cfg(feature = "client")]
-pub use self::error::{ConnectError, ConnectStep, HandshakeResponse, ResponseViolation};
-pub use self::error::{Error, Result, TimeoutKind};
-#[cfg(feature = "server")]
-pub use self::handler::{Handler, IntoResponse, endpoint};
-#[cfg(feature = "server")]
-pub use self::http::ServerOptions;
-#[cfg(feature = "server")]
-pub use self::instance::Metrics;
+pub use self::error::{Error, Result};
+pub use self::message::Message;
+pub use self::options::WebSocketOptions;
+pub use self::proto::handshake::HandshakeError;
+pub use self::proto::{CloseCode, CloseFrame};
 #[cfg(feature = "rooms")]
-pub use self::rooms::{
-    Backplane, BroadcastReport, Hub, LocalBackplane, MemberStats, Membership, PresenceEvent,
-    PresenceEvents, Room, RoomOptions, RoomStats,
-};
-#[cfg(feature = "rooms")]
-pub use self::runtime::{SpawnerAlreadySet, set_spawner};
+#[doc(inline)]
+pub use self::rooms::{Hub, Room};
 #[cfg(feature = "server")]
-pub use self::server::{
-    BoundServer, Listeners, LocalAddr, Route, Server, ServerHandle, ShutdownOptions,
-    ShutdownReport, metrics,
-};
-#[cfg(all(feature = "server", feature = "tls"))]
-pub use self::server::{ClientCertificates, TlsConfig};
-#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
-pub use self::tls::TlsError;
-#[cfg(feature = "tungstenite")]
-pub use self::tungstenite::{BridgeStream, FromTungsteniteError, IntoTungsteniteError};
-#[cfg(feature = "accept")]
-pub use self::upgrade::Upgrade;
-
-/// rustls, from whose `ServerConfig` a `TlsConfig` can be made, and from whose `ClientConfig` a `ClientTls`.
-#[cfg(feature = "tls")]
-pub use rustls;
-
-/// async-tungstenite, for the types of a hand-over.
-#[cfg(feature = "tungstenite")]
-pub use async_tungstenite;
+#[doc(inline)]
+pub use self::server::Server;
 
 /// tide, with the types `Request`, `Response`, `Body` and `StatusCode` of handlers.
 #[cfg(feature = "server")]
 pub use tide;
+
+pub mod websocket {
+    //! What belongs to a [`WebSocket`](crate::WebSocket): its counters, its heartbeat, messages for many connections.
+
+    pub use crate::connection::{ConnectionId, ConnectionStats, Initiator, PreparedMessage};
+    pub use crate::error::TimeoutKind;
+    pub use crate::options::HeartbeatOptions;
+}
+
+pub mod frame {
+    //! Frames ([RFC 6455 §5]), for those who receive and send them one by one.
+    //!
+    //! [RFC 6455 §5]: https://www.rfc-editor.org/rfc/rfc6455#section-5
+
+    pub use crate::proto::{Frame, FrameError, OpCode, ProtocolError, Role};
+}
+
+pub mod deflate {
+    //! permessage-deflate ([RFC 7692]): options, a bound on its memory, and the parameters that both sides agree on.
+    //!
+    //! [RFC 7692]: https://www.rfc-editor.org/rfc/rfc7692
+
+    pub use crate::options::{DeflateBudget, DeflateOptions};
+    pub use crate::proto::{DeflateAnswerError, DeflateParameters, InvalidDeflateParameters};
+}
+
+pub mod limits {
+    //! Limits on the number of connections, and on what a peer may send.
+
+    #[cfg(feature = "server")]
+    pub use crate::admission::ConnectionLimit;
+    pub use crate::options::RateLimit;
+}
+
+#[cfg(feature = "tls")]
+pub mod tls {
+    //! TLS ([RFC 8446]): the certificates and keys of both sides.
+    //!
+    //! [RFC 8446]: https://www.rfc-editor.org/rfc/rfc8446
+
+    /// rustls, from whose `ServerConfig` a `TlsConfig` can be made, and from whose `ClientConfig` a `ClientTls`.
+    pub use rustls;
+
+    #[cfg(any(feature = "server", feature = "client"))]
+    pub use crate::certificates::TlsError;
+    #[cfg(feature = "client")]
+    pub use crate::client::tls::ClientTls;
+    #[cfg(feature = "server")]
+    pub use crate::server::tls::{ClientCertificates, TlsConfig};
+}
+
+#[cfg(feature = "rooms")]
+pub mod executor {
+    //! The executor that runs background tasks: async-std's, or one of the application.
+
+    pub use crate::runtime::{SpawnerAlreadySet, set_spawner};
+}

@@ -114,7 +114,7 @@ impl Message {
     }
 
     /// Marks this message to be sent compressed, even if it is shorter than
-    /// [`threshold`](crate::DeflateOptions::threshold) or does not become smaller.
+    /// [`threshold`](crate::deflate::DeflateOptions::threshold) or does not become smaller.
     ///
     /// It has no effect on a connection without permessage-deflate.
     #[must_use]

@@ -4,9 +4,17 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use fastrand::Rng;
-use tidewire::{Client, ClientTls, ConnectionLimit, DeflateOptions, HeartbeatOptions, Hub};
-use tidewire::{RequestContext, RoomOptions, Server, ServerHandle, ShutdownOptions, SlowConsumer};
-use tidewire::{TlsConfig, WebSocket, WebSocketOptions};
+use tidewire::deflate::DeflateOptions;
+use tidewire::limits::ConnectionLimit;
+use tidewire::rooms::{RoomOptions, SlowConsumer};
+use tidewire::server::{ServerHandle, ShutdownOptions};
+use tidewire::tls::ClientTls;
+use tidewire::tls::TlsConfig;
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{Client, Hub};
+use tidewire::{RequestContext, Server};
+use tidewire::{WebSocket, WebSocketOptions};
 
 use crate::{Problem, letter};
 
@@ -95,10 +103,11 @@ fn server(limit: &ConnectionLimit) -> Server<Hub> {
     // A slow member is closed, not sent less, so that letters arrive without gaps.
     let rooms = RoomOptions::default().slow_consumer(SlowConsumer::Close);
     let mut server = Server::with_state(Hub::with_options(rooms));
-    let options = WebSocketOptions::default().deflate(DeflateOptions::default()).limit(limit);
+    let options = WebSocketOptions::default().deflate(DeflateOptions::default());
     let heartbeat = HeartbeatOptions::default().interval(PING_INTERVAL).timeout(PING_TIMEOUT);
-    let pinging = options.clone().heartbeat(heartbeat);
-    server.get("/metrics", tidewire::metrics);
+    let pinging = UpgradeOptions::from(options.clone().heartbeat(heartbeat)).limit(limit);
+    let options = UpgradeOptions::from(options).limit(limit);
+    server.get("/metrics", tidewire::server::metrics);
     serve(&mut server, "/echo", &options, echo);
     serve(&mut server, "/heartbeat", &pinging, echo);
     serve(&mut server, "/flood", &options, flood);
@@ -106,7 +115,7 @@ fn server(limit: &ConnectionLimit) -> Server<Hub> {
     server
 }
 
-fn serve<F, Fut>(server: &mut Server<Hub>, path: &str, options: &WebSocketOptions, talk: F)
+fn serve<F, Fut>(server: &mut Server<Hub>, path: &str, options: &UpgradeOptions, talk: F)
 where
     F: Fn(WebSocket) -> Fut + Copy + Send + Sync + 'static,
     Fut: Future<Output = tidewire::Result<()>> + Send,
@@ -137,7 +146,7 @@ async fn flood(mut ws: WebSocket) -> tidewire::Result<()> {
 }
 
 /// Sends each letter of a member to all members.
-async fn room(mut ctx: RequestContext<Hub>, options: WebSocketOptions) -> tide::Result<()> {
+async fn room(mut ctx: RequestContext<Hub>, options: UpgradeOptions) -> tide::Result<()> {
     let room = ctx.state().room(ctx.param("name").unwrap_or_default());
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     let _member = room.join(&ws);

@@ -6,7 +6,8 @@ use async_signal::{Signal, Signals};
 use async_std::task;
 use futures::StreamExt;
 use futures::future::{Either, select};
-use tidewire::{Server, ServerHandle, ShutdownOptions};
+use tidewire::Server;
+use tidewire::server::{ServerHandle, ShutdownOptions};
 
 /// Serves on the address in the first argument, until SIGINT or SIGTERM.
 pub(crate) async fn serve<State>(server: Server<State>) -> tidewire::Result<()>

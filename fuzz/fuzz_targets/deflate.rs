@@ -4,7 +4,9 @@
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use tidewire::{DeflateOptions, Frame, OpCode, Role, WebSocket, WebSocketOptions};
+use tidewire::deflate::DeflateOptions;
+use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::{WebSocket, WebSocketOptions};
 use tidewire_fuzz::inflate::{self, message};
 use tidewire_fuzz::stream::{Last, Splits, script};
 use tidewire_fuzz::{choice, drive};

@@ -5,7 +5,8 @@
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use tidewire::{Role, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::frame::Role;
 use tidewire_fuzz::oracle::{self, Frame, Verdict};
 use tidewire_fuzz::stream::Splits;
 use tidewire_fuzz::{choice, drive, memory};

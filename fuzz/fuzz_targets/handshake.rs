@@ -12,7 +12,10 @@ use async_tungstenite::tungstenite::handshake::{derive_accept_key, server::creat
 use async_tungstenite::tungstenite::http;
 use libfuzzer_sys::fuzz_target;
 use tide::http::{Method, Request, Response, Url, Version};
-use tidewire::{DeflateOptions, RequestContext, Upgrade, WebSocketOptions, endpoint};
+use tidewire::deflate::DeflateOptions;
+use tidewire::server::endpoint;
+use tidewire::upgrade::Upgrade;
+use tidewire::{RequestContext, WebSocketOptions};
 use tidewire_fuzz::drive;
 
 fuzz_target!(|input: &[u8]| {

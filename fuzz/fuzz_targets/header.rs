@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tidewire::Role;
+use tidewire::frame::Role;
 use tidewire_fuzz::oracle::{self, Frame, Limits};
 use tidewire_fuzz::stream::Splits;
 use tidewire_fuzz::{drive, memory};

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use tidewire::{DeflateOptions, Listeners, RequestContext, Server, WebSocketOptions};
+use tidewire::deflate::DeflateOptions;
+use tidewire::server::Listeners;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 fuzz_target!(|input: &[u8]| {
     let _ = try_one(&mut Unstructured::new(input));

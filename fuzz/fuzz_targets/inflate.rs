@@ -5,7 +5,8 @@
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use tidewire::{Error, Frame, Role};
+use tidewire::Error;
+use tidewire::frame::{Frame, Role};
 use tidewire_fuzz::inflate::{Deflater, Inflater, Refusal, message};
 use tidewire_fuzz::oracle::{Limits, Message};
 use tidewire_fuzz::wire::RawFrame;
@@ -168,7 +169,7 @@ async fn collect_frames(ws: &mut tidewire::WebSocket) -> (Vec<Message>, tidewire
             Err(error) => return (messages, Err(error)),
         }
         if partial.last().is_some_and(Frame::fin) {
-            let is_text = partial[0].opcode() == tidewire::OpCode::Text;
+            let is_text = partial[0].opcode() == tidewire::frame::OpCode::Text;
             let payload = partial.drain(..).flat_map(Frame::into_payload).collect();
             messages.push(Message { is_text, payload });
         }

@@ -5,7 +5,8 @@
 
 use arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use tidewire::{CloseFrame, DeflateOptions, DeflateParameters};
+use tidewire::CloseFrame;
+use tidewire::deflate::{DeflateOptions, DeflateParameters};
 
 fuzz_target!(|input: &[u8]| {
     let _ = try_one(&mut Unstructured::new(input));

@@ -9,10 +9,9 @@ use arbitrary::{Result, Unstructured};
 use futures::FutureExt;
 use futures::channel::oneshot;
 use libfuzzer_sys::fuzz_target;
-use tidewire::{
-    Error, Hub, Membership, Message, Role, Room, RoomOptions, Sender, SlowConsumer, WebSocket,
-    WebSocketOptions,
-};
+use tidewire::frame::Role;
+use tidewire::rooms::{Membership, RoomOptions, SlowConsumer};
+use tidewire::{Error, Hub, Message, Room, Sender, WebSocket, WebSocketOptions};
 use tidewire_fuzz::crowd::{Peer, Task, pipe, spawned};
 use tidewire_fuzz::wire::RawFrame;
 use tidewire_fuzz::{choice, inflate};

@@ -1,7 +1,9 @@
 //! Frames, limits and splits, chosen by the bytes of an input.
 
 use arbitrary::{Result, Unstructured};
-use tidewire::{DeflateOptions, Role, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::deflate::DeflateOptions;
+use tidewire::frame::Role;
 
 use crate::oracle::Limits;
 use crate::stream::Splits;

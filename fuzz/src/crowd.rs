@@ -58,7 +58,7 @@ pub fn spawned() -> Vec<Task<()>> {
 pub fn spawned_futures() -> Vec<BoxFuture<'static, ()>> {
     static SETS: Once = Once::new();
     SETS.call_once(|| {
-        tidewire::set_spawner(|future| SPAWNED.lock().unwrap().push(future)).unwrap();
+        tidewire::executor::set_spawner(|future| SPAWNED.lock().unwrap().push(future)).unwrap();
     });
     std::mem::take(&mut *SPAWNED.lock().unwrap())
 }

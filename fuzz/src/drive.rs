@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use tidewire::{Error, Message, ProtocolError, Result, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::{ProtocolError, Role};
+use tidewire::{Error, Message, Result, WebSocket, WebSocketOptions};
 
 use crate::oracle::{self, End, Limits};
 use crate::stream::{Last, Splits, Written, script};

@@ -6,7 +6,7 @@ use miniz_oxide::deflate::stream::deflate;
 use miniz_oxide::inflate::TINFLStatus;
 use miniz_oxide::inflate::core::{DecompressorOxide, decompress, inflate_flags};
 use miniz_oxide::{DataFormat, MZFlush};
-use tidewire::Role;
+use tidewire::frame::Role;
 
 use crate::oracle::{self, Limits, Verdict};
 

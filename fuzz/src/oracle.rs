@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use tidewire::Role;
+use tidewire::frame::Role;
 
 use crate::wire::masked;
 

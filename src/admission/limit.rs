@@ -14,7 +14,7 @@ use crate::addresses::Ipv6Prefix;
 /// If no connection comes about, the permit is free at once. While no permit is free, a request is
 /// answered with 503 and `Retry-After`, or it [waits](Self::wait).
 ///
-/// Many routes ([`WebSocketOptions::limit`]) and servers ([`Server::connection_limit`]) may share one
+/// Many routes ([`UpgradeOptions::limit`]) and servers ([`Server::connection_limit`]) may share one
 /// limit. A route may have several limits; a connection then needs a permit of each. Permits are taken
 /// in a fixed order, which does not depend on the order of calls: first of limits for each address, then of the
 /// others, and of older limits before newer ones. A request that waits may hold permits of limits that
@@ -23,14 +23,16 @@ use crate::addresses::Ipv6Prefix;
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use tidewire::{ConnectionLimit, RequestContext, Server, WebSocketOptions};
+/// use tidewire::limits::ConnectionLimit;
+/// use tidewire::upgrade::UpgradeOptions;
+/// use tidewire::{RequestContext, Server};
 ///
 /// let each = ConnectionLimit::per_address(8);
 /// let all = ConnectionLimit::new(1000).wait(Duration::from_secs(20), 100);
 /// let mut server = Server::new();
 /// server.connection_limit(&each);
 /// server.get("/ws", move |mut ctx: RequestContext| {
-///     let options = WebSocketOptions::default().limit(&all);
+///     let options = UpgradeOptions::default().limit(&all);
 ///     async move {
 ///         let mut ws = ctx.upgrade_to_websocket(options).await?;
 ///         while let Some(message) = ws.recv().await? {
@@ -41,7 +43,7 @@ use crate::addresses::Ipv6Prefix;
 /// });
 /// ```
 ///
-/// [`WebSocketOptions::limit`]: crate::WebSocketOptions::limit
+/// [`UpgradeOptions::limit`]: crate::upgrade::UpgradeOptions::limit
 /// [`Server::connection_limit`]: crate::Server::connection_limit
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {

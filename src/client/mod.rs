@@ -1,13 +1,16 @@
-//! The client: from a URL to a [`WebSocket`].
+//! The client: from a URL to a [`WebSocket`], once or again and again.
 //!
-//! | file | holds |
-//! | --- | --- |
-//! | `target` | the parts of a URL |
-//! | `dial`, `proxy` | the way to the server: sockets, tunnels, TLS on top |
-//! | `tls`, `unverified` | the certificates that are trusted |
-//! | `request`, `response`, `check_response` | the opening handshake: the request, the response, and its check |
-//! | `opening` | all these steps in order, with redirects and deadlines |
-//! | `reconnect`, `backoff` | connections one after another, and the pauses between them |
+//! [`connect`] opens a connection with the defaults, [`Client`] with options, and [`Reconnect`] opens the
+//! next one when one is lost.
+
+// | file | holds |
+// | --- | --- |
+// | `target` | the parts of a URL |
+// | `dial`, `proxy` | the way to the server: sockets, tunnels, TLS on top |
+// | `tls`, `unverified` | the certificates that are trusted |
+// | `request`, `response`, `check_response` | the opening handshake: the request, the response, and its check |
+// | `opening` | all these steps in order, with redirects and deadlines |
+// | `reconnect`, `backoff` | connections one after another, and the pauses between them |
 
 mod backoff;
 mod check_response;
@@ -19,7 +22,7 @@ mod request;
 mod response;
 mod target;
 #[cfg(feature = "tls")]
-mod tls;
+pub(crate) mod tls;
 #[cfg(feature = "tls")]
 mod unverified;
 
@@ -41,9 +44,10 @@ use self::dial::Route;
 use self::opening::Opened;
 pub use self::reconnect::{Reconnect, ReconnectOptions};
 #[cfg(feature = "tls")]
-pub use self::tls::ClientTls;
+pub(crate) use self::tls::ClientTls;
 use crate::connection::{ConnectionTask, Handling, Shared, WebSocket};
-use crate::error::{Error, HandshakeResponse, Result, without_secrets};
+pub use crate::error::{ConnectError, ConnectStep, HandshakeResponse, ResponseViolation};
+use crate::error::{Error, Result, without_secrets};
 use crate::foreign::attempt;
 use crate::options::{DeflateOptions, WebSocketOptions};
 use crate::runtime::Clock;
@@ -85,7 +89,8 @@ pub async fn connect(url: impl Into<String>) -> Result<WebSocket> {
 /// handler, too.
 ///
 /// ```no_run
-/// use tidewire::{Client, DeflateOptions};
+/// use tidewire::Client;
+/// use tidewire::deflate::DeflateOptions;
 ///
 /// # async fn run() -> tidewire::Result<()> {
 /// let ws = Client::new("wss://example.com/ws")
@@ -248,7 +253,7 @@ impl Client {
     /// # Errors
     ///
     /// [`Error::Connect`] if the connection cannot be opened. If a server refuses, its answer is the error's
-    /// [`response`](crate::ConnectError::response).
+    /// [`response`](crate::client::ConnectError::response).
     pub async fn connect(&self) -> Result<WebSocket> {
         Ok(self.connect_with_response().await?.0)
     }
@@ -328,7 +333,8 @@ impl Client {
     /// Opens connections one after another: when one is lost, the next is opened after a pause.
     ///
     /// ```no_run
-    /// # use tidewire::{Client, ReconnectOptions};
+    /// # use tidewire::Client;
+    /// # use tidewire::client::ReconnectOptions;
     /// # async fn run() -> tidewire::Result<()> {
     /// let mut reconnect = Client::new("wss://example.com/feed").reconnect(ReconnectOptions::default());
     /// while let Some(mut ws) = reconnect.next().await? {

@@ -150,7 +150,7 @@ fn connection(
         Deflation::new(&options.deflate.clone().unwrap_or_default(), agreement, Role::Client)
     });
     let (peer_addr, subprotocol) = (dialled.peer_addr, agreed.subprotocol);
-    let opened = Agreement { peer_addr, subprotocol, deflation, ..Agreement::default() };
+    let opened = Agreement { deflation, subprotocol, peer_addr, ..Agreement::default() };
     Shared::new(dialled.stream, unread, Role::Client, options.settings.clone(), opened)
 }
 

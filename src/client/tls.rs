@@ -11,16 +11,17 @@ use rustls::pki_types::ServerName;
 use rustls::{ConfigBuilder, Error};
 
 use super::unverified::Unverified;
+use crate::certificates::{Pem, TlsError};
 use crate::error::ConnectError;
 use crate::stream::{Stream, TlsStream};
-use crate::tls::{Pem, TlsError};
 
 /// The TLS configuration of a [`Client`](crate::Client) for `wss`: versions 1.2 and 1.3, `http/1.1` in ALPN.
 ///
 /// By default a client trusts the certificates that the system trusts, and shows none of its own.
 ///
 /// ```no_run
-/// use tidewire::{Client, ClientTls};
+/// use tidewire::Client;
+/// use tidewire::tls::ClientTls;
 ///
 /// # async fn run() -> tidewire::Result<()> {
 /// let tls = ClientTls::with_roots_file("our-ca.pem")?;

@@ -287,7 +287,7 @@ impl Shared {
 /// [`Sender::send_prepared`](crate::Sender::send_prepared).
 ///
 /// ```
-/// use tidewire::PreparedMessage;
+/// use tidewire::websocket::PreparedMessage;
 ///
 /// let prepared = PreparedMessage::new(r#"{"price":42}"#);
 /// assert_eq!(prepared.message().as_text(), Some(r#"{"price":42}"#));

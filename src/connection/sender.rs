@@ -159,7 +159,8 @@ impl Sender {
     /// the future of an earlier one ends with the connection all the same.
     ///
     /// ```
-    /// use tidewire::{Error, HeartbeatOptions, Sender, TimeoutKind};
+    /// use tidewire::websocket::{HeartbeatOptions, TimeoutKind};
+    /// use tidewire::{Error, Sender};
     ///
     /// async fn watch(sender: Sender) {
     ///     match sender.run_heartbeat(HeartbeatOptions::default()).await {
@@ -173,7 +174,7 @@ impl Sender {
     /// # Errors
     ///
     /// The error that ended the connection: [`Error::Timeout`](crate::Error::Timeout) with
-    /// [`TimeoutKind::Pong`](crate::TimeoutKind::Pong) if the peer did not answer. An orderly end is none.
+    /// [`TimeoutKind::Pong`](crate::websocket::TimeoutKind::Pong) if the peer did not answer. An orderly end is none.
     ///
     /// # Cancel safety
     ///

@@ -547,13 +547,14 @@ impl WebSocket {
     ///
     /// A peer that shows no sign of life for [`timeout`](HeartbeatOptions::timeout) after a ping fails the
     /// connection: [`recv`](Self::recv) returns
-    /// [`Error::Timeout`](crate::Error::Timeout) with [`TimeoutKind::Pong`](crate::TimeoutKind::Pong), and
+    /// [`Error::Timeout`](crate::Error::Timeout) with [`TimeoutKind::Pong`](crate::websocket::TimeoutKind::Pong), and
     /// the stream is dropped at once. A close frame with 1008 goes ahead of that if nothing else
     /// waits to be written; its answer is not waited for.
     ///
     /// ```
     /// use std::time::Duration;
-    /// use tidewire::{HeartbeatOptions, Result, WebSocket};
+    /// use tidewire::websocket::HeartbeatOptions;
+    /// use tidewire::{Result, WebSocket};
     ///
     /// async fn echo(mut ws: WebSocket) -> Result<()> {
     ///     ws.set_heartbeat(HeartbeatOptions::default().interval(Duration::from_secs(5)));

@@ -76,11 +76,11 @@ impl From<BodyTooLarge> for io::Error {
 }
 
 impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
-    /// Replaces [`max_body_size`](crate::ServerOptions::max_body_size) for this request: in bytes, `None`
+    /// Replaces [`max_body_size`](crate::server::ServerOptions::max_body_size) for this request: in bytes, `None`
     /// for no limit.
     ///
     /// Call it before the body is read. For all endpoints of a route there is
-    /// [`Route::max_body_size`](crate::Route::max_body_size).
+    /// [`Route::max_body_size`](crate::server::Route::max_body_size).
     ///
     /// ```
     /// # use tidewire::{RequestContext, Server};
@@ -100,10 +100,10 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// # Errors
     ///
-    /// A 413 if it exceeds [`max_body_size`](crate::ServerOptions::max_body_size), 1 MiB by
+    /// A 413 if it exceeds [`max_body_size`](crate::server::ServerOptions::max_body_size), 1 MiB by
     /// default; a 400 if it ends early; a 408 if it stops coming for
-    /// [`body_timeout`](crate::ServerOptions::body_timeout), or is not complete within
-    /// [`body_deadline`](crate::ServerOptions::body_deadline), 60 s by default.
+    /// [`body_timeout`](crate::server::ServerOptions::body_timeout), or is not complete within
+    /// [`body_deadline`](crate::server::ServerOptions::body_deadline), 60 s by default.
     pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
         let limits = self.request.ext::<BodyLimits>().cloned().unwrap_or_default();
         let max = limits.max_size();

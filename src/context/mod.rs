@@ -20,7 +20,7 @@ use crate::admission::{Admission, ClientAddr, ServerLimits};
 use crate::connection::WebSocket;
 use crate::error::{Error, Result};
 use crate::instance::Metrics;
-use crate::options::WebSocketOptions;
+use crate::options::UpgradeOptions;
 use crate::proto::extension::is_token;
 use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, as_text, is_header_line};
 use crate::proto::{CloseCode, CloseFrame, ProtocolError};
@@ -71,10 +71,10 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// The handler goes on in a task of its own, once the response is on its way. Bytes that the
     /// client sent along with the request are not lost. Where a
-    /// [`ConnectionLimit`](crate::ConnectionLimit) says so, the request waits for a permit first.
+    /// [`ConnectionLimit`](crate::limits::ConnectionLimit) says so, the request waits for a permit first.
     ///
     /// The 101 has the headers of the [`response`](Self::response) that is prepared when this is called,
-    /// cookies among them, and those of the [options](WebSocketOptions::header). Its status and its body
+    /// cookies among them, and those of the [options](UpgradeOptions::header). Its status and its body
     /// are left out, and so are headers that are the handshake's own (`Connection`, `Upgrade`,
     /// `Sec-WebSocket-*`) or a body's.
     ///
@@ -89,7 +89,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// Safe: dropped before the 101 is on its way, nothing has happened, and a permit is free again;
     /// later, the next call returns the connection, and does not use its own options.
-    pub async fn upgrade_to_websocket(&mut self, options: WebSocketOptions) -> Result<WebSocket> {
+    pub async fn upgrade_to_websocket(
+        &mut self,
+        options: impl Into<UpgradeOptions>,
+    ) -> Result<WebSocket> {
+        let options = options.into();
         if let Some(prepared) = self.response.take() {
             self.pending.prepare(prepared);
         }
@@ -101,12 +105,17 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// The wait for the permits of all limits; `None` if there are none.
     fn admission<'a>(
         &'a self,
-        options: &'a WebSocketOptions,
+        options: &'a UpgradeOptions,
     ) -> Option<BoxFuture<'a, Result<Admission, HandshakeError>>> {
         let of_the_server = self.request.ext::<ServerLimits>().map_or(&[][..], |limits| &limits.0);
         let limits: Vec<_> = options.parts.limits.iter().chain(of_the_server).collect();
         (!limits.is_empty()).then(|| {
-            admission::admit(limits, self.client_addr(), &options.parts.settings.clock).boxed()
+            admission::admit(
+                limits,
+                self.client_addr(),
+                &options.parts.websocket.parts.settings.clock,
+            )
+            .boxed()
         })
     }
 
@@ -144,7 +153,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         if !self.is_websocket_upgrade() {
             return Err(tide::Error::from_str(status_like(code), reason.to_owned()));
         }
-        let mut options = WebSocketOptions::default().allow_any_origin();
+        let mut options = UpgradeOptions::default().allow_any_origin();
         // A browser fails a handshake that agrees to none of the subprotocols that a page has offered.
         if let Some(first) = self.offered_subprotocols().first() {
             options = options.subprotocol(*first);
@@ -253,7 +262,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     }
 
     /// The address of the client: that of the peer, or, where that is one of the
-    /// [`trusted_proxies`](crate::ServerOptions::trusted_proxies), the one that the proxies tell.
+    /// [`trusted_proxies`](crate::server::ServerOptions::trusted_proxies), the one that the proxies tell.
     ///
     /// An IPv4 address that was written as IPv6 is given as IPv4. `None` if it is not known: behind a
     /// Unix socket; if the proxies' headers have no address, or are malformed or contradictory; or unless

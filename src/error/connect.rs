@@ -217,7 +217,7 @@ impl ConnectError {
     /// Whether another try, a little later, may succeed.
     ///
     /// True if the network failed or took too long, and for the statuses 408, 425, 429 and 5xx except
-    /// 501 and 505. [`Reconnect`](crate::Reconnect) uses this unless it is given a rule of its own.
+    /// 501 and 505. [`Reconnect`](crate::client::Reconnect) uses this unless it is given a rule of its own.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {

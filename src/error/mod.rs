@@ -11,10 +11,10 @@ pub(crate) use self::connect::without_secrets;
 #[cfg(feature = "client")]
 pub use self::connect::{ConnectError, ConnectStep, HandshakeResponse, ResponseViolation};
 use crate::causes;
+#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
+use crate::certificates::TlsError;
 use crate::proto::handshake::HandshakeError;
 use crate::proto::{FrameError, ProtocolError};
-#[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
-use crate::tls::TlsError;
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -77,7 +77,7 @@ pub enum TimeoutKind {
     /// The peer did not answer our close frame within
     /// [`close_timeout`](crate::WebSocketOptions::close_timeout).
     Close,
-    /// The peer did not answer a ping within [`timeout`](crate::HeartbeatOptions::timeout).
+    /// The peer did not answer a ping within [`timeout`](crate::websocket::HeartbeatOptions::timeout).
     Pong,
 }
 

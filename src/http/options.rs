@@ -20,7 +20,7 @@ use crate::runtime::ManualClock;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidewire::ServerOptions;
+/// use tidewire::server::ServerOptions;
 ///
 /// let options = ServerOptions::default()
 ///     .head_timeout(Duration::from_secs(5))
@@ -156,7 +156,7 @@ impl ServerOptions {
     /// fails with [`io::ErrorKind::FileTooLarge`], at once if the length was announced. A handler that returns
     /// this error answers with 413 (RFC 9110 §15.5.14).
     ///
-    /// For uploads, [`Route::max_body_size`](crate::Route::max_body_size) and
+    /// For uploads, [`Route::max_body_size`](crate::server::Route::max_body_size) and
     /// [`RequestContext::set_max_body_size`](crate::RequestContext::set_max_body_size) replace the limit for a
     /// route or a request. A body that no handler reads has no limit, but ends with its connection.
     #[must_use]
@@ -172,7 +172,7 @@ impl ServerOptions {
     /// [`idle_timeout`](Self::idle_timeout) were over. A connection is idle while it waits for its first or
     /// next request, or is in the TLS handshake. If no connection is idle, the new one waits in the kernel's
     /// queue until one becomes idle or ends. So set this limit to the capacity of the machine. Use a
-    /// [`ConnectionLimit`](crate::ConnectionLimit) to answer clients that are too many.
+    /// [`ConnectionLimit`](crate::limits::ConnectionLimit) to answer clients that are too many.
     ///
     /// Idle connections are also closed if the system has no descriptor for a new one.
     #[must_use]
@@ -184,7 +184,7 @@ impl ServerOptions {
     /// Largest number of TCP connections of one address at once. Default: no limit.
     ///
     /// A connection that exceeds the limit is reset as soon as it is accepted, and counted as
-    /// [`Metrics::turned_away`](crate::Metrics::turned_away). A connection counts until its socket is closed,
+    /// [`Metrics::turned_away`](crate::server::Metrics::turned_away). A connection counts until its socket is closed,
     /// whether it is idle, speaks HTTP or was upgraded. An IPv6 network of [64 bits](Self::ipv6_prefix) is
     /// one address.
     ///
@@ -192,7 +192,7 @@ impl ServerOptions {
     /// clients. Connections through a Unix socket are not counted either. The default is no limit for this
     /// reason: a proxy that is not listed there has one address, too, and so have the clients of a company or
     /// a mobile network that share an IPv4 address. If clients connect directly, 100 is a generous limit. For
-    /// clients behind a proxy, use [`ConnectionLimit::per_address`](crate::ConnectionLimit::per_address).
+    /// clients behind a proxy, use [`ConnectionLimit::per_address`](crate::limits::ConnectionLimit::per_address).
     #[must_use]
     pub fn max_connections_per_address(mut self, max: impl Into<Option<usize>>) -> Self {
         self.max_connections_per_address = max.into();
@@ -219,7 +219,7 @@ impl ServerOptions {
     /// 16 KiB of a message that is being decompressed do not count either. So short messages are not affected.
     /// Sent messages do not count: a connection bounds them by
     /// [`send_buffer_size`](crate::WebSocketOptions::send_buffer_size) plus one message, and a room by
-    /// [`RoomOptions`](crate::RoomOptions).
+    /// [`RoomOptions`](crate::rooms::RoomOptions).
     ///
     /// When the limit is reached, connections that hold more than 16 KiB are not read until others give bytes
     /// back. They go on in order of arrival. One of them at a time may exceed the limit up to the end of its
@@ -227,14 +227,15 @@ impl ServerOptions {
     /// the heartbeat, `idle_timeout` or `message_timeout`. When a handler has waited for its message for 5 s,
     /// the connection that holds the most bytes is closed, one for each handler that waits so long. The peer of
     /// the closed connection gets 1013, and its handler [`Error::Overloaded`](crate::Error::Overloaded).
-    /// [`Metrics`](crate::Metrics) counts the bytes, the pauses and the closes.
+    /// [`Metrics`](crate::server::Metrics) counts the bytes, the pauses and the closes.
     ///
     /// # Errors
     ///
     /// A server with a limit of 0 does not start.
     ///
     /// ```
-    /// use tidewire::{Server, ServerOptions};
+    /// use tidewire::Server;
+    /// use tidewire::server::ServerOptions;
     ///
     /// let mut server = Server::new();
     /// server.options(ServerOptions::default().message_memory(64 << 20));
@@ -259,7 +260,7 @@ impl ServerOptions {
     /// `Forwarded`. If it does, a page of the same host may connect only if it was loaded over TLS.
     ///
     /// ```
-    /// use tidewire::ServerOptions;
+    /// use tidewire::server::ServerOptions;
     ///
     /// let options = ServerOptions::default()
     ///     .trusted_proxies(["10.0.0.0/8"])
@@ -283,7 +284,7 @@ impl ServerOptions {
     /// Set it whenever you trust proxies: a proxy passes on headers that it does not know, and the client may
     /// have written them. If it is not set, both `Forwarded` and `X-Forwarded-For` are read. If these
     /// contradict each other, [`client_ip`](crate::RequestContext::client_ip) is `None`, and a
-    /// [`ConnectionLimit`](crate::ConnectionLimit) for each address refuses the request with 400.
+    /// [`ConnectionLimit`](crate::limits::ConnectionLimit) for each address refuses the request with 400.
     #[must_use]
     pub fn client_ip_header(mut self, name: impl AsRef<str>) -> Self {
         let name = name.as_ref();

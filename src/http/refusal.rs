@@ -22,7 +22,7 @@ pub(crate) enum Refusal {
     /// `Host` is not a host with an optional port (RFC 9112 §3.2).
     HostInvalid,
     /// `Host`, or the target, names a host that
-    /// [`ServerOptions`](crate::ServerOptions::allow_hosts) does not list (RFC 9110 §15.5.20).
+    /// [`ServerOptions`](crate::server::ServerOptions::allow_hosts) does not list (RFC 9110 §15.5.20).
     HostNotAllowed,
     /// The request target has a form that this server does not accept (RFC 9112 §3.2).
     TargetInvalid,
@@ -32,14 +32,14 @@ pub(crate) enum Refusal {
     TargetTooLong {
         /// Length of the target, in bytes.
         len: usize,
-        /// The limit of [`ServerOptions`](crate::ServerOptions), in bytes.
+        /// The limit of [`ServerOptions`](crate::server::ServerOptions), in bytes.
         max: usize,
     },
     /// The head of the request is too large (RFC 6585 §5).
     HeadTooLarge {
         /// Size of the head, in bytes.
         len: usize,
-        /// The limit of [`ServerOptions`](crate::ServerOptions), in bytes.
+        /// The limit of [`ServerOptions`](crate::server::ServerOptions), in bytes.
         max: usize,
     },
     /// The head of the request was not complete in time (RFC 9110 §15.5.9).

@@ -12,9 +12,12 @@ use futures::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite};
 use super::*;
 use crate::admission::{ClientAddr, admit};
 use crate::context::{BodyLimits, RawHeaders};
+use crate::limits::ConnectionLimit;
 use crate::runtime::{Clock, block_on, spawn};
+use crate::server::endpoint;
 use crate::upgrade::PeerAddr;
-use crate::{ConnectionLimit, RequestContext, Server, WebSocketOptions, endpoint};
+use crate::upgrade::UpgradeOptions;
+use crate::{RequestContext, Server};
 
 const WITHIN: Duration = Duration::from_secs(5);
 const UPGRADE: &str = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: test\r\n\r\n";
@@ -253,7 +256,7 @@ fn a_connection_that_is_dropped_while_its_handler_waits_for_a_permit_leaves_the_
     let clock = Clock::default();
     let held = admit(vec![&limit], ClientAddr::Unknown, &clock);
     let held = held.now_or_never().unwrap().unwrap();
-    let options = WebSocketOptions::default().limit(&limit);
+    let options = UpgradeOptions::default().limit(&limit);
     let mut app = tide::new();
     app.at("/").get(endpoint(move |mut ctx: RequestContext| {
         let options = options.clone();

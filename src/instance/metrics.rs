@@ -17,10 +17,10 @@ pub struct Metrics {
     /// Connections accepted from the kernel, without those that were turned away.
     pub accepted: u64,
     /// Connections that were closed as soon as they were accepted, because their address had as many as
-    /// [`max_connections_per_address`](crate::ServerOptions::max_connections_per_address) allows.
+    /// [`max_connections_per_address`](crate::server::ServerOptions::max_connections_per_address) allows.
     pub turned_away: u64,
     /// HTTP connections that were closed between requests, or before their first, to make room for others
-    /// ([`max_connections`](crate::ServerOptions::max_connections)).
+    /// ([`max_connections`](crate::server::ServerOptions::max_connections)).
     pub made_room: u64,
     /// Open connections that speak HTTP.
     pub open_http: usize,
@@ -44,7 +44,7 @@ pub struct Metrics {
     /// Bytes that were sent by handlers, and that the streams of open WebSocket connections have not taken yet.
     pub queued_bytes: usize,
     /// Bytes that WebSocket connections hold for messages in progress, as counted by
-    /// [`ServerOptions::message_memory`](crate::ServerOptions::message_memory).
+    /// [`ServerOptions::message_memory`](crate::server::ServerOptions::message_memory).
     pub message_bytes: usize,
     /// The limit on these bytes; `None` for no limit.
     pub message_bytes_limit: Option<usize>,
@@ -88,7 +88,7 @@ impl Metrics {
 
     /// Writes the metrics in the text format of Prometheus, version 0.0.4: `text/plain; version=0.0.4`.
     ///
-    /// [`metrics`](crate::metrics) is a handler that answers with it.
+    /// [`metrics`](crate::server::metrics) is a handler that answers with it.
     #[must_use]
     pub fn to_prometheus(&self) -> String {
         let mut text = String::with_capacity(2048);

@@ -18,7 +18,8 @@ use crate::proto::{DeflateAnswerError, DeflateParameters, extension};
 /// server sends, `client_…` about those of the client.
 ///
 /// ```
-/// use tidewire::{DeflateOptions, WebSocketOptions};
+/// use tidewire::WebSocketOptions;
+/// use tidewire::deflate::DeflateOptions;
 ///
 /// let options = WebSocketOptions::default()
 ///     .deflate(DeflateOptions::default().level(1).threshold(512));
@@ -147,7 +148,7 @@ impl DeflateOptions {
     /// [budget](Self::budget) is not consulted.
     ///
     /// ```
-    /// use tidewire::DeflateOptions;
+    /// use tidewire::deflate::DeflateOptions;
     ///
     /// let options = DeflateOptions::default().server_context_takeover(true);
     /// let answer = options.accept(["permessage-deflate; server_max_window_bits=10"]).unwrap();
@@ -167,7 +168,7 @@ impl DeflateOptions {
     /// Writes the `Sec-WebSocket-Extensions` header of a client with an opening handshake of its own.
     ///
     /// ```
-    /// use tidewire::DeflateOptions;
+    /// use tidewire::deflate::DeflateOptions;
     ///
     /// let options = DeflateOptions::default();
     /// let agreed = options.check_answer(["permessage-deflate; server_no_context_takeover"]);
@@ -243,7 +244,7 @@ pub(crate) struct Agreement {
 /// Only a connection with context takeover keeps contexts of its own. All others share contexts.
 ///
 /// ```
-/// use tidewire::{DeflateBudget, DeflateOptions};
+/// use tidewire::deflate::{DeflateBudget, DeflateOptions};
 ///
 /// let budget = DeflateBudget::new(64 << 20);
 /// let options = DeflateOptions::default().server_context_takeover(true).budget(&budget);

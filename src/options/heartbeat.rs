@@ -33,7 +33,8 @@ const MAX_GRID: Duration = Duration::from_millis(100);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidewire::{HeartbeatOptions, WebSocketOptions};
+/// use tidewire::WebSocketOptions;
+/// use tidewire::websocket::HeartbeatOptions;
 ///
 /// let heartbeat = HeartbeatOptions::default().interval(Duration::from_secs(10));
 /// let options = WebSocketOptions::default().heartbeat(heartbeat);

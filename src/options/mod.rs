@@ -3,23 +3,26 @@
 pub(crate) mod deflate;
 pub(crate) mod heartbeat;
 pub(crate) mod rate_limit;
+#[cfg(feature = "accept")]
+pub(crate) mod upgrade;
 
 use std::time::Duration;
 
 pub use self::deflate::{DeflateBudget, DeflateOptions};
 pub use self::heartbeat::HeartbeatOptions;
 pub use self::rate_limit::RateLimit;
-#[cfg(feature = "server")]
-use crate::admission::ConnectionLimit;
-use crate::proto::handshake::{Origins, Subprotocols};
+#[cfg(feature = "accept")]
+pub use self::upgrade::UpgradeOptions;
+use crate::proto::handshake::Subprotocols;
 use crate::proto::{DeflateParameters, Limits};
 use crate::runtime::Clock;
 #[cfg(feature = "testing")]
 use crate::runtime::ManualClock;
 
-/// Options for opening a connection, and limits on its memory and time.
+/// Options of a connection, on either side: limits on its memory and time, and what its opening handshake offers.
 ///
-/// The defaults are safe on the open internet. Sizes are in bytes.
+/// The defaults are safe on the open internet. Sizes are in bytes. Options that only a server has, such as
+/// connection limits and origins, are those of [`UpgradeOptions`](crate::upgrade::UpgradeOptions).
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,8 +30,7 @@ use crate::runtime::ManualClock;
 ///
 /// let options = WebSocketOptions::default()
 ///     .max_message_size(64 * 1024)
-///     .close_timeout(Duration::from_secs(2))
-///     .allow_origins(["https://example.com"]);
+///     .close_timeout(Duration::from_secs(2));
 /// # let _ = options;
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -38,33 +40,12 @@ pub struct WebSocketOptions {
 }
 
 /// The values of all options.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Parts {
     pub(crate) settings: Settings,
-    pub(crate) origins: Origins,
     pub(crate) subprotocols: Subprotocols,
-    pub(crate) headers: Vec<(String, String)>,
-    pub(crate) handshake_timeout: Duration,
-    #[cfg(feature = "server")]
-    pub(crate) limits: Vec<ConnectionLimit>,
     pub(crate) deflate: Option<DeflateOptions>,
     pub(crate) agreed_deflate: Option<DeflateParameters>,
-}
-
-impl Default for Parts {
-    fn default() -> Self {
-        Self {
-            settings: Settings::default(),
-            origins: Origins::SameHost,
-            subprotocols: Subprotocols::default(),
-            headers: Vec::new(),
-            handshake_timeout: Duration::from_secs(10),
-            #[cfg(feature = "server")]
-            limits: Vec::new(),
-            deflate: None,
-            agreed_deflate: None,
-        }
-    }
 }
 
 /// The part of the options that a connection keeps.
@@ -217,14 +198,6 @@ impl WebSocketOptions {
         self
     }
 
-    /// The subprotocol that the handler has chosen itself from
-    /// `RequestContext::offered_subprotocols`. The upgrade fails if the client does not offer it.
-    #[must_use]
-    pub fn subprotocol(mut self, name: impl Into<String>) -> Self {
-        self.parts.subprotocols.chosen = Some(name.into());
-        self
-    }
-
     /// Refuses clients, with 400, that offer none of the [`subprotocols`](Self::subprotocols).
     #[must_use]
     pub fn require_subprotocol(mut self) -> Self {
@@ -338,62 +311,6 @@ impl WebSocketOptions {
     #[must_use]
     pub fn rate_limit(mut self, limit: impl Into<Option<RateLimit>>) -> Self {
         self.parts.settings.watch().rate_limit = limit.into();
-        self
-    }
-
-    /// Counts the connection towards `limit`, and opens it once the limit has a permit for it. Default:
-    /// no limit.
-    ///
-    /// Call this once for each of several limits: the connection then needs a permit of all of them.
-    /// Create a limit once, outside the handler; one that is new for each request limits nothing.
-    /// [`ConnectionLimit`] explains the answer to a request that gets no permit.
-    #[cfg(feature = "server")]
-    #[must_use]
-    pub fn limit(mut self, limit: &ConnectionLimit) -> Self {
-        self.parts.limits.push(limit.clone());
-        self
-    }
-
-    /// Longest time from the moment a connection has its permits until its 101 response is sent.
-    /// Default 10 s.
-    #[must_use]
-    pub fn handshake_timeout(mut self, timeout: Duration) -> Self {
-        self.parts.handshake_timeout = timeout;
-        self
-    }
-
-    /// Lets pages of these origins connect, besides pages of the request's own host.
-    ///
-    /// An origin is the value of a browser's `Origin` header: scheme, host, and the port unless it is
-    /// the scheme's default, as in `https://example.com:8443`. A request without `Origin` does not come
-    /// from a page, and is always accepted.
-    ///
-    /// If the client is known to use TLS, to this server or to a trusted proxy that says so, a page of
-    /// the own host must have been loaded over TLS, too: its origin must begin with `https` (or, for a
-    /// program, `wss`).
-    #[must_use]
-    pub fn allow_origins<T: Into<String>>(mut self, origins: impl IntoIterator<Item = T>) -> Self {
-        self.parts.origins = Origins::Listed(origins.into_iter().map(Into::into).collect());
-        self
-    }
-
-    /// Lets pages of any site connect, with the cookies that their visitor has for this site.
-    ///
-    /// This permits cross-site WebSocket hijacking, unless the handler authenticates clients by something
-    /// other than cookies.
-    #[must_use]
-    pub fn allow_any_origin(mut self) -> Self {
-        self.parts.origins = Origins::Any;
-        self
-    }
-
-    /// Adds a header to the 101 response.
-    ///
-    /// Headers of the handshake itself (`Upgrade`, `Connection`, `Sec-WebSocket-*`) and of a body are
-    /// ignored. A name or value that HTTP does not allow fails the upgrade.
-    #[must_use]
-    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.parts.headers.push((name.into(), value.into()));
         self
     }
 }

@@ -10,7 +10,8 @@
 /// received. Frames that had to wait because this side did not read do not count against the peer.
 ///
 /// ```
-/// use tidewire::{RateLimit, WebSocketOptions};
+/// use tidewire::WebSocketOptions;
+/// use tidewire::limits::RateLimit;
 ///
 /// let limit = RateLimit::default().messages_per_second(20).message_burst(100);
 /// let options = WebSocketOptions::default().rate_limit(limit);

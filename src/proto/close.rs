@@ -17,7 +17,7 @@ use super::{MAX_CONTROL_PAYLOAD, ProtocolError};
 ///
 /// let frame = CloseFrame::new(CloseCode::GOING_AWAY, "deploying")?;
 /// assert_eq!(frame.encode(), b"\x03\xe9deploying");
-/// # Ok::<(), tidewire::ProtocolError>(())
+/// # Ok::<(), tidewire::frame::ProtocolError>(())
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CloseFrame {

@@ -10,7 +10,7 @@ use super::OpCode;
 /// One WebSocket frame (RFC 6455 §5.2).
 ///
 /// ```
-/// use tidewire::{Frame, OpCode};
+/// use tidewire::frame::{Frame, OpCode};
 ///
 /// let first = Frame::new(false, OpCode::Text, "Hel");
 /// let last = Frame::new(true, OpCode::Continuation, "lo");

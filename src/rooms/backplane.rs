@@ -78,7 +78,8 @@ const KEPT: usize = 1024;
 /// use futures::future::{BoxFuture, ready};
 /// use futures::stream::{self, BoxStream};
 /// use futures::{FutureExt, StreamExt};
-/// use tidewire::{Backplane, Hub};
+/// use tidewire::Hub;
+/// use tidewire::rooms::Backplane;
 ///
 /// struct Broker(broker::Client);
 ///
@@ -117,7 +118,8 @@ pub trait Backplane: Send + Sync + 'static {
 /// Clones are handles of the same backplane.
 ///
 /// ```
-/// use tidewire::{Hub, LocalBackplane};
+/// use tidewire::Hub;
+/// use tidewire::rooms::LocalBackplane;
 ///
 /// let backplane = LocalBackplane::new();
 /// let one: Hub = Hub::with_backplane(backplane.clone());

@@ -1,38 +1,41 @@
 //! Rooms: groups of connections that all receive what is broadcast.
 //!
-//! | file | holds |
-//! | --- | --- |
-//! | `room` | a room, its broadcasts, and the membership of a connection |
-//! | `roster` | the members of a room, and the counters of each |
-//! | `presence` | a stream of the members that come and go |
-//! | `options` | the bounds for messages that wait for a slow member |
-//! | `backplane`, `publisher` | rooms that span processes: the trait, and the tasks that serve it |
-//! | `payload` | the bytes that go over a backplane |
-//! | `tail` | a channel that keeps the latest items for slow readers |
-//! | `condition` | conditions that are logged when they change |
-//!
-//! A hub knows nothing of frames: it hands a message to the member's connection, which has its own bounds.
-//!
-//! # Locks
-//!
-//! No lock is held across an `await`, or while code of the application runs: destructors of users (`U`),
-//! wakers, backplanes and their streams, loggers, the spawner. So each of these may use the hub. A value
-//! of the application is moved out under the lock, and dropped or called after the lock is released.
-//!
-//! | lock | holds | taken under it |
-//! | --- | --- | --- |
-//! | a shard of `Registry` | names of rooms | none |
-//! | `Inner::roster` | members of a room | those of a member's connection, `Line::waiting`, a `Tail` of events |
-//! | `Line::waiting` | messages to be published | none |
-//! | `RoomFeed::unheard` | whether the room has still to subscribe | none |
-//! | `Condition` | the number of failures, and the time of the latest | none |
-//! | topics of a `LocalBackplane` | the subscribers of each topic | a `Tail` of payloads |
-//! | a `Tail` | its items and its readers | none |
-//!
-//! The lock of the roster is held while a message is handed to all members and to the backplane's queue, so
-//! that all have the same order. No task is woken and no byte is written meanwhile: `GroupWrites` do that
-//! afterwards. A connection's own lock is held while its stream is polled, so a stream must not use rooms or
-//! its connection.
+//! A [`Hub`] has [`Room`]s by name. A [`Membership`] is the place of one connection in a room. A [`Backplane`] lets
+//! rooms span processes.
+
+// | file | holds |
+// | --- | --- |
+// | `room` | a room, its broadcasts, and the membership of a connection |
+// | `roster` | the members of a room, and the counters of each |
+// | `presence` | a stream of the members that come and go |
+// | `options` | the bounds for messages that wait for a slow member |
+// | `backplane`, `publisher` | rooms that span processes: the trait, and the tasks that serve it |
+// | `payload` | the bytes that go over a backplane |
+// | `tail` | a channel that keeps the latest items for slow readers |
+// | `condition` | conditions that are logged when they change |
+//
+// A hub knows nothing of frames: it hands a message to the member's connection, which has its own bounds.
+//
+// # Locks
+//
+// No lock is held across an `await`, or while code of the application runs: destructors of users (`U`),
+// wakers, backplanes and their streams, loggers, the spawner. So each of these may use the hub. A value
+// of the application is moved out under the lock, and dropped or called after the lock is released.
+//
+// | lock | holds | taken under it |
+// | --- | --- | --- |
+// | a shard of `Registry` | names of rooms | none |
+// | `Inner::roster` | members of a room | those of a member's connection, `Line::waiting`, a `Tail` of events |
+// | `Line::waiting` | messages to be published | none |
+// | `RoomFeed::unheard` | whether the room has still to subscribe | none |
+// | `Condition` | the number of failures, and the time of the latest | none |
+// | topics of a `LocalBackplane` | the subscribers of each topic | a `Tail` of payloads |
+// | a `Tail` | its items and its readers | none |
+//
+// The lock of the roster is held while a message is handed to all members and to the backplane's queue, so
+// that all have the same order. No task is woken and no byte is written meanwhile: `GroupWrites` do that
+// afterwards. A connection's own lock is held while its stream is polled, so a stream must not use rooms or
+// its connection.
 
 mod backplane;
 mod condition;
@@ -56,6 +59,7 @@ use self::publisher::Bridge;
 use self::room::Inner;
 pub use self::room::{BroadcastReport, Membership, Room};
 pub use self::roster::{MemberStats, RoomStats};
+pub use crate::connection::SlowConsumer;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The number of locks that the names of rooms are spread over.

@@ -5,7 +5,7 @@ use crate::connection::{Bounds, SlowConsumer};
 /// Options for members of a room that do not keep up with its messages.
 ///
 /// ```
-/// use tidewire::{RoomOptions, SlowConsumer};
+/// use tidewire::rooms::{RoomOptions, SlowConsumer};
 ///
 /// let ticker = RoomOptions::default().slow_consumer(SlowConsumer::Conflate);
 /// # let _ = ticker;

@@ -25,7 +25,7 @@ use crate::sync::{Mutex, MutexGuard};
 /// and sends to one of its members directly, that member receives the messages in the order of the calls.
 /// The order of messages of different rooms may differ from member to member.
 ///
-/// With a [`Backplane`](crate::Backplane) each process has an order of its own: of two messages that are
+/// With a [`Backplane`](crate::rooms::Backplane) each process has an order of its own: of two messages that are
 /// broadcast at the same time in two processes, each process may see its own first. The broadcasts of one
 /// process have the same order everywhere.
 ///
@@ -72,7 +72,7 @@ pub struct BroadcastReport {
     /// Members that will not receive it, because they are too slow.
     pub dropped: usize,
     /// Members that this broadcast closed, because they are too slow
-    /// ([`SlowConsumer::Close`](crate::SlowConsumer::Close)).
+    /// ([`SlowConsumer::Close`](crate::rooms::SlowConsumer::Close)).
     pub closed: usize,
     /// Members whose connection has ended, but whose handler still runs.
     pub gone: usize,
@@ -282,11 +282,11 @@ impl<U> Room<U> {
     }
 
     /// Sends a message to all members of the room, and to the same room of other hubs if there is a
-    /// [`Backplane`](crate::Backplane).
+    /// [`Backplane`](crate::rooms::Backplane).
     ///
     /// The message is queued for each member before this returns. It is encoded once, and compressed once
     /// for all members that agreed on the same parameters (RFC 7692 §7.1). Both happen on this thread and
-    /// without a pause: see [`DeflateOptions::level`](crate::DeflateOptions::level) for the cost. Tasks in
+    /// without a pause: see [`DeflateOptions::level`](crate::deflate::DeflateOptions::level) for the cost. Tasks in
     /// the background write the queued messages, each task for many members, and all messages that were
     /// broadcast meanwhile at once.
     ///
@@ -351,7 +351,8 @@ impl<U> Room<U> {
     ///
     /// ```
     /// use futures::StreamExt;
-    /// use tidewire::{PresenceEvent, Room};
+    /// use tidewire::Room;
+    /// use tidewire::rooms::PresenceEvent;
     ///
     /// # async fn watch(room: Room<String>) {
     /// let (members, mut events) = room.watch();
@@ -381,7 +382,8 @@ impl<U> Room<U> {
     ///
     /// ```
     /// # use futures::StreamExt;
-    /// # use tidewire::{PresenceEvent, Room};
+    /// # use tidewire::Room;
+    /// # use tidewire::rooms::PresenceEvent;
     /// # async fn watch(room: Room<String>) {
     /// let mut events = room.events();
     /// drop(room);

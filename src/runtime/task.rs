@@ -45,8 +45,8 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 /// never polls it, its connection stays open until the server is shut down and its `grace` is over.
 ///
 /// ```
-/// # fn main() -> Result<(), tidewire::SpawnerAlreadySet> {
-/// tidewire::set_spawner(|future| smol::spawn(future).detach())?;
+/// # fn main() -> Result<(), tidewire::executor::SpawnerAlreadySet> {
+/// tidewire::executor::set_spawner(|future| smol::spawn(future).detach())?;
 /// # Ok(())
 /// # }
 /// ```

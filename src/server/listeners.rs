@@ -16,7 +16,8 @@ use crate::{Result, runtime};
 /// queue.
 ///
 /// ```no_run
-/// use tidewire::{Listeners, RequestContext, Server};
+/// use tidewire::server::Listeners;
+/// use tidewire::{RequestContext, Server};
 ///
 /// # async fn run() -> tidewire::Result<()> {
 /// let mut server = Server::new();

@@ -1,9 +1,9 @@
-//! The server: routes, and the sockets that it listens on.
-//!
-//! Routing, middleware and state are tide's. The way of a request to them is ours: `listeners` is the set of
-//! sockets, `listener` is one of them, `accept` takes connections from each, `tls` decrypts them, and
-//! `http/` turns them into requests. `route` is a path that gets its endpoints, `bound` a server that listens,
-//! `handle` the handle for other tasks, and `shutdown` the end of a server.
+//! The server: routes and handlers, the sockets that it listens on, its counters, and its end.
+
+// Routing, middleware and state are tide's. The way of a request to them is ours: `listeners` is the set of
+// sockets, `listener` is one of them, `accept` takes connections from each, `tls` decrypts them, and
+// `http/` turns them into requests. `route` is a path that gets its endpoints, `bound` a server that listens,
+// `handle` the handle for other tasks, and `shutdown` the end of a server.
 
 mod accept;
 mod bound;
@@ -14,7 +14,7 @@ mod listeners;
 mod route;
 mod shutdown;
 #[cfg(feature = "tls")]
-mod tls;
+pub(crate) mod tls;
 
 use std::{fmt, io};
 
@@ -27,16 +27,19 @@ pub use self::listeners::Listeners;
 pub use self::route::Route;
 pub use self::shutdown::{ShutdownOptions, ShutdownReport};
 #[cfg(feature = "tls")]
-pub use self::tls::{ClientCertificates, TlsConfig};
+pub(crate) use self::tls::TlsConfig;
+use crate::admission::ConnectionLimit;
 use crate::context::RequestContext;
-use crate::handler::Handler;
-use crate::http::{App, ServerOptions};
+use crate::error::Result;
+pub use crate::handler::{Handler, IntoResponse, endpoint};
+use crate::http::App;
+pub use crate::http::ServerOptions;
+pub use crate::instance::Metrics;
 use crate::runtime::ToSocketAddrs;
-use crate::{ConnectionLimit, Result, handler};
 
 /// A server for HTTP and WebSocket routes behind one port.
 ///
-/// A handler is an `async` closure that takes a [`RequestContext`](crate::RequestContext). It decides
+/// A handler is an `async` closure that takes a [`RequestContext`]. It decides
 /// whether to answer with HTTP or to go on as a WebSocket connection.
 ///
 /// ```no_run
@@ -99,7 +102,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn get(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).get(handler::endpoint(handler));
+        self.at(path).get(endpoint(handler));
         self
     }
 
@@ -110,7 +113,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn post(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).post(handler::endpoint(handler));
+        self.at(path).post(endpoint(handler));
         self
     }
 
@@ -121,7 +124,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn put(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).put(handler::endpoint(handler));
+        self.at(path).put(endpoint(handler));
         self
     }
 
@@ -132,7 +135,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn patch(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).patch(handler::endpoint(handler));
+        self.at(path).patch(endpoint(handler));
         self
     }
 
@@ -143,14 +146,14 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn delete(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).delete(handler::endpoint(handler));
+        self.at(path).delete(endpoint(handler));
         self
     }
 
     /// Returns the route of a path, for all that the methods above cannot add: static files, tide
     /// endpoints, other methods, middleware of its own.
     ///
-    /// [`endpoint`](crate::endpoint) turns a handler of this crate into a tide endpoint.
+    /// [`endpoint`] turns a handler of this crate into a tide endpoint.
     ///
     /// # Panics
     ///
@@ -301,7 +304,8 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// The server runs until it is [shut down](ServerHandle::shutdown), also if the handle is dropped.
     ///
     /// ```
-    /// use tidewire::{RequestContext, Server, ShutdownOptions};
+    /// use tidewire::server::ShutdownOptions;
+    /// use tidewire::{RequestContext, Server};
     ///
     /// # async_std::task::block_on(async {
     /// let mut server = Server::new();
@@ -316,7 +320,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// # Errors
     ///
     /// Those of [`bind`](Self::bind), and [`Error::Io`](crate::Error::Io) if the executor that
-    /// [`set_spawner`](crate::set_spawner) has set does not run the server.
+    /// [`set_spawner`](crate::executor::set_spawner) has set does not run the server.
     pub async fn start(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<ServerHandle> {
         self.bind(addr).await?.start()
     }
@@ -341,18 +345,19 @@ impl<State> fmt::Debug for Server<State> {
     }
 }
 
-/// A handler that answers with the [`Metrics`](crate::Metrics) of its server, in the text format of
+/// A handler that answers with the [`Metrics`] of its server, in the text format of
 /// Prometheus. It answers 404 in an app that listens through tide itself.
 ///
 /// ```
 /// # use tidewire::Server;
 /// let mut server = Server::new();
-/// server.get("/metrics", tidewire::metrics);
+/// server.get("/metrics", tidewire::server::metrics);
 /// ```
 ///
 /// # Errors
 ///
 /// None. The return type is that of handlers.
+#[expect(clippy::unused_async, reason = "a handler is `async`")]
 pub async fn metrics<State>(ctx: RequestContext<State>) -> tide::Result<tide::Response>
 where
     State: Clone + Send + Sync + 'static,

@@ -13,11 +13,12 @@ use crate::http::Routes;
 /// A path of a [`Server`], to which tide endpoints, middleware and files are added.
 ///
 /// It has the methods of tide's route. Besides, it records the methods of the path, for `Allow` in a 405
-/// (RFC 9110 §15.5.6) and for the answer to `OPTIONS` (§9.3.7). [`endpoint`](crate::endpoint) turns a
+/// (RFC 9110 §15.5.6) and for the answer to `OPTIONS` (§9.3.7). [`endpoint`](crate::server::endpoint) turns a
 /// handler of this crate into an endpoint.
 ///
 /// ```
-/// use tidewire::{RequestContext, Server, endpoint};
+/// use tidewire::server::endpoint;
+/// use tidewire::{RequestContext, Server};
 ///
 /// let mut server = Server::new();
 /// let mut files = server.at("/files");
@@ -58,11 +59,12 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self
     }
 
-    /// Replaces [`ServerOptions::max_body_size`](crate::ServerOptions::max_body_size) for the endpoints that
+    /// Replaces [`ServerOptions::max_body_size`](crate::server::ServerOptions::max_body_size) for the endpoints that
     /// are added after this call: in bytes, `None` for no limit.
     ///
     /// ```
-    /// # use tidewire::{Server, endpoint};
+    /// # use tidewire::Server;
+    /// # use tidewire::server::endpoint;
     /// # async fn upload(_: tidewire::RequestContext) -> tide::Result<()> { Ok(()) }
     /// # let mut server = Server::new();
     /// server.at("/upload").max_body_size(1 << 30).post(endpoint(upload));

@@ -21,7 +21,8 @@ const DROPPING: Duration = Duration::from_secs(1);
 ///
 /// ```
 /// use std::time::Duration;
-/// use tidewire::{CloseCode, ShutdownOptions};
+/// use tidewire::CloseCode;
+/// use tidewire::server::ShutdownOptions;
 ///
 /// // A new version takes over: come back, but not all at once.
 /// let options = ShutdownOptions::default()

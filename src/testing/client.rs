@@ -179,7 +179,7 @@ impl TestClient {
     ///
     /// [`Error::Io`](crate::Error::Io) of the kind [`ConnectionRefused`](ErrorKind::ConnectionRefused) if the
     /// server has been shut down, or if no executor runs it: the executor of
-    /// [`set_spawner`](crate::set_spawner) may have been the runtime of another test.
+    /// [`set_spawner`](crate::executor::set_spawner) may have been the runtime of another test.
     pub fn open(&self) -> Result<Peer> {
         let (end, line, _) = self.dial()?;
         Ok(Peer::new(Stream::boxed(end), line, self.patience))

@@ -71,7 +71,7 @@
 //! static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
 //!     let runtime = tokio::runtime::Runtime::new().unwrap();
 //!     let handle = runtime.handle().clone();
-//!     tidewire::set_spawner(move |task| drop(handle.spawn(task))).unwrap();
+//!     tidewire::executor::set_spawner(move |task| drop(handle.spawn(task))).unwrap();
 //!     runtime
 //! });
 //!
@@ -89,7 +89,8 @@
 //! ```
 //! use std::net::SocketAddr;
 //! use tidewire::testing::TestClient;
-//! # use tidewire::{ConnectionLimit, RequestContext, Server, WebSocketOptions};
+//! # use tidewire::limits::ConnectionLimit;
+//! # use tidewire::{RequestContext, Server, WebSocketOptions};
 //! # fn app() -> Server {
 //! #     let mut server = Server::new();
 //! #     server.connection_limit(&ConnectionLimit::per_address(1));

@@ -23,7 +23,7 @@ impl From<Message> for tungstenite::Message {
 ///
 /// ```
 /// use tidewire::Message;
-/// use tidewire::async_tungstenite::tungstenite;
+/// use tidewire::tungstenite::async_tungstenite::tungstenite;
 ///
 /// assert_eq!(Message::try_from(tungstenite::Message::text("hello")), Ok("hello".into()));
 /// let ping = tungstenite::Message::Ping("are you there".into());

@@ -31,8 +31,10 @@ impl WebSocket {
     ///
     /// ```no_run
     /// use futures::io::{AsyncRead, AsyncWrite};
-    /// use tidewire::async_tungstenite::client_async;
-    /// use tidewire::{BridgeStream, Role, WebSocket, WebSocketOptions};
+    /// use tidewire::tungstenite::async_tungstenite::client_async;
+    /// use tidewire::frame::Role;
+    /// use tidewire::tungstenite::BridgeStream;
+    /// use tidewire::{WebSocket, WebSocketOptions};
     ///
     /// # async fn f(socket: impl AsyncRead + AsyncWrite + Send + Unpin + 'static)
     /// # -> Result<(), Box<dyn std::error::Error>> {
@@ -71,7 +73,7 @@ impl WebSocket {
             encode(message, role, &mut unread);
         }
         let BridgeStream { stream, peer_addr, subprotocol, .. } = stream.into_inner();
-        let opened = Opened { peer_addr, subprotocol, ..Opened::default() };
+        let opened = Opened { subprotocol, peer_addr, ..Opened::default() };
         Ok(Self::new(Shared::new(stream, unread.into(), role, settings, opened)))
     }
 }

@@ -18,7 +18,7 @@ use futures::io::{AsyncRead, AsyncWrite};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::connection::{ConnectionTask, Deflation, Handling, Opened, Shared, WebSocket};
-use crate::options::{Settings, WebSocketOptions};
+use crate::options::{Settings, UpgradeOptions};
 use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, is_header_line, is_reserved};
 use crate::proto::{DeflateParameters, Role};
 use crate::stream::Stream;
@@ -42,7 +42,8 @@ use crate::stream::Stream;
 /// use hyper::service::service_fn;
 /// use smol::net::{TcpListener, TcpStream};
 /// use smol_hyper::rt::FuturesIo;
-/// use tidewire::{Error, Upgrade, WebSocket, WebSocketOptions};
+/// use tidewire::upgrade::{Upgrade, UpgradeOptions};
+/// use tidewire::{Error, WebSocket, WebSocketOptions};
 ///
 /// async fn echo(mut request: Request<Incoming>) -> Result<Response<String>, Infallible> {
 ///     let options = WebSocketOptions::default().subprotocols(["chat.v2"]);
@@ -95,7 +96,7 @@ pub struct Upgrade {
     fields: Vec<Field>,
     subprotocol: Option<Box<str>>,
     deflate: Option<DeflateParameters>,
-    /// Holds its part of a [`DeflateBudget`](crate::DeflateBudget).
+    /// Holds its part of a [`DeflateBudget`](crate::deflate::DeflateBudget).
     deflation: Option<Arc<Deflation>>,
     peer_addr: Option<SocketAddr>,
     unread: Bytes,
@@ -108,7 +109,7 @@ type Field = (Cow<'static, str>, Cow<'static, str>);
 impl Upgrade {
     /// Checks a request against the rules of an opening handshake (RFC 6455 §4.2.1): method, `Host` (RFC 9110
     /// §7.2, RFC 9112 §3.2), version, key, no body; the page that it comes from against the
-    /// [options](WebSocketOptions::allow_origins) (§10.2). Agrees on a subprotocol and on
+    /// [options](UpgradeOptions::allow_origins) (§10.2). Agrees on a subprotocol and on
     /// permessage-deflate, as the options say.
     ///
     /// A `ConnectionLimit` and the handshake timeout of the options are not used: the caller decides how many
@@ -121,11 +122,11 @@ impl Upgrade {
     ///
     /// [`HandshakeError`] says which rule is broken; its [`response`](HandshakeError::response) is the answer
     /// to the request. [`HandshakeError::InvalidHeader`] if HTTP does not allow a
-    /// [header](WebSocketOptions::header) of the options.
+    /// [header](UpgradeOptions::header) of the options.
     pub fn check(
         method: &Method,
         headers: &HeaderMap,
-        options: &WebSocketOptions,
+        options: &UpgradeOptions,
     ) -> Result<Self, HandshakeError> {
         let is_get = *method == Method::GET;
         Self::answer(&Opening { is_get, is_http_1_1: true, is_secure: false, headers }, options)
@@ -141,7 +142,7 @@ impl Upgrade {
     pub fn check_over_tls(
         method: &Method,
         headers: &HeaderMap,
-        options: &WebSocketOptions,
+        options: &UpgradeOptions,
     ) -> Result<Self, HandshakeError> {
         let is_get = *method == Method::GET;
         Self::answer(&Opening { is_get, is_http_1_1: true, is_secure: true, headers }, options)
@@ -161,15 +162,17 @@ impl Upgrade {
     /// Takes every step of the server's opening handshake, except for the bytes.
     pub(crate) fn answer<H: HeaderLines>(
         opening: &Opening<'_, H>,
-        options: &WebSocketOptions,
+        options: &UpgradeOptions,
     ) -> Result<Self, HandshakeError> {
         let parts = &options.parts;
+        let websocket = &parts.websocket.parts;
         let accept = opening.accept(&parts.origins)?;
-        let subprotocol = parts.subprotocols.choose(&opening.subprotocols()?)?;
+        let (chosen, offered) = (parts.subprotocol.as_ref(), opening.subprotocols()?);
+        let subprotocol = websocket.subprotocols.choose(chosen, &offered)?;
         let offers = opening.extensions()?;
         let own = own_fields(&parts.headers)?;
         // Last, since it may reserve memory.
-        let agreement = parts.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
+        let agreement = websocket.deflate.as_ref().and_then(|deflate| deflate.negotiate(&offers));
 
         // The order of §1.3.
         let mut fields: Vec<Field> = vec![
@@ -187,7 +190,7 @@ impl Upgrade {
         }
         fields.extend(own);
         let deflation = agreement.map(|agreement| {
-            let options = parts.deflate.clone().unwrap_or_default();
+            let options = websocket.deflate.clone().unwrap_or_default();
             Deflation::new(&options, agreement, Role::Server)
         });
         Ok(Self {
@@ -197,7 +200,7 @@ impl Upgrade {
             deflation,
             peer_addr: None,
             unread: Bytes::new(),
-            settings: parts.settings.clone(),
+            settings: websocket.settings.clone(),
         })
     }
 
@@ -309,7 +312,7 @@ impl Upgrade {
     /// The parts that a connection is made of.
     pub(super) fn into_parts(self) -> (Settings, Opened, Bytes) {
         let Self { subprotocol, deflation, peer_addr, unread, settings, .. } = self;
-        let opened = Opened { peer_addr, subprotocol, deflation, ..Opened::default() };
+        let opened = Opened { deflation, subprotocol, peer_addr, ..Opened::default() };
         (settings, opened, unread)
     }
 }

@@ -1,18 +1,22 @@
-//! The upgrade of an HTTP request to a WebSocket connection, on the server.
+//! The opening handshake of the server (RFC 6455 §4.2), over any stream and on any HTTP library.
 //!
-//! All rules of the opening handshake are in `proto/handshake`, and `check` takes every step of it once, for each
-//! HTTP library: `Upgrade` is the 101 and the connection behind it.
-//!
-//! A handler of `Server` or `endpoint` upgrades from the inside: it asks through its `PendingUpgrade`, the
-//! endpoint answers 101 and moves the handler to a task of its own, and the stream arrives there.
-//!
-//! | file | holds |
-//! | --- | --- |
-//! | `check` | `Upgrade`: whether a request is an opening handshake, the 101, the connection |
-//! | `pending` | an upgrade under way: what handler and endpoint tell each other |
-//! | `task` | the handler's task: from the 101 to the end of the connection |
-//! | `transport` | the stream below, on its way from the HTTP server to that task |
+//! [`Upgrade`] checks a request that an HTTP library has read. [`accept`] reads the request itself.
 
+// All rules of the opening handshake are in `proto/handshake`, and `check` takes every step of it once, for each
+// HTTP library: `Upgrade` is the 101 and the connection behind it.
+//
+// A handler of `Server` or `endpoint` upgrades from the inside: it asks through its `PendingUpgrade`, the
+// endpoint answers 101 and moves the handler to a task of its own, and the stream arrives there.
+//
+// | file | holds |
+// | --- | --- |
+// | `accept` | the request of a client, read from any stream, and the answer to it |
+// | `check` | `Upgrade`: whether a request is an opening handshake, the 101, the connection |
+// | `pending` | an upgrade under way: what handler and endpoint tell each other |
+// | `task` | the handler's task: from the 101 to the end of the connection |
+// | `transport` | the stream below, on its way from the HTTP server to that task |
+
+mod accept;
 mod check;
 #[cfg(feature = "server")]
 mod pending;
@@ -21,6 +25,7 @@ mod task;
 #[cfg(feature = "server")]
 mod transport;
 
+pub use self::accept::{UpgradeRequest, accept};
 pub use self::check::Upgrade;
 #[cfg(feature = "server")]
 pub(crate) use self::pending::{Abandon, PendingUpgrade};
@@ -28,3 +33,4 @@ pub(crate) use self::pending::{Abandon, PendingUpgrade};
 pub(crate) use self::task::start;
 #[cfg(feature = "server")]
 pub(crate) use self::transport::{Early, OnUpgrade, PeerAddr, Transport, Upgraded};
+pub use crate::options::UpgradeOptions;

@@ -13,7 +13,7 @@ use crate::admission::Admission;
 use crate::connection::{Shared, WebSocket};
 use crate::error::Result;
 use crate::instance::{Instance, OpenSocket};
-use crate::options::WebSocketOptions;
+use crate::options::UpgradeOptions;
 use crate::proto::handshake::{HandshakeError, is_header_line};
 use crate::sync::{Mutex, MutexGuard};
 
@@ -92,7 +92,7 @@ impl PendingUpgrade {
         &self,
         check: impl Fn() -> Result<Upgrade, HandshakeError>,
         admitting: Option<Admitting<'_>>,
-        options: &WebSocketOptions,
+        options: &UpgradeOptions,
     ) -> Result<WebSocket> {
         if self.is_idle() {
             // Boxed, so that a handler does not keep memory for it while its connection is open.

@@ -51,7 +51,7 @@ pub(crate) async fn start<T: 'static>(
     let budget = instance.as_ref().and_then(|instance| instance.budget.clone());
     let (settings, opened, _) = upgrade.into_parts();
     let deadline = settings.clock.after(timeout);
-    let parts = Box::new((settings, Opened { peer_addr, budget, ..opened }));
+    let parts = Box::new((settings, Opened { budget, peer_addr, ..opened }));
     let promise = Promise(Arc::clone(&pending));
     let run = run(Handling::new(handler), promise, source, parts, admission, deadline);
     let is_taken = match &instance {

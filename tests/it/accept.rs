@@ -6,7 +6,9 @@ use std::time::Duration;
 use async_std::task::{self, JoinHandle};
 use futures::AsyncWriteExt;
 use futures::channel::oneshot;
-use tidewire::{DeflateOptions, Error, HandshakeError, Result, UpgradeRequest, WebSocketOptions};
+use tidewire::deflate::DeflateOptions;
+use tidewire::upgrade::{UpgradeOptions, UpgradeRequest};
+use tidewire::{Error, HandshakeError, Result, WebSocketOptions};
 
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::support::peer::{Peer, within};
@@ -29,16 +31,16 @@ where
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     let (stream, end) = pipe(knobs);
-    let serving = task::spawn(async move { handler(tidewire::accept(stream).await?).await });
+    let serving =
+        task::spawn(async move { handler(tidewire::upgrade::accept(stream).await?).await });
     (Peer { end }, serving)
 }
 
 async fn echo(request: UpgradeRequest) -> Result<()> {
-    let options = WebSocketOptions::default()
-        .subprotocols(["chat"])
-        .deflate(DeflateOptions::default())
-        .header("X-Version", "3");
-    let mut ws = request.upgrade(&options).await?;
+    let options =
+        WebSocketOptions::default().subprotocols(["chat"]).deflate(DeflateOptions::default());
+    let options = UpgradeOptions::from(options).header("X-Version", "3");
+    let mut ws = request.upgrade(options).await?;
     while let Some(message) = ws.recv().await? {
         ws.send(message).await?;
     }
@@ -190,8 +192,8 @@ fn a_header_that_http_does_not_allow_is_not_sent() {
     for (name, value) in [("X-One", "1\r\nX-Two: 2"), ("X One", "1"), ("", "1"), ("a:b", "1")] {
         within(async {
             let (mut peer, serving) = serve(move |request| async move {
-                let options = WebSocketOptions::default().header(name, value);
-                request.upgrade(&options).await.map(drop)
+                let options = UpgradeOptions::default().header(name, value);
+                request.upgrade(options).await.map(drop)
             });
             peer.send(OPENING).await;
             peer.end.close().await.unwrap();
@@ -211,7 +213,7 @@ fn with_a_task_of_its_own_a_connection_is_closed_when_its_handler_returns() {
                 ws.send("a").await?;
                 ws.send("b").await
             };
-            request.run(&WebSocketOptions::default(), handler).await
+            request.run(WebSocketOptions::default(), handler).await
         });
         peer.send(OPENING).await;
         read_head(&mut peer).await;
@@ -325,7 +327,7 @@ fn where_the_caller_speaks_tls_a_page_of_the_same_host_came_over_tls_as_well() {
         within(async {
             let (mut peer, _serving) = serve(move |request| async move {
                 let request = if is_secure { request.over_tls() } else { request };
-                request.upgrade(&WebSocketOptions::default()).await.map(drop)
+                request.upgrade(WebSocketOptions::default()).await.map(drop)
             });
             peer.send(OPENING.replacen("Host: x", &format!("Host: x\r\nOrigin: {origin}"), 1))
                 .await;
@@ -431,7 +433,7 @@ fn an_absolute_target_says_path_and_host() {
             let (mut peer, serving) = serve(move |request| async move {
                 assert_eq!((request.path(), request.query()), (path, query), "{target}");
                 assert_eq!(request.header("host"), Some(host), "{target}");
-                request.upgrade(&WebSocketOptions::default()).await.map(drop)
+                request.upgrade(WebSocketOptions::default()).await.map(drop)
             });
             // A page of the host that counts may connect.
             let origin = format!("Host: x\r\nOrigin: http://{host}");
@@ -465,8 +467,8 @@ fn a_client_that_does_not_read_the_101_is_given_up() {
     within(async {
         let knobs = Knobs { in_flight: 10, ..Knobs::default() };
         let (mut peer, serving) = serve_over(knobs, |request| async move {
-            let options = WebSocketOptions::default().handshake_timeout(Duration::from_millis(20));
-            request.upgrade(&options).await.map(drop)
+            let options = UpgradeOptions::default().handshake_timeout(Duration::from_millis(20));
+            request.upgrade(options).await.map(drop)
         });
         peer.send(OPENING).await;
         let outcome = serving.await;
@@ -483,7 +485,7 @@ fn a_client_that_is_gone_is_an_error_of_the_stream() {
         let (mut peer, serving) = serve(|request| async move {
             tell.send(()).unwrap();
             gone.await.unwrap();
-            request.upgrade(&WebSocketOptions::default()).await.map(drop)
+            request.upgrade(WebSocketOptions::default()).await.map(drop)
         });
         peer.send(OPENING.replacen("GET", "POST", 1)).await;
         told.await.unwrap();
@@ -518,7 +520,7 @@ fn where_the_client_is_the_caller_may_tell() {
         let (tell, told) = oneshot::channel();
         let (mut peer, _serving) = serve(move |request| async move {
             let shown = format!("{request:?}");
-            let ws = request.peer_addr(addr).upgrade(&WebSocketOptions::default()).await?;
+            let ws = request.peer_addr(addr).upgrade(WebSocketOptions::default()).await?;
             tell.send((shown, ws.peer_addr())).unwrap();
             Ok(())
         });

@@ -15,7 +15,8 @@ use futures::{FutureExt, StreamExt};
 use log::kv::{Key, Value, VisitSource};
 use log::{LevelFilter, Log, Metadata, Record};
 use serde::{Deserialize, Serialize};
-use tidewire::{Backplane, Hub, RequestContext, Server, WebSocketOptions};
+use tidewire::rooms::Backplane;
+use tidewire::{Hub, RequestContext, Server, WebSocketOptions};
 
 use crate::support::frames::{BINARY, CLOSE, TEXT, close, masked, plain};
 use crate::support::server_process::{Process, serve};

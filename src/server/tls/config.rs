@@ -11,14 +11,15 @@ use rustls::server::{ServerConfig, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{Error, InconsistentKeys};
 
-use crate::tls::{Pem, TlsError};
+use crate::certificates::{Pem, TlsError};
 
 /// The certificate and the TLS configuration of a server: versions 1.2 and 1.3, `http/1.1` in ALPN.
 ///
 /// Clones share the certificate, so that a clone can [`reload`](Self::reload) it for a running server.
 ///
 /// ```no_run
-/// use tidewire::{RequestContext, Server, TlsConfig};
+/// use tidewire::tls::TlsConfig;
+/// use tidewire::{RequestContext, Server};
 ///
 /// # async fn run() -> tidewire::Result<()> {
 /// let mut server = Server::new();

@@ -1,6 +1,6 @@
 //! TLS in front of HTTP ([RFC 8446], [RFC 2818]).
 //!
-//! rustls encrypts. `config` is the configuration, with certificates that `crate::tls` reads; `acceptor`
+//! rustls encrypts. `config` is the configuration, with certificates that `crate::certificates` reads; `acceptor`
 //! makes the handshake of each connection.
 //!
 //! [RFC 2818]: https://www.rfc-editor.org/rfc/rfc2818

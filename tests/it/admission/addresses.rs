@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use tidewire::{ConnectionLimit, HandshakeError, ServerOptions};
+use tidewire::HandshakeError;
+use tidewire::limits::ConnectionLimit;
+use tidewire::server::ServerOptions;
 
 use super::{LONG, echo_within, expect_101, expect_nothing, leave, limited, refusal, until};
 use crate::support::tcp::{OPENING, Tcp, bind, echo_server};

@@ -7,7 +7,8 @@ use async_std::future::timeout;
 use async_std::task;
 use futures::StreamExt;
 use futures::channel::mpsc;
-use tidewire::{ConnectionLimit, HandshakeError, RequestContext, Server};
+use tidewire::limits::ConnectionLimit;
+use tidewire::{HandshakeError, RequestContext, Server};
 
 use super::{
     LONG, echo_within, expect_101, expect_echo, leave, limited, queued, refusal, refused, until,

@@ -15,7 +15,8 @@ mod refusals;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tidewire::{ConnectionLimit, WebSocketOptions};
+use tidewire::limits::ConnectionLimit;
+use tidewire::upgrade::UpgradeOptions;
 
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::support::tcp::{OPENING, Tcp, bind, echo_server, until};
@@ -23,8 +24,8 @@ use crate::support::tcp::{OPENING, Tcp, bind, echo_server, until};
 /// Longer than any test.
 const LONG: Duration = Duration::from_secs(60);
 
-fn limited(limit: &ConnectionLimit) -> WebSocketOptions {
-    WebSocketOptions::default().limit(limit)
+fn limited(limit: &ConnectionLimit) -> UpgradeOptions {
+    UpgradeOptions::default().limit(limit)
 }
 
 fn echo_within(limit: &ConnectionLimit) -> SocketAddr {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use async_lock::Semaphore;
 use futures::StreamExt;
 use futures::channel::mpsc;
-use tidewire::{ConnectionLimit, RequestContext, Server, WebSocketOptions};
+use tidewire::limits::ConnectionLimit;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::{
     LONG, echo_within, expect_101, expect_echo, expect_nothing, leave, limited, queued, refused,

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tidewire::{ConnectionLimit, HandshakeError, RequestContext, Server, WebSocketOptions};
+use tidewire::limits::ConnectionLimit;
+use tidewire::{HandshakeError, RequestContext, Server, WebSocketOptions};
 
 use super::{LONG, echo_within, expect_101, leave, limited, queued, refusal, refused, until};
 use crate::support::peer::{echo, within};

@@ -5,10 +5,9 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use tidewire::{
-    Client, ConnectError, ConnectStep, DeflateOptions, ReconnectOptions, ResponseViolation, Server,
-    WebSocketOptions,
-};
+use tidewire::client::{ConnectError, ConnectStep, ReconnectOptions, ResponseViolation};
+use tidewire::deflate::DeflateOptions;
+use tidewire::{Client, Server, WebSocketOptions};
 
 use super::{Scripted, accepting, refusal};
 use crate::support::frames::{PING, TEXT, plain};

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
-use tidewire::{ConnectError, Error};
+use tidewire::Error;
+use tidewire::client::ConnectError;
 
 use crate::support::peer::WITHIN;
 

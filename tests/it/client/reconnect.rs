@@ -4,9 +4,8 @@ use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
-use tidewire::{
-    Client, CloseInfo, ConnectError, Error, Message, Reconnect, ReconnectOptions, WebSocket,
-};
+use tidewire::client::{ConnectError, Reconnect, ReconnectOptions};
+use tidewire::{Client, CloseInfo, Error, Message, WebSocket};
 
 use super::{Scripted, accepting, refusal};
 use crate::support::frames::{CLOSE, TEXT, close, plain};

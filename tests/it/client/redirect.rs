@@ -1,6 +1,7 @@
 //! Servers that send the client elsewhere (RFC 9110 §15.4).
 
-use tidewire::{Client, ConnectError};
+use tidewire::Client;
+use tidewire::client::ConnectError;
 
 use super::{Scripted, accepting, refusal};
 use crate::support::peer::within;

@@ -5,7 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tidewire::{Client, ConnectError, ConnectStep, Listeners, WebSocket, WebSocketOptions};
+use tidewire::client::{ConnectError, ConnectStep};
+use tidewire::server::Listeners;
+use tidewire::{Client, WebSocket, WebSocketOptions};
 
 use super::{Scripted, read_head, refusal};
 use crate::support::peer::within;

@@ -1,9 +1,8 @@
 //! Whom the client trusts.
 
-use tidewire::{
-    Client, ClientCertificates, ClientTls, ConnectError, RequestContext, Server, TlsConfig,
-    TlsError, WebSocket, WebSocketOptions,
-};
+use tidewire::client::ConnectError;
+use tidewire::tls::{ClientCertificates, ClientTls, TlsConfig, TlsError};
+use tidewire::{Client, RequestContext, Server, WebSocket, WebSocketOptions};
 
 use super::refusal;
 use crate::support::peer::within;

@@ -9,9 +9,10 @@ use std::future::Future;
 use async_std::task;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::websocket::PreparedMessage;
 use tidewire::{
-    CloseInfo, Error, Frame, Message, OpCode, PreparedMessage, RequestContext, Result, Role,
-    Sender, Server, WebSocket, WebSocketOptions,
+    CloseInfo, Error, Message, RequestContext, Result, Sender, Server, WebSocket, WebSocketOptions,
 };
 
 use crate::support::attempts::patience;

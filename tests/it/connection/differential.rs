@@ -5,7 +5,8 @@
 
 use async_tungstenite::tungstenite::protocol;
 use futures::io::AsyncWriteExt;
-use tidewire::{Error, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Error, WebSocket, WebSocketOptions};
 
 use crate::support::frames::{BINARY, CLOSE, CONTINUATION, FIN, PING, PONG, TEXT, masked, plain};
 use crate::support::peer::{collect, within};

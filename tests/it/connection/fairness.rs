@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 use futures::io::{AsyncRead, AsyncWrite};
-use tidewire::{Error, Result, Role, TimeoutKind, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::websocket::TimeoutKind;
+use tidewire::{Error, Result, WebSocket, WebSocketOptions};
 
 use crate::support::frames::{BINARY, PING, masked};
 use crate::support::peer::{Drive, within};

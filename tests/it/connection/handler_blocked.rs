@@ -5,7 +5,8 @@ use futures::StreamExt;
 use futures::channel::oneshot;
 use futures::future::pending;
 use futures::stream::FuturesUnordered;
-use tidewire::{Error, Result, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Error, Result, WebSocket, WebSocketOptions};
 
 use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, PING, TEXT, close, masked, plain};

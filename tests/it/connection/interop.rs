@@ -80,7 +80,7 @@ fn fragments_and_pings_of_the_server_are_understood() {
         server.get("/", move |mut ctx: RequestContext| {
             let tell = tell.lock().unwrap().take().unwrap();
             async move {
-                use tidewire::{Frame, OpCode};
+                use tidewire::frame::{Frame, OpCode};
                 let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
                 ws.send_frame(Frame::new(false, OpCode::Text, "one, ")).await?;
                 ws.ping("p").await?;
@@ -98,7 +98,10 @@ fn fragments_and_pings_of_the_server_are_understood() {
         assert_eq!(next(&mut client).await, Some(Message::Close(Some(enough))));
         assert_eq!(next(&mut client).await, None);
         let pong = told.await.unwrap().unwrap();
-        assert_eq!((pong.opcode(), pong.payload()), (tidewire::OpCode::Pong, b"p".as_slice()));
+        assert_eq!(
+            (pong.opcode(), pong.payload()),
+            (tidewire::frame::OpCode::Pong, b"p".as_slice())
+        );
     });
 }
 

@@ -8,11 +8,12 @@ use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use futures::channel::oneshot;
 use futures::future::{join_all, pending};
 use futures::{FutureExt, StreamExt};
+use tidewire::deflate::DeflateOptions;
+use tidewire::frame::{OpCode, Role};
+use tidewire::server::{Metrics, ServerOptions};
 use tidewire::testing::{Line, ManualClock, Peer, TestClient};
-use tidewire::{
-    DeflateOptions, Error, HeartbeatOptions, Metrics, OpCode, RequestContext, Role, Server,
-    ServerOptions, WebSocket, WebSocketOptions,
-};
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{Error, RequestContext, Server, WebSocket, WebSocketOptions};
 
 use crate::support::frames::{BINARY, PING, TEXT, masked, plain};
 use crate::support::peer::within;
@@ -520,7 +521,8 @@ mod separate_process {
 
     use std::io::Write;
 
-    use tidewire::{ServerOptions, WebSocketOptions};
+    use tidewire::WebSocketOptions;
+    use tidewire::server::ServerOptions;
 
     use crate::support::frames::{BINARY, TEXT, masked, plain};
     use crate::support::server_process::{Process, serve};

@@ -11,7 +11,8 @@ use futures::channel::oneshot;
 use futures::future::join3;
 use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tidewire::WebSocketOptions;
-use tidewire::{Error, Frame, FrameError, Message, OpCode, Result, Role, WebSocket};
+use tidewire::frame::{Frame, FrameError, OpCode, Role};
+use tidewire::{Error, Message, Result, WebSocket};
 
 use crate::support::attempts::{Attempt, Attempts, check_pongs, patience};
 use crate::support::frames::{CLOSE, CONTINUATION, FIN, PING, PONG, Seen, TEXT, Transcript};

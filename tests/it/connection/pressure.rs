@@ -11,7 +11,9 @@ use async_std::task;
 use futures::channel::oneshot;
 use futures::future::pending;
 use futures::io::{AsyncRead, AsyncWrite};
-use tidewire::{Error, Result, Role, TimeoutKind, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::websocket::TimeoutKind;
+use tidewire::{Error, Result, WebSocket, WebSocketOptions};
 
 use crate::support::attempts::patience;
 use crate::support::frames::{BINARY, CLOSE, FIN, PING, TEXT, close, masked, plain};

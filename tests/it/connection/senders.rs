@@ -6,7 +6,8 @@ use std::pin::pin;
 use async_std::task;
 use futures::channel::oneshot;
 use futures::future::{join_all, pending};
-use tidewire::{Error, Frame, OpCode, Role, WebSocketOptions};
+use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::{Error, WebSocketOptions};
 
 use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, PING, TEXT, Transcript, close, hex, masked, plain};

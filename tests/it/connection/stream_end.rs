@@ -10,7 +10,8 @@ use async_std::task;
 use futures::channel::oneshot;
 use futures::future::BoxFuture;
 use futures::io::{AsyncRead, AsyncWrite};
-use tidewire::{Result, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Result, WebSocket, WebSocketOptions};
 
 use crate::support::frames::{CLOSE, close, masked, plain};
 use crate::support::peer::{Drive, Peer, within};

@@ -10,7 +10,8 @@ use async_std::task;
 use futures::channel::oneshot;
 use futures::future::{join_all, pending};
 use futures::{AsyncWriteExt, FutureExt};
-use tidewire::{Error, Frame, Message, OpCode, Result, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::{Error, Message, Result, WebSocket, WebSocketOptions};
 
 use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, PING, TEXT, masked, plain};

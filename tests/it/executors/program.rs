@@ -8,10 +8,11 @@ use std::task::{Context, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tidewire::{
-    ConnectionLimit, Error, RequestContext, Sender, Server, ServerHandle, ServerOptions,
-    ShutdownOptions, WebSocketOptions, set_spawner,
-};
+use tidewire::executor::set_spawner;
+use tidewire::limits::ConnectionLimit;
+use tidewire::server::{ServerHandle, ServerOptions, ShutdownOptions};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{Error, RequestContext, Sender, Server};
 
 use super::brought::{Executor, Future};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
@@ -78,7 +79,7 @@ static SENDERS: Mutex<Vec<Sender>> = Mutex::new(Vec::new());
 /// A server with an echo at `/` and a wait for the end at `/closed`, for so many connections as `limit` admits,
 /// and `pong` at `/ping`.
 fn server(limit: &ConnectionLimit) -> Server {
-    let options = WebSocketOptions::default().limit(limit);
+    let options = UpgradeOptions::default().limit(limit);
     let mut server = Server::new();
     let waiting = options.clone();
     server.get("/closed", move |mut ctx: RequestContext| {

@@ -4,7 +4,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 
 use futures::channel::mpsc;
 use socket2::SockRef;
-use tidewire::{Listeners, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::server::Listeners;
 
 use super::separate_process::Apart;
 use super::server::{Held, server};

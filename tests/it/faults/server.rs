@@ -2,8 +2,11 @@
 //! route for everything that a peer may disturb.
 
 use futures::channel::mpsc;
-use tidewire::{ConnectionLimit, Hub, RequestContext, Result, Room, Server, WebSocket};
-use tidewire::{WebSocketOptions, metrics};
+use tidewire::WebSocketOptions;
+use tidewire::limits::ConnectionLimit;
+use tidewire::server::metrics;
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{Hub, RequestContext, Result, Room, Server, WebSocket};
 
 /// Bytes of a message of `/flood` and `/gigabyte`.
 pub(super) const MESSAGE: usize = 64 << 10;
@@ -42,7 +45,7 @@ pub(super) fn server(
     options: &WebSocketOptions,
     ends: mpsc::UnboundedSender<End>,
 ) -> Server {
-    let options = options.clone().limit(&held.limit);
+    let options = UpgradeOptions::from(options.clone()).limit(&held.limit);
     let mut server = Server::new();
     let room = held.room.clone();
     server.get("/:how", move |mut ctx: RequestContext| {

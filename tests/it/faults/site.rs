@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use socket2::SockRef;
-use tidewire::{Metrics, ServerHandle, ShutdownOptions, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::server::{Metrics, ServerHandle, ShutdownOptions};
 
 use super::kernel::entries;
 use super::server::{End, Held, server};

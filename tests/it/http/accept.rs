@@ -7,13 +7,14 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
-use tidewire::{Server, ServerOptions};
+use tidewire::Server;
+use tidewire::server::ServerOptions;
 
 use super::{Client, PONG, WITHIN, pong, serve};
 
 #[test]
 fn a_server_listens_on_any_form_of_address() {
-    fn port<E: std::fmt::Debug>(bound: Result<tidewire::BoundServer, E>) -> u16 {
+    fn port<E: std::fmt::Debug>(bound: Result<tidewire::server::BoundServer, E>) -> u16 {
         bound.unwrap().local_addr().port()
     }
     async_std::task::block_on(async {

@@ -8,7 +8,8 @@ use futures::io::{AsyncBufRead, AsyncRead, AsyncReadExt, BufReader};
 use futures::stream::TryStreamExt;
 use tide::http::Body;
 use tide::{Request, Response};
-use tidewire::{RequestContext, Server, ServerOptions};
+use tidewire::server::ServerOptions;
+use tidewire::{RequestContext, Server};
 
 use super::{Client, header, serve};
 

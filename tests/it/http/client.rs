@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use tidewire::{RequestContext, Server, ServerOptions};
+use tidewire::server::ServerOptions;
+use tidewire::{RequestContext, Server};
 
 use super::{Client, serve};
 

@@ -1,7 +1,8 @@
 //! A connection goes on after a response, or the response says that it does not (RFC 9112 §9.6).
 
 use tide::{Next, Request, Response};
-use tidewire::{RequestContext, Server, ServerOptions, WebSocketOptions};
+use tidewire::server::ServerOptions;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::{Client, PONG, header, serve};
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use socket2::{Domain, Socket, Type};
-use tidewire::{RequestContext, Server, ServerHandle, ServerOptions, WebSocketOptions};
+use tidewire::server::{ServerHandle, ServerOptions};
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::{Client, PONG, WITHIN, pong, serve};
 use crate::support::tcp::until;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use futures::io::{AsyncBufRead, AsyncRead};
 use tide::http::Body;
 use tide::{Request, Response};
-use tidewire::{RequestContext, Server, ServerOptions};
+use tidewire::server::ServerOptions;
+use tidewire::{RequestContext, Server};
 
 use super::{Client, PONG, WITHIN, pong, serve};
 

@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
-use tidewire::{BoundServer, Listeners, LocalAddr};
+use tidewire::server::{BoundServer, Listeners, LocalAddr};
 
 use super::{Client, PONG, pong};
 

@@ -1,7 +1,8 @@
 //! Requests that no handler may see: each is answered, and nothing behind it is taken for a request.
 
 use super::{Client, PONG, header, pong, serve};
-use tidewire::{Server, ServerOptions};
+use tidewire::Server;
+use tidewire::server::ServerOptions;
 
 const BAD_REQUEST: &str = "HTTP/1.1 400 Bad Request";
 const NOT_IMPLEMENTED: &str = "HTTP/1.1 501 Not Implemented";

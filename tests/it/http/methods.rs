@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use tide::{Next, Request, Response};
-use tidewire::{RequestContext, Server, WebSocketOptions, endpoint};
+use tidewire::server::endpoint;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::{Client, header, serve};
 

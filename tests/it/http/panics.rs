@@ -12,7 +12,8 @@ use futures::channel::mpsc;
 use futures::io::{AsyncBufRead, AsyncRead};
 use tide::http::Body;
 use tide::{Request, Response};
-use tidewire::{RequestContext, Server, ServerHandle, ShutdownOptions};
+use tidewire::server::{ServerHandle, ShutdownOptions};
+use tidewire::{RequestContext, Server};
 
 use super::{Client, PONG, pong};
 

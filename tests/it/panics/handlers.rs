@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 use std::panic::panic_any;
 
 use async_std::task;
-use tidewire::{Error, RequestContext, Server, ServerHandle, ShutdownOptions, WebSocketOptions};
+use tidewire::server::{ServerHandle, ShutdownOptions};
+use tidewire::{Error, RequestContext, Server, WebSocketOptions};
 
 use super::{Bomb, Unspeakable};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};

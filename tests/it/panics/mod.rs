@@ -12,7 +12,7 @@ mod program;
 use std::fmt;
 
 use tide::Response;
-use tidewire::IntoResponse;
+use tidewire::server::IntoResponse;
 
 /// Panics when it is dropped.
 #[derive(Debug)]

@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use futures::io::Cursor;
 use log::{LevelFilter, Log, Metadata, Record};
-use tidewire::{
-    ConnectionLimit, RequestContext, Role, Server, ServerHandle, ServerOptions, ShutdownOptions,
-    WebSocket, WebSocketOptions,
-};
+use tidewire::frame::Role;
+use tidewire::limits::ConnectionLimit;
+use tidewire::server::{ServerHandle, ServerOptions, ShutdownOptions};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{RequestContext, Server, WebSocket, WebSocketOptions};
 
 use super::Bomb;
 use super::handlers::{WAYS, expect_echo, panics, server, start};
@@ -33,7 +34,7 @@ fn a_program_that_should_not_end() {
             let executor = Arc::new(smol::Executor::new());
             let running = Arc::clone(&executor);
             thread::spawn(move || smol::block_on(running.run(pending::<()>())));
-            tidewire::set_spawner(move |task| executor.spawn(task).detach()).unwrap();
+            tidewire::executor::set_spawner(move |task| executor.spawn(task).detach()).unwrap();
             shuts_down();
         }
         Some("thread_ends") => thread_ends(),
@@ -145,7 +146,7 @@ impl Drop for Held {
 fn waiting(limit: &ConnectionLimit, held: &Arc<AtomicUsize>) -> ServerHandle {
     let mut server = Server::new();
     for (path, is_armed) in [("/bomb", true), ("/", false)] {
-        let (options, held) = (WebSocketOptions::default().limit(limit), Arc::clone(held));
+        let (options, held) = (UpgradeOptions::default().limit(limit), Arc::clone(held));
         server.get(path, move |mut ctx: RequestContext| {
             let (options, held) = (options.clone(), Arc::clone(&held));
             async move {

@@ -326,7 +326,7 @@ fn p9_a_client_program() {
 fn p11_an_encrypted_server_with_certificate_and_key_from_files() {
     use std::fs;
 
-    use tidewire::ClientTls;
+    use tidewire::tls::ClientTls;
 
     use crate::support::peer::within;
     use crate::tls::authority;

@@ -11,7 +11,8 @@ use futures::channel::{mpsc, oneshot};
 use futures::future::{BoxFuture, join_all};
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use tidewire::{Backplane, Hub, LocalBackplane, Message, Room};
+use tidewire::rooms::{Backplane, LocalBackplane};
+use tidewire::{Hub, Message, Room};
 
 use super::{enter, options};
 use crate::support::deflate::codec::read_frame;
@@ -337,7 +338,7 @@ fn local_members_do_not_wait_for_a_broker_that_hangs_and_its_queue_is_bounded() 
         let room: Room = Hub::with_backplane(Hanging).room("room");
         let bytes = Bytes::from(vec![7; 1 << 20]);
         for _ in 0..2_000 {
-            assert_eq!(room.broadcast(bytes.clone()), tidewire::BroadcastReport::default());
+            assert_eq!(room.broadcast(bytes.clone()), tidewire::rooms::BroadcastReport::default());
         }
         let (mut peer, _) = enter(&room, Knobs::default(), &options()).await;
         room.broadcast("still here");

@@ -2,7 +2,10 @@
 
 use async_std::task;
 use futures::future::join_all;
-use tidewire::{Frame, Hub, Message, OpCode, PreparedMessage, Role, Room, RoomOptions, WebSocket};
+use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::rooms::RoomOptions;
+use tidewire::websocket::PreparedMessage;
+use tidewire::{Hub, Message, Room, WebSocket};
 
 use super::{enter, narrow};
 use crate::support::deflate::codec::{Reader, read_frame};

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 use std::thread;
 
-use tidewire::{Hub, Role, Room, WebSocket};
+use tidewire::frame::Role;
+use tidewire::{Hub, Room, WebSocket};
 
 use super::options;
 use crate::support::peer::WITHIN;
@@ -25,7 +26,7 @@ impl Wake for Holdup {
 }
 
 /// A member of a room that waits in `recv`, and is woken like this.
-fn wait_in(room: &Room, waker: &Waker) -> (WebSocket, End, tidewire::Membership) {
+fn wait_in(room: &Room, waker: &Waker) -> (WebSocket, End, tidewire::rooms::Membership) {
     let (stream, end) = pipe(Knobs::default());
     let mut ws = WebSocket::from_stream(stream, [].as_slice(), Role::Server, &options());
     let member = room.join(&ws);

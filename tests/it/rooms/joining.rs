@@ -7,7 +7,9 @@ use async_std::task;
 use futures::StreamExt;
 use futures::channel::oneshot;
 use futures::future::pending;
-use tidewire::{Error, Hub, PresenceEvent, Role, Room, WebSocket};
+use tidewire::frame::Role;
+use tidewire::rooms::PresenceEvent;
+use tidewire::{Error, Hub, Room, WebSocket};
 
 use super::{enter, options, room};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};

@@ -8,9 +8,9 @@ use futures::SinkExt;
 use futures::channel::oneshot;
 use futures::future::{join_all, pending};
 use futures::{join, poll};
-use tidewire::{
-    Frame, Hub, Message, OpCode, Result, RoomOptions, SlowConsumer, WebSocket, WebSocketOptions,
-};
+use tidewire::frame::{Frame, OpCode};
+use tidewire::rooms::{RoomOptions, SlowConsumer};
+use tidewire::{Hub, Message, Result, WebSocket, WebSocketOptions};
 
 use super::{enter, narrow, options, room, until_arrived};
 use crate::support::attempts::patience;

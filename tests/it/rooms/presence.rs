@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_std::task;
 use futures::{FutureExt, StreamExt};
-use tidewire::{
-    ConnectionId, Hub, Membership, PresenceEvent, PresenceEvents, Role, Room, Sender, WebSocket,
-};
+use tidewire::frame::Role;
+use tidewire::rooms::{Membership, PresenceEvent, PresenceEvents};
+use tidewire::websocket::ConnectionId;
+use tidewire::{Hub, Room, Sender, WebSocket};
 
 use super::options;
 use crate::support::peer::within;

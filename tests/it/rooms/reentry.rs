@@ -15,10 +15,12 @@ use futures::channel::mpsc;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};
-use tidewire::{
-    Backplane, ConnectionId, Hub, LocalBackplane, Membership, PresenceEvents, Role, Room,
-    RoomOptions, SlowConsumer, WebSocket,
+use tidewire::frame::Role;
+use tidewire::rooms::{
+    Backplane, LocalBackplane, Membership, PresenceEvents, RoomOptions, SlowConsumer,
 };
+use tidewire::websocket::ConnectionId;
+use tidewire::{Hub, Room, WebSocket};
 
 use super::{enter, narrow, options};
 use crate::support::frames::{TEXT, plain};
@@ -491,7 +493,7 @@ fn a_process_whose_tasks_run_where_they_are_woken() {
     if std::env::var_os(INLINE).is_none() {
         return;
     }
-    tidewire::set_spawner(|future| {
+    tidewire::executor::set_spawner(|future| {
         let task = Inline { future: Mutex::new(Some(future)), is_woken: AtomicBool::new(false) };
         Arc::new(task).wake();
     })

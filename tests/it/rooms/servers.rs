@@ -1,10 +1,8 @@
 //! A hub behind real servers, and real clients, some of whom do not read.
 
 use futures::StreamExt;
-use tidewire::{
-    BroadcastReport, Hub, PresenceEvent, PresenceEvents, RequestContext, Room, RoomOptions, Server,
-    SlowConsumer,
-};
+use tidewire::rooms::{BroadcastReport, PresenceEvent, PresenceEvents, RoomOptions, SlowConsumer};
+use tidewire::{Hub, RequestContext, Room, Server};
 
 use super::options;
 use crate::support::frames::{BINARY, CLOSE, TEXT, close, masked, plain};

@@ -3,10 +3,8 @@
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::channel::oneshot;
-use tidewire::{
-    BroadcastReport, Hub, MemberStats, Message, PresenceEvent, Room, RoomOptions, SlowConsumer,
-    WebSocketOptions,
-};
+use tidewire::rooms::{BroadcastReport, MemberStats, PresenceEvent, RoomOptions, SlowConsumer};
+use tidewire::{Hub, Message, Room, WebSocketOptions};
 
 use super::{enter, narrow, options, until_arrived};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};

@@ -6,7 +6,8 @@ use std::task::{Context, Waker};
 
 use futures::FutureExt;
 use futures::io::AsyncWriteExt;
-use tidewire::{Error, Role, Room, WebSocket};
+use tidewire::frame::Role;
+use tidewire::{Error, Room, WebSocket};
 
 use super::{options, room};
 use crate::support::frames::{BINARY, TEXT, masked};

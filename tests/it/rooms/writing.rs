@@ -12,7 +12,9 @@ use async_std::task;
 use futures::channel::oneshot;
 use futures::future::join_all;
 use futures::io::{AsyncRead, AsyncWrite};
-use tidewire::{Error, Result, Role, Room, Sender, TimeoutKind, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::websocket::TimeoutKind;
+use tidewire::{Error, Result, Room, Sender, WebSocket, WebSocketOptions};
 
 use super::{enter, narrow, options, room};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};

@@ -4,7 +4,8 @@ use std::future::pending;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use tidewire::{RequestContext, Server, ShutdownOptions, WebSocketOptions};
+use tidewire::server::ShutdownOptions;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::{GET, arrival, begin_shutdown, gate, patient, slow, start, stuck};
 use crate::support::frames::{CLOSE, close, masked};

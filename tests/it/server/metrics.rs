@@ -1,6 +1,7 @@
 //! What a server counts.
 
-use tidewire::{Metrics, RequestContext, Server, ServerHandle, WebSocketOptions};
+use tidewire::server::{Metrics, ServerHandle};
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::{GET, patient, start};
 use crate::support::frames::{CLOSE, PING, PONG, TEXT, close, masked, plain};
@@ -10,7 +11,7 @@ use crate::support::tcp::{OPENING, Tcp};
 /// A server with an echo at `/ws`, and its metrics at `/metrics`.
 fn measured() -> ServerHandle {
     let mut server = Server::new();
-    server.get("/metrics", tidewire::metrics);
+    server.get("/metrics", tidewire::server::metrics);
     server.get("/ws", |mut ctx: RequestContext| async move {
         echo(ctx.upgrade_to_websocket(WebSocketOptions::default()).await?).await?;
         Ok(())
@@ -100,7 +101,7 @@ fn the_handler_answers_as_prometheus_reads() {
 #[test]
 fn an_app_that_tide_serves_itself_has_no_metrics() {
     let mut app = tide::new();
-    app.at("/metrics").get(tidewire::endpoint(tidewire::metrics));
+    app.at("/metrics").get(tidewire::server::endpoint(tidewire::server::metrics));
     let request = tide::http::Request::new(tide::http::Method::Get, "http://x/metrics");
     let response: tide::http::Response = within(app.respond(request)).unwrap();
     assert_eq!(response.status(), tide::StatusCode::NotFound);

@@ -19,7 +19,8 @@ use std::time::Duration;
 use async_std::task;
 use futures::channel::{mpsc, oneshot};
 use futures::{Future, FutureExt, StreamExt};
-use tidewire::{RequestContext, Server, ServerHandle, ShutdownOptions, WebSocketOptions};
+use tidewire::server::{ServerHandle, ShutdownOptions};
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use crate::support::peer::within;
 
@@ -40,7 +41,7 @@ fn patient() -> ShutdownOptions {
 fn begin_shutdown(
     handle: &ServerHandle,
     options: ShutdownOptions,
-) -> task::JoinHandle<tidewire::ShutdownReport> {
+) -> task::JoinHandle<tidewire::server::ShutdownReport> {
     let (own, begun) = (handle.clone(), handle.clone());
     let report = task::spawn(async move { own.shutdown(options).await });
     within(begun.shutting_down());

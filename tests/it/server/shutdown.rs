@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures::channel::mpsc;
 use futures::{FutureExt, StreamExt};
-use tidewire::{
-    CloseCode, CloseInfo, Initiator, RequestContext, Server, ShutdownOptions, WebSocketOptions,
-};
+use tidewire::server::ShutdownOptions;
+use tidewire::websocket::Initiator;
+use tidewire::{CloseCode, CloseInfo, RequestContext, Server, WebSocketOptions};
 
 use super::{GET, arrival, begin_shutdown, patient, slow, start};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};

@@ -3,7 +3,8 @@
 use std::net::{TcpListener, TcpStream};
 
 use async_std::task;
-use tidewire::{ShutdownOptions, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::server::ShutdownOptions;
 
 use super::{patient, start};
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};

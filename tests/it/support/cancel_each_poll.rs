@@ -4,7 +4,8 @@ use std::future::Future;
 
 use futures::channel::oneshot;
 use futures::future::join;
-use tidewire::{Result, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Result, WebSocket, WebSocketOptions};
 
 use super::peer::{Drive, Peer, drive, within};
 use super::pipe::{Knobs, Stutter, pipe};

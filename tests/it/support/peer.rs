@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_std::task::{self, JoinHandle};
 use futures::io::{AsyncReadExt, AsyncWriteExt};
-use tidewire::{Message, Result, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Message, Result, WebSocket, WebSocketOptions};
 
 use super::frames::{Seen, hex, shown, take_frame};
 use super::pipe::{End, Knobs, pipe};

@@ -7,7 +7,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 use std::{env, fs};
 
-use tidewire::{Server, ShutdownOptions};
+use tidewire::Server;
+use tidewire::server::ShutdownOptions;
 
 use super::peer::within;
 

@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::Instant;
 
-use tidewire::{RequestContext, Server, WebSocketOptions};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{RequestContext, Server};
 
 use super::frames::{Seen, hex, shown, take_frame};
 use super::peer::{WITHIN, echo};
@@ -25,7 +26,8 @@ pub(crate) fn bind(server: Server) -> SocketAddr {
 }
 
 /// A server with an echo at `/`.
-pub(crate) fn echo_server(options: WebSocketOptions) -> Server {
+pub(crate) fn echo_server(options: impl Into<UpgradeOptions>) -> Server {
+    let options = options.into();
     let mut server = Server::new();
     server.get("/", move |mut ctx: RequestContext| {
         let options = options.clone();

@@ -4,11 +4,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use futures::{AsyncReadExt, AsyncWriteExt, FutureExt};
+use tidewire::client::{ConnectError, ConnectStep};
+use tidewire::frame::Role;
+use tidewire::server::{ServerOptions, ShutdownOptions};
 use tidewire::testing::ManualClock;
-use tidewire::{
-    ConnectError, ConnectStep, Error, HeartbeatOptions, Role, ServerOptions, ShutdownOptions,
-    WebSocket, WebSocketOptions,
-};
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{Error, WebSocket, WebSocketOptions};
 
 use crate::http::{Client, PONG, pong};
 use crate::support::peer::within;

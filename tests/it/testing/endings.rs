@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use futures::channel::{mpsc, oneshot};
 use futures::{FutureExt, StreamExt};
+use tidewire::limits::ConnectionLimit;
+use tidewire::server::{ServerOptions, ShutdownOptions};
 use tidewire::testing::{RawFrame, TestClient};
-use tidewire::{
-    CloseCode, ConnectionLimit, Error, Hub, RequestContext, Server, ServerOptions, ShutdownOptions,
-    WebSocketOptions,
-};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{CloseCode, Error, Hub, RequestContext, Server, WebSocketOptions};
 
 use super::{SOON, addr, echo, within};
 
@@ -47,7 +47,7 @@ fn an_idle_server_has_no_connection_and_no_handler() {
 #[test]
 fn one_of_several_connections_may_be_waited_for() {
     let limit = ConnectionLimit::new(2);
-    let client = echo(WebSocketOptions::default().limit(&limit));
+    let client = echo(UpgradeOptions::default().limit(&limit));
     within(async {
         let first = client.connect("/ws").await.unwrap();
         let _second = client.connect("/ws").await.unwrap();
@@ -66,7 +66,7 @@ fn limits_for_each_address_and_for_the_server_count_as_with_a_port() {
     let of_all = ConnectionLimit::new(2);
     let mut server = Server::new();
     server.connection_limit(&of_all);
-    let options = WebSocketOptions::default().limit(&per_address);
+    let options = UpgradeOptions::default().limit(&per_address);
     server.get("/", move |mut ctx: RequestContext| {
         let options = options.clone();
         async move {

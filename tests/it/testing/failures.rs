@@ -4,8 +4,9 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures::FutureExt;
+use tidewire::limits::ConnectionLimit;
 use tidewire::testing::{Line, RawFrame, TestClient, TestResponse};
-use tidewire::{ConnectionLimit, RequestContext, Server, WebSocketOptions};
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::{SOON, echo, within};
 

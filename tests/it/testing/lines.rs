@@ -4,10 +4,11 @@ use std::io::ErrorKind;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
+use tidewire::limits::ConnectionLimit;
 use tidewire::testing::{Line, RawFrame, TestClient};
-use tidewire::{
-    ConnectionLimit, Error, Message, RequestContext, Server, TimeoutKind, WebSocketOptions,
-};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::websocket::TimeoutKind;
+use tidewire::{Error, Message, RequestContext, Server, WebSocketOptions};
 
 use super::{SOON, echo, next, observed, within};
 
@@ -99,7 +100,7 @@ fn nothing_is_lost_over_a_line_that_was_stalled() {
 #[test]
 fn a_line_that_is_cut_fails_on_both_sides_and_gives_the_permit_back() {
     let limit = ConnectionLimit::new(1);
-    let (client, mut outcomes) = observed(WebSocketOptions::default().limit(&limit));
+    let (client, mut outcomes) = observed(UpgradeOptions::default().limit(&limit));
     within(async {
         let line = Line::new();
         let mut ws = client.over(&line).connect("/ws").await.unwrap();

@@ -24,7 +24,8 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, unbounded};
 use tidewire::testing::TestClient;
-use tidewire::{CloseInfo, Error, Message, RequestContext, Server, WebSocketOptions};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{CloseInfo, Error, Message, RequestContext, Server};
 
 use crate::support::peer::within;
 
@@ -35,12 +36,14 @@ const SOON: Duration = Duration::from_millis(30);
 type Outcome = (Result<Option<Message>, Error>, CloseInfo);
 
 /// A client of a server that echoes at `/ws`.
-fn echo(options: WebSocketOptions) -> TestClient {
+fn echo(options: impl Into<UpgradeOptions>) -> TestClient {
+    let options = options.into();
     observed(options).0
 }
 
 /// As [`echo`], and what became of each connection.
-fn observed(options: WebSocketOptions) -> (TestClient, UnboundedReceiver<Outcome>) {
+fn observed(options: impl Into<UpgradeOptions>) -> (TestClient, UnboundedReceiver<Outcome>) {
+    let options = options.into();
     let (tell, told) = unbounded();
     let mut server = Server::new();
     server.get("/ws", move |mut ctx: RequestContext| {

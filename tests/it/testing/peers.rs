@@ -3,11 +3,10 @@
 use async_tungstenite::client_async;
 use async_tungstenite::tungstenite::Message as TungsteniteMessage;
 use futures::{FutureExt, StreamExt};
+use tidewire::frame::{Frame, OpCode, ProtocolError};
 use tidewire::testing::{RawFrame, TestClient};
-use tidewire::{
-    Error, Frame, HeartbeatOptions, OpCode, ProtocolError, RequestContext, Server, TimeoutKind,
-    WebSocketOptions,
-};
+use tidewire::websocket::{HeartbeatOptions, TimeoutKind};
+use tidewire::{Error, RequestContext, Server, WebSocketOptions};
 
 use super::{SOON, echo, next, observed, within};
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde::{Deserialize, Serialize};
+use tidewire::server::ServerOptions;
 use tidewire::testing::TestClient;
-use tidewire::{Error, RequestContext, Server, ServerOptions};
+use tidewire::{Error, RequestContext, Server};
 
 use super::within;
 
@@ -18,15 +19,17 @@ struct Order {
 #[test]
 fn a_request_has_its_parts_and_the_response_those_of_the_handler() {
     let mut server = Server::new();
-    server.at("/echo/:name").all(tidewire::endpoint(|mut ctx: RequestContext| async move {
-        let method = ctx.request().method().to_string();
-        let url = ctx.request().url().to_string();
-        let header = ctx.header("x-one").unwrap_or("none").to_owned();
-        let body = ctx.request_mut().body_string().await?;
-        ctx.response().insert_header("x-two", "2");
-        ctx.response().set_status(201);
-        Ok(format!("{method} {url} {header} {body}"))
-    }));
+    server.at("/echo/:name").all(tidewire::server::endpoint(
+        |mut ctx: RequestContext| async move {
+            let method = ctx.request().method().to_string();
+            let url = ctx.request().url().to_string();
+            let header = ctx.header("x-one").unwrap_or("none").to_owned();
+            let body = ctx.request_mut().body_string().await?;
+            ctx.response().insert_header("x-two", "2");
+            ctx.response().set_status(201);
+            Ok(format!("{method} {url} {header} {body}"))
+        },
+    ));
     within(async {
         let client = TestClient::new(&server);
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {

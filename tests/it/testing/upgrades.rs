@@ -2,10 +2,10 @@
 
 use futures::StreamExt;
 use futures::channel::mpsc::unbounded;
+use tidewire::deflate::DeflateOptions;
+use tidewire::server::ServerOptions;
 use tidewire::testing::{RawFrame, TestClient};
-use tidewire::{
-    DeflateOptions, Error, Message, RequestContext, Server, ServerOptions, WebSocketOptions,
-};
+use tidewire::{Error, Message, RequestContext, Server, WebSocketOptions};
 
 use super::{addr, echo, within};
 
@@ -128,7 +128,7 @@ fn a_refusal_has_status_headers_and_body() {
 
         let error = client.connect("/ws").await.unwrap_err();
         let Error::Connect(error) = error else { panic!("{error}") };
-        assert_eq!(error.response().map(tidewire::HandshakeResponse::status), Some(401));
+        assert_eq!(error.response().map(tidewire::client::HandshakeResponse::status), Some(401));
     });
 }
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use tidewire::{Error, TlsConfig, TlsError};
+use tidewire::Error;
+use tidewire::tls::{TlsConfig, TlsError};
 
 use super::authority;
 

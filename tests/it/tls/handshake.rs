@@ -5,12 +5,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidewire::rustls::pki_types::ServerName;
-use tidewire::rustls::version::{TLS12, TLS13};
-use tidewire::rustls::{
+use tidewire::WebSocketOptions;
+use tidewire::tls::TlsConfig;
+use tidewire::tls::rustls::pki_types::ServerName;
+use tidewire::tls::rustls::version::{TLS12, TLS13};
+use tidewire::tls::rustls::{
     AlertDescription, ClientConfig, ClientConnection, Error, ProtocolVersion, RootCertStore,
 };
-use tidewire::{TlsConfig, WebSocketOptions};
+use tidewire::upgrade::UpgradeOptions;
 
 use super::{
     authority, body, connect, connect_with, encrypted_echo, mirror, server_config, trusting,
@@ -64,7 +66,7 @@ fn wss_echoes_and_closes_with_a_close_notify() {
 fn over_tls_a_page_of_the_same_host_came_over_tls_as_well() {
     let options = WebSocketOptions::default;
     let strict = bind(encrypted_echo(options()));
-    let listed = bind(encrypted_echo(options().allow_origins(["http://x"])));
+    let listed = bind(encrypted_echo(UpgradeOptions::default().allow_origins(["http://x"])));
     for (origin, statuses) in [
         ("https://x", [101, 101]),
         ("wss://x:443", [101, 101]),
@@ -120,7 +122,7 @@ fn alpn_agrees_on_http_1_1_and_refuses_clients_of_other_protocols_only() {
 
 #[test]
 fn a_session_is_resumed_without_a_certificate() {
-    use tidewire::rustls::HandshakeKind;
+    use tidewire::tls::rustls::HandshakeKind;
     let addr = bind(mirror(server_config()));
     let config = Arc::new(trusting());
     for kind in [HandshakeKind::Full, HandshakeKind::Resumed] {
@@ -218,9 +220,9 @@ fn an_alert_can_be_read_although_the_client_sends_on() {
 
 #[test]
 fn a_ready_configuration_is_used_as_it_is() {
-    use tidewire::rustls::ServerConfig;
-    use tidewire::rustls::pki_types::PrivateKeyDer;
-    use tidewire::rustls::pki_types::pem::PemObject;
+    use tidewire::tls::rustls::ServerConfig;
+    use tidewire::tls::rustls::pki_types::PrivateKeyDer;
+    use tidewire::tls::rustls::pki_types::pem::PemObject;
     let identity = authority().issue("localhost");
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());

@@ -15,10 +15,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use tidewire::rustls::pki_types::pem::PemObject;
-use tidewire::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tidewire::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use tidewire::{RequestContext, Server, TlsConfig, WebSocketOptions};
+use tidewire::tls::TlsConfig;
+use tidewire::tls::rustls::pki_types::pem::PemObject;
+use tidewire::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use tidewire::tls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{RequestContext, Server};
 
 use crate::support::tcp::{Tcp, echo_server};
 
@@ -119,7 +121,8 @@ fn connect_with(addr: SocketAddr, config: impl Into<Arc<ClientConfig>>) -> std::
 }
 
 /// A server with an echo at `/`, encrypted.
-pub(crate) fn encrypted_echo(options: WebSocketOptions) -> Server {
+pub(crate) fn encrypted_echo(options: impl Into<UpgradeOptions>) -> Server {
+    let options = options.into();
     let mut server = echo_server(options);
     server.tls(server_config());
     server

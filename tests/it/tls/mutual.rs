@@ -1,7 +1,7 @@
 //! Certificates of clients.
 
-use tidewire::rustls::{AlertDescription, Error};
-use tidewire::{ClientCertificates, TlsConfig, TlsError};
+use tidewire::tls::rustls::{AlertDescription, Error};
+use tidewire::tls::{ClientCertificates, TlsConfig, TlsError};
 
 use super::{Authority, Identity, authority, body, client_config, connect_with, mirror};
 use crate::support::tcp::bind;
@@ -59,8 +59,8 @@ fn roots_without_a_certificate_are_refused_by_name() {
 #[test]
 fn a_ready_configuration_keeps_its_own_verifier() {
     use std::sync::Arc;
-    use tidewire::rustls::ServerConfig;
-    use tidewire::rustls::server::ResolvesServerCertUsingSni;
+    use tidewire::tls::rustls::ServerConfig;
+    use tidewire::tls::rustls::server::ResolvesServerCertUsingSni;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions().unwrap().with_no_client_auth();

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
-use tidewire::rustls::ServerConfig;
-use tidewire::rustls::crypto::ring;
-use tidewire::rustls::pki_types::CertificateDer;
-use tidewire::rustls::server::{ClientHello, ResolvesServerCert};
-use tidewire::rustls::sign::CertifiedKey;
-use tidewire::{ClientCertificates, TlsConfig};
+use tidewire::tls::rustls::ServerConfig;
+use tidewire::tls::rustls::crypto::ring;
+use tidewire::tls::rustls::pki_types::CertificateDer;
+use tidewire::tls::rustls::server::{ClientHello, ResolvesServerCert};
+use tidewire::tls::rustls::sign::CertifiedKey;
+use tidewire::tls::{ClientCertificates, TlsConfig};
 
 use super::config::Folder;
 use super::{Authority, authority, body, client_config, connect_with, mirror, trusting};
@@ -58,7 +58,7 @@ fn a_bad_certificate_is_an_error_and_the_old_one_stays() {
 
 #[test]
 fn a_session_of_before_cannot_be_resumed() {
-    use tidewire::rustls::HandshakeKind;
+    use tidewire::tls::rustls::HandshakeKind;
     let config = authority().issue("localhost").config();
     let addr = bind(mirror(config.clone()));
     let client = Arc::new(trusting());

@@ -5,7 +5,8 @@ use std::net::Shutdown;
 use std::time::Duration;
 
 use futures::channel::oneshot;
-use tidewire::{Error, HeartbeatOptions, RequestContext, Server, WebSocketOptions};
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{Error, RequestContext, Server, WebSocketOptions};
 
 use super::{Client, connect, encrypted_echo, server_config};
 use crate::support::frames::{BINARY, CLOSE, PING, TEXT, close, masked, plain};

@@ -2,7 +2,8 @@
 
 use async_tungstenite::tungstenite::protocol::frame::coding;
 use async_tungstenite::tungstenite::{self, Bytes, protocol};
-use tidewire::{CloseCode, CloseFrame, Message, ProtocolError};
+use tidewire::frame::ProtocolError;
+use tidewire::{CloseCode, CloseFrame, Message};
 
 #[test]
 fn messages_convert_in_both_directions() {

@@ -12,7 +12,9 @@ use futures::channel::oneshot;
 use futures::future::join;
 use futures::io::AsyncWriteExt;
 use futures::{SinkExt, StreamExt};
-use tidewire::{BridgeStream, HandOverError, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::tungstenite::{BridgeStream, HandOverError};
+use tidewire::{WebSocket, WebSocketOptions};
 
 use super::{conversation, encode_for, take};
 use crate::support::frames::{

@@ -7,10 +7,13 @@ use async_tungstenite::tungstenite::{self, Message};
 use async_tungstenite::{WebSocketStream, client_async};
 use futures::channel::oneshot;
 use futures::{SinkExt, StreamExt};
-use tidewire::{
-    ConnectionLimit, Error, HandOverError, HeartbeatOptions, Hub, OpCode, RateLimit,
-    RequestContext, Role, Room, Server, ShutdownOptions, WebSocket, WebSocketOptions,
-};
+use tidewire::frame::{OpCode, Role};
+use tidewire::limits::{ConnectionLimit, RateLimit};
+use tidewire::server::ShutdownOptions;
+use tidewire::tungstenite::HandOverError;
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{Error, Hub, RequestContext, Room, Server, WebSocket, WebSocketOptions};
 
 use super::{conversation, echo, encode_for, take};
 use crate::support::attempts::patience;
@@ -259,10 +262,10 @@ fn a_connection_that_is_no_longer_watched_is_handed_over() {
 fn a_message_sent_in_part_is_ended_first() {
     within(async {
         let mut peer = peer_of(Drive::Task, Role::Server, &options(), async move |mut ws| {
-            let first = tidewire::Frame::new(false, OpCode::Text, "a");
+            let first = tidewire::frame::Frame::new(false, OpCode::Text, "a");
             ws.send_frame(first).await.unwrap();
             ws = refused(ws, HandOverError::SendingMessage).await;
-            let last = tidewire::Frame::new(true, OpCode::Continuation, "b");
+            let last = tidewire::frame::Frame::new(true, OpCode::Continuation, "b");
             ws.send_frame(last).await.unwrap();
             let _ = echo(ws.into_tungstenite().await.unwrap()).await;
         });
@@ -322,7 +325,7 @@ fn a_handler_of_a_server_echoes_by_tungstenite_and_keeps_its_permit_and_its_room
         let limit = ConnectionLimit::new(1);
         let room: Room = Hub::new().room("room");
         let mut server = Server::new();
-        let (options, joined) = (options().limit(&limit), room.clone());
+        let (options, joined) = (UpgradeOptions::from(options()).limit(&limit), room.clone());
         server.get("/", move |mut ctx: RequestContext| {
             let (options, room) = (options.clone(), joined.clone());
             async move {

@@ -14,7 +14,7 @@ use async_tungstenite::tungstenite::Message;
 use async_tungstenite::{WebSocketStream, tungstenite};
 use futures::io::{AsyncRead, AsyncWrite};
 use futures::{Sink, SinkExt, StreamExt};
-use tidewire::Role;
+use tidewire::frame::Role;
 
 use crate::support::frames::{BINARY, CONTINUATION, FIN, PING, PONG, TEXT, masked, plain};
 

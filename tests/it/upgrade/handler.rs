@@ -8,9 +8,10 @@ use futures::channel::{mpsc, oneshot};
 use futures::{SinkExt, StreamExt};
 use serde_json::json;
 use tide::StatusCode;
-use tidewire::{
-    Error, HandshakeError, Initiator, Message, RequestContext, Server, WebSocketOptions, endpoint,
-};
+use tidewire::server::endpoint;
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::websocket::Initiator;
+use tidewire::{Error, HandshakeError, Message, RequestContext, Server, WebSocketOptions};
 
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::support::peer::{WITHIN, echo, within};
@@ -28,7 +29,7 @@ fn the_101_has_the_headers_of_options_and_middleware_and_none_of_a_body() {
         Ok(response)
     }));
     server.get("/", |mut ctx: RequestContext| async move {
-        let options = WebSocketOptions::default()
+        let options = UpgradeOptions::default()
             .header("X-Session", "s3ss10n")
             .header("Content-Length", "7")
             .header("Connection", "close");
@@ -74,7 +75,7 @@ pub(crate) fn the_101_has_the_prepared_headers_except_those_of_the_handshake_its
         let upgrade = ctx.upgrade_to_websocket(WebSocketOptions::default());
         assert!(timeout(Duration::ZERO, upgrade).await.is_err());
         assert_eq!(ctx.response().status(), StatusCode::Unauthorized);
-        let options = WebSocketOptions::default().header("x-session", "s3c0nd");
+        let options = UpgradeOptions::default().header("x-session", "s3c0nd");
         echo(ctx.upgrade_to_websocket(options).await?).await?;
         Ok(())
     });
@@ -143,7 +144,7 @@ fn a_header_of_the_options_that_http_does_not_allow_fails_the_upgrade() {
         server.get("/", move |mut ctx: RequestContext| {
             let tell = tell.clone();
             async move {
-                let options = WebSocketOptions::default().header(name, value);
+                let options = UpgradeOptions::default().header(name, value);
                 let error = ctx.upgrade_to_websocket(options).await.unwrap_err();
                 tell.unbounded_send(format!("{error:#}")).unwrap();
                 Err::<(), _>(error.into())
@@ -239,10 +240,10 @@ fn a_client_that_vanishes_before_the_101_leaves_nothing_behind() {
 fn a_timeout_may_be_longer_than_the_clock_goes() {
     let longest = Duration::MAX;
     let options = WebSocketOptions::default()
-        .handshake_timeout(longest)
         .message_timeout(longest)
         .send_timeout(longest)
         .close_timeout(longest);
+    let options = UpgradeOptions::from(options).handshake_timeout(longest);
     let mut client = Tcp::upgraded(bind(echo_server(options)));
     let message = masked(TEXT, "in two parts");
     client.send(&message[..8]);

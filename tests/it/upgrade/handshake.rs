@@ -3,10 +3,10 @@
 use std::io::Read;
 
 use futures::channel::oneshot;
-use tidewire::{
-    ConnectionLimit, Error, HandshakeError, RequestContext, Server, ServerOptions,
-    WebSocketOptions, endpoint,
-};
+use tidewire::limits::ConnectionLimit;
+use tidewire::server::{ServerOptions, endpoint};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{Error, HandshakeError, RequestContext, Server, WebSocketOptions};
 
 use crate::support::frames::{TEXT, masked, plain};
 use crate::support::peer::{echo, within};
@@ -119,7 +119,7 @@ pub(crate) fn another_version_is_answered_with_the_one_that_is_spoken() {
 fn bytes_after_a_refused_upgrade_are_never_the_next_request() {
     // A proxy that tunnels without a look at the status takes it for frames (RFC 9112 §9.6).
     let limit = ConnectionLimit::new(1);
-    let mut server = echo_server(WebSocketOptions::default().limit(&limit));
+    let mut server = echo_server(UpgradeOptions::default().limit(&limit));
     server.get("/http", |_: RequestContext| async { Ok("taken for HTTP") });
     server.get("/private", |mut ctx: RequestContext| async move {
         ctx.response().set_status(401);
@@ -165,8 +165,9 @@ fn bytes_after_a_refused_upgrade_are_never_the_next_request() {
 pub(crate) fn a_page_of_another_site_is_refused_unless_it_is_allowed() {
     let options = WebSocketOptions::default;
     let strict = bind(echo_server(options()));
-    let listed = bind(echo_server(options().allow_origins(["https://app.example"])));
-    let open = bind(echo_server(options().allow_any_origin()));
+    let listed =
+        bind(echo_server(UpgradeOptions::default().allow_origins(["https://app.example"])));
+    let open = bind(echo_server(UpgradeOptions::default().allow_any_origin()));
     for (origin, statuses) in [
         ("http://x", [101, 101, 101]),
         ("https://x", [101, 101, 101]),

@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
 use async_std::task;
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tidewire::{
-    DeflateBudget, DeflateOptions, Error, HandshakeError, Upgrade, WebSocket, WebSocketOptions,
-};
+use tidewire::deflate::{DeflateBudget, DeflateOptions};
+use tidewire::upgrade::Upgrade;
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{Error, HandshakeError, WebSocket, WebSocketOptions};
 
 use crate::support::frames::{CLOSE, TEXT, close, masked, plain};
 use crate::support::peer::{Peer, within};
@@ -126,7 +127,7 @@ fn of_response<T>(response: &::http::Response<T>, body: &str) -> Answer {
 fn check(
     request: &Request,
     over_tls: bool,
-    options: &WebSocketOptions,
+    options: &UpgradeOptions,
 ) -> Result<Upgrade, HandshakeError> {
     let (method, version, headers) = request.parts();
     Upgrade::check_version(version)?;
@@ -136,21 +137,21 @@ fn check(
     Upgrade::check(&method, &headers, options)
 }
 
-fn by_check(request: &Request, over_tls: bool, options: &WebSocketOptions) -> Answer {
+fn by_check(request: &Request, over_tls: bool, options: &UpgradeOptions) -> Answer {
     match check(request, over_tls, options) {
         Ok(upgrade) => of_response(&upgrade.response(), ""),
         Err(error) => of_response(&error.response(), error.response().body()),
     }
 }
 
-fn by_accept(request: &Request, over_tls: bool, options: &WebSocketOptions) -> Answer {
+fn by_accept(request: &Request, over_tls: bool, options: &UpgradeOptions) -> Answer {
     let options = options.clone();
     within(async {
         let (stream, mut end) = pipe(Knobs::default());
         task::spawn(async move {
-            let request = tidewire::accept(stream).await?;
+            let request = tidewire::upgrade::accept(stream).await?;
             let request = if over_tls { request.over_tls() } else { request };
-            request.upgrade(&options).await.map(drop)
+            request.upgrade(options).await.map(drop)
         });
         end.write_all(&request.wire()).await.unwrap();
         read_answer(&mut end).await
@@ -158,9 +159,10 @@ fn by_accept(request: &Request, over_tls: bool, options: &WebSocketOptions) -> A
 }
 
 #[cfg(feature = "testing")]
-fn by_server(request: &Request, over_tls: bool, options: &WebSocketOptions) -> Answer {
+fn by_server(request: &Request, over_tls: bool, options: &UpgradeOptions) -> Answer {
+    use tidewire::server::{ServerOptions, endpoint};
     use tidewire::testing::TestClient;
-    use tidewire::{RequestContext, Server, ServerOptions, endpoint};
+    use tidewire::{RequestContext, Server};
 
     let options = options.clone();
     let mut server = Server::new();
@@ -184,7 +186,7 @@ fn by_server(request: &Request, over_tls: bool, options: &WebSocketOptions) -> A
 fn assert_answer(
     request: &Request,
     over_tls: bool,
-    options: &WebSocketOptions,
+    options: &UpgradeOptions,
     expected: Result<&[(&str, &str)], HandshakeError>,
 ) {
     let expected_answer = match expected {
@@ -217,7 +219,11 @@ fn assert_answer(
     }
 }
 
-fn options() -> WebSocketOptions {
+fn options() -> UpgradeOptions {
+    websocket().into()
+}
+
+fn websocket() -> WebSocketOptions {
     WebSocketOptions::default()
 }
 
@@ -322,18 +328,22 @@ fn the_rules_for_an_origin_are_the_same_by_every_way() {
 fn the_same_subprotocol_and_extension_are_agreed_on_by_every_way() {
     use HandshakeError::{SubprotocolNotOffered, SubprotocolUnsupported};
 
-    let chat = || options().subprotocols(["chat.v2", "chat.v1"]);
+    let chat = || websocket().subprotocols(["chat.v2", "chat.v1"]);
     let agreed = |name| Ok(vec![("sec-websocket-protocol", name)]);
     for (options, offers, expected) in [
         (options(), &["chat.v1"][..], Ok(vec![])),
-        (chat(), &[], Ok(vec![])),
-        (chat(), &["mqtt"], Ok(vec![])),
-        (chat(), &["chat.v1, chat.v2"], agreed("chat.v2")),
-        (chat(), &["mqtt", "chat.v1"], agreed("chat.v1")),
-        (chat().require_subprotocol(), &["mqtt"], Err(SubprotocolUnsupported)),
-        (chat().require_subprotocol(), &["chat.v1"], agreed("chat.v1")),
-        (chat().subprotocol("mqtt"), &["chat.v1, mqtt"], agreed("mqtt")),
-        (chat().subprotocol("mqtt"), &["chat.v1"], Err(SubprotocolNotOffered)),
+        (chat().into(), &[], Ok(vec![])),
+        (chat().into(), &["mqtt"], Ok(vec![])),
+        (chat().into(), &["chat.v1, chat.v2"], agreed("chat.v2")),
+        (chat().into(), &["mqtt", "chat.v1"], agreed("chat.v1")),
+        (chat().require_subprotocol().into(), &["mqtt"], Err(SubprotocolUnsupported)),
+        (chat().require_subprotocol().into(), &["chat.v1"], agreed("chat.v1")),
+        (UpgradeOptions::from(chat()).subprotocol("mqtt"), &["chat.v1, mqtt"], agreed("mqtt")),
+        (
+            UpgradeOptions::from(chat()).subprotocol("mqtt"),
+            &["chat.v1"],
+            Err(SubprotocolNotOffered),
+        ),
     ] {
         let request = Request::with("Sec-WebSocket-Protocol", offers);
         let expected = expected.as_deref().map_err(|error| *error);
@@ -344,7 +354,7 @@ fn the_same_subprotocol_and_extension_are_agreed_on_by_every_way() {
         }
     }
 
-    let deflate = options().deflate(DeflateOptions::default());
+    let deflate = UpgradeOptions::from(websocket().deflate(DeflateOptions::default()));
     for offers in [
         &["permessage-deflate"][..],
         &["permessage-deflate; client_max_window_bits"],
@@ -388,10 +398,10 @@ fn the_same_headers_of_the_options_are_in_the_101_by_every_way() {
 }
 
 /// A request for all that can be agreed on.
-fn rich() -> (Request, WebSocketOptions) {
+fn rich() -> (Request, UpgradeOptions) {
     let request = Request::with("Sec-WebSocket-Protocol", &["chat"])
         .and("Sec-WebSocket-Extensions", &["permessage-deflate"]);
-    (request, options().subprotocols(["chat"]).deflate(DeflateOptions::default()))
+    (request, websocket().subprotocols(["chat"]).deflate(DeflateOptions::default()).into())
 }
 
 #[test]
@@ -438,7 +448,7 @@ fn memory_for_compression_is_reserved_until_the_upgrade_or_its_connection_is_dro
     let budget = DeflateBudget::new(64 << 20);
     let (request, _) = rich();
     let deflate = DeflateOptions::default().server_context_takeover(true).budget(&budget);
-    let options = options().deflate(deflate);
+    let options = UpgradeOptions::from(websocket().deflate(deflate));
     let free = budget.available();
     let upgrade = check(&request, false, &options).unwrap();
     let reserved = budget.available();

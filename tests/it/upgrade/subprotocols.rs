@@ -1,12 +1,14 @@
 //! Subprotocols, as the client reads them in the 101 and the handler from its connection.
 
+use tidewire::upgrade::UpgradeOptions;
 use tidewire::{HandshakeError, RequestContext, Server, WebSocketOptions};
 
 use crate::support::frames::{TEXT, plain};
 use crate::support::tcp::{OPENING, Tcp, bind};
 
 /// The answer to an opening handshake with these `Sec-WebSocket-Protocol` lines, and the connection.
-fn open(options: WebSocketOptions, offers: &[&str]) -> (String, Tcp) {
+fn open(options: impl Into<UpgradeOptions>, offers: &[&str]) -> (String, Tcp) {
+    let options = options.into();
     let mut server = Server::new();
     server.get("/", move |mut ctx: RequestContext| {
         let options = options.clone();
@@ -25,7 +27,7 @@ fn open(options: WebSocketOptions, offers: &[&str]) -> (String, Tcp) {
 }
 
 /// What the 101 says, after the handler was heard to say the same.
-fn agreed(options: WebSocketOptions, offers: &[&str]) -> Option<String> {
+fn agreed(options: impl Into<UpgradeOptions>, offers: &[&str]) -> Option<String> {
     let (head, mut client) = open(options, offers);
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     let mut lines = head.lines().filter_map(|line| line.split_once(": "));
@@ -60,7 +62,7 @@ fn the_server_prefers_and_the_client_offers() {
 
 #[test]
 fn a_handler_may_choose_a_subprotocol_from_the_offer() {
-    let chosen = || chat().subprotocol("mqtt");
+    let chosen = || UpgradeOptions::from(chat()).subprotocol("mqtt");
     assert_eq!(agreed(chosen(), &["chat.v2, mqtt"]).as_deref(), Some("mqtt"));
     for offers in [&["chat.v2"][..], &[]] {
         let (head, _) = open(chosen(), offers);
@@ -82,7 +84,8 @@ pub(crate) fn an_offer_that_is_not_a_list_of_tokens_is_a_400_that_says_so() {
         &["chat.v1=1"],
         &["chat.v1@x"],
     ] {
-        for options in [chat(), WebSocketOptions::default(), chat().subprotocol("chat.v1")] {
+        let chosen = UpgradeOptions::from(chat()).subprotocol("chat.v1");
+        for options in [chat().into(), UpgradeOptions::default(), chosen] {
             let (head, mut client) = open(options, offers);
             assert!(head.starts_with("HTTP/1.1 400 "), "{offers:?}: {head}");
             assert_eq!(String::from_utf8_lossy(&client.read(reason.len())), reason);

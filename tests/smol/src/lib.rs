@@ -38,7 +38,7 @@ where
     Fut: Future<Output = Result<()>> + Send + 'static,
 {
     stream.set_nodelay(true)?;
-    tidewire::accept(stream).await?.peer_addr(peer).run(options, handler).await
+    tidewire::upgrade::accept(stream).await?.peer_addr(peer).run(options, handler).await
 }
 
 /// Runs a test, which must not take longer than 5 s.

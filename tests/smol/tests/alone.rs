@@ -6,10 +6,9 @@ use futures::channel::mpsc::unbounded;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use smol::net::TcpStream;
 use smol_check::{serve, within};
-use tidewire::{
-    Client, Error, HeartbeatOptions, Hub, LocalBackplane, Message, Result, TimeoutKind, WebSocket,
-    WebSocketOptions,
-};
+use tidewire::rooms::LocalBackplane;
+use tidewire::websocket::{HeartbeatOptions, TimeoutKind};
+use tidewire::{Client, Error, Hub, Message, Result, WebSocket, WebSocketOptions};
 
 async fn echo(mut ws: WebSocket) -> Result<()> {
     while let Some(message) = ws.recv().await? {

@@ -6,9 +6,9 @@ use std::thread;
 
 use smol::Executor;
 use smol_check::within;
-use tidewire::{
-    Error, RequestContext, Server, ShutdownOptions, SpawnerAlreadySet, WebSocketOptions,
-};
+use tidewire::executor::SpawnerAlreadySet;
+use tidewire::server::ShutdownOptions;
+use tidewire::{Error, RequestContext, Server, WebSocketOptions};
 
 /// One thread, whose name tells it.
 fn executor() -> &'static Arc<Executor<'static>> {
@@ -29,8 +29,8 @@ fn thread_name() -> String {
 #[test]
 fn handlers_run_on_the_executor_that_the_application_brings() {
     let executor = executor();
-    tidewire::set_spawner(|future| executor.spawn(future).detach()).expect("the first one");
-    let second: Result<(), SpawnerAlreadySet> = tidewire::set_spawner(|_| {});
+    tidewire::executor::set_spawner(|future| executor.spawn(future).detach()).expect("the first one");
+    let second: Result<(), SpawnerAlreadySet> = tidewire::executor::set_spawner(|_| {});
     assert!(second.is_err());
 
     let mut server = Server::new();

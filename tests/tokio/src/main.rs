@@ -5,7 +5,7 @@ use tidewire::{RequestContext, Server, WebSocketOptions};
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Handle::current();
-    tidewire::set_spawner(move |task| drop(runtime.spawn(task)))?;
+    tidewire::executor::set_spawner(move |task| drop(runtime.spawn(task)))?;
 
     let mut server = Server::new();
     server.get("/ws", |mut ctx: RequestContext| async move {

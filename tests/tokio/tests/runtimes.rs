@@ -21,7 +21,7 @@ fn use_runtime(runtime: &Runtime) -> MutexGuard<'static, ()> {
             let runtime = CURRENT.lock().unwrap().clone();
             drop(runtime.expect("a runtime was used").spawn(task));
         };
-        tidewire::set_spawner(spawner).expect("the first one");
+        tidewire::executor::set_spawner(spawner).expect("the first one");
     });
     set(runtime);
     turn

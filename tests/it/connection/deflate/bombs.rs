@@ -4,7 +4,8 @@
 
 use std::fs;
 
-use tidewire::{DeflateOptions, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::deflate::DeflateOptions;
 
 use crate::support::deflate::codec::Deflater;
 use crate::support::deflate::{DEFLATED, TAIL};

@@ -6,7 +6,9 @@ use std::sync::Mutex;
 use async_std::task;
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
-use tidewire::{DeflateBudget, DeflateOptions, RequestContext, Sender, Server, WebSocketOptions};
+use tidewire::deflate::{DeflateBudget, DeflateOptions};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{RequestContext, Sender, Server, WebSocketOptions};
 
 use crate::support::deflate::{ALONE, TAKEOVER};
 use crate::support::frames::{CLOSE, close, hex, masked};
@@ -117,7 +119,7 @@ fn connections_that_open_at_once_spend_no_more_than_there_is() {
 #[test]
 fn a_handshake_that_fails_spends_nothing() {
     let budget = DeflateBudget::new(ONE);
-    let bad_header = bind(echo_server(sharing(&budget).header("x y", "z")));
+    let bad_header = bind(echo_server(UpgradeOptions::from(sharing(&budget)).header("x y", "z")));
     let good = bind(echo_server(sharing(&budget)));
     let key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
     for (addr, line, other, status) in [

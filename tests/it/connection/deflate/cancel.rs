@@ -3,7 +3,8 @@
 
 use std::future::Future;
 
-use tidewire::{Frame, Message, OpCode, Result, Role, WebSocket};
+use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::{Message, Result, WebSocket};
 
 use crate::support::attempts::patience;
 use crate::support::cancel_each_poll::{self, TRICKLE, insist, insist_on_all};

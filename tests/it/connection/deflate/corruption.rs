@@ -3,7 +3,8 @@
 use std::ops::ControlFlow;
 
 use futures::future::join;
-use tidewire::{Error, Message, ProtocolError, Role, WebSocket};
+use tidewire::frame::{ProtocolError, Role};
+use tidewire::{Error, Message, WebSocket};
 
 use crate::support::deflate::codec::Deflater;
 use crate::support::deflate::{ALONE, DEFLATED, TAKEOVER, agreed, words};

@@ -2,7 +2,8 @@
 
 use futures::FutureExt;
 use futures::channel::oneshot;
-use tidewire::{Error, Frame, FrameError, Message, OpCode, Role, WebSocket};
+use tidewire::frame::{Frame, FrameError, OpCode, Role};
+use tidewire::{Error, Message, WebSocket};
 
 use crate::support::deflate::codec::{Deflater, Reader, read_frame};
 use crate::support::deflate::{ALONE, DEFLATED, TAKEOVER, agreed, noise, parameters, words};

@@ -3,7 +3,8 @@
 
 use std::net::SocketAddr;
 
-use tidewire::{DeflateOptions, Message, RequestContext, Server, WebSocketOptions};
+use tidewire::deflate::DeflateOptions;
+use tidewire::{Message, RequestContext, Server, WebSocketOptions};
 
 use crate::support::deflate::codec::{Deflater, Reader};
 use crate::support::deflate::{DEFLATED, parameters, words};

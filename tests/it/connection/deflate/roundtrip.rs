@@ -3,7 +3,9 @@
 //!
 //! A test that fails names its seed; `ONLY` repeats that one.
 
-use tidewire::{DeflateOptions, DeflateParameters, Message, Role, WebSocket, WebSocketOptions};
+use tidewire::deflate::{DeflateOptions, DeflateParameters};
+use tidewire::frame::Role;
+use tidewire::{Message, WebSocket, WebSocketOptions};
 
 use crate::support::deflate::codec::{Deflater, Reader, read_frame};
 use crate::support::deflate::{DEFLATED, noise, words};

@@ -6,7 +6,8 @@ use std::future::Future;
 use async_std::task;
 use futures::channel::oneshot;
 use futures::future::{join, join_all};
-use tidewire::{Error, Frame, Message, OpCode, Result, Role, Sender, WebSocket};
+use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::{Error, Message, Result, Sender, WebSocket};
 
 use crate::support::attempts::patience;
 use crate::support::deflate::codec::Reader;

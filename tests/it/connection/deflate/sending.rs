@@ -2,7 +2,10 @@
 
 use futures::SinkExt;
 use futures::channel::oneshot;
-use tidewire::{ConnectionStats, DeflateOptions, Message, Role, WebSocket};
+use tidewire::deflate::DeflateOptions;
+use tidewire::frame::Role;
+use tidewire::websocket::ConnectionStats;
+use tidewire::{Message, WebSocket};
 
 use crate::support::deflate::codec::{Deflater, Reader, read_frame};
 use crate::support::deflate::{ALONE, DEFLATED, TAKEOVER, agreed, noise, parameters, words};

@@ -7,7 +7,8 @@ use async_std::task;
 use futures::future::LocalBoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::{FutureExt, SinkExt};
-use tidewire::{Message, Result, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Message, Result, WebSocket, WebSocketOptions};
 
 use crate::support::deflate::codec::Deflater;
 use crate::support::deflate::{ALONE, DEFLATED, TAKEOVER, agreed};

@@ -2,7 +2,9 @@
 //! the receiver by an error that stays, and nothing behind it is received.
 
 use futures::channel::oneshot;
-use tidewire::{Error, Initiator, OpCode, ProtocolError, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::{OpCode, ProtocolError, Role};
+use tidewire::websocket::Initiator;
+use tidewire::{Error, WebSocket, WebSocketOptions};
 
 use crate::support::deflate::codec::{Deflater, Reader};
 use crate::support::deflate::{ALONE, DEFLATED, TAKEOVER, agreed, parameters};

@@ -3,7 +3,9 @@
 //! [RFC 7692 §7.2.3]: https://www.rfc-editor.org/rfc/rfc7692#section-7.2.3
 
 use futures::channel::oneshot;
-use tidewire::{DeflateOptions, Message, Role, WebSocketOptions};
+use tidewire::deflate::DeflateOptions;
+use tidewire::frame::Role;
+use tidewire::{Message, WebSocketOptions};
 
 use crate::support::deflate::codec::{Deflater, Reader, read_frame};
 use crate::support::deflate::inflater::Inflater;

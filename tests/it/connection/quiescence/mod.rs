@@ -51,7 +51,7 @@ fn a_stream_that_forgets_to_wake_is_found_out() {
 /// Runs a test in a process of its own: the crate has one spawner per process, and other tests need another.
 fn in_its_own_process(test: &str, run: impl FnOnce()) {
     if separate_process::program_within(WITHIN).is_some() {
-        tidewire::set_spawner(|future| SPAWNED.lock().unwrap().push(future)).unwrap();
+        tidewire::executor::set_spawner(|future| SPAWNED.lock().unwrap().push(future)).unwrap();
         return run();
     }
     let told = separate_process::run(&format!("connection::quiescence::{test}"), "worlds");

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::channel::{mpsc, oneshot};
-use tidewire::{Role, WebSocket};
+use tidewire::WebSocket;
+use tidewire::frame::Role;
 
 use super::{
     INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, is_unanswered, often, pass, settle,

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::channel::oneshot;
+use tidewire::frame::{OpCode, Role};
+use tidewire::limits::ConnectionLimit;
 use tidewire::testing::{ManualClock, TestClient};
-use tidewire::{
-    ConnectionLimit, OpCode, RequestContext, Role, Server, WebSocket, WebSocketOptions,
-};
+use tidewire::upgrade::UpgradeOptions;
+use tidewire::{RequestContext, Server, WebSocket, WebSocketOptions};
 
 use super::{
     INTERVAL, SERVER, TIMEOUT, expect_given_up, in_one_task, pass, settle, timed, token, turning,
@@ -53,8 +54,8 @@ const WAYS: [(&str, Way, bool, bool); 5] = [
         "accepted, with a task",
         |stream, options| {
             Box::pin(async move {
-                let request = tidewire::accept(stream).await.unwrap();
-                request.run(&options, echo).await.unwrap();
+                let request = tidewire::upgrade::accept(stream).await.unwrap();
+                request.run(options, echo).await.unwrap();
             })
         },
         true,
@@ -64,8 +65,8 @@ const WAYS: [(&str, Way, bool, bool); 5] = [
         "accepted, without a task",
         |stream, options| {
             Box::pin(async move {
-                let request = tidewire::accept(stream).await.unwrap();
-                let _ = echo(request.upgrade(&options).await.unwrap()).await;
+                let request = tidewire::upgrade::accept(stream).await.unwrap();
+                let _ = echo(request.upgrade(options).await.unwrap()).await;
             })
         },
         true,
@@ -114,7 +115,7 @@ fn a_server_with_a_task_for_its_connection_pings_unless_it_is_told_not_to() {
 #[test]
 fn a_client_that_has_vanished_gives_its_permit_back() {
     let (clock, limit) = (ManualClock::new(), ConnectionLimit::new(1));
-    let options = WebSocketOptions::default().clock(&clock).limit(&limit);
+    let options = UpgradeOptions::from(WebSocketOptions::default().clock(&clock)).limit(&limit);
     let mut server = Server::new();
     server.get("/ws", move |mut ctx: RequestContext| {
         let options = options.clone();

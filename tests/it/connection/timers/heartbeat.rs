@@ -5,7 +5,9 @@ use std::time::Duration;
 use async_std::task;
 use futures::channel::oneshot;
 use futures::future::pending;
-use tidewire::{Frame, HeartbeatOptions, OpCode, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{WebSocket, WebSocketOptions};
 
 use super::{
     INTERVAL, SERVER, SOON, TIMEOUT, answer, expect_given_up, impatient, is_unanswered, often,

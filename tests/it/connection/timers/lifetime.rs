@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use async_std::task;
 use futures::channel::oneshot;
 use futures::future::pending;
-use tidewire::{CloseInfo, Error, Initiator, Result, Role, WebSocket, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::websocket::Initiator;
+use tidewire::{CloseInfo, Error, Result, WebSocket, WebSocketOptions};
 
 use super::{SOON, answer, idle, often, other_frame, pass, turning, with};
 use crate::support::frames::{BINARY, CLOSE, PING, Seen, TEXT, close, hex, masked, plain};

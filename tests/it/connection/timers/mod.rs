@@ -24,8 +24,10 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use futures::future::{FutureExt, pending};
+use tidewire::frame::Role;
 use tidewire::testing::ManualClock;
-use tidewire::{Error, HeartbeatOptions, Result, Role, TimeoutKind, WebSocket, WebSocketOptions};
+use tidewire::websocket::{HeartbeatOptions, TimeoutKind};
+use tidewire::{Error, Result, WebSocket, WebSocketOptions};
 
 use crate::support::frames::{CLOSE, PING, PONG, Seen, masked};
 use crate::support::peer::{Drive, Peer, within};

@@ -1,7 +1,9 @@
 //! Peers that send faster than they may.
 
 use futures::channel::oneshot;
-use tidewire::{Error, OpCode, ProtocolError, RateLimit, Role, WebSocketOptions};
+use tidewire::frame::{OpCode, ProtocolError, Role};
+use tidewire::limits::RateLimit;
+use tidewire::{Error, WebSocketOptions};
 
 use super::idle;
 use crate::support::attempts::patience;

@@ -3,7 +3,8 @@
 use async_std::task::{self, JoinHandle};
 use futures::channel::oneshot;
 use futures::future::pending;
-use tidewire::{Error, Result, Role, Sender, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Error, Result, Sender, WebSocketOptions};
 
 use super::{
     SOON, answer, expect_given_up, idle, impatient, is_unanswered, often, other_frame, token,

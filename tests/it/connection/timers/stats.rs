@@ -1,7 +1,8 @@
 //! What `WebSocket::stats` counts of control frames and compression.
 
 use futures::channel::oneshot;
-use tidewire::{Frame, OpCode, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::frame::{Frame, OpCode};
 
 use crate::support::frames::{BINARY, CLOSE, PING, PONG, TEXT, masked};
 use crate::support::peer::{serve, within};

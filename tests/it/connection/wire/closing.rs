@@ -1,7 +1,9 @@
 //! The closing handshake (RFC 6455 §5.5.1, §7).
 
 use futures::channel::oneshot;
-use tidewire::{CloseInfo, Error, Initiator, Role, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::websocket::Initiator;
+use tidewire::{CloseInfo, Error, WebSocketOptions};
 
 use super::Delivery;
 use crate::support::frames::{CLOSE, TEXT, Transcript, close, hex, masked, plain, shown};

@@ -2,7 +2,8 @@
 
 use async_std::task;
 use futures::channel::oneshot;
-use tidewire::{Frame, OpCode, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::frame::{Frame, OpCode};
 
 use super::{each_is_answered, exchange};
 use crate::support::frames::{PING, PONG, hex, masked, plain};

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::support::frames::{BINARY, CONTINUATION, FIN, TEXT, hex, masked, plain};
 use crate::support::peer::{echo, serve, within};
-use tidewire::Role;
+use tidewire::frame::Role;
 
 /// Largest message of these tests, in bytes.
 const LIMIT: usize = 70_000;

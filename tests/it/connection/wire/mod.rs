@@ -10,7 +10,8 @@ mod tls;
 pub(crate) mod violations;
 
 use futures::channel::oneshot;
-use tidewire::{Error, Message, Role, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Error, Message, WebSocketOptions};
 
 use crate::support::frames::{CLOSE, TEXT, close};
 use crate::support::frames::{Seen, hex, masked, plain, shown, take_frame};

@@ -1,6 +1,7 @@
 //! Text is UTF-8, and what is not is refused at the byte that proves it (RFC 6455 §8.1).
 
-use tidewire::{Role, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::frame::Role;
 
 use super::{each_fails_the_connection, each_is_answered, exchange, violation};
 use crate::support::frames::{hex, masked};

@@ -2,7 +2,8 @@
 
 use futures::channel::oneshot;
 use futures::future::pending;
-use tidewire::{Error, Role, WebSocketOptions};
+use tidewire::frame::Role;
+use tidewire::{Error, WebSocketOptions};
 
 use super::{Violation, each_fails_the_connection, violation};
 use crate::support::frames::{hex, shown};

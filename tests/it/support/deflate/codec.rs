@@ -1,6 +1,6 @@
 //! The peer's side: messages compressed as it likes, and what it receives read strictly.
 
-use tidewire::DeflateParameters;
+use tidewire::deflate::DeflateParameters;
 use zlib_rs::{Deflate, DeflateFlush};
 
 use super::inflater::Inflater;

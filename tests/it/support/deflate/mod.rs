@@ -10,7 +10,8 @@
 pub(crate) mod codec;
 pub(crate) mod inflater;
 
-use tidewire::{DeflateParameters, WebSocketOptions};
+use tidewire::WebSocketOptions;
+use tidewire::deflate::DeflateParameters;
 
 use crate::support::rng::Rng;
 

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use futures::channel::oneshot;
 use futures::future::{Either, select};
-use tidewire::rustls::pki_types::PrivateKeyDer;
-use tidewire::rustls::pki_types::pem::PemObject;
-use tidewire::rustls::{
+use tidewire::tls::ClientTls;
+use tidewire::tls::rustls::pki_types::PrivateKeyDer;
+use tidewire::tls::rustls::pki_types::pem::PemObject;
+use tidewire::tls::rustls::{
     AlertDescription, Error, ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion,
 };
-use tidewire::{Client, ClientTls, WebSocketOptions};
+use tidewire::{Client, WebSocketOptions};
 
 use super::super::{Authority, authority};
 use super::{PLAIN_CLOSE_NOTIFY, SHORT, Tap, VERSIONS, ends_with_close_notify, expect_all};

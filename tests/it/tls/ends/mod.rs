@@ -16,8 +16,8 @@ use std::net::TcpStream;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use tidewire::rustls::version::{TLS12, TLS13};
-use tidewire::rustls::{ConnectionCommon, SideData, StreamOwned, SupportedProtocolVersion};
+use tidewire::tls::rustls::version::{TLS12, TLS13};
+use tidewire::tls::rustls::{ConnectionCommon, SideData, StreamOwned, SupportedProtocolVersion};
 
 /// A deadline that a test waits for.
 const SHORT: Duration = Duration::from_millis(100);

@@ -6,14 +6,13 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tidewire::rustls::pki_types::ServerName;
-use tidewire::rustls::{
+use tidewire::server::{ServerHandle, ServerOptions, ShutdownOptions};
+use tidewire::tls::rustls::pki_types::ServerName;
+use tidewire::tls::rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
-use tidewire::{
-    HeartbeatOptions, RequestContext, Server, ServerHandle, ServerOptions, ShutdownOptions,
-    WebSocketOptions,
-};
+use tidewire::websocket::HeartbeatOptions;
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::super::{authority, server_config};
 use super::{PLAIN_CLOSE_NOTIFY, SHORT, Tap, VERSIONS, ends_with_close_notify, expect_all};

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Mutex;
 
-use tidewire::{Error, Frame, Message, Result};
+use tidewire::frame::Frame;
+use tidewire::{Error, Message, Result};
 
 /// A call that may have to wait.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
-use tidewire::{HeartbeatOptions, Message, PreparedMessage, Sender};
+use tidewire::websocket::{HeartbeatOptions, PreparedMessage};
+use tidewire::{Message, Sender};
 
 use super::book::{Book, Kind};
 use super::choices::Choices;

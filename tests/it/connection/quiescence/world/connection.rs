@@ -4,11 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use tidewire::deflate::DeflateOptions;
+use tidewire::frame::Role;
+use tidewire::limits::RateLimit;
+use tidewire::rooms::{Membership, RoomOptions, SlowConsumer};
 use tidewire::testing::ManualClock;
-use tidewire::{
-    DeflateOptions, Membership, RateLimit, Role, Room, RoomOptions, Sender, SlowConsumer,
-    WebSocket, WebSocketOptions,
-};
+use tidewire::{Room, Sender, WebSocket, WebSocketOptions};
 
 use super::book::Book;
 use super::calls::heartbeat;

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use futures::{SinkExt, StreamExt};
-use tidewire::{Frame, Message, OpCode, Room, WebSocket};
+use tidewire::frame::{Frame, OpCode};
+use tidewire::{Message, Room, WebSocket};
 
 use super::book::{Book, Kind};
 use super::calls::{heartbeat, len, message};

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tidewire::Role;
+use tidewire::frame::Role;
 
 use super::choices::Choices;
 use super::pipe::{End, Line};

@@ -22,7 +22,7 @@ use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::head;
 use crate::head::{Fields, HeadError};
-use crate::options::WebSocketOptions;
+use crate::options::UpgradeOptions;
 use crate::proto::extension::is_token;
 use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, is_host_and_port};
 use crate::runtime::Clock;
@@ -47,11 +47,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// loop {
 ///     let (stream, _) = listener.accept().await?;
 ///     smol::spawn(async move {
-///         let request = tidewire::accept(stream).await?;
+///         let request = tidewire::upgrade::accept(stream).await?;
 ///         if request.path() != "/echo" {
 ///             return request.refuse(404, "there is /echo only\n").await;
 ///         }
-///         let mut ws = request.upgrade(&WebSocketOptions::default()).await?;
+///         let mut ws = request.upgrade(WebSocketOptions::default()).await?;
 ///         while let Some(message) = ws.recv().await? {
 ///             ws.send(message).await?;
 ///         }
@@ -194,8 +194,8 @@ impl UpgradeRequest {
     /// # Cancel safety
     ///
     /// Dropping the future drops the stream.
-    pub async fn upgrade(self, options: &WebSocketOptions) -> Result<WebSocket> {
-        let (upgrade, stream) = self.switch(options).await?;
+    pub async fn upgrade(self, options: impl Into<UpgradeOptions>) -> Result<WebSocket> {
+        let (upgrade, stream) = self.switch(options.into()).await?;
         Ok(upgrade.open_over(stream))
     }
 
@@ -209,7 +209,11 @@ impl UpgradeRequest {
     /// # Cancel safety
     ///
     /// Dropping the future drops handler and connection, without a closing handshake.
-    pub async fn run<F, Fut, T, E>(self, options: &WebSocketOptions, handler: F) -> Result<()>
+    pub async fn run<F, Fut, T, E>(
+        self,
+        options: impl Into<UpgradeOptions>,
+        handler: F,
+    ) -> Result<()>
     where
         F: FnOnce(WebSocket) -> Fut,
         Fut: Future<Output = Result<T, E>> + Send + 'static,
@@ -217,7 +221,7 @@ impl UpgradeRequest {
         E: fmt::Display + 'static,
     {
         // Boxed, so that its memory is free while the connection lives.
-        let (upgrade, stream) = Box::pin(self.switch(options)).await?;
+        let (upgrade, stream) = Box::pin(self.switch(options.into())).await?;
         upgrade.run_over(stream, handler).await;
         Ok(())
     }
@@ -243,11 +247,11 @@ impl UpgradeRequest {
     }
 
     /// Answers 101; returns the upgrade and the stream behind the answer.
-    async fn switch(mut self, options: &WebSocketOptions) -> Result<(Upgrade, Stream)> {
+    async fn switch(mut self, options: UpgradeOptions) -> Result<(Upgrade, Stream)> {
         let Head { is_get, is_http_1_1, .. } = self.head;
         let is_secure = self.is_secure;
         let opening = Opening { is_get, is_http_1_1, is_secure, headers: &self.head.fields };
-        let mut upgrade = match Upgrade::answer(&opening, options) {
+        let mut upgrade = match Upgrade::answer(&opening, &options) {
             Ok(upgrade) => upgrade.unread(self.unread),
             Err(error) => {
                 return Err(turn_away(self.stream, self.head.without_content, error).await);
@@ -263,7 +267,7 @@ impl UpgradeRequest {
             self.stream.flush().await
         };
         let timeout = Some(options.parts.handshake_timeout);
-        let sent = options.parts.settings.clock.timeout(timeout, sending).await;
+        let sent = options.parts.websocket.parts.settings.clock.timeout(timeout, sending).await;
         sent.ok_or(HandshakeError::TimedOut)??;
         Ok((upgrade, self.stream))
     }
