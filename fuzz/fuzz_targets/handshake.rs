@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use tide::http::{Method, Request, Response, Url, Version};
 use tidewire::deflate::DeflateOptions;
 use tidewire::server::endpoint;
-use tidewire::upgrade::Upgrade;
+use tidewire::upgrade::{Upgrade, UpgradeOptions};
 use tidewire::{RequestContext, WebSocketOptions};
 use tidewire_fuzz::drive;
 
@@ -32,11 +32,11 @@ static APP: LazyLock<tide::Server<()>> = LazyLock::new(|| {
     app
 });
 
-fn options() -> WebSocketOptions {
-    WebSocketOptions::default()
+fn options() -> UpgradeOptions {
+    let websocket = WebSocketOptions::default()
         .deflate(DeflateOptions::default())
-        .subprotocols(["chat", "superchat"])
-        .allow_origins(["https://example.com"])
+        .subprotocols(["chat", "superchat"]);
+    UpgradeOptions::from(websocket).allow_origins(["https://example.com"])
 }
 
 fn try_one(choice: &mut Unstructured<'_>) -> Result<()> {

@@ -11,6 +11,10 @@ use super::broadcast::PreparedMessage;
 /// may.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
+#[cfg_attr(
+    not(feature = "rooms"),
+    expect(dead_code, unreachable_pub, reason = "a room has the policy")
+)]
 pub enum SlowConsumer {
     /// Leave out the message that has no place any more, and those after it until there is. The
     /// default.

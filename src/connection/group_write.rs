@@ -54,7 +54,7 @@ impl GroupWrites {
             shared.wake_for_broadcast();
         }
         let mut left = Group(connections.into_iter());
-        if left.0.len() < FEWEST || !runtime::has_executor() {
+        if left.0.len() < FEWEST {
             return left.wake_tasks();
         }
         // A task of its own for each group, so that several threads may write.

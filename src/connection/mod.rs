@@ -175,6 +175,7 @@ mod wakes;
 mod websocket;
 mod write;
 
+#[cfg(feature = "rooms")]
 pub use self::backlog::SlowConsumer;
 #[cfg(feature = "rooms")]
 pub(crate) use self::backlog::{Bounds, Delivery};

@@ -34,11 +34,11 @@ pub(crate) use self::socket::TcpStream;
 #[cfg(unix)]
 pub(crate) use self::socket::UnixStream;
 #[cfg(feature = "rooms")]
+pub(crate) use self::task::spawn;
+#[cfg(feature = "rooms")]
 pub use self::task::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]
 pub(crate) use self::task::{Task, spawn_apart};
-#[cfg(feature = "rooms")]
-pub(crate) use self::task::{has_executor, spawn};
 
 /// Runs `future` to its end on this thread.
 #[cfg(all(test, feature = "server"))]

@@ -28,8 +28,9 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 ///
 /// `spawner` gets a future, and has to run it to its end without waiting for it. It is called from any thread
 /// that uses this crate. Set it before the first server starts; tasks that run already stay where they are.
-/// Without a spawner, tasks run on async-std's executor. If the build has no async-std, that is without the
-/// feature `server`, each task has a thread of its own. Timers and sockets share one thread, on any executor.
+/// Without a spawner, tasks run on async-std's executor; in a build without the feature `server`, which has no
+/// async-std, it is the same executor by its own name, async-global-executor. Timers and sockets share one thread, on
+/// any executor.
 ///
 /// The spawner may poll the future before it returns, and leave the rest to another thread. No lock of this
 /// crate is held while a spawner or a waker is called.
@@ -76,11 +77,6 @@ impl fmt::Display for SpawnerAlreadySet {
 
 impl Error for SpawnerAlreadySet {}
 
-/// Whether tasks run on an executor, so that a task costs little.
-pub(crate) fn has_executor() -> bool {
-    cfg!(feature = "server") || SPAWNER.get().is_some()
-}
-
 /// Runs `future` in the background. It goes on if the handle is dropped. `None` if the application's executor
 /// has dropped it at once.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
@@ -91,8 +87,8 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option
         None => Some(Task(Handle::AsyncStd(async_std::task::spawn(future)))),
         #[cfg(not(feature = "server"))]
         None => {
-            let thread = |future| blocking::unblock(|| async_io::block_on(future)).detach();
-            Task::brought(&thread, future)
+            async_global_executor::spawn(future).detach();
+            Some(Task(Handle::Detached))
         }
     }
 }
@@ -137,6 +133,8 @@ enum Handle {
     },
     /// The future had ended when the spawner returned.
     Ended,
+    #[cfg(not(feature = "server"))]
+    Detached,
 }
 
 impl Task {

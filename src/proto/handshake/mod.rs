@@ -7,6 +7,7 @@ mod header_lines;
 mod host;
 #[cfg(feature = "accept")]
 mod opening;
+#[cfg(feature = "accept")]
 mod origin;
 mod subprotocol;
 
@@ -21,5 +22,6 @@ pub(crate) use self::header_lines::{HeaderLines, as_text, is_reserved};
 pub(crate) use self::host::is_host_and_port;
 #[cfg(feature = "accept")]
 pub(crate) use self::opening::Opening;
+#[cfg(feature = "accept")]
 pub(crate) use self::origin::Origins;
 pub(crate) use self::subprotocol::Subprotocols;

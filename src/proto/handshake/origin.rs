@@ -11,12 +11,10 @@ pub(crate) enum Origins {
     #[default]
     SameHost,
     /// These, and the same host.
-    #[cfg_attr(not(feature = "accept"), expect(dead_code, reason = "read at the upgrade"))]
     Listed(Vec<String>),
     Any,
 }
 
-#[cfg(feature = "accept")]
 impl Origins {
     /// Whether a page of `origin` may connect to `host`, with a client that is known to speak TLS if
     /// `is_secure` says so.
@@ -36,7 +34,6 @@ impl Origins {
 ///
 /// If the client is known to speak TLS, its page must have come over TLS as well, or an attacker on the way
 /// could have written it. Otherwise a proxy may end TLS, and any scheme will do.
-#[cfg(feature = "accept")]
 fn is_same_host(origin: &str, host: &str, is_secure: bool) -> bool {
     let Some((scheme, authority)) = origin.split_once("://") else { return false };
     let (is_encrypted, default_port) = match scheme {

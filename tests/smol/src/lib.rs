@@ -20,7 +20,7 @@ where
     smol::spawn(async move {
         while let Ok((stream, peer)) = listener.accept().await {
             let (options, handler) = (options.clone(), handler.clone());
-            smol::spawn(async move { connection(stream, peer, &options, handler).await }).detach();
+            smol::spawn(async move { connection(stream, peer, options, handler).await }).detach();
         }
     })
     .detach();
@@ -30,7 +30,7 @@ where
 async fn connection<F, Fut>(
     stream: TcpStream,
     peer: SocketAddr,
-    options: &WebSocketOptions,
+    options: WebSocketOptions,
     handler: F,
 ) -> Result<()>
 where

@@ -29,7 +29,8 @@ fn thread_name() -> String {
 #[test]
 fn handlers_run_on_the_executor_that_the_application_brings() {
     let executor = executor();
-    tidewire::executor::set_spawner(|future| executor.spawn(future).detach()).expect("the first one");
+    tidewire::executor::set_spawner(|future| executor.spawn(future).detach())
+        .expect("the first one");
     let second: Result<(), SpawnerAlreadySet> = tidewire::executor::set_spawner(|_| {});
     assert!(second.is_err());
 
