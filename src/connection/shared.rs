@@ -140,6 +140,12 @@ impl Shared {
         !self.is_shut.load(Ordering::Acquire) && handler_buffer::push(self.id(), frame)
     }
 
+    /// Whether the handler has to take the lock to send.
+    #[cfg(feature = "rooms")]
+    pub(super) fn is_shut(&self) -> bool {
+        self.is_shut.load(Ordering::Relaxed)
+    }
+
     /// Registers the caller in `recv`, who is not in the connection's task. Returns the waker before, to be
     /// dropped without the lock like all foreign code.
     pub(super) fn register_recv(&self, waker: &Waker) -> Option<Waker> {

@@ -65,7 +65,7 @@ impl<'a> Wakes<'a> {
     pub(super) fn postpone(&mut self, connection: &mut Connection) -> bool {
         self.is_postponed = true;
         connection.has_news &= connection.has_listeners;
-        connection.is_owing()
+        connection.is_owing_for_broadcast()
     }
 
     /// Takes over what the step owes to others: nearly always nothing, which costs a few comparisons.

@@ -15,6 +15,9 @@ use crate::connection::{
 };
 use crate::sync::{Mutex, MutexGuard};
 
+/// Connections that are loaded into the processor's cache side by side.
+const PREFETCH: usize = 8;
+
 /// A room of a [`Hub`](super::Hub). All members are sent what is broadcast.
 ///
 /// Clones are handles of the same room. A room lasts as long as a handle or a member of it.
@@ -166,11 +169,22 @@ impl<U> Inner<U> {
         let mut broadcast = BroadcastReport::default();
         writers.reserve(roster.len());
         roster.stats.messages += 1;
-        for (id, member) in roster.iter_mut() {
-            if Some(id) != except {
+        let (mut members, mut next) = (roster.iter_mut(), Vec::with_capacity(PREFETCH));
+        loop {
+            next.extend(members.by_ref().take(PREFETCH));
+            if next.is_empty() {
+                break;
+            }
+            // Connections of thousands of members are not in the cache: they are loaded side by side.
+            for (_, member) in &next {
+                member.prefetch();
+            }
+            let others = next.drain(..).filter(|(id, _)| Some(*id) != except);
+            for (_, member) in others {
                 broadcast.count(member.deliver(self.source, message, writers));
             }
         }
+        drop((members, next));
         roster.stats.closed += u64::try_from(broadcast.closed).unwrap_or_default();
         broadcast
     }

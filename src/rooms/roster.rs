@@ -145,6 +145,11 @@ impl<U> Member<U> {
         PresenceEvent::Left(id, Arc::clone(&self.user))
     }
 
+    /// Before a few members get a message, one after the other.
+    pub(super) fn prefetch(&self) {
+        self.shared.prefetch();
+    }
+
     /// Hands the message to the member's connection.
     pub(super) fn deliver(
         &mut self,
