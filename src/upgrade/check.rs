@@ -47,6 +47,7 @@ use crate::stream::Stream;
 ///
 /// async fn echo(mut request: Request<Incoming>) -> Result<Response<String>, Infallible> {
 ///     let options = WebSocketOptions::default().subprotocols(["chat.v2"]);
+///     let options = UpgradeOptions::from(options);
 ///     let checked = Upgrade::check_version(request.version())
 ///         .and_then(|()| Upgrade::check(request.method(), request.headers(), &options));
 ///     let upgrade = match checked {
