@@ -223,11 +223,11 @@ impl WebSocket {
     #[cold]
     fn poll_take(&mut self, cx: &mut Context<'_>, mode: Mode) -> Poll<Result<bool>> {
         let Self { shared, received, .. } = self;
-        let io = &mut shared.io_context();
         thread_cache::put_run(std::mem::take(&mut received.run));
         // Dropped without the lock: it is foreign code.
         let mut replaced = None;
         let look = shared.with(|connection, _| {
+            let io = &mut shared.io_context();
             connection.ask(mode);
             let is_in_task = connection.is_in_task(cx);
             let mut is_registered = false;

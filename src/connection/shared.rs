@@ -180,8 +180,9 @@ impl Shared {
         Some(Inflation::new(deflation.parameters(), role, max))
     }
 
-    /// The context that stream and timer are polled with.
+    /// The context that stream and timer are polled with, in a step under the lock.
     pub(super) fn io_context(&self) -> Context<'_> {
+        self.signals.begin_polling();
         Context::from_waker(&self.io_waker)
     }
 

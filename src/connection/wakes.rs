@@ -4,6 +4,7 @@
 //! free, and catches panics.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::task::{Wake, Waker};
 
 use super::shared::Shared;
@@ -71,6 +72,14 @@ impl<'a> Wakes<'a> {
     /// Takes over what the step owes to others: nearly always nothing, which costs a few comparisons.
     #[inline]
     pub(super) fn collect(&mut self, connection: &mut Connection) {
+        self.collect_debts(connection);
+        if self.shared.signals.end_polling() {
+            self.driver = WakeDriver::TaskOrCallers;
+        }
+    }
+
+    #[inline]
+    fn collect_debts(&mut self, connection: &mut Connection) {
         if self.is_postponed {
             return;
         }
@@ -156,6 +165,20 @@ pub(super) struct Signals {
     pub(super) recv: Mutex<Option<Waker>>,
     /// All other waiters: senders that wait for room, `flush`, `close`, `closed`.
     pub(super) progress: Changes,
+    /// See [`Polling`].
+    polling: AtomicU8,
+}
+
+/// Whether a step polls the stream or the timer under the lock, and what these have called meanwhile.
+///
+/// A stream may wake while it is polled, to be polled again after others had their turn. The wakers behind that are
+/// foreign code, so they are called when the lock is free.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+enum Polling {
+    Not,
+    Begun,
+    Woken,
 }
 
 impl Wake for Signals {
@@ -164,11 +187,33 @@ impl Wake for Signals {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.wake_driver();
+        let (begun, woken) = (Polling::Begun as u8, Polling::Woken as u8);
+        let noted =
+            self.polling.compare_exchange(begun, woken, Ordering::AcqRel, Ordering::Acquire);
+        // The step that polls sees it, also if another thread has called this.
+        if noted.is_err_and(|now| now != woken) {
+            self.wake_driver();
+        }
     }
 }
 
 impl Signals {
+    /// A step begins to poll, under the lock.
+    pub(super) fn begin_polling(&self) {
+        // One step may begin several times. Threads that see it late do not hold the lock, and may call wakers.
+        if self.polling.load(Ordering::Relaxed) == Polling::Not as u8 {
+            self.polling.store(Polling::Begun as u8, Ordering::Relaxed);
+        }
+    }
+
+    /// The step ends, under the lock still. Returns whether the driver is to be woken.
+    #[inline]
+    pub(super) fn end_polling(&self) -> bool {
+        let not = Polling::Not as u8;
+        self.polling.load(Ordering::Relaxed) != not
+            && self.polling.swap(not, Ordering::AcqRel) == Polling::Woken as u8
+    }
+
     /// Wakes the task that writes, reads ahead and closes; without one, all who wait in a call.
     pub(super) fn wake_driver(&self) {
         if !self.wake_task() {

@@ -1,21 +1,25 @@
 //! What was put off is taken up by the event that makes it possible, not by the next byte of the peer or by
 //! an old timer.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::Duration;
 
 use async_std::task;
 use futures::channel::oneshot;
 use futures::future::{join_all, pending};
+use futures::io::{AsyncRead, AsyncWrite};
 use futures::{AsyncWriteExt, FutureExt};
 use tidewire::frame::{Frame, OpCode, Role};
-use tidewire::{Error, Message, Result, WebSocket, WebSocketOptions};
+use tidewire::{Error, Message, Result, Sender, WebSocket, WebSocketOptions};
 
 use crate::support::attempts::patience;
 use crate::support::frames::{CLOSE, PING, TEXT, masked, plain};
-use crate::support::peer::{Peer, serve, serve_over, within};
+use crate::support::peer::{Peer, WITHIN, serve, serve_over, within};
 use crate::support::pipe::{Knobs, pipe};
 
 /// No timer comes to the rescue within a test.
@@ -206,7 +210,7 @@ enum Waiter {
 impl Waiter {
     const ALL: [Self; 4] = [Self::Closed, Self::Flush, Self::Room, Self::Close];
 
-    async fn wait(self, sender: tidewire::Sender) {
+    async fn wait(self, sender: Sender) {
         match self {
             Self::Closed => _ = sender.closed().await,
             Self::Flush => _ = sender.flush().await,
@@ -290,7 +294,7 @@ fn messages_of_a_task_during_the_turn_of_the_handler_are_written_after_it() {
         let mut peer = serve(&options(), |ws| async move {
             let sender = ws.sender();
             // Sent from another thread, while the handler does not come to an `await`.
-            let sending = std::thread::spawn(move || sender.send("meanwhile").now_or_never());
+            let sending = thread::spawn(move || sender.send("meanwhile").now_or_never());
             assert!(matches!(sending.join().unwrap(), Some(Ok(()))));
             let _ = tell.send(());
             let _ws = ws;
@@ -383,4 +387,82 @@ fn a_connection_that_is_run_has_its_task_before_that_is_polled() {
         peer.expect(plain(TEXT, "Hello")).await;
         drop(ws);
     });
+}
+
+/// A stream without bytes that wakes its reader at each read, as the sockets of a runtime do where a task has used up its
+/// share.
+struct Restless;
+
+impl AsyncRead for Restless {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        _: &mut [u8],
+    ) -> Poll<std::io::Result<usize>> {
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl AsyncWrite for Restless {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// A waker of an executor that looks at the connection at once.
+#[derive(Default)]
+struct Looks {
+    sender: OnceLock<Sender>,
+    times: AtomicUsize,
+}
+
+impl Wake for Looks {
+    fn wake(self: Arc<Self>) {
+        if let Some(sender) = self.sender.get() {
+            assert!(sender.is_open());
+            self.times.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_wakes_while_it_is_polled_calls_no_waker_under_the_lock() {
+    for has_task in [true, false] {
+        let (tell, told) = channel();
+        thread::spawn(move || {
+            let looks = Arc::new(Looks::default());
+            let waker = Waker::from(Arc::clone(&looks));
+            let cx = &mut Context::from_waker(&waker);
+            let reader = |mut ws: WebSocket| {
+                assert!(looks.sender.set(ws.sender()).is_ok());
+                async move { ws.recv().await.map(drop) }
+            };
+            let mut reading: Pin<Box<dyn Future<Output = ()>>> = if has_task {
+                Box::pin(WebSocket::run(Restless, [].as_slice(), Role::Server, &options(), reader))
+            } else {
+                let ws = WebSocket::from_stream(Restless, [].as_slice(), Role::Server, &options());
+                Box::pin(reader(ws).map(drop))
+            };
+            // Where another task drives the connection, the reader registers its waker by the first poll.
+            for _ in 0..3 {
+                assert!(reading.as_mut().poll(cx).is_pending());
+            }
+            tell.send(looks.times.load(Ordering::Relaxed)).unwrap();
+        });
+        let times = told.recv_timeout(WITHIN).expect("no poll waits for a lock of its own thread");
+        assert!(times > 0, "with a task: {has_task}");
+    }
 }
