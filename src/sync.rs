@@ -1,8 +1,8 @@
 //! A lock that cannot be poisoned, and the order in which locks are taken.
 //!
-//! After a panic under a lock of ours, its value is still valid: each step under a lock changes the value at once,
-//! and code of the application, which may panic, never runs there. So [`Mutex`] hands out the value after a panic,
-//! and taking a lock cannot fail.
+//! After a panic under a lock of ours, its value is still valid: each step under a lock changes the value at once. Code
+//! of the application, which may panic, does not run there, but for the few things that `connection/mod.rs` lists. So
+//! [`Mutex`] hands out the value after a panic, and taking a lock cannot fail.
 //!
 //! # Order
 //!
