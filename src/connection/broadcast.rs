@@ -197,13 +197,6 @@ impl Shared {
         })
     }
 
-    /// Loads what a delivery needs first into the processor's cache, without waiting for it: several of these in a row
-    /// cost as much time as one.
-    #[cfg(feature = "rooms")]
-    pub(crate) fn prefetch(&self) {
-        std::hint::black_box(self.is_shut());
-    }
-
     /// Wakes the tasks for which a broadcast has changed something. Call it without a lock.
     #[cfg(feature = "rooms")]
     pub(super) fn wake_for_broadcast(&self) {

@@ -140,10 +140,11 @@ impl Shared {
         !self.is_shut.load(Ordering::Acquire) && handler_buffer::push(self.id(), frame)
     }
 
-    /// Whether the handler has to take the lock to send.
+    /// Loads what a delivery needs first into the processor's cache, without waiting for it: several of these in a row
+    /// take little more time than one.
     #[cfg(feature = "rooms")]
-    pub(super) fn is_shut(&self) -> bool {
-        self.is_shut.load(Ordering::Relaxed)
+    pub(crate) fn prefetch(&self) {
+        std::hint::black_box(self.is_shut.load(Ordering::Relaxed));
     }
 
     /// Registers the caller in `recv`, who is not in the connection's task. Returns the waker before, to be

@@ -131,7 +131,7 @@ pub(super) enum Work {
 }
 
 /// The fields stand in the order in which a broadcast comes to them. With thousands of members each line of the
-/// processor's cache is a miss, and this order has nine of them where the compiler's has fourteen.
+/// processor's cache is a miss, and the compiler's order, which is by size, takes more of them.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Connection {
@@ -145,13 +145,14 @@ pub(super) struct Connection {
     /// Whether any of these waits.
     pub(super) has_listeners: bool,
     pub(super) role: Role,
-
-    // Closing.
+    // These three are here because they have one byte each.
     pub(super) initiator: Initiator,
     /// `None` before the first call of `recv` or `recv_frame`.
     pub(super) mode: Option<Mode>,
     /// Whether the last read left bytes in the stream, as far as one can know.
     pub(super) is_peer_ahead: bool,
+
+    // Closing.
     pub(super) lifecycle: Lifecycle,
     /// The close frames of both sides, and the message that is sent in fragments.
     pub(super) state: State,
@@ -343,8 +344,7 @@ impl Connection {
     }
 
     /// [`is_owing`](Self::is_owing) after a broadcast was delivered: unless that has closed the connection, it has
-    /// given `recv` nothing and taken nothing of the budget. A look at those would be a third of a delivery's misses
-    /// of the cache.
+    /// given `recv` nothing and taken nothing of the budget. A look at those would miss the cache.
     #[cfg(feature = "rooms")]
     pub(super) fn is_owing_for_broadcast(&self) -> bool {
         let is_owing = self.is_owing_driver_or_waiters();
