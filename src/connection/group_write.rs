@@ -1,6 +1,7 @@
 //! Writing for many: what a broadcast has queued goes out without a wake-up for the task of each member.
 
 use std::sync::Arc;
+use std::thread;
 use std::vec::IntoIter;
 
 use super::shared::Shared;
@@ -57,11 +58,7 @@ impl GroupWrites {
         if left.0.len() < FEWEST {
             return left.wake_tasks();
         }
-        // A task of its own for each group, so that several threads may write.
-        while left.0.len() > 0 {
-            let group = Group(left.0.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
-            runtime::spawn(group.write());
-        }
+        runtime::spawn(left.write_in_groups());
     }
 }
 
@@ -83,6 +80,20 @@ impl Drop for GroupWrites {
 struct Group(IntoIter<Arc<Shared>>);
 
 impl Group {
+    /// Writes for all of them, after those who speak at the same time were heard: then one write takes what all of
+    /// them said.
+    async fn write_in_groups(mut self) {
+        // The reactor's thread reports the speakers, and their tasks stand in the executor's queue before this one.
+        thread::yield_now();
+        runtime::yield_now().await;
+        // A task of its own for each group, so that several threads may write.
+        while self.0.len() > GROUP {
+            let group = Self(self.0.by_ref().take(GROUP).collect::<Vec<_>>().into_iter());
+            runtime::spawn(group.write());
+        }
+        self.write().await;
+    }
+
     async fn write(mut self) {
         let mut written = 0;
         while let Some(shared) = self.0.as_slice().first() {
