@@ -28,6 +28,10 @@
 //!
 //! `support` is no test, but what all of them share.
 
+/// Counts what is allocated, for tests that look for leaks.
+#[global_allocator]
+static ALLOCATED: peak_alloc::PeakAlloc = peak_alloc::PeakAlloc;
+
 // `cfg(test)` tells clippy that the helpers are tests, too.
 #[cfg(test)]
 mod support;

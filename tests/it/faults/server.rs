@@ -8,6 +8,8 @@ use tidewire::server::metrics;
 use tidewire::upgrade::UpgradeOptions;
 use tidewire::{Hub, RequestContext, Result, Room, Server, WebSocket};
 
+use crate::ALLOCATED;
+
 /// Bytes of a message of `/flood` and `/gigabyte`.
 pub(super) const MESSAGE: usize = 64 << 10;
 
@@ -71,7 +73,8 @@ pub(super) fn server(
         async move {
             let metrics = metrics(ctx).await?.take_body().into_string().await?;
             let (permits, members) = (held.limit.in_use(), held.room.len());
-            Ok(format!("{metrics}permits {permits}\nmembers {members}\n"))
+            let allocated = ALLOCATED.current_usage();
+            Ok(format!("{metrics}permits {permits}\nmembers {members}\nallocated {allocated}\n"))
         }
     });
     server
