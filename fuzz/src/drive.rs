@@ -48,6 +48,7 @@ pub fn options(limits: &Limits) -> WebSocketOptions {
         .max_fragments(limits.fragments)
         .message_timeout(None)
         .send_timeout(None)
+        .heartbeat(None)
 }
 
 /// A connection over these bytes, and what it will write.
