@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use futures::TryFutureExt;
 use tide::utils::async_trait;
@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::proto::handshake::HandshakeError;
+use crate::runtime::Label;
 use crate::upgrade;
 use crate::upgrade::{Abandon, PendingUpgrade, Transport};
 
@@ -42,7 +43,26 @@ type Reply = Box<dyn FnOnce(Response) -> Response + Send>;
 /// ```
 pub trait Handler<State>: Send + Sync + 'static {
     #[doc(hidden)]
-    fn call(&self, ctx: RequestContext<State>) -> HandlerFuture;
+    fn call(&self, ctx: RequestContext<State>, label: Label) -> HandlerFuture;
+}
+
+pin_project_lite::pin_project! {
+    /// A handler, which tells its worker the route with each poll.
+    struct Labelled<F> {
+        label: Label,
+        #[pin]
+        handler: F,
+    }
+}
+
+impl<F: Future> Future for Labelled<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.label.begin();
+        this.handler.poll(cx)
+    }
 }
 
 impl<State, F, Fut, R> Handler<State> for F
@@ -52,12 +72,13 @@ where
     Fut: Future<Output = tide::Result<R>> + Send + 'static,
     R: IntoResponse,
 {
-    fn call(&self, ctx: RequestContext<State>) -> HandlerFuture {
+    fn call(&self, ctx: RequestContext<State>, label: Label) -> HandlerFuture {
+        // The closure itself runs in this call.
+        label.begin();
         // Mapped, because an `async` block would hold room for the handler twice.
-        Box::pin(
-            self(ctx)
-                .map_ok(|reply| Box::new(move |prepared| reply.into_response(prepared)) as Reply),
-        )
+        let handler = self(ctx)
+            .map_ok(|reply| Box::new(move |prepared| reply.into_response(prepared)) as Reply);
+        Box::pin(Labelled { label, handler })
     }
 }
 
@@ -148,10 +169,25 @@ pub fn endpoint<State>(handler: impl Handler<State>) -> impl tide::Endpoint<Stat
 where
     State: Clone + Send + Sync + 'static,
 {
-    HandlerEndpoint(handler)
+    let label = Label::new(std::any::type_name_of_val(&handler));
+    HandlerEndpoint { handler, label }
 }
 
-struct HandlerEndpoint<H>(H);
+/// As [`endpoint`], for a route that is known.
+pub(crate) fn endpoint_of<State>(
+    route: &str,
+    handler: impl Handler<State>,
+) -> impl tide::Endpoint<State>
+where
+    State: Clone + Send + Sync + 'static,
+{
+    HandlerEndpoint { handler, label: Label::new(route) }
+}
+
+struct HandlerEndpoint<H> {
+    handler: H,
+    label: Label,
+}
 
 #[async_trait]
 impl<State, H> tide::Endpoint<State> for HandlerEndpoint<H>
@@ -163,7 +199,8 @@ where
         let transport = Transport::take_from(request.as_mut());
         let pending = Arc::new(PendingUpgrade::new(&transport));
         let _abandon = Abandon(&pending);
-        let mut handler = self.0.call(RequestContext::new(request, Arc::clone(&pending)));
+        let mut handler =
+            self.handler.call(RequestContext::new(request, Arc::clone(&pending)), self.label);
 
         // Polled in place: a handler that answers with HTTP costs no task. One that upgrades goes
         // on in its own, once the 101 is on its way.

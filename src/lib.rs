@@ -137,11 +137,16 @@
 //! Without any feature, the crate is the protocol and a [`WebSocket`] over any `futures::io` stream
 //! ([`WebSocket::from_stream`], [`WebSocket::run`]).
 //!
-//! # Executors
+//! # Threads and executors
 //!
-//! Only `server` depends on async-std, because tide needs it; `accept`, `client` and `rooms` do not. Any
-//! executor can poll the futures of this crate: they wait on async-io's reactor, which has a thread of its
-//! own. `set_spawner` sets the executor for background tasks, those of the server included.
+//! A server has a thread for each core, and a connection stays on one of them, with its socket, its handler and its
+//! timers: `ServerOptions::workers`. A handler that blocks its thread for long is logged, and another thread goes on
+//! with the other connections. Handlers are ordinary futures, and may use async-std's tasks, timers and sockets.
+//!
+//! All else runs on any executor: clients, `accept`, rooms without a server, and servers with `workers(0)`. They wait on
+//! async-io's reactor, which has a thread of its own, and their background tasks run on async-std's executor, or on the
+//! one of `set_spawner`. With a spawner, servers have no workers unless they ask for some. Only the feature `server`
+//! depends on async-std, because tide needs it.
 #![forbid(unsafe_code)]
 // Published docs say which feature an item belongs to.
 #![cfg_attr(docsrs, feature(doc_cfg))]

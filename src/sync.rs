@@ -17,6 +17,7 @@
 use std::fmt;
 pub(crate) use std::sync::MutexGuard;
 use std::sync::PoisonError;
+use std::time::Duration;
 
 /// A [`std::sync::Mutex`] whose value outlives a panic.
 #[derive(Default)]
@@ -37,5 +38,33 @@ impl<T> Mutex<T> {
 impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+/// A [`std::sync::Condvar`] for the guards of [`Mutex`].
+#[derive(Debug, Default)]
+pub(crate) struct Condition(std::sync::Condvar);
+
+impl Condition {
+    pub(crate) fn notify_one(&self) {
+        self.0.notify_one();
+    }
+
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    /// Waits for a notification. It may also return without one.
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a notification, at most for `time`.
+    pub(crate) fn wait_timeout<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        time: Duration,
+    ) -> MutexGuard<'a, T> {
+        self.0.wait_timeout(guard, time).unwrap_or_else(PoisonError::into_inner).0
     }
 }

@@ -45,8 +45,7 @@ fn options(choice: &mut Unstructured<'_>) -> Result<(WebSocketOptions, bool)> {
         "permessage-deflate; {}server_max_window_bits={bits}; client_max_window_bits={bits}",
         if takeover { "" } else { no_takeover },
     );
-    let options =
-        WebSocketOptions::default().message_timeout(None).send_timeout(None).heartbeat(None);
+    let options = WebSocketOptions::default().message_timeout(None).send_timeout(None);
     Ok((options.deflate(deflate).agreed_deflate(agreed.parse().unwrap()), takeover))
 }
 

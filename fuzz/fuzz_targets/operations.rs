@@ -75,8 +75,7 @@ fn options(choice: &mut Unstructured<'_>) -> Result<(WebSocketOptions, bool)> {
         .send_buffer_size(*choice.choose(&[1, 60, 2_000, 64 << 10])?)
         .read_ahead_size(*choice.choose(&[0, 60, 2_000, 64 << 10])?)
         .message_timeout(None)
-        .send_timeout(None)
-        .heartbeat(None);
+        .send_timeout(None);
     choice::deflate(choice, options)
 }
 

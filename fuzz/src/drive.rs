@@ -48,7 +48,6 @@ pub fn options(limits: &Limits) -> WebSocketOptions {
         .max_fragments(limits.fragments)
         .message_timeout(None)
         .send_timeout(None)
-        .heartbeat(None)
 }
 
 /// A connection over these bytes, and what it will write.

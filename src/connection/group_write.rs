@@ -6,8 +6,9 @@ use std::vec::IntoIter;
 
 use super::shared::Shared;
 use crate::runtime;
+use crate::runtime::Home;
 
-/// Connections that one task writes for.
+/// Connections that a task writes for in one turn.
 const GROUP: usize = 64;
 
 /// Below this many, waking the task of each connection is cheaper than spawning one.
@@ -54,12 +55,31 @@ impl GroupWrites {
         for shared in wakers {
             shared.wake_for_broadcast();
         }
-        let mut left = Group(connections.into_iter());
-        if left.0.len() < FEWEST {
-            return left.wake_tasks();
+        if connections.len() < FEWEST {
+            return Group(connections.into_iter()).wake_tasks();
         }
-        runtime::spawn(left.write_in_groups());
+        // One task for each worker: that is the thread that wakes its members in any case.
+        for (home, connections) in by_home(connections) {
+            let group = Group(connections.into_iter());
+            if home.is_worker() {
+                home.spawn(group.write());
+            } else {
+                home.spawn(group.write_in_groups());
+            }
+        }
     }
+}
+
+/// The connections of each worker, and those that live on none.
+fn by_home(connections: Vec<Arc<Shared>>) -> Vec<(Home, Vec<Arc<Shared>>)> {
+    let mut homes: Vec<(Home, Vec<Arc<Shared>>)> = Vec::new();
+    for shared in connections {
+        match homes.iter_mut().find(|(home, _)| home.is(&shared.home)) {
+            Some((_, members)) => members.push(shared),
+            None => homes.push((shared.home.clone(), vec![shared])),
+        }
+    }
+    homes
 }
 
 /// A panic has unwound past [`start`](GroupWrites::start), as that of a payload's destructor does. The tasks of the
@@ -95,13 +115,14 @@ impl Group {
     }
 
     async fn write(mut self) {
-        let mut written = 0;
+        let (mut written, mut connections) = (0, 0);
         while let Some(shared) = self.0.as_slice().first() {
             written += shared.write_for_task();
+            connections += 1;
             // After the write: a connection whose stream panics stays in the group, and its task is woken and ends with it.
             self.0.next();
-            if written >= BYTES_PER_TURN {
-                written = 0;
+            if written >= BYTES_PER_TURN || connections >= GROUP {
+                (written, connections) = (0, 0);
                 runtime::yield_now().await;
             }
         }

@@ -21,6 +21,7 @@ use crate::changes;
 use crate::error::{Error, Result};
 use crate::options::Settings;
 use crate::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
+use crate::runtime::Home;
 use crate::stream::Stream;
 use crate::sync::{Mutex, MutexGuard};
 
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     connection: Mutex<Connection>,
     pub(super) signals: Arc<Signals>,
     connection_id: ConnectionId,
+    /// Where the connection's task runs.
+    pub(super) home: Home,
     /// The waker that stream and timer are polled with, in whichever task.
     pub(super) io_waker: Waker,
 }
@@ -95,6 +98,7 @@ impl Shared {
             signals,
             is_shut: AtomicBool::new(false),
             connection_id: ConnectionId::next(),
+            home: Home::here(),
             io_waker,
             opened,
         })

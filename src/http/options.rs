@@ -1,5 +1,7 @@
 //! The options of the HTTP side of a server: its limits of time and size.
 
+use std::env;
+use std::ffi::OsStr;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +11,13 @@ use ::http::HeaderName;
 use super::hosts::AllowedHosts;
 use super::proxies::TrustedProxies;
 use crate::addresses::Ipv6Prefix;
+use crate::runtime;
 use crate::runtime::Clock;
 #[cfg(feature = "testing")]
 use crate::runtime::ManualClock;
+
+/// The environment variable for the default number of workers.
+const WORKERS: &str = "TIDEWIRE_WORKERS";
 
 /// Options for the HTTP side of a server.
 ///
@@ -45,6 +51,8 @@ pub struct ServerOptions {
     pub(crate) client_ip_header: Option<HeaderName>,
     pub(crate) allowed_hosts: Arc<AllowedHosts>,
     pub(crate) clock: Clock,
+    /// `None` for the default.
+    workers: Option<usize>,
     /// The error in the list of trusted proxies, if there is one.
     invalid_proxy: Option<String>,
     /// The invalid name given for a header, if there is one.
@@ -56,6 +64,9 @@ pub struct ServerOptions {
 impl ServerOptions {
     /// The largest value of [`max_head_size`](Self::max_head_size): 1 MiB.
     pub const HIGHEST_HEAD_SIZE: usize = 1024 * 1024;
+
+    /// The largest number of [`workers`](Self::workers): 1024.
+    pub const MOST_WORKERS: usize = 1024;
 
     /// The largest value of [`max_headers`](Self::max_headers): 10 000.
     pub const HIGHEST_HEADERS: usize = 10_000;
@@ -69,6 +80,27 @@ impl ServerOptions {
     #[must_use]
     pub fn clock(mut self, clock: &ManualClock) -> Self {
         self.clock = Clock::manual(clock);
+        self
+    }
+
+    /// Threads that serve the connections, at most 1024. Default: the number in the environment variable
+    /// `TIDEWIRE_WORKERS`; without it, the number of cores that the process may use.
+    ///
+    /// Each of these workers has a share of the connections. Their sockets, handlers and timers stay on it. A connection
+    /// goes to the worker that has fewest. What handlers spawn with `async_std::task::spawn` or another executor runs
+    /// there, as always.
+    ///
+    /// A handler that blocks its thread does not stop the other connections: after 20 ms another thread goes on as that
+    /// worker. From 100 ms on it is logged at level warn, with the route. At most 64 threads may be blocked at once.
+    ///
+    /// With 0, an executor runs the connections: that of [`set_spawner`](crate::executor::set_spawner), or async-std's.
+    /// If a spawner was set, 0 is the default, whatever the variable says.
+    ///
+    /// The threads start when the server is bound. They end when the server has ended and none of its connections is
+    /// left.
+    #[must_use]
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = Some(count);
         self
     }
 
@@ -310,6 +342,23 @@ impl ServerOptions {
         self
     }
 
+    /// The number of workers: 0 for none.
+    pub(crate) fn worker_count(&self) -> io::Result<usize> {
+        let count = match self.workers {
+            Some(count) => count,
+            None if runtime::has_spawner() => 0,
+            None => match env::var_os(WORKERS) {
+                Some(count) => number_of_workers(&count)?,
+                None => runtime::default_workers(),
+            },
+        };
+        if count > Self::MOST_WORKERS {
+            let most = Self::MOST_WORKERS;
+            return Err(invalid(format!("{count} workers were asked for, and {most} is the most")));
+        }
+        Ok(count)
+    }
+
     /// Refuses values with which no server could work.
     pub(crate) fn check(&self) -> io::Result<()> {
         let ranges = [
@@ -345,6 +394,12 @@ impl ServerOptions {
     }
 }
 
+/// Reads the environment variable for the number of workers.
+fn number_of_workers(count: &OsStr) -> io::Result<usize> {
+    let number = count.to_str().and_then(|count| count.trim().parse().ok());
+    number.ok_or_else(|| invalid(format!("{WORKERS} is {count:?}, and must be a number")))
+}
+
 fn invalid(reason: impl Into<String>) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, reason.into())
 }
@@ -369,6 +424,7 @@ impl Default for ServerOptions {
             client_ip_header: None,
             allowed_hosts: Arc::default(),
             clock: Clock::default(),
+            workers: None,
             invalid_proxy: None,
             invalid_header: None,
             invalid_hosts: None,

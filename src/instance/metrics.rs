@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
 use super::Instance;
+use crate::runtime::WorkerStats;
 
 /// A snapshot of a server's counters: its state at one moment, and sums since it was bound.
 ///
@@ -54,8 +55,28 @@ pub struct Metrics {
     pub message_closes: u64,
     /// HTTP responses by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub responses: [u64; 5],
+    /// The [workers](crate::server::ServerOptions::workers) of the server.
+    pub workers: Vec<WorkerMetrics>,
     /// Whether the server shuts down.
     pub is_shutting_down: bool,
+}
+
+/// One worker of a server.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[non_exhaustive]
+pub struct WorkerMetrics {
+    /// Tasks that have not ended: one for each connection, and those of broadcasts.
+    pub tasks: usize,
+    /// Tasks of these that wait for their turn.
+    pub queued: usize,
+    /// The number of times that a task blocked the thread for 20 ms, so that another thread went on.
+    pub stalls: u64,
+}
+
+impl From<WorkerStats> for WorkerMetrics {
+    fn from(WorkerStats { tasks, queued, stalls }: WorkerStats) -> Self {
+        Self { tasks, queued, stalls }
+    }
 }
 
 impl Metrics {
@@ -82,6 +103,7 @@ impl Metrics {
             message_pauses: held.pauses,
             message_closes: held.closed,
             responses: instance.counters.responses(),
+            workers: instance.tasks.workers().into_iter().map(WorkerMetrics::from).collect(),
             is_shutting_down: instance.is_shutting_down(),
         }
     }
@@ -152,8 +174,29 @@ impl Metrics {
             "WebSocket connections closed because they held most of these bytes.",
         )?;
         sample(text, "message_closes_total", self.message_closes)?;
+        self.write_workers(text)?;
         gauge(text, "shutting_down", "1 while the server shuts down, else 0.")?;
         sample(text, "shutting_down", u8::from(self.is_shutting_down))
+    }
+
+    fn write_workers(&self, text: &mut String) -> fmt::Result {
+        let workers = || self.workers.iter().enumerate();
+        gauge(text, "worker_tasks", "Tasks that have not ended, by worker.")?;
+        samples(text, "worker_tasks", "worker", workers().map(|(number, it)| (number, it.tasks)))?;
+        gauge(text, "worker_queued", "Tasks that wait for their turn, by worker.")?;
+        samples(
+            text,
+            "worker_queued",
+            "worker",
+            workers().map(|(number, it)| (number, it.queued)),
+        )?;
+        counter(text, "worker_stalls", "Times that a task blocked its thread, by worker.")?;
+        samples(
+            text,
+            "worker_stalls_total",
+            "worker",
+            workers().map(|(number, it)| (number, it.stalls)),
+        )
     }
 }
 

@@ -21,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 pub(crate) use self::counters::{Counters, OpenHttp};
 pub(crate) use self::idle::{IdleConnections, Lease};
-pub use self::metrics::Metrics;
+pub use self::metrics::{Metrics, WorkerMetrics};
 pub(crate) use self::sockets::{OpenSocket, Sockets};
 pub(crate) use self::tasks::Tasks;
 use crate::budget::MessageBudget;

@@ -1,7 +1,8 @@
 //! The tasks that serve connections, so that a shutdown can wait for all of them.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::io;
+use std::sync::{Arc, OnceLock};
 
 use futures::FutureExt;
 use futures::future::join_all;
@@ -9,13 +10,15 @@ use slab::Slab;
 
 use crate::changes::Changes;
 use crate::runtime;
-use crate::runtime::Task;
+use crate::runtime::{Task, WorkerStats, Workers};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The running tasks of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     table: Mutex<Table>,
+    /// The workers that run the tasks; empty where an executor does.
+    workers: OnceLock<Workers>,
     /// Signals that the last task has ended; with the test kit, that any task has.
     ended: Changes,
 }
@@ -40,6 +43,20 @@ struct Entry {
 }
 
 impl Tasks {
+    /// Has so many workers run the tasks from here on; with 0, an executor does.
+    pub(crate) fn start_workers(&self, count: usize) -> io::Result<()> {
+        if count > 0 {
+            // Set once only, when the server is bound.
+            let _ = self.workers.set(Workers::start(count)?);
+        }
+        Ok(())
+    }
+
+    /// A look at each worker.
+    pub(crate) fn workers(&self) -> Vec<WorkerStats> {
+        self.workers.get().map(Workers::stats).unwrap_or_default()
+    }
+
     /// Runs `future` in a task of its own; false if the application's executor has dropped it at once.
     pub(crate) fn spawn(
         self: &Arc<Self>,
@@ -47,7 +64,12 @@ impl Tasks {
     ) -> bool {
         let place = self.enter();
         let (key, number) = (place.key, place.number);
-        let Some(task) = runtime::spawn(future.map(move |()| drop(place))) else { return false };
+        let future = future.map(move |()| drop(place));
+        let task = match self.workers.get() {
+            Some(workers) => workers.spawn(future),
+            None => runtime::spawn(future),
+        };
+        let Some(task) = task else { return false };
         // Before the lock is taken, the task may have ended, and its key may have a new owner.
         let mut table = self.table();
         let is_cancelled = table.is_cancelled;

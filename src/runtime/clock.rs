@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "testing")]
 use super::manual_clock::{ManualClock, ManualTimer};
+#[cfg(feature = "server")]
+use super::worker::{self, WorkerTimer};
 
 /// A source of time.
 #[derive(Clone, Debug, Default)]
@@ -60,6 +62,10 @@ impl Clock {
         #[cfg(feature = "testing")]
         if let Some(manual) = &self.manual {
             return Timer(Kind::Manual(manual.timer(deadline)));
+        }
+        #[cfg(feature = "server")]
+        if let Some(place) = worker::place() {
+            return Timer(Kind::Worker(WorkerTimer::new(place, deadline)));
         }
         Timer(Kind::System(async_io::Timer::at(deadline)))
     }
@@ -115,6 +121,9 @@ pub(crate) struct Timer(Kind);
 #[derive(Debug)]
 enum Kind {
     System(async_io::Timer),
+    /// Of the worker on which it was created.
+    #[cfg(feature = "server")]
+    Worker(WorkerTimer),
     #[cfg(feature = "testing")]
     Manual(ManualTimer),
 }
@@ -124,6 +133,8 @@ impl Timer {
     pub(crate) fn set_at(&mut self, deadline: Instant) {
         match &mut self.0 {
             Kind::System(timer) => timer.set_at(deadline),
+            #[cfg(feature = "server")]
+            Kind::Worker(timer) => timer.set_at(deadline),
             #[cfg(feature = "testing")]
             Kind::Manual(timer) => timer.set_at(deadline),
         }
@@ -136,6 +147,8 @@ impl Future for Timer {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match &mut self.0 {
             Kind::System(timer) => Pin::new(timer).poll(cx).map(drop),
+            #[cfg(feature = "server")]
+            Kind::Worker(timer) => Pin::new(timer).poll(cx),
             #[cfg(feature = "testing")]
             Kind::Manual(timer) => Pin::new(timer).poll(cx),
         }

@@ -32,8 +32,9 @@ impl TcpListener {
 
     /// Waits for the next connection.
     pub(crate) async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        let (socket, peer_addr) = self.0.accept().await?;
-        Ok((Socket::new(socket), peer_addr))
+        let (socket, peer_addr) = self.0.read_with(std::net::TcpListener::accept).await?;
+        socket.set_nonblocking(true)?;
+        Ok((Socket::accepted(socket), peer_addr))
     }
 }
 
@@ -56,7 +57,8 @@ impl UnixListener {
 
     /// Waits for the next connection. The other end of a Unix socket usually has no name, so none is returned.
     pub(crate) async fn accept(&self) -> io::Result<UnixStream> {
-        let (socket, _) = self.0.accept().await?;
-        Ok(Socket::new(socket))
+        let (socket, _) = self.0.read_with(std::os::unix::net::UnixListener::accept).await?;
+        socket.set_nonblocking(true)?;
+        Ok(Socket::accepted(socket))
     }
 }

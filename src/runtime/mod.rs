@@ -1,10 +1,16 @@
 //! The async runtime: tasks, timers and sockets.
 //!
-//! No other folder names async-std or async-io. All code above uses `futures::io` and the few types of this
+//! No other folder names async-std, async-io or mio. All code above uses `futures::io` and the few types of this
 //! folder, so another runtime would need another version of this folder only. `clock` holds clocks and timers,
 //! `listener` listening sockets, `socket` connected ones, and `task` background tasks.
+//!
+//! There are two engines. A server has workers (`worker`), threads of its own that run its connections. Everything else,
+//! and a server with `workers(0)`, runs on an executor and waits on async-io's reactor. What a task creates decides by
+//! itself, when it is used first: on the thread of a worker, sockets, timers and tasks are that worker's. `home` tells
+//! later on where that was.
 
 mod clock;
+mod home;
 #[cfg(feature = "server")]
 mod listener;
 #[cfg(feature = "testing")]
@@ -12,6 +18,8 @@ mod manual_clock;
 mod socket;
 #[cfg(feature = "rooms")]
 mod task;
+#[cfg(feature = "server")]
+mod worker;
 
 #[cfg(all(test, feature = "server"))]
 use std::future::Future;
@@ -24,6 +32,7 @@ use std::net::SocketAddr;
 pub(crate) use async_std::net::ToSocketAddrs;
 
 pub(crate) use self::clock::{Clock, Timer, align, later};
+pub(crate) use self::home::Home;
 #[cfg(feature = "server")]
 pub(crate) use self::listener::TcpListener;
 #[cfg(all(feature = "server", unix))]
@@ -38,7 +47,15 @@ pub(crate) use self::task::spawn;
 #[cfg(feature = "rooms")]
 pub use self::task::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]
-pub(crate) use self::task::{Task, spawn_apart};
+pub(crate) use self::task::{Task, has_spawner, spawn_apart};
+#[cfg(feature = "server")]
+pub(crate) use self::worker::{Label, WorkerStats, Workers};
+
+/// The number of workers of a server that does not say it.
+#[cfg(feature = "server")]
+pub(crate) fn default_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
 
 /// Runs `future` to its end on this thread.
 #[cfg(all(test, feature = "server"))]

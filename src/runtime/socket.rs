@@ -13,6 +13,8 @@ use async_io::Async;
 use futures::io::{AsyncRead, AsyncWrite};
 
 #[cfg(feature = "server")]
+use super::worker::{self, Direction, Registered};
+#[cfg(feature = "server")]
 use crate::permits::Held;
 
 /// Bytes that the kernel accepts although it cannot send them yet (`TCP_NOTSENT_LOWAT`).
@@ -35,8 +37,8 @@ pub(crate) type UnixStream = Socket<std::os::unix::net::UnixStream>;
 /// If a read returned fewer bytes than it asked for, the socket is empty. So the next read first waits for
 /// readiness, and saves a system call that would return `EAGAIN`.
 #[derive(Debug)]
-pub(crate) struct Socket<S> {
-    io: Async<S>,
+pub(crate) struct Socket<S: Kind> {
+    io: Io<S>,
     drained: bool,
     second_look: SecondLook,
     /// Dropped after the socket above, so it is free once that is closed. Boxed, since few servers count
@@ -45,11 +47,49 @@ pub(crate) struct Socket<S> {
     held: Option<Box<Held>>,
 }
 
-impl<S: Ends> Socket<S> {
+/// The socket, and who tells when it is ready.
+#[derive(Debug)]
+enum Io<S: Kind> {
+    /// Nobody has used it yet. The thread that does decides: a worker, or any other.
+    #[cfg(feature = "server")]
+    New(S),
+    /// async-io, on any executor.
+    Shared(Async<S>),
+    /// The worker that it lives on.
+    #[cfg(feature = "server")]
+    Own(Registered<S::OnWorker>),
+    /// It could not be registered.
+    #[cfg(feature = "server")]
+    Failed,
+}
+
+impl<S: Kind> Io<S> {
+    /// Registers a socket that is new.
+    #[cfg(feature = "server")]
+    fn settle(&mut self) -> io::Result<()> {
+        if !matches!(self, Self::New(_)) {
+            return Ok(());
+        }
+        let Self::New(socket) = std::mem::replace(self, Self::Failed) else { return Ok(()) };
+        *self = match worker::place() {
+            Some(place) => Self::Own(Registered::new(socket.on_worker(), place)?),
+            None => Self::Shared(socket.shared()?),
+        };
+        Ok(())
+    }
+}
+
+impl<S: Kind> Socket<S> {
+    /// Takes a socket that does not block.
+    #[cfg(feature = "server")]
+    pub(super) fn accepted(socket: S) -> Self {
+        Self { io: Io::New(socket), drained: false, second_look: SecondLook::new(), held: None }
+    }
+
     #[cfg(any(feature = "server", feature = "client"))]
     pub(super) fn new(io: Async<S>) -> Self {
         Self {
-            io,
+            io: Io::Shared(io),
             drained: false,
             second_look: SecondLook::new(),
             #[cfg(feature = "server")]
@@ -68,14 +108,19 @@ impl TcpStream {
     /// The local address of the connection.
     #[cfg(feature = "server")]
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.io.get_ref().local_addr()
+        match &self.io {
+            Io::New(socket) => socket.local_addr(),
+            Io::Shared(io) => io.get_ref().local_addr(),
+            Io::Own(io) => io.get_ref().local_addr(),
+            Io::Failed => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Ends the connection with a reset. That costs least, since the kernel keeps no state of it.
     #[cfg(feature = "server")]
     pub(crate) fn reset(self) {
         // Without this option the kernel would send a FIN.
-        let _ = socket2::SockRef::from(self.io.get_ref()).set_linger(Some(Duration::ZERO));
+        let _ = self.with_options(|socket| socket.set_linger(Some(Duration::ZERO)));
     }
 
     /// Connects to an address.
@@ -88,11 +133,27 @@ impl TcpStream {
     /// kernel accepts before it can send them.
     #[cfg(any(feature = "server", feature = "client"))]
     pub(crate) fn set_options(&self) -> io::Result<()> {
-        self.io.get_ref().set_nodelay(true)?;
+        self.with_options(|socket| socket.set_tcp_nodelay(true))?;
         // Kernels that emulate Linux may not know the option. Connections work without it.
         #[cfg(target_os = "linux")]
-        let _ = socket2::SockRef::from(self.io.get_ref()).set_tcp_notsent_lowat(MOST_UNSENT);
+        let _ = self.with_options(|socket| socket.set_tcp_notsent_lowat(MOST_UNSENT));
         Ok(())
+    }
+
+    #[cfg(any(feature = "server", feature = "client"))]
+    fn with_options(
+        &self,
+        set: impl FnOnce(socket2::SockRef<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        match &self.io {
+            #[cfg(feature = "server")]
+            Io::New(socket) => set(socket.into()),
+            Io::Shared(io) => set(io.get_ref().into()),
+            #[cfg(feature = "server")]
+            Io::Own(io) => set(io.get_ref().into()),
+            #[cfg(feature = "server")]
+            Io::Failed => Ok(()),
+        }
     }
 }
 
@@ -104,26 +165,35 @@ impl UnixStream {
     }
 }
 
-impl<S: Ends> AsyncRead for Socket<S>
-where
-    for<'a> &'a S: Read,
-{
+impl<S: Kind> AsyncRead for Socket<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &mut [u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        #[cfg(feature = "server")]
+        this.io.settle()?;
+        let io = match &this.io {
+            Io::Shared(io) => io,
+            #[cfg(feature = "server")]
+            Io::Own(io) => {
+                let room = buf.len();
+                return io.poll_read(cx, room, |socket| socket.read(buf));
+            }
+            #[cfg(feature = "server")]
+            Io::New(_) | Io::Failed => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        };
         loop {
             if this.drained && !this.second_look.is_due() {
                 if this.second_look.begin() {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
-                ready!(this.io.poll_readable(cx))?;
+                ready!(io.poll_readable(cx))?;
                 this.drained = false;
             }
-            let mut socket = this.io.get_ref();
+            let socket = io.get_ref();
             match socket.read(buf) {
                 Ok(len) => {
                     this.second_look.end(true);
@@ -141,16 +211,18 @@ where
     }
 }
 
-impl<S: Ends> AsyncWrite for Socket<S>
-where
-    for<'a> &'a S: Write,
-{
+impl<S: Kind> AsyncWrite for Socket<S> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        poll_write_with(&self.get_mut().io, cx, |mut socket| socket.write(buf))
+        self.get_mut().poll_write_with(
+            cx,
+            |socket| socket.write(buf),
+            #[cfg(feature = "server")]
+            |socket| socket.write(buf),
+        )
     }
 
     fn poll_write_vectored(
@@ -158,7 +230,12 @@ where
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        poll_write_with(&self.get_mut().io, cx, |mut socket| socket.write_vectored(bufs))
+        self.get_mut().poll_write_with(
+            cx,
+            |socket| socket.write_vectored(bufs),
+            #[cfg(feature = "server")]
+            |socket| socket.write_vectored(bufs),
+        )
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -167,41 +244,129 @@ where
 
     /// Ends our direction of the stream with a FIN. async-io's `poll_close` would send none.
     fn poll_close(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.io.get_ref().end_writing())
+        Poll::Ready(match &self.io {
+            #[cfg(feature = "server")]
+            Io::New(socket) => socket.end_writing(),
+            Io::Shared(io) => io.get_ref().end_writing(),
+            #[cfg(feature = "server")]
+            Io::Own(io) => io.get_ref().end_writing(),
+            #[cfg(feature = "server")]
+            Io::Failed => Ok(()),
+        })
     }
 }
 
-fn poll_write_with<S>(
-    io: &Async<S>,
-    cx: &mut Context<'_>,
-    mut write: impl FnMut(&S) -> io::Result<usize>,
-) -> Poll<io::Result<usize>> {
-    loop {
-        match write(io.get_ref()) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            result => return Poll::Ready(result),
+impl<S: Kind> Socket<S> {
+    fn poll_write_with(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut write: impl FnMut(&S) -> io::Result<usize>,
+        #[cfg(feature = "server")] write_own: impl FnMut(&S::OnWorker) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        #[cfg(feature = "server")]
+        self.io.settle()?;
+        let io = match &self.io {
+            Io::Shared(io) => io,
+            #[cfg(feature = "server")]
+            Io::Own(io) => return io.poll_io(cx, Direction::Write, write_own),
+            #[cfg(feature = "server")]
+            Io::New(_) | Io::Failed => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+        };
+        loop {
+            match write(io.get_ref()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                result => return Poll::Ready(result),
+            }
+            ready!(io.poll_writable(cx))?;
         }
-        ready!(io.poll_writable(cx))?;
     }
 }
 
-/// A socket whose two directions can end separately.
-pub(crate) trait Ends {
+/// The calls on a connected socket, which do not block.
+pub(crate) trait Duplex: std::fmt::Debug + Unpin {
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize>;
+    fn write(&self, buf: &[u8]) -> io::Result<usize>;
+    fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize>;
+
     /// Ends the direction to the peer: a FIN on TCP.
     fn end_writing(&self) -> io::Result<()>;
 }
 
-impl Ends for std::net::TcpStream {
-    fn end_writing(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
+macro_rules! duplex {
+    ($socket:ty) => {
+        impl Duplex for $socket {
+            fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+                let mut socket = self;
+                Read::read(&mut socket, buf)
+            }
+
+            fn write(&self, buf: &[u8]) -> io::Result<usize> {
+                let mut socket = self;
+                Write::write(&mut socket, buf)
+            }
+
+            fn write_vectored(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+                let mut socket = self;
+                Write::write_vectored(&mut socket, bufs)
+            }
+
+            fn end_writing(&self) -> io::Result<()> {
+                self.shutdown(Shutdown::Write)
+            }
+        }
+    };
+}
+
+duplex!(std::net::TcpStream);
+#[cfg(unix)]
+duplex!(std::os::unix::net::UnixStream);
+#[cfg(feature = "server")]
+duplex!(mio::net::TcpStream);
+#[cfg(all(feature = "server", unix))]
+duplex!(mio::net::UnixStream);
+
+/// A kind of socket, which a worker registers in a form of its own.
+pub(crate) trait Kind: Duplex + Sized {
+    #[cfg(feature = "server")]
+    type OnWorker: Duplex + mio::event::Source;
+
+    #[cfg(feature = "server")]
+    fn on_worker(self) -> Self::OnWorker;
+
+    /// Registers the socket, which does not block, with async-io.
+    #[cfg(feature = "server")]
+    fn shared(self) -> io::Result<Async<Self>>;
+}
+
+impl Kind for std::net::TcpStream {
+    #[cfg(feature = "server")]
+    type OnWorker = mio::net::TcpStream;
+
+    #[cfg(feature = "server")]
+    fn on_worker(self) -> Self::OnWorker {
+        mio::net::TcpStream::from_std(self)
+    }
+
+    #[cfg(feature = "server")]
+    fn shared(self) -> io::Result<Async<Self>> {
+        Async::new_nonblocking(self)
     }
 }
 
 #[cfg(unix)]
-impl Ends for std::os::unix::net::UnixStream {
-    fn end_writing(&self) -> io::Result<()> {
-        self.shutdown(Shutdown::Write)
+impl Kind for std::os::unix::net::UnixStream {
+    #[cfg(feature = "server")]
+    type OnWorker = mio::net::UnixStream;
+
+    #[cfg(feature = "server")]
+    fn on_worker(self) -> Self::OnWorker {
+        mio::net::UnixStream::from_std(self)
+    }
+
+    #[cfg(feature = "server")]
+    fn shared(self) -> io::Result<Async<Self>> {
+        Async::new_nonblocking(self)
     }
 }
 

@@ -13,12 +13,20 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 
+#[cfg(feature = "server")]
+use super::worker::{self, Place, Worker};
 use crate::foreign;
 use crate::foreign::Contained;
 
 type Spawner = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 
 static SPAWNER: OnceLock<Box<Spawner>> = OnceLock::new();
+
+/// Whether the application has brought an executor.
+#[cfg(feature = "server")]
+pub(crate) fn has_spawner() -> bool {
+    SPAWNER.get().is_some()
+}
 
 /// Whether the last task was refused. Of several refusals in a row, only the first is logged.
 static IS_REFUSED: AtomicBool = AtomicBool::new(false);
@@ -77,9 +85,20 @@ impl fmt::Display for SpawnerAlreadySet {
 
 impl Error for SpawnerAlreadySet {}
 
-/// Runs `future` in the background. It goes on if the handle is dropped. `None` if the application's executor
-/// has dropped it at once.
+/// Runs `future` on a worker. It goes on if the handle is dropped.
+#[cfg(feature = "server")]
+pub(crate) fn spawn_at(place: Place, future: impl Future<Output = ()> + Send + 'static) -> Task {
+    let future = Root(Contained::new(Box::pin(future)));
+    Task(Handle::Worker(OnWorker(Some(Worker::spawn(place, future)))))
+}
+
+/// Runs `future` in the background: on the worker of this thread if it is one of a server's. It goes on if the handle is
+/// dropped. `None` if the application's executor has dropped it at once.
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
+    #[cfg(feature = "server")]
+    if let Some(place) = worker::place() {
+        return Some(spawn_at(place, future));
+    }
     let future = Root(Contained::new(Box::pin(future)));
     match SPAWNER.get() {
         Some(spawner) => Task::brought(spawner, future),
@@ -126,6 +145,8 @@ pub(crate) struct Task(Handle);
 enum Handle {
     #[cfg(feature = "server")]
     AsyncStd(async_std::task::JoinHandle<()>),
+    #[cfg(feature = "server")]
+    Worker(OnWorker),
     Brought {
         abort: AbortHandle,
         /// Receives, once the future is gone, whether it was dropped before its end.
@@ -173,12 +194,30 @@ impl Task {
     pub(crate) async fn cancel(self) -> bool {
         match self.0 {
             Handle::AsyncStd(task) => task.cancel().await.is_none(),
+            Handle::Worker(mut task) => match task.0.take() {
+                Some(task) => task.cancel().await.is_none(),
+                None => false,
+            },
             Handle::Brought { abort, ended } => {
                 abort.abort();
                 // An executor that is gone has dropped the future, too.
                 ended.await.unwrap_or(true)
             }
             Handle::Ended => false,
+        }
+    }
+}
+
+/// A task of a worker. It goes on if this is dropped: the handle of async-task would cancel it.
+#[cfg(feature = "server")]
+#[derive(Debug)]
+struct OnWorker(Option<async_task::Task<()>>);
+
+#[cfg(feature = "server")]
+impl Drop for OnWorker {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.detach();
         }
     }
 }

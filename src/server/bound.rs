@@ -51,12 +51,14 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
         options: ServerOptions,
         limits: Vec<ConnectionLimit>,
         listeners: Vec<Listener>,
-    ) -> Self {
+        workers: usize,
+    ) -> Result<Self> {
         let instance = Arc::new(Instance::new(options.clock.clone(), options.message_memory));
+        instance.tasks.start_workers(workers)?;
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
         let capacity = Capacity::new(&options, Arc::clone(&instance));
         let front = HttpServer::new(app, options, Arc::clone(&instance)).limited(limits);
-        Self {
+        Ok(Self {
             listeners,
             capacity,
             front: Arc::new(front),
@@ -64,7 +66,7 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
             shutdown,
             #[cfg(feature = "tls")]
             tls: None,
-        }
+        })
     }
 
     /// Encrypts all connections, if `tls` is not `None`.

@@ -31,10 +31,11 @@ pub(crate) use self::tls::TlsConfig;
 use crate::admission::ConnectionLimit;
 use crate::context::RequestContext;
 use crate::error::Result;
+use crate::handler::endpoint_of;
 pub use crate::handler::{Handler, IntoResponse, endpoint};
 use crate::http::App;
 pub use crate::http::ServerOptions;
-pub use crate::instance::Metrics;
+pub use crate::instance::{Metrics, WorkerMetrics};
 use crate::runtime::ToSocketAddrs;
 
 /// A server for HTTP and WebSocket routes behind one port.
@@ -102,7 +103,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn get(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).get(endpoint(handler));
+        self.at(path).get(endpoint_of(&format!("GET {path}"), handler));
         self
     }
 
@@ -113,7 +114,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn post(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).post(endpoint(handler));
+        self.at(path).post(endpoint_of(&format!("POST {path}"), handler));
         self
     }
 
@@ -124,7 +125,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn put(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).put(endpoint(handler));
+        self.at(path).put(endpoint_of(&format!("PUT {path}"), handler));
         self
     }
 
@@ -135,7 +136,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn patch(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).patch(endpoint(handler));
+        self.at(path).patch(endpoint_of(&format!("PATCH {path}"), handler));
         self
     }
 
@@ -146,7 +147,7 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// If the path has more than one wildcard: see [`at`](Self::at).
     #[track_caller]
     pub fn delete(&mut self, path: &str, handler: impl Handler<State>) -> &mut Self {
-        self.at(path).delete(endpoint(handler));
+        self.at(path).delete(endpoint_of(&format!("DELETE {path}"), handler));
         self
     }
 
@@ -250,7 +251,8 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// # Errors
     ///
     /// [`Error::Io`](crate::Error::Io) if the address cannot be found or is taken (the message names it),
-    /// if a value of [`ServerOptions`] is out of its range, or if a connection limit is 0.
+    /// if a value of [`ServerOptions`] is out of its range, if a connection limit is 0, if `TIDEWIRE_WORKERS` is
+    /// no number, or if the threads of the [workers](ServerOptions::workers) cannot be started.
     pub async fn bind(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<BoundServer<State>> {
         self.bind_to(Listeners::new().tcp(addr).await?)
     }
@@ -259,11 +261,13 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// # Errors
     ///
-    /// [`Error::Io`](crate::Error::Io) if there is no listener, or if a value of [`ServerOptions`]
-    /// or of the TLS configuration is out of its range.
+    /// [`Error::Io`](crate::Error::Io) if there is no listener, if a value of [`ServerOptions`]
+    /// or of the TLS configuration is out of its range, if `TIDEWIRE_WORKERS` is no number, or if the threads of the
+    /// [workers](ServerOptions::workers) cannot be started.
     pub fn bind_to(self, listeners: Listeners) -> Result<BoundServer<State>> {
-        self.check()?;
-        let bound = BoundServer::new(self.app, self.options, self.limits, listeners.into_inner()?);
+        let workers = self.check()?;
+        let listeners = listeners.into_inner()?;
+        let bound = BoundServer::new(self.app, self.options, self.limits, listeners, workers)?;
         #[cfg(feature = "tls")]
         let bound = bound.with_tls(self.tls)?;
         Ok(bound)
@@ -272,22 +276,20 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// The same server as of [`bind_to`](Self::bind_to), but without listeners and without TLS.
     #[cfg(feature = "testing")]
     pub(crate) fn unlisted(&self) -> Result<BoundServer<State>> {
-        self.check()?;
-        Ok(BoundServer::new(
-            self.app.clone(),
-            self.options.clone(),
-            self.limits.clone(),
-            Vec::new(),
-        ))
+        // One is enough for a test, whose figures are the same on each machine then.
+        let workers = self.check()?.min(1);
+        let (app, options, limits) = (self.app.clone(), self.options.clone(), self.limits.clone());
+        BoundServer::new(app, options, limits, Vec::new(), workers)
     }
 
-    fn check(&self) -> Result<()> {
+    /// Checks the options, and returns the number of workers.
+    fn check(&self) -> Result<usize> {
         self.options.check()?;
         if self.limits.iter().any(ConnectionLimit::is_zero) {
             let error = "connection_limit is 0, so no connection could be opened";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, error).into());
         }
-        Ok(())
+        Ok(self.options.worker_count()?)
     }
 
     /// Listens on `addr` and serves: [`bind`](Self::bind) and [`BoundServer::serve`] in one.

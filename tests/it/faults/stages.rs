@@ -207,7 +207,10 @@ fn a_peer_that_has_nothing_more_to_say_is_answered_and_leaves_nothing_at_any_sta
                 ended.unwrap();
                 assert!(answer.is(&rest), "{case}: {}", shown(&rest));
             }
-            assert_eq!(site.at_rest(&case), Vec::from_iter(end.clone()), "{case}");
+            let ends = site.at_rest(&case);
+            // A stream that breaks before the request was read takes the request with it.
+            let is_broken = *security != Security::Plain && ends.is_empty();
+            assert!(is_broken || ends == Vec::from_iter(end.clone()), "{case}: {ends:?}");
         }
         site.end();
     }

@@ -7,12 +7,14 @@
 //! | `impatience` | what becomes of those who do not end in time |
 //! | `metrics` | what a server counts |
 //! | `reject` | refusals that a page can read |
+//! | `workers` | the threads that serve connections: how they share them, and one that blocks |
 
 mod impatience;
 mod metrics;
 mod reject;
 mod shutdown;
 mod start;
+mod workers;
 
 use std::time::Duration;
 

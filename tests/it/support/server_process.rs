@@ -52,9 +52,21 @@ impl Process {
     }
 
     /// Shuts the server down, and tells how many of its handlers and requests had to be dropped.
-    pub(crate) fn end(mut self) -> usize {
+    pub(crate) fn end(self) -> usize {
+        self.end_and_rest().0
+    }
+
+    /// As [`end`](Self::end), with the lines that nobody has read before.
+    pub(crate) fn end_and_rest(mut self) -> (usize, String) {
         drop(self.child.stdin.take());
-        line(&mut self.lines, "dropped ").parse().unwrap()
+        let lines: Vec<_> = self.lines.by_ref().map_while(Result::ok).collect();
+        let dropped = lines.iter().find_map(|line| line.strip_prefix("dropped "));
+        (dropped.unwrap().parse().unwrap(), lines.join("\n"))
+    }
+
+    /// Waits for a line that begins with `prefix`, and returns what follows it.
+    pub(crate) fn line(&mut self, prefix: &str) -> String {
+        line(&mut self.lines, prefix)
     }
 
     /// Resident memory, in bytes.

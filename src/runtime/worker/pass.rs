@@ -1,0 +1,428 @@
+//! `Worker`, and the loop of the thread that runs it.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use async_task::{Builder, Runnable, Task};
+use concurrent_queue::ConcurrentQueue;
+use slab::Slab;
+
+use super::enter;
+use super::label::Label;
+use super::source::{Happened, Source};
+use super::stall::{Stalls, Watch};
+use super::timer::Timers;
+use crate::foreign::attempt;
+use crate::sync::Mutex;
+
+/// Tasks that a pass runs before it polls.
+const TASKS_PER_PASS: usize = 64;
+
+/// The time of a pass after which it polls, though tasks are left.
+const TIME_PER_PASS: Duration = Duration::from_millis(1);
+
+/// Tasks between two looks at the time, since a look takes some 30 ns.
+const TASKS_PER_LOOK: usize = 8;
+
+/// Timers that a pass fires at most. Those that are left are due in the next pass.
+const TIMERS_PER_PASS: usize = 256;
+
+/// Events that one poll fetches.
+const EVENTS_PER_POLL: usize = 1024;
+
+/// The load of a worker that has ended. What comes later is added to it, and runs elsewhere.
+const ENDED: usize = usize::MAX / 2;
+
+/// The token of the waker. Sockets have the numbers of `sources`.
+const WAKER: mio::Token = mio::Token(usize::MAX);
+
+/// What one thread at a time runs: sockets, tasks and timers.
+pub(crate) struct Worker {
+    poller: Mutex<Poller>,
+    registry: mio::Registry,
+    waker: mio::Waker,
+    queue: ConcurrentQueue<Runnable>,
+    timers: Timers,
+    sources: Mutex<Sources>,
+    /// Whether the owner waits in `poll`, or is about to.
+    is_parked: AtomicBool,
+    /// See [`Turn`].
+    turn: AtomicU64,
+    /// What lives on the worker: tasks that have not ended, sockets and timers. [`ENDED`] and more once it runs nothing
+    /// any more.
+    load: AtomicUsize,
+    /// Tasks that have not ended. A connection has one, in all of its life.
+    tasks: AtomicUsize,
+    /// Whether the worker ends once nothing lives on it.
+    is_ending: AtomicBool,
+    /// The label of what runs, or 0. See [`Label`].
+    label: AtomicUsize,
+    stalls: Stalls,
+    /// The supervisor of the server's workers.
+    watch: Arc<Watch>,
+}
+
+struct Poller {
+    poll: mio::Poll,
+    events: mio::Events,
+}
+
+#[derive(Default)]
+struct Sources {
+    by_key: Slab<Arc<Source>>,
+    /// Keys of closed sockets, which the owner frees before it polls.
+    closed: Vec<usize>,
+}
+
+/// The word `turn`: how many times the worker has changed hands (the upper half), and a count that is odd while the owner
+/// is inside a task.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Turn(u64);
+
+impl Turn {
+    /// Whether the owner is inside a task.
+    pub(super) fn is_inside(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    fn next(self) -> Self {
+        let count = (self.0 & u64::from(u32::MAX)).wrapping_add(1) & u64::from(u32::MAX);
+        Self((self.0 & !u64::from(u32::MAX)) | count)
+    }
+
+    fn of_next_owner(self) -> Self {
+        Self((self.0 & !u64::from(u32::MAX)).wrapping_add(1 << 32))
+    }
+}
+
+/// Why a thread runs a worker no longer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Left {
+    /// Nothing is left to run, and the server has ended.
+    Ended,
+    /// Another thread is the owner.
+    Replaced,
+}
+
+impl Worker {
+    pub(super) fn new(watch: Arc<Watch>) -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
+        Ok(Self {
+            registry: poll.registry().try_clone()?,
+            waker: mio::Waker::new(poll.registry(), WAKER)?,
+            poller: Mutex::new(Poller {
+                poll,
+                events: mio::Events::with_capacity(EVENTS_PER_POLL),
+            }),
+            queue: ConcurrentQueue::unbounded(),
+            timers: Timers::default(),
+            sources: Mutex::default(),
+            is_parked: AtomicBool::new(false),
+            turn: AtomicU64::new(0),
+            load: AtomicUsize::new(0),
+            tasks: AtomicUsize::new(0),
+            is_ending: AtomicBool::new(false),
+            label: AtomicUsize::new(0),
+            stalls: Stalls::default(),
+            watch,
+        })
+    }
+
+    /// Runs `future` on this worker, as one of those that [`live`](Self::live) there.
+    pub(crate) fn spawn<F>(place: Place, future: F) -> Task<()>
+    where
+        F: Future<Output = ()> + Send + Unpin + 'static,
+    {
+        let worker = Arc::clone(&place.0);
+        let future = Resident::new(future, place);
+        let schedule = move |runnable| worker.push(runnable);
+        let (runnable, task) = Builder::new().propagate_panic(true).spawn(|()| future, schedule);
+        runnable.schedule();
+        task
+    }
+
+    /// Counts something that lives on the worker until the returned value is dropped; `None` if the worker has ended.
+    pub(crate) fn live(self: &Arc<Self>) -> Option<Place> {
+        let before = self.load.fetch_add(1, Ordering::Relaxed);
+        let place = Place(Arc::clone(self));
+        (before < ENDED).then_some(place)
+    }
+
+    fn push(&self, runnable: Runnable) {
+        // The queue has no bound and is never closed.
+        let _ = self.queue.push(runnable);
+        self.notify();
+    }
+
+    /// Wakes the owner if it is parked. Call it after the change that it shall see.
+    pub(super) fn notify(&self) {
+        // Either the owner sees the change, or this sees that it is parked.
+        fence(Ordering::SeqCst);
+        if self.is_parked.load(Ordering::Relaxed) && self.is_parked.swap(false, Ordering::AcqRel) {
+            // Without it, the owner comes at its next timer or event.
+            let _ = self.waker.wake();
+        }
+    }
+
+    pub(super) fn timers(&self) -> &Timers {
+        &self.timers
+    }
+
+    pub(super) fn register(
+        &self,
+        io: &mut impl mio::event::Source,
+    ) -> io::Result<(usize, Arc<Source>)> {
+        let source = Arc::new(Source::new());
+        let key = self.sources.lock().by_key.insert(Arc::clone(&source));
+        let both = mio::Interest::READABLE | mio::Interest::WRITABLE;
+        if let Err(error) = self.registry.register(io, mio::Token(key), both) {
+            self.sources.lock().closed.push(key);
+            return Err(error);
+        }
+        Ok((key, source))
+    }
+
+    pub(super) fn deregister(&self, io: &mut impl mio::event::Source, key: usize) {
+        // It fails for a socket that is gone, which has no events either.
+        let _ = self.registry.deregister(io);
+        self.sources.lock().closed.push(key);
+    }
+
+    /// Tasks that have not ended.
+    pub(super) fn tasks(&self) -> usize {
+        self.tasks.load(Ordering::Relaxed)
+    }
+
+    /// The number of tasks that wait for their turn.
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn stalls(&self) -> &Stalls {
+        &self.stalls
+    }
+
+    pub(super) fn label(&self) -> &AtomicUsize {
+        &self.label
+    }
+
+    pub(super) fn is_parked(&self) -> bool {
+        self.is_parked.load(Ordering::Relaxed)
+    }
+
+    /// Has the worker end as soon as nothing lives on it.
+    pub(super) fn end(&self) {
+        self.is_ending.store(true, Ordering::SeqCst);
+        self.notify();
+    }
+
+    /// Whether nothing lives on the worker, which shall end then.
+    fn may_end(&self) -> bool {
+        self.is_ending.load(Ordering::SeqCst) && self.load.load(Ordering::SeqCst) == 0
+    }
+
+    /// Ends the worker, if it may: what comes from now on runs elsewhere.
+    fn try_end(&self) -> bool {
+        // A task that was woken at its end is in the queue, but counts no more.
+        self.may_end()
+            && self.queue.is_empty()
+            && self.load.compare_exchange(0, ENDED, Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    /// The state of the owner, for a later [`take_over`](Self::take_over).
+    pub(super) fn turn(&self) -> Turn {
+        Turn(self.turn.load(Ordering::Acquire))
+    }
+
+    /// Takes the worker away from an owner that is still inside the task of `seen`. The caller gets the word with which
+    /// another thread runs it.
+    pub(super) fn take_over(&self, seen: Turn) -> Option<Turn> {
+        let next = seen.of_next_owner();
+        // Before the exchange, for what the next owner runs has another label.
+        let label = Label::of(&self.label);
+        let exchange =
+            || self.turn.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire);
+        if !seen.is_inside() || exchange().is_err() {
+            return None;
+        }
+        self.stalls.begin(seen, label);
+        Some(next)
+    }
+
+    /// Runs the worker on this thread until nothing is left of it, or another thread has it.
+    pub(super) fn run(self: &Arc<Self>, turn: Turn) -> Left {
+        let _entered = enter(self);
+        match self.run_passes(turn) {
+            Ok(()) => Left::Ended,
+            Err(Replaced(seen)) => {
+                self.stalls.end(seen);
+                Left::Replaced
+            }
+        }
+    }
+
+    fn run_passes(&self, mut turn: Turn) -> Result<(), Replaced> {
+        let mut due = Vec::new();
+        let mut events = Vec::new();
+        loop {
+            self.run_tasks(&mut turn)?;
+            self.timers.take_due(Instant::now(), TIMERS_PER_PASS, &mut due);
+            if !due.is_empty() {
+                self.inside(&mut turn, || {
+                    for waker in due.drain(..) {
+                        let _ = attempt(|| waker.wake());
+                    }
+                })?;
+            }
+            if self.try_end() {
+                return Ok(());
+            }
+            self.poll(&mut events);
+            if !events.is_empty() {
+                self.inside(&mut turn, || {
+                    events.drain(..).for_each(|(source, event)| source.wake(event));
+                })?;
+            }
+        }
+    }
+
+    /// Calls foreign code: a task, or wakers. If it does not return, another thread goes on as this worker, and this one
+    /// finds that it was replaced.
+    fn inside(&self, turn: &mut Turn, foreign: impl FnOnce()) -> Result<(), Replaced> {
+        self.label.store(0, Ordering::Relaxed);
+        self.step(turn)?;
+        foreign();
+        self.step(turn)
+    }
+
+    /// Step 1 of a pass.
+    fn run_tasks(&self, turn: &mut Turn) -> Result<(), Replaced> {
+        let queued = self.queue.len().min(TASKS_PER_PASS);
+        let mut begun = None;
+        for number in 0..queued {
+            if number % TASKS_PER_LOOK == TASKS_PER_LOOK - 1 {
+                let now = Instant::now();
+                let begun = *begun.get_or_insert(now);
+                if now.saturating_duration_since(begun) > TIME_PER_PASS {
+                    break;
+                }
+            }
+            let Ok(runnable) = self.queue.pop() else { break };
+            // A panic of a task is caught by its wrapper; this is for one in a destructor of that.
+            self.inside(turn, || {
+                let _ = attempt(|| runnable.run());
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Goes into foreign code, or out of it. The supervisor takes away what it has seen inside only, so that this fails on
+    /// the way out alone.
+    fn step(&self, turn: &mut Turn) -> Result<(), Replaced> {
+        let (before, next) = (*turn, turn.next());
+        let changed =
+            self.turn.compare_exchange(before.0, next.0, Ordering::AcqRel, Ordering::Acquire);
+        *turn = next;
+        changed.map(drop).map_err(|_| Replaced(before))
+    }
+
+    /// Steps 3 and 4: waits for events, and notes them. The tasks to wake are left to the caller, who holds no lock.
+    fn poll(&self, found: &mut Vec<(Arc<Source>, Happened)>) {
+        let mut poller = self.poller.lock();
+        let Poller { poll, events } = &mut *poller;
+        {
+            let mut sources = self.sources.lock();
+            let Sources { by_key, closed } = &mut *sources;
+            for key in closed.drain(..) {
+                by_key.try_remove(key);
+            }
+        }
+        self.is_parked.store(true, Ordering::Relaxed);
+        // Either the thread that changes something sees this, or the look below sees the change.
+        fence(Ordering::SeqCst);
+        let timeout = if !self.queue.is_empty() || self.may_end() {
+            Some(Duration::ZERO)
+        } else {
+            self.timers.first().map(|first| first.saturating_duration_since(Instant::now()))
+        };
+        let outcome = poll.poll(events, timeout);
+        self.is_parked.store(false, Ordering::Relaxed);
+        self.watch.begin();
+        if outcome.is_err() {
+            // Interrupted by a signal. The next pass polls again.
+            return;
+        }
+        let sources = self.sources.lock();
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            if let Some(source) = sources.by_key.get(event.token().0) {
+                let happened = Happened::from(event);
+                source.note(happened);
+                found.push((Arc::clone(source), happened));
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("tasks", &self.tasks()).finish_non_exhaustive()
+    }
+}
+
+/// Another thread is the owner of the worker, since it was taken away in this turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Replaced(Turn);
+
+/// Something that lives on a worker, until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Place(Arc<Worker>);
+
+impl Place {
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.0
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let worker = &self.0;
+        if worker.load.fetch_sub(1, Ordering::SeqCst) == 1
+            && worker.is_ending.load(Ordering::SeqCst)
+        {
+            worker.notify();
+        }
+    }
+}
+
+/// The future of a task. Its place is free once it is dropped.
+struct Resident<F> {
+    future: F,
+    place: Place,
+}
+
+impl<F> Resident<F> {
+    fn new(future: F, place: Place) -> Self {
+        place.0.tasks.fetch_add(1, Ordering::Relaxed);
+        Self { future, place }
+    }
+}
+
+impl<F: Future + Unpin> Future for Resident<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        Pin::new(&mut self.future).poll(cx)
+    }
+}
+
+impl<F> Drop for Resident<F> {
+    fn drop(&mut self) {
+        self.place.0.tasks.fetch_sub(1, Ordering::Relaxed);
+    }
+}

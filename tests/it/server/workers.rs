@@ -1,0 +1,260 @@
+//! The threads that serve connections: how they share them, and one that blocks.
+
+use std::env;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, ThreadId};
+
+use async_std::task;
+use log::{LevelFilter, Log, Metadata, Record};
+use tidewire::server::{ServerHandle, ServerOptions};
+use tidewire::{RequestContext, Server, WebSocketOptions};
+
+use super::{GET, patient, start};
+use crate::support::frames::{TEXT, masked, plain};
+use crate::support::peer::{self, within};
+use crate::support::server_process::{Process, serve};
+use crate::support::tcp::{Tcp, until};
+
+/// A server with so many workers, and an echo at `/ws`.
+fn with_workers(count: usize) -> Server {
+    let mut server = Server::new();
+    server.options(ServerOptions::default().workers(count));
+    server.get("/ws", |mut ctx: RequestContext| async move {
+        let ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+        Ok(peer::echo(ws).await?)
+    });
+    server
+}
+
+/// Sends a message, and waits for the same.
+fn echo(client: &mut Tcp) {
+    client.send(masked(TEXT, "hello"));
+    client.expect(plain(TEXT, "hello"));
+}
+
+fn stalls(handle: &ServerHandle) -> u64 {
+    handle.metrics().workers.iter().map(|worker| worker.stalls).sum()
+}
+
+#[test]
+fn a_burst_of_connections_is_spread_evenly() {
+    const EACH: usize = 50;
+    let handle = start(with_workers(4));
+    let clients: Vec<_> = (0..4 * EACH).map(|_| Tcp::connect(handle.local_addr())).collect();
+    until("all are accepted", || handle.metrics().open_http == clients.len());
+    let tasks: Vec<_> = handle.metrics().workers.iter().map(|worker| worker.tasks).collect();
+    assert_eq!(tasks, [EACH; 4]);
+    drop(clients);
+    within(handle.shutdown(patient()));
+    until("no task is left", || handle.metrics().workers.iter().all(|worker| worker.tasks == 0));
+}
+
+#[test]
+fn a_connection_stays_on_its_thread_from_the_request_to_the_end() {
+    let threads = Arc::new(Mutex::new(Vec::<ThreadId>::new()));
+    let mut server = Server::new();
+    server.options(ServerOptions::default().workers(3));
+    let seen = Arc::clone(&threads);
+    server.get("/ws", move |mut ctx: RequestContext| {
+        let seen = Arc::clone(&seen);
+        let note = move || seen.lock().unwrap().push(thread::current().id());
+        async move {
+            note();
+            let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+            note();
+            while let Some(message) = ws.recv().await? {
+                note();
+                ws.send(message).await?;
+            }
+            note();
+            Ok(())
+        }
+    });
+    let handle = start(server);
+    let mut client = Tcp::upgraded_at(handle.local_addr(), "/ws");
+    for _ in 0..10 {
+        echo(&mut client);
+    }
+    drop(client);
+    within(handle.shutdown(patient()));
+    let threads = threads.lock().unwrap();
+    assert!(threads.len() >= 12, "{threads:?}");
+    assert!(threads.iter().all(|thread| *thread == threads[0]), "{threads:?}");
+}
+
+/// Handlers of `/block` block their thread until the sender is dropped.
+fn blocking(server: &mut Server, blocked: &Arc<AtomicUsize>) -> mpsc::Sender<()> {
+    let (release, may_go) = mpsc::channel::<()>();
+    let (may_go, blocked) = (Arc::new(Mutex::new(may_go)), Arc::clone(blocked));
+    server.get("/block", move |_: RequestContext| {
+        let (may_go, blocked) = (Arc::clone(&may_go), Arc::clone(&blocked));
+        async move {
+            blocked.fetch_add(1, Ordering::SeqCst);
+            // Fails once nobody can send any more.
+            let _ = may_go.lock().unwrap().recv();
+            Ok("at last")
+        }
+    });
+    release
+}
+
+#[test]
+fn handlers_that_block_the_only_worker_stop_nobody_else() {
+    let blocked = Arc::new(AtomicUsize::new(0));
+    let mut server = with_workers(1);
+    let release = blocking(&mut server, &blocked);
+    let handle = start(server);
+    let mut before = Tcp::upgraded_at(handle.local_addr(), "/ws");
+    let mut sleepers: Vec<_> = (1..=3)
+        .map(|number| {
+            let mut client = Tcp::connect(handle.local_addr());
+            client.send(GET.replacen('/', "/block", 1));
+            until("its handler blocks", || blocked.load(Ordering::SeqCst) == number);
+            // An old connection and a new one, each on the worker whose thread is blocked.
+            echo(&mut before);
+            echo(&mut Tcp::upgraded_at(handle.local_addr(), "/ws"));
+            client
+        })
+        .collect();
+    assert!(stalls(&handle) >= 3, "{:?}", handle.metrics().workers);
+    drop(release);
+    for sleeper in &mut sleepers {
+        assert!(sleeper.head().starts_with("HTTP/1.1 200 "));
+        assert_eq!(sleeper.read(7), b"at last");
+    }
+    echo(&mut before);
+    drop((before, sleepers));
+    within(handle.shutdown(patient()));
+}
+
+#[test]
+fn a_task_that_always_wakes_itself_starves_nobody() {
+    let is_over = Arc::new(AtomicBool::new(false));
+    let mut server = with_workers(1);
+    let ends = Arc::clone(&is_over);
+    server.get("/spin", move |_: RequestContext| {
+        let ends = Arc::clone(&ends);
+        async move {
+            while !ends.load(Ordering::Relaxed) {
+                task::yield_now().await;
+            }
+            Ok("over")
+        }
+    });
+    let handle = start(server);
+    let mut spinning = Tcp::connect(handle.local_addr());
+    spinning.send(GET.replacen('/', "/spin", 1));
+    let mut client = Tcp::upgraded_at(handle.local_addr(), "/ws");
+    for _ in 0..100 {
+        echo(&mut client);
+    }
+    // It waits, and does not block its thread.
+    assert_eq!(stalls(&handle), 0);
+    is_over.store(true, Ordering::Relaxed);
+    assert!(spinning.head().starts_with("HTTP/1.1 200 "));
+    drop((client, spinning));
+    within(handle.shutdown(patient()));
+}
+
+#[test]
+fn without_workers_the_executor_serves() {
+    let handle = start(with_workers(0));
+    assert_eq!(handle.metrics().workers, []);
+    echo(&mut Tcp::upgraded_at(handle.local_addr(), "/ws"));
+    within(handle.shutdown(patient()));
+}
+
+#[test]
+fn more_workers_than_any_machine_has_are_refused() {
+    let error = within(with_workers(1025).start("127.0.0.1:0")).unwrap_err();
+    let error = format!("{error:#}");
+    assert_eq!(error, "I/O failed: 1025 workers were asked for, and 1024 is the most");
+}
+
+/// Prints what becomes of a server without options. Does nothing when run as a test.
+#[test]
+fn a_server_without_options() {
+    if env::var_os("TIDEWIRE_TEST_OPTIONS").is_some() {
+        let outcome = within(Server::new().start("127.0.0.1:0"));
+        match outcome {
+            Ok(handle) => println!("\n= {} workers", handle.metrics().workers.len()),
+            Err(error) => println!("\n= {error:#}"),
+        }
+    }
+}
+
+#[test]
+fn the_environment_says_how_many_there_are_by_default() {
+    let outcome = |count: Option<&str>| {
+        let mut child = Command::new(env::current_exe().unwrap());
+        child.args(["--exact", "server::workers::a_server_without_options", "--nocapture"]);
+        child.env("TIDEWIRE_TEST_OPTIONS", "1").env_remove("TIDEWIRE_WORKERS");
+        if let Some(count) = count {
+            child.env("TIDEWIRE_WORKERS", count);
+        }
+        let output = child.stderr(Stdio::inherit()).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("= "));
+        line.unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    assert_eq!(outcome(Some("3")), "3 workers");
+    assert_eq!(outcome(Some("0")), "0 workers");
+    let cores = thread::available_parallelism().unwrap();
+    assert_eq!(outcome(None), format!("{cores} workers"));
+    for wrong in ["two", "", "-1", "1.5"] {
+        let error = format!("I/O failed: TIDEWIRE_WORKERS is \"{wrong}\", and must be a number");
+        assert_eq!(outcome(Some(wrong)), error);
+    }
+}
+
+/// Writes each warning to the standard output.
+struct Warnings;
+
+impl Log for Warnings {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        println!("\nwarning: {}", record.args());
+    }
+
+    fn flush(&self) {}
+}
+
+/// The server whose handlers block. Does nothing when run as a test.
+#[test]
+fn a_server_with_one_worker_that_blocks() {
+    serve(|| {
+        log::set_logger(&Warnings).unwrap();
+        log::set_max_level(LevelFilter::Warn);
+        let mut server = with_workers(1);
+        let release = blocking(&mut server, &Arc::default());
+        let release = Mutex::new(Some(release));
+        server.post("/release", move |_: RequestContext| {
+            drop(release.lock().unwrap().take());
+            async { Ok(()) }
+        });
+        server
+    });
+}
+
+#[test]
+fn a_handler_that_blocks_for_long_is_told_by_its_route_and_once() {
+    let mut process = Process::start("server::workers::a_server_with_one_worker_that_blocks");
+    let mut blocked = Tcp::connect(process.addr);
+    blocked.send(GET.replacen('/', "/block", 1));
+    let warning = process.line("warning: ");
+    let expected = "the handler of `GET /block` has blocked its thread for ";
+    assert!(warning.starts_with(expected), "{warning}");
+    let mut client = Tcp::connect(process.addr);
+    client.send("POST /release HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 200 "));
+    assert!(blocked.head().starts_with("HTTP/1.1 200 "));
+    drop((client, blocked));
+    // The process tells what else it has written.
+    let (dropped, rest) = process.end_and_rest();
+    assert_eq!((dropped, rest.contains("warning: ")), (0, false), "{rest}");
+}
