@@ -17,6 +17,7 @@
 use std::fmt;
 pub(crate) use std::sync::MutexGuard;
 use std::sync::PoisonError;
+#[cfg(feature = "server")]
 use std::time::Duration;
 
 /// A [`std::sync::Mutex`] whose value outlives a panic.
@@ -42,9 +43,11 @@ impl<T: fmt::Debug> fmt::Debug for Mutex<T> {
 }
 
 /// A [`std::sync::Condvar`] for the guards of [`Mutex`].
+#[cfg(feature = "server")]
 #[derive(Debug, Default)]
 pub(crate) struct Condition(std::sync::Condvar);
 
+#[cfg(feature = "server")]
 impl Condition {
     pub(crate) fn notify_one(&self) {
         self.0.notify_one();

@@ -21,6 +21,7 @@ use crate::changes;
 use crate::error::{Error, Result};
 use crate::options::Settings;
 use crate::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
+#[cfg(feature = "rooms")]
 use crate::runtime::Home;
 use crate::stream::Stream;
 use crate::sync::{Mutex, MutexGuard};
@@ -52,6 +53,7 @@ pub(crate) struct Shared {
     pub(super) signals: Arc<Signals>,
     connection_id: ConnectionId,
     /// Where the connection's task runs.
+    #[cfg(feature = "rooms")]
     pub(super) home: Home,
     /// The waker that stream and timer are polled with, in whichever task.
     pub(super) io_waker: Waker,
@@ -98,6 +100,7 @@ impl Shared {
             signals,
             is_shut: AtomicBool::new(false),
             connection_id: ConnectionId::next(),
+            #[cfg(feature = "rooms")]
             home: Home::here(),
             io_waker,
             opened,

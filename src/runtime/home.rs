@@ -1,52 +1,47 @@
 //! The worker on which something lives.
 
 use std::future::Future;
-
-#[cfg(feature = "server")]
 use std::sync::Arc;
 
 #[cfg(feature = "server")]
 use super::worker::{self, Worker};
 
+/// Without a server there are no workers.
+#[cfg(not(feature = "server"))]
+#[derive(Debug)]
+enum Worker {}
+
 /// The worker on which something was created; none for what lives on an executor.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Home {
-    #[cfg(feature = "server")]
-    worker: Option<Arc<Worker>>,
-}
+pub(crate) struct Home(Option<Arc<Worker>>);
 
 impl Home {
     /// That of the task that calls.
     pub(crate) fn here() -> Self {
-        Self {
-            #[cfg(feature = "server")]
-            worker: worker::current(),
-        }
+        #[cfg(feature = "server")]
+        return Self(worker::current());
+        #[cfg(not(feature = "server"))]
+        return Self(None);
     }
-}
 
-#[cfg(feature = "rooms")]
-impl Home {
     /// Whether it is a worker.
     pub(crate) fn is_worker(&self) -> bool {
-        #[cfg(feature = "server")]
-        return self.worker.is_some();
-        #[cfg(not(feature = "server"))]
-        return false;
+        self.0.is_some()
     }
 
     /// Whether both live on the same worker, or both on none.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        #[cfg(feature = "server")]
-        return self.worker.as_ref().map(Arc::as_ptr) == other.worker.as_ref().map(Arc::as_ptr);
-        #[cfg(not(feature = "server"))]
-        return self.is_worker() == other.is_worker();
+        self.0.as_ref().map(Arc::as_ptr) == other.0.as_ref().map(Arc::as_ptr)
     }
 
     /// Runs `future` there, or where [`spawn`](super::spawn) does.
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(clippy::unused_self, reason = "there are no workers")
+    )]
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         #[cfg(feature = "server")]
-        if let Some(place) = self.worker.as_ref().and_then(Worker::live) {
+        if let Some(place) = self.0.as_ref().and_then(Worker::live) {
             super::task::spawn_at(place, future);
             return;
         }

@@ -10,6 +10,7 @@
 //! later on where that was.
 
 mod clock;
+#[cfg(feature = "rooms")]
 mod home;
 #[cfg(feature = "server")]
 mod listener;
@@ -32,6 +33,7 @@ use std::net::SocketAddr;
 pub(crate) use async_std::net::ToSocketAddrs;
 
 pub(crate) use self::clock::{Clock, Timer, align, later};
+#[cfg(feature = "rooms")]
 pub(crate) use self::home::Home;
 #[cfg(feature = "server")]
 pub(crate) use self::listener::TcpListener;

@@ -54,6 +54,10 @@ enum Io<S: Kind> {
     #[cfg(feature = "server")]
     New(S),
     /// async-io, on any executor.
+    #[cfg_attr(
+        not(any(feature = "server", feature = "client")),
+        expect(dead_code, reason = "nobody connects, and nobody accepts")
+    )]
     Shared(Async<S>),
     /// The worker that it lives on.
     #[cfg(feature = "server")]
@@ -64,6 +68,19 @@ enum Io<S: Kind> {
 }
 
 impl<S: Kind> Io<S> {
+    /// The socket on async-io, if it is there.
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(clippy::unnecessary_wraps, reason = "there is nothing else")
+    )]
+    fn shared(&self) -> io::Result<&Async<S>> {
+        match self {
+            Self::Shared(io) => Ok(io),
+            #[cfg(feature = "server")]
+            Self::New(_) | Self::Own(_) | Self::Failed => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
     /// Registers a socket that is new.
     #[cfg(feature = "server")]
     fn settle(&mut self) -> io::Result<()> {
@@ -86,7 +103,7 @@ impl<S: Kind> Socket<S> {
         Self { io: Io::New(socket), drained: false, second_look: SecondLook::new(), held: None }
     }
 
-    #[cfg(any(feature = "server", feature = "client"))]
+    #[cfg(feature = "client")]
     pub(super) fn new(io: Async<S>) -> Self {
         Self {
             io: Io::Shared(io),
@@ -174,16 +191,12 @@ impl<S: Kind> AsyncRead for Socket<S> {
         let this = self.get_mut();
         #[cfg(feature = "server")]
         this.io.settle()?;
-        let io = match &this.io {
-            Io::Shared(io) => io,
-            #[cfg(feature = "server")]
-            Io::Own(io) => {
-                let room = buf.len();
-                return io.poll_read(cx, room, |socket| socket.read(buf));
-            }
-            #[cfg(feature = "server")]
-            Io::New(_) | Io::Failed => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        };
+        #[cfg(feature = "server")]
+        if let Io::Own(io) = &this.io {
+            let room = buf.len();
+            return io.poll_read(cx, room, |socket| socket.read(buf));
+        }
+        let io = this.io.shared()?;
         loop {
             if this.drained && !this.second_look.is_due() {
                 if this.second_look.begin() {
@@ -265,13 +278,11 @@ impl<S: Kind> Socket<S> {
     ) -> Poll<io::Result<usize>> {
         #[cfg(feature = "server")]
         self.io.settle()?;
-        let io = match &self.io {
-            Io::Shared(io) => io,
-            #[cfg(feature = "server")]
-            Io::Own(io) => return io.poll_io(cx, Direction::Write, write_own),
-            #[cfg(feature = "server")]
-            Io::New(_) | Io::Failed => return Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        };
+        #[cfg(feature = "server")]
+        if let Io::Own(io) = &self.io {
+            return io.poll_io(cx, Direction::Write, write_own);
+        }
+        let io = self.io.shared()?;
         loop {
             match write(io.get_ref()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
