@@ -23,7 +23,19 @@ impl Connection {
         if !self.account.is_bounded() && !self.account.is_waiting() {
             return Some(usize::MAX);
         }
+        if self.is_waiting_to_inflate() {
+            // The place in line is the receiver's, who reads on once it has decompressed its message.
+            return match FREE.saturating_sub(self.held()) {
+                0 if self.is_peer_ahead => None,
+                room => Some(room.max(1)),
+            };
+        }
         self.room_for(is_wanted, self.is_peer_ahead, waker)
+    }
+
+    /// Whether the receiver is in line, to go on with the decompression of a message.
+    fn is_waiting_to_inflate(&self) -> bool {
+        self.is_inflating() && self.receiver.is_waiting() && self.account.is_waiting()
     }
 
     /// Room for bytes; `is_certain` if they are known to be there.
@@ -127,11 +139,15 @@ impl Connection {
         io: &Context<'_>,
         is_in_task: bool,
     ) -> Option<usize> {
+        // Reading may have stopped meanwhile.
+        let has_waited = self.is_waiting_to_inflate();
         self.taken = Taken::Inflating(held);
         let room = self.room_for(true, true, io.waker());
         if room.is_none() {
             self.receiver = Receiver::waiting(is_in_task);
-            // The task has the timer.
+        }
+        if room.is_none() || has_waited {
+            // The task has the timer, and reads.
             self.owe_look();
         }
         room

@@ -459,6 +459,90 @@ fn a_short_message_waits_before_it_becomes_a_long_one() {
     });
 }
 
+/// A server that may hold [`LIMIT`]: it takes messages at `/patient`, and `handler` is at `/`.
+fn beside_patient<Fut>(
+    clock: &ManualClock,
+    handler: impl Fn(RequestContext) -> Fut + Send + Sync + 'static,
+) -> TestClient
+where
+    Fut: Future<Output = tide::Result<()>> + Send + 'static,
+{
+    let patient = patient(clock);
+    let mut server = Server::new();
+    server.options(ServerOptions::default().message_memory(LIMIT));
+    server.get("/", handler);
+    server.get("/patient", move |mut ctx: RequestContext| {
+        let options = patient.clone();
+        async move {
+            let mut ws = ctx.upgrade_to_websocket(options).await?;
+            while let Some(message) = ws.recv().await? {
+                ws.send(message.as_bytes().len().to_string()).await?;
+            }
+            Ok(())
+        }
+    });
+    client(&server)
+}
+
+/// [`beside_patient`], with a handler whose connection is received from by another task, and compressed.
+fn elsewhere(clock: &ManualClock) -> TestClient {
+    let compressed = patient(clock).deflate(DeflateOptions::default());
+    beside_patient(clock, move |mut ctx| {
+        let options = compressed.clone();
+        async move {
+            let mut ws = ctx.upgrade_to_websocket(options).await?;
+            let receiver = task::spawn(async move {
+                while let Some(message) = ws.recv().await? {
+                    ws.send(message.as_bytes().len().to_string()).await?;
+                }
+                Ok::<(), Error>(())
+            });
+            Ok(receiver.await?)
+        }
+    })
+}
+
+fn patient(clock: &ManualClock) -> WebSocketOptions {
+    options().clock(clock).heartbeat(None).message_timeout(None)
+}
+
+#[test]
+fn a_receiver_in_another_task_that_waits_to_decompress_has_patience_too() {
+    within(async {
+        let clock = ManualClock::new();
+        let client = elsewhere(&clock);
+        let mut large = spend(&client).await;
+        let upgrade = client.websocket("/").deflate(DeflateOptions::default());
+        let mut ws = upgrade.connect().await.unwrap();
+        ws.send("0".repeat(LONG)).await.unwrap();
+        until(&client, |metrics| metrics.message_pauses == 1).await;
+        due_in(&clock, Duration::from_secs(5)).await;
+        clock.advance(Duration::from_secs(5));
+        large.expect_close(1013).await;
+        assert_eq!(ws.recv().await.unwrap(), Some("1000000".into()));
+    });
+}
+
+#[test]
+fn a_receiver_in_another_task_that_waits_to_decompress_keeps_its_place_when_bytes_come() {
+    within(async {
+        let clock = ManualClock::new();
+        let client = elsewhere(&clock);
+        let large = spend(&client).await;
+        let upgrade = client.websocket("/").deflate(DeflateOptions::default());
+        let mut ws = upgrade.connect().await.unwrap();
+        ws.send("0".repeat(LONG)).await.unwrap();
+        until(&client, |metrics| metrics.message_pauses == 1).await;
+        let before = client.metrics().wire_bytes_in;
+        ws.ping("still there?").await.unwrap();
+        // It takes one byte, to see whether its peer sends ahead, and the rest after the message.
+        until(&client, |metrics| metrics.wire_bytes_in > before).await;
+        drop(large);
+        assert_eq!(ws.recv().await.unwrap(), Some("1000000".into()));
+        assert_eq!(client.metrics().message_closes, 0);
+    });
+}
+
 #[test]
 fn a_handler_that_takes_frames_holds_no_more_of_them_than_may_be_read_ahead() {
     let pings = masked(PING, "").repeat(10_000);
