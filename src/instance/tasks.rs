@@ -52,6 +52,13 @@ impl Tasks {
         Ok(())
     }
 
+    /// Has the workers end, each once nothing lives on it.
+    pub(crate) fn end_workers(&self) {
+        if let Some(workers) = self.workers.get() {
+            workers.end();
+        }
+    }
+
     /// A look at each worker.
     pub(crate) fn workers(&self) -> Vec<WorkerStats> {
         self.workers.get().map(Workers::stats).unwrap_or_default()

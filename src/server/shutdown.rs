@@ -157,6 +157,7 @@ impl Shutdown {
         let in_time =
             matches!(select(Box::pin(work), Box::pin(self.overdue())).await, Either::Left(_));
         let dropped = if in_time { 0 } else { self.drop_tasks().await };
+        self.instance.tasks.end_workers();
         let after = self.instance.sockets.ended();
         let ended = after.connections.saturating_sub(before.connections);
         let closed = after.clean.saturating_sub(before.clean);

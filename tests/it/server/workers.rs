@@ -209,6 +209,43 @@ fn the_environment_says_how_many_there_are_by_default() {
     }
 }
 
+/// The threads of servers in this process.
+#[cfg(target_os = "linux")]
+fn threads() -> usize {
+    let names = std::fs::read_dir("/proc/self/task").unwrap().filter_map(|task| {
+        // A thread may have ended meanwhile.
+        std::fs::read_to_string(task.unwrap().path().join("comm")).ok()
+    });
+    names.filter(|name| name.starts_with("tidewire-")).count()
+}
+
+/// Counts the threads of a server before it starts, while it runs, and after its end, while its handle is still there.
+/// Does nothing when run as a test.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_whose_threads_are_counted() {
+    if env::var_os("TIDEWIRE_TEST_THREADS").is_some() {
+        let before = threads();
+        let handle = start(with_workers(2));
+        echo(&mut Tcp::upgraded_at(handle.local_addr(), "/ws"));
+        let during = threads();
+        within(handle.shutdown(patient()));
+        until("all threads have ended", || threads() == 0);
+        println!("\n= {before} {during} {:?}", handle.metrics().is_shutting_down);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_threads_of_a_server_end_with_it() {
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args(["--exact", "server::workers::a_server_whose_threads_are_counted", "--nocapture"]);
+    let output = child.env("TIDEWIRE_TEST_THREADS", "1").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    // Two workers, and the supervisor.
+    assert!(text.contains("\n= 0 3 true\n"), "{text}");
+}
+
 /// Writes each warning to the standard output.
 struct Warnings;
 
