@@ -50,7 +50,7 @@ impl Bridge {
     pub(super) fn new(backplane: impl Backplane) -> Self {
         let backplane: Arc<dyn Backplane> = Arc::new(backplane);
         let line = Arc::new(Line::new());
-        runtime::spawn(publish(Arc::clone(&backplane), Publisher(Arc::clone(&line))));
+        runtime::spawn_on_executor(publish(Arc::clone(&backplane), Publisher(Arc::clone(&line))));
         Self { backplane, outlet: Arc::new(Outlet(line)) }
     }
 
@@ -76,7 +76,7 @@ impl Bridge {
             room: Arc::downgrade(room),
         };
         let subscription = listener.subscribe();
-        runtime::spawn(async move {
+        runtime::spawn_on_executor(async move {
             select(Box::pin(listener.listen(subscription)), ended).await;
         });
     }

@@ -45,11 +45,11 @@ pub(crate) use self::socket::TcpStream;
 #[cfg(unix)]
 pub(crate) use self::socket::UnixStream;
 #[cfg(feature = "rooms")]
-pub(crate) use self::task::spawn;
-#[cfg(feature = "rooms")]
 pub use self::task::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]
 pub(crate) use self::task::{Task, has_spawner, spawn_apart};
+#[cfg(feature = "rooms")]
+pub(crate) use self::task::{spawn, spawn_on_executor};
 #[cfg(feature = "server")]
 pub(crate) use self::worker::{Label, WorkerStats, Workers};
 

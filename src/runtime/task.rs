@@ -99,6 +99,11 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option
     if let Some(place) = worker::place() {
         return Some(spawn_at(place, future));
     }
+    spawn_on_executor(future)
+}
+
+/// As [`spawn`], for a task that belongs to no connection: it runs on the executor, and may outlive a server.
+pub(crate) fn spawn_on_executor(future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
     let future = Root(Contained::new(Box::pin(future)));
     match SPAWNER.get() {
         Some(spawner) => Task::brought(spawner, future),

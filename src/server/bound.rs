@@ -114,7 +114,7 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
     /// Serves in the background, until the server is [shut down](ServerHandle::shutdown).
     pub(super) fn start(self) -> Result<ServerHandle> {
         let handle = self.handle();
-        match runtime::spawn(async move { self.accept().await }) {
+        match runtime::spawn_on_executor(async move { self.accept().await }) {
             Some(_) => Ok(handle),
             None => Err(io::Error::other(NO_EXECUTOR).into()),
         }

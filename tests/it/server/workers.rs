@@ -3,13 +3,14 @@
 use std::env;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread::{self, ThreadId};
 
 use async_std::task;
 use log::{LevelFilter, Log, Metadata, Record};
+use tidewire::rooms::LocalBackplane;
 use tidewire::server::{ServerHandle, ServerOptions};
-use tidewire::{RequestContext, Server, WebSocketOptions};
+use tidewire::{Hub, RequestContext, Room, Server, WebSocketOptions};
 
 use super::{GET, patient, start};
 use crate::support::frames::{TEXT, masked, plain};
@@ -226,9 +227,22 @@ fn threads() -> usize {
 fn a_server_whose_threads_are_counted() {
     if env::var_os("TIDEWIRE_TEST_THREADS").is_some() {
         let before = threads();
-        let handle = start(with_workers(2));
+        let mut server = with_workers(2);
+        // Its tasks for the backplane begin in the handler, and go on after the server.
+        let hub: Arc<OnceLock<Hub>> = Arc::default();
+        let of_handler = Arc::clone(&hub);
+        server.get("/room", move |_: RequestContext| {
+            let hub = of_handler.get_or_init(|| Hub::with_backplane(LocalBackplane::new()));
+            let room: Room = hub.room("room");
+            async move { Ok(room.name().to_owned()) }
+        });
+        let handle = start(server);
         echo(&mut Tcp::upgraded_at(handle.local_addr(), "/ws"));
+        let mut client = Tcp::connect(handle.local_addr());
+        client.send(GET.replacen('/', "/room", 1));
+        assert!(client.head().starts_with("HTTP/1.1 200 "));
         let during = threads();
+        drop(client);
         within(handle.shutdown(patient()));
         until("all threads have ended", || threads() == 0);
         println!("\n= {before} {during} {:?}", handle.metrics().is_shutting_down);
