@@ -55,7 +55,7 @@ pub struct Metrics {
     pub message_closes: u64,
     /// HTTP responses by class of status: 1xx, 2xx, 3xx, 4xx, 5xx.
     pub responses: [u64; 5],
-    /// The [workers](crate::server::ServerOptions::workers) of the server.
+    /// The [workers](crate::server::ServerOptions::workers) of the server, until it has ended.
     pub workers: Vec<WorkerMetrics>,
     /// Whether the server shuts down.
     pub is_shutting_down: bool,

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::join_all;
@@ -17,8 +17,8 @@ use crate::sync::{Mutex, MutexGuard};
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     table: Mutex<Table>,
-    /// The workers that run the tasks; empty where an executor does.
-    workers: OnceLock<Workers>,
+    /// The workers that run the tasks, until the server has ended; `None` where an executor does.
+    workers: Mutex<Option<Arc<Workers>>>,
     /// Signals that the last task has ended; with the test kit, that any task has.
     ended: Changes,
 }
@@ -46,22 +46,28 @@ impl Tasks {
     /// Has so many workers run the tasks from here on; with 0, an executor does.
     pub(crate) fn start_workers(&self, count: usize) -> io::Result<()> {
         if count > 0 {
-            // Set once only, when the server is bound.
-            let _ = self.workers.set(Workers::start(count)?);
+            *self.workers.lock() = Some(Arc::new(Workers::start(count)?));
         }
         Ok(())
     }
 
-    /// Has the workers end, each once nothing lives on it.
-    pub(crate) fn end_workers(&self) {
-        if let Some(workers) = self.workers.get() {
-            workers.end();
+    /// Has the workers end, each once nothing lives on it. The future waits until their threads have ended.
+    pub(crate) fn end_workers(&self) -> impl Future<Output = ()> + use<> {
+        let workers = self.workers.lock().take();
+        let ended = workers.as_deref().map(Workers::end);
+        // Their descriptors are closed with the last reference.
+        drop(workers);
+        async move {
+            if let Some(ended) = ended {
+                ended.await;
+            }
         }
     }
 
     /// A look at each worker.
     pub(crate) fn workers(&self) -> Vec<WorkerStats> {
-        self.workers.get().map(Workers::stats).unwrap_or_default()
+        let workers = self.workers.lock().clone();
+        workers.map(|workers| workers.stats()).unwrap_or_default()
     }
 
     /// Runs `future` in a task of its own; false if the application's executor has dropped it at once.
@@ -72,7 +78,8 @@ impl Tasks {
         let place = self.enter();
         let (key, number) = (place.key, place.number);
         let future = future.map(move |()| drop(place));
-        let task = match self.workers.get() {
+        let workers = self.workers.lock().clone();
+        let task = match workers {
             Some(workers) => workers.spawn(future),
             None => runtime::spawn(future),
         };

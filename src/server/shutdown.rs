@@ -12,6 +12,7 @@ use crate::foreign::{attempt, tell};
 use crate::instance::Instance;
 use crate::proto::{CloseCode, CloseFrame, ProtocolError};
 use crate::runtime;
+use crate::runtime::Clock;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Longest time for dropping the tasks that are left. Only a task that blocks its thread needs longer.
@@ -157,7 +158,11 @@ impl Shutdown {
         let in_time =
             matches!(select(Box::pin(work), Box::pin(self.overdue())).await, Either::Left(_));
         let dropped = if in_time { 0 } else { self.drop_tasks().await };
-        self.instance.tasks.end_workers();
+        let ended = self.instance.tasks.end_workers();
+        if in_time {
+            // Nothing lives there any more, but for what a handler has moved elsewhere.
+            let _ = Clock::default().timeout(Some(DROPPING), Box::pin(ended)).await;
+        }
         let after = self.instance.sockets.ended();
         let ended = after.connections.saturating_sub(before.connections);
         let closed = after.clean.saturating_sub(before.clean);

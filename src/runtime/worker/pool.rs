@@ -6,6 +6,10 @@ use std::io;
 use std::sync::Arc;
 use std::thread;
 
+use futures::FutureExt;
+use futures::channel::oneshot;
+use futures::future::Shared;
+
 use super::pass::{Left, Turn, Worker};
 use super::stall::Watch;
 use crate::runtime::task::{self, Task, spawn_at};
@@ -19,7 +23,10 @@ const MOST_STALLED: usize = 64;
 ///
 /// They end once the server has ended and nothing is left on them: no task, no socket, no timer.
 #[derive(Debug)]
-pub(crate) struct Workers(Arc<Pool>);
+pub(crate) struct Workers(Arc<Pool>, Ended);
+
+/// Completes when the last thread, and with it the pool, is gone.
+type Ended = Shared<oneshot::Receiver<()>>;
 
 #[derive(Debug)]
 struct Pool {
@@ -27,6 +34,8 @@ struct Pool {
     watch: Arc<Watch>,
     threads: Mutex<Threads>,
     changed: Condition,
+    /// Dropped last.
+    _end: oneshot::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -60,9 +69,15 @@ impl Workers {
         let workers = (0..count).map(|_| Worker::new(Arc::clone(&watch)).map(Arc::new));
         let workers: Vec<_> = workers.collect::<io::Result<_>>()?;
         let threads = Threads { left: count, ..Threads::default() };
-        let pool =
-            Pool { workers, watch, threads: Mutex::new(threads), changed: Condition::default() };
-        let this = Self(Arc::new(pool));
+        let (end, ended) = oneshot::channel();
+        let pool = Pool {
+            workers,
+            watch,
+            threads: Mutex::new(threads),
+            changed: Condition::default(),
+            _end: end,
+        };
+        let this = Self(Arc::new(pool), ended.shared());
         for worker in &this.0.workers {
             // If one cannot be started, dropping `this` ends the others.
             this.0.give(worker, worker.turn())?;
@@ -87,9 +102,11 @@ impl Workers {
         }
     }
 
-    /// Has the workers end, each as soon as nothing lives on it.
-    pub(crate) fn end(&self) {
+    /// Has the workers end, each as soon as nothing lives on it. The future completes when the threads have ended and,
+    /// if nobody refers to the workers any more, their descriptors are closed.
+    pub(crate) fn end(&self) -> impl Future<Output = ()> + use<> {
         self.0.workers.iter().for_each(|worker| worker.end());
+        self.1.clone().map(drop)
     }
 
     pub(crate) fn stats(&self) -> Vec<WorkerStats> {
@@ -104,7 +121,7 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.end();
+        drop(self.end());
     }
 }
 
@@ -184,7 +201,6 @@ mod tests {
     use std::task::{Poll, Waker};
     use std::time::{Duration, Instant};
 
-    use futures::channel::oneshot;
     use futures::io::AsyncReadExt;
 
     use super::*;
@@ -250,7 +266,7 @@ mod tests {
     #[test]
     fn what_is_spawned_after_the_end_runs_elsewhere() {
         let workers = start(1);
-        workers.end();
+        drop(workers.end());
         wait_for_end(&workers.0);
         assert!(run(&workers, async { super::super::current().is_none() }));
     }
