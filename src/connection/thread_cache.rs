@@ -15,8 +15,8 @@ use crate::escaped::Escaped;
 use crate::foreign::attempt;
 use crate::proto::{Frame, WireBatch};
 
-/// Bytes read from a stream at once.
-const READ_SIZE: usize = 64 << 10;
+/// Bytes read from a stream at once: a message of 64 KiB with its header, of 14 bytes at most.
+const READ_SIZE: usize = (64 << 10) + 14;
 
 /// Largest write buffer, in bytes, that is kept for the next connection.
 const MAX_WRITE_KEPT: usize = 128 << 10;

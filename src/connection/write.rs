@@ -17,7 +17,7 @@ use super::state::{Connection, HandlerPoll, Work, as_u64};
 use super::thread_cache;
 use super::timers::Deadline;
 use crate::error::{Error, Result};
-use crate::proto::{Frame, FrameHeader, OpCode, Role, apply_mask};
+use crate::proto::{Frame, FrameHeader, OpCode, Role, append_masked};
 use crate::stream::Stream;
 
 impl Connection {
@@ -303,10 +303,9 @@ impl Outbox {
         }
         let mask = (self.role == Role::Client).then(thread_cache::bytes);
         self.push_header(frame, mask);
-        let start = self.buf.len();
-        frame.append_payload_to(&mut self.buf);
-        if let Some(key) = mask {
-            apply_mask(key, 0, self.buf.get_mut(start..).unwrap_or_default());
+        match mask {
+            Some(key) => append_masked(key, 0, frame.payload(), &mut self.buf),
+            None => frame.append_payload_to(&mut self.buf),
         }
         true
     }

@@ -13,9 +13,6 @@ use super::{
 /// Least room made for a payload that has not arrived as a whole, in bytes.
 const MIN_BODY: usize = 1 << 10;
 
-/// Pieces of this many bytes are copied and then unmasked while they are in the nearest cache.
-const UNMASK_BLOCK: usize = 1 << 12;
-
 /// The receiving half of the protocol.
 #[derive(Debug)]
 pub(crate) struct Decoder {
@@ -120,11 +117,10 @@ impl Decoder {
             Part::Body(body) => {
                 let header = body.rest_header();
                 header.encode(out);
-                let start = out.len();
-                out.extend_from_slice(&body.payload);
-                if let Some(key) = header.mask {
+                match header.mask {
                     // The bytes that follow are masked as well.
-                    mask::apply(key, 0, out.get_mut(start..).unwrap_or_default());
+                    Some(key) => mask::append(key, 0, &body.payload, out),
+                    None => out.extend_from_slice(&body.payload),
                 }
             }
         }
@@ -352,13 +348,7 @@ fn unmasked(key: Option<[u8; 4]>, body: &[u8]) -> Payload {
 
 fn append_unmasked(payload: &mut Vec<u8>, key: Option<[u8; 4]>, piece: &[u8]) {
     let Some(key) = key else { return payload.extend_from_slice(piece) };
-    for block in piece.chunks(UNMASK_BLOCK) {
-        let old_len = payload.len();
-        payload.extend_from_slice(block);
-        if let Some(new) = payload.get_mut(old_len..) {
-            mask::apply(key, old_len, new);
-        }
-    }
+    mask::append(key, payload.len(), piece, payload);
 }
 
 /// The limits of a message, checked before anything is allocated for it.

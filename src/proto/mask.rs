@@ -24,6 +24,34 @@ pub(crate) fn apply(key: [u8; 4], offset: usize, payload: &mut [u8]) {
     }
 }
 
+/// Bytes that are masked in registers on their way.
+const BLOCK: usize = 64;
+
+/// Appends `payload` to `out`, masked or unmasked. The first byte is byte number `offset` of the frame's payload.
+///
+/// It is one pass with vector loads and stores. A `memcpy` before that would be a second one, and from some 2 KiB on glibc
+/// copies by `rep movsb`, which on AMD Zen is several times slower if the buffers lie a few bytes apart modulo 4 096.
+pub(crate) fn append(key: [u8; 4], offset: usize, payload: &[u8], out: &mut Vec<u8>) {
+    let mut rotated = key;
+    rotated.rotate_left(offset % 4);
+    let mut keys = [0; BLOCK];
+    for word in keys.chunks_exact_mut(4) {
+        word.copy_from_slice(&rotated);
+    }
+    out.reserve(payload.len());
+    let mut blocks = payload.chunks_exact(BLOCK);
+    for block in &mut blocks {
+        let mut masked = keys;
+        for (masked, byte) in masked.iter_mut().zip(block) {
+            *masked ^= byte;
+        }
+        out.extend_from_slice(&masked);
+    }
+    let start = out.len();
+    out.extend_from_slice(blocks.remainder());
+    apply(rotated, 0, out.get_mut(start..).unwrap_or_default());
+}
+
 fn xor_word(word: &mut [u8], key: u64) {
     if let Ok(bytes) = <[u8; 8]>::try_from(&*word) {
         word.copy_from_slice(&(u64::from_ne_bytes(bytes) ^ key).to_ne_bytes());
@@ -42,12 +70,16 @@ mod tests {
     #[test]
     fn every_length_and_offset_agrees_with_the_definition_of_section_5_3() {
         let key = [0x37, 0xfa, 0x21, 0x3d];
-        for len in 0..100_u8 {
+        for len in 0..150_u8 {
             let payload: Vec<u8> = (0..len).collect();
             for offset in 0..8 {
+                let expected = by_definition(key, offset, &payload);
                 let mut masked = payload.clone();
                 apply(key, offset, &mut masked);
-                assert_eq!(masked, by_definition(key, offset, &payload), "{len} at {offset}");
+                assert_eq!(masked, expected, "{len} at {offset}");
+                let mut appended = b"before".to_vec();
+                append(key, offset, &payload, &mut appended);
+                assert_eq!(appended.strip_prefix(b"before"), Some(&*expected), "{len} at {offset}");
             }
         }
     }

@@ -26,6 +26,8 @@ pub use self::error::{FrameError, ProtocolError};
 pub use self::frame::Frame;
 pub(crate) use self::frame::Payload;
 pub(crate) use self::header::FrameHeader;
+pub(crate) use self::mask::append as append_masked;
+#[cfg(feature = "testing")]
 pub(crate) use self::mask::apply as apply_mask;
 pub use self::opcode::OpCode;
 pub(crate) use self::state::State;
