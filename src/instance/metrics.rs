@@ -65,8 +65,10 @@ pub struct Metrics {
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// Tasks that have not ended: one for each connection, and those of broadcasts.
+    /// Tasks that have not ended: one for each connection, those of handlers and of broadcasts, and one that accepts.
     pub tasks: usize,
+    /// Connections that have not ended, over HTTP and WebSocket.
+    pub connections: usize,
     /// Tasks of these that wait for their turn.
     pub queued: usize,
     /// The number of times that a task blocked the thread for 20 ms, so that another thread went on.
@@ -74,8 +76,8 @@ pub struct WorkerMetrics {
 }
 
 impl From<WorkerStats> for WorkerMetrics {
-    fn from(WorkerStats { tasks, queued, stalls }: WorkerStats) -> Self {
-        Self { tasks, queued, stalls }
+    fn from(WorkerStats { tasks, connections, queued, stalls }: WorkerStats) -> Self {
+        Self { tasks, connections, queued, stalls }
     }
 }
 
@@ -183,6 +185,13 @@ impl Metrics {
         let workers = || self.workers.iter().enumerate();
         gauge(text, "worker_tasks", "Tasks that have not ended, by worker.")?;
         samples(text, "worker_tasks", "worker", workers().map(|(number, it)| (number, it.tasks)))?;
+        gauge(text, "worker_connections", "Open connections, by worker.")?;
+        samples(
+            text,
+            "worker_connections",
+            "worker",
+            workers().map(|(number, it)| (number, it.connections)),
+        )?;
         gauge(text, "worker_queued", "Tasks that wait for their turn, by worker.")?;
         samples(
             text,

@@ -10,7 +10,7 @@ use slab::Slab;
 
 use crate::changes::Changes;
 use crate::runtime;
-use crate::runtime::{Task, WorkerStats, Workers};
+use crate::runtime::{Resident, Task, WorkerStats, Workers};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The running tasks of a server.
@@ -70,16 +70,46 @@ impl Tasks {
         workers.map(|workers| workers.stats()).unwrap_or_default()
     }
 
-    /// Runs `future` in a task of its own; false if the application's executor has dropped it at once.
+    /// Runs a connection in a task of its own, on the worker of the caller; false if the application's executor has
+    /// dropped it at once.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         future: impl Future<Output = ()> + Send + 'static,
+    ) -> bool {
+        self.run(future, false)
+    }
+
+    /// Runs a new connection in a task of its own, on the worker with the fewest. Otherwise as [`spawn`](Self::spawn).
+    pub(crate) fn spread(
+        self: &Arc<Self>,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> bool {
+        self.run(future, true)
+    }
+
+    /// Runs `future`, which is no connection and is not waited for, on a worker; if there are none, gives it back.
+    pub(crate) fn spawn_on_worker<F>(&self, future: F) -> Result<Option<Task>, F>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let workers = self.workers.lock().clone();
+        match workers {
+            Some(workers) => Ok(workers.spread(Resident::Other, future)),
+            None => Err(future),
+        }
+    }
+
+    fn run(
+        self: &Arc<Self>,
+        future: impl Future<Output = ()> + Send + 'static,
+        is_new: bool,
     ) -> bool {
         let place = self.enter();
         let (key, number) = (place.key, place.number);
         let future = future.map(move |()| drop(place));
         let workers = self.workers.lock().clone();
         let task = match workers {
+            Some(workers) if is_new => workers.spread(Resident::Connection, future),
             Some(workers) => workers.spawn(future),
             None => runtime::spawn(future),
         };

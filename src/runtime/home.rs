@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 #[cfg(feature = "server")]
-use super::worker::{self, Worker};
+use super::worker::{self, Resident, Worker};
 
 /// Without a server there are no workers.
 #[cfg(not(feature = "server"))]
@@ -42,7 +42,7 @@ impl Home {
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         #[cfg(feature = "server")]
         if let Some(place) = self.0.as_ref().and_then(Worker::live) {
-            super::task::spawn_at(place, future);
+            super::task::spawn_at(place, Resident::Other, future);
             return;
         }
         super::spawn(future);

@@ -51,7 +51,7 @@ pub(crate) use self::task::{Task, has_spawner, spawn_apart};
 #[cfg(feature = "rooms")]
 pub(crate) use self::task::{spawn, spawn_on_executor};
 #[cfg(feature = "server")]
-pub(crate) use self::worker::{Label, WorkerStats, Workers};
+pub(crate) use self::worker::{Label, Resident, WorkerStats, Workers};
 
 /// The number of workers of a server that does not say it.
 #[cfg(feature = "server")]

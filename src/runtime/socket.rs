@@ -1,5 +1,7 @@
 //! Connected sockets, TCP or Unix, and the cheapest way to wait for them.
 
+#[cfg(all(feature = "server", feature = "client"))]
+use std::future::poll_fn;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 #[cfg(any(feature = "server", feature = "client"))]
@@ -12,6 +14,8 @@ use std::time::Duration;
 use async_io::Async;
 use futures::io::{AsyncRead, AsyncWrite};
 
+#[cfg(all(feature = "server", feature = "client"))]
+use super::worker::Place;
 #[cfg(feature = "server")]
 use super::worker::{self, Direction, Registered};
 #[cfg(feature = "server")]
@@ -100,18 +104,41 @@ impl<S: Kind> Socket<S> {
     /// Takes a socket that does not block.
     #[cfg(feature = "server")]
     pub(super) fn accepted(socket: S) -> Self {
-        Self { io: Io::New(socket), drained: false, second_look: SecondLook::new(), held: None }
+        Self::with(Io::New(socket))
     }
 
-    #[cfg(feature = "client")]
-    pub(super) fn new(io: Async<S>) -> Self {
+    #[cfg(any(feature = "server", feature = "client"))]
+    fn with(io: Io<S>) -> Self {
         Self {
-            io: Io::Shared(io),
+            io,
             drained: false,
             second_look: SecondLook::new(),
             #[cfg(feature = "server")]
             held: None,
         }
+    }
+
+    /// Waits on a worker until the connection is there, or has failed.
+    #[cfg(all(feature = "server", feature = "client"))]
+    async fn connecting(
+        socket: S::OnWorker,
+        place: Place,
+        error: impl Fn(&S::OnWorker) -> io::Result<Option<io::Error>>,
+        peer: impl Fn(&S::OnWorker) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let io = Registered::new(socket, place)?;
+        let is_there = |socket: &S::OnWorker| match error(socket)? {
+            Some(error) => Err(error),
+            // Linux, and then the BSDs: a socket that still connects has no peer.
+            None => peer(socket).map_err(|error| match error.kind() {
+                io::ErrorKind::NotConnected | io::ErrorKind::InvalidInput => {
+                    io::ErrorKind::WouldBlock.into()
+                }
+                _ => error,
+            }),
+        };
+        poll_fn(|cx| io.poll_io(cx, Direction::Write, is_there)).await?;
+        Ok(Self::with(Io::Own(io)))
     }
 
     /// Holds `held` while the socket is open.
@@ -143,7 +170,15 @@ impl TcpStream {
     /// Connects to an address.
     #[cfg(feature = "client")]
     pub(crate) async fn connect(addr: SocketAddr) -> io::Result<Self> {
-        Async::<std::net::TcpStream>::connect(addr).await.map(Self::new)
+        #[cfg(feature = "server")]
+        if let Some(place) = worker::place() {
+            let socket = mio::net::TcpStream::connect(addr)?;
+            return Self::connecting(socket, place, mio::net::TcpStream::take_error, |socket| {
+                socket.peer_addr().map(drop)
+            })
+            .await;
+        }
+        Async::<std::net::TcpStream>::connect(addr).await.map(|io| Self::with(Io::Shared(io)))
     }
 
     /// Switches off Nagle's algorithm, so that written bytes are sent at once, and limits the bytes that the
@@ -178,7 +213,16 @@ impl TcpStream {
 impl UnixStream {
     /// Connects to a Unix socket.
     pub(crate) async fn connect(path: &std::path::Path) -> io::Result<Self> {
-        Async::<std::os::unix::net::UnixStream>::connect(path).await.map(Self::new)
+        #[cfg(feature = "server")]
+        if let Some(place) = worker::place() {
+            let socket = mio::net::UnixStream::connect(path)?;
+            return Self::connecting(socket, place, mio::net::UnixStream::take_error, |socket| {
+                socket.peer_addr().map(drop)
+            })
+            .await;
+        }
+        let io = Async::<std::os::unix::net::UnixStream>::connect(path).await?;
+        Ok(Self::with(Io::Shared(io)))
     }
 }
 
@@ -440,7 +484,37 @@ impl SecondLook {
 
 #[cfg(all(test, feature = "server"))]
 mod tests {
-    use super::SecondLook;
+    use super::*;
+
+    #[cfg(feature = "client")]
+    #[test]
+    fn a_socket_that_connects_on_a_worker_lives_there() {
+        use futures::channel::oneshot;
+        use futures::io::{AsyncReadExt, AsyncWriteExt};
+
+        use super::super::worker::Workers;
+        use crate::runtime::block_on;
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let workers = Workers::start(1).unwrap();
+        let (tell, told) = oneshot::channel();
+        workers.spawn(async move {
+            let refused = TcpStream::connect(free).await.map(drop);
+            let mut socket = TcpStream::connect(addr).await.unwrap();
+            socket.write_all(b"hello").await.unwrap();
+            let mut answer = [0; 5];
+            socket.read_exact(&mut answer).await.unwrap();
+            let is_own = matches!(socket.io, Io::Own(_));
+            tell.send((is_own, answer, refused.map_err(|error| error.kind()))).unwrap();
+        });
+        let (mut peer, mut letter) = (listener.accept().unwrap().0, [0; 5]);
+        peer.read_exact(&mut letter).unwrap();
+        peer.write_all(&letter).unwrap();
+        let refused = Err(io::ErrorKind::ConnectionRefused);
+        assert_eq!(block_on(told).unwrap(), (true, *b"hello", refused));
+    }
 
     #[test]
     fn looks_in_vain_become_rare_and_one_that_finds_makes_the_next_wait_look() {

@@ -14,7 +14,7 @@ use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 
 #[cfg(feature = "server")]
-use super::worker::{self, Place, Worker};
+use super::worker::{self, Place, Resident, Worker};
 use crate::foreign;
 use crate::foreign::Contained;
 
@@ -87,9 +87,13 @@ impl Error for SpawnerAlreadySet {}
 
 /// Runs `future` on a worker. It goes on if the handle is dropped.
 #[cfg(feature = "server")]
-pub(crate) fn spawn_at(place: Place, future: impl Future<Output = ()> + Send + 'static) -> Task {
+pub(crate) fn spawn_at(
+    place: Place,
+    what: Resident,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> Task {
     let future = Root(Contained::new(Box::pin(future)));
-    Task(Handle::Worker(OnWorker(Some(Worker::spawn(place, future)))))
+    Task(Handle::Worker(OnWorker(Some(Worker::spawn(place, what, future)))))
 }
 
 /// Runs `future` in the background: on the worker of this thread if it is one of a server's. It goes on if the handle is
@@ -97,7 +101,7 @@ pub(crate) fn spawn_at(place: Place, future: impl Future<Output = ()> + Send + '
 pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
     #[cfg(feature = "server")]
     if let Some(place) = worker::place() {
-        return Some(spawn_at(place, future));
+        return Some(spawn_at(place, Resident::Other, future));
     }
     spawn_on_executor(future)
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::{fmt, io};
 
+use futures::FutureExt;
 #[cfg(feature = "testing")]
 use futures::channel::oneshot;
 #[cfg(feature = "testing")]
@@ -28,6 +29,7 @@ use crate::http::{Addrs, App, HttpServer, ServerOptions};
 use crate::instance::Instance;
 #[cfg(feature = "testing")]
 use crate::permits::Held;
+use crate::runtime::Task;
 use crate::stream::Stream;
 use crate::{Result, runtime};
 
@@ -105,23 +107,34 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
     ///
     /// Dropping the future closes the listening sockets. Accepted connections go on.
     pub async fn serve(self) -> Result<()> {
-        let shutdown = Arc::clone(&self.shutdown);
-        self.accept().await;
-        shutdown.finished().await;
+        let this = Arc::new(self);
+        match this.instance.tasks.spawn_on_worker(Arc::clone(&this).accept()) {
+            Ok(task) => {
+                let _listening = Listening { bound: Arc::clone(&this), task };
+                this.shutdown.finished().await;
+            }
+            Err(accepting) => {
+                let shutdown = Arc::clone(&this.shutdown);
+                // The rest is owned by what accepts, and dropped with it.
+                drop(this);
+                accepting.await;
+                shutdown.finished().await;
+            }
+        }
         Ok(())
     }
 
     /// Serves in the background, until the server is [shut down](ServerHandle::shutdown).
     pub(super) fn start(self) -> Result<ServerHandle> {
         let handle = self.handle();
-        match runtime::spawn_on_executor(async move { self.accept().await }) {
-            Some(_) => Ok(handle),
-            None => Err(io::Error::other(NO_EXECUTOR).into()),
-        }
+        let this = Arc::new(self);
+        let tasks = Arc::clone(&this.instance.tasks);
+        let task = tasks.spawn_on_worker(this.accept()).unwrap_or_else(runtime::spawn_on_executor);
+        task.map(|_| handle).ok_or_else(|| io::Error::other(NO_EXECUTOR).into())
     }
 
     /// Accepts connections until the server shuts down.
-    async fn accept(self) {
+    async fn accept(self: Arc<Self>) {
         // Dropped last: when all tasks have ended, the addresses are free.
         let _running = self.instance.tasks.enter();
         let this = self;
@@ -131,6 +144,12 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
         };
         let accepting = select_all(this.listeners.iter().map(accept));
         select(accepting, this.instance.shutting_down()).await;
+        this.close_listeners();
+    }
+
+    /// Closes the sockets that listen, also if others refer to this still.
+    fn close_listeners(&self) {
+        self.listeners.iter().for_each(Listener::close);
     }
 
     /// Serves a connection that no listener has accepted, once there is a place for it. `served` is sent a
@@ -165,16 +184,31 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let serve = tls::serve(Arc::clone(tls), front, stream, addrs);
-            self.instance.tasks.spawn(serve);
+            self.instance.tasks.spread(serve);
             return;
         }
-        self.instance.tasks.spawn(front.serve(stream, addrs));
+        self.instance.tasks.spread(front.serve(stream, addrs));
     }
 }
 
 impl<State> fmt::Debug for BoundServer<State> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("BoundServer").field("listeners", &self.listeners).finish_non_exhaustive()
+    }
+}
+
+/// A server that listens on a worker, for as long as somebody waits for it. When this is dropped, it listens no more.
+struct Listening<State: Clone + Send + Sync + 'static> {
+    bound: Arc<BoundServer<State>>,
+    /// The task that accepts, unless its executor has dropped it.
+    task: Option<Task>,
+}
+
+impl<State: Clone + Send + Sync + 'static> Drop for Listening<State> {
+    fn drop(&mut self) {
+        self.bound.close_listeners();
+        // One poll starts the cancellation.
+        let _ = self.task.take().map(|task| task.cancel().now_or_never());
     }
 }
 

@@ -23,6 +23,8 @@ use crate::permits::Held;
 use crate::runtime::UnixListener;
 use crate::runtime::{TcpListener, TcpStream};
 use crate::stream::Stream;
+#[cfg(unix)]
+use crate::sync::Mutex;
 
 /// An address that a server listens on.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -71,7 +73,7 @@ enum Socket {
     Unix {
         /// Dropped, and so removed, while the socket still listens: until then no other file can get its
         /// inode.
-        _file: Option<SocketFile>,
+        file: Mutex<Option<SocketFile>>,
         listener: UnixListener,
     },
 }
@@ -79,9 +81,8 @@ enum Socket {
 impl Listener {
     /// Takes a TCP socket that listens already.
     pub(super) fn tcp(listener: net::TcpListener) -> io::Result<Self> {
-        let listener = TcpListener::new(listener)?;
         let local_addr = LocalAddr::Tcp(listener.local_addr()?);
-        Ok(Self { socket: Socket::Tcp(listener), local_addr })
+        Ok(Self { socket: Socket::Tcp(TcpListener::new(listener)?), local_addr })
     }
 
     /// Takes a Unix socket that listens already. Its `file`, if given, is removed at the end.
@@ -93,7 +94,20 @@ impl Listener {
         let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
         let listener = UnixListener::new(listener)?;
         let local_addr = LocalAddr::Unix(path.unwrap_or_default());
-        Ok(Self { socket: Socket::Unix { _file: file, listener }, local_addr })
+        Ok(Self { socket: Socket::Unix { file: Mutex::new(file), listener }, local_addr })
+    }
+
+    /// Listens no more, though others refer to this.
+    pub(super) fn close(&self) {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.close(),
+            #[cfg(unix)]
+            Socket::Unix { file, listener } => {
+                let file = file.lock().take();
+                drop(file);
+                listener.close();
+            }
+        }
     }
 
     /// The address that it listens on.

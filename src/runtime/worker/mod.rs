@@ -63,9 +63,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 pub(crate) use self::label::Label;
-pub(crate) use self::pass::{Place, Worker};
+pub(crate) use self::pass::{Place, Resident, Worker};
 pub(crate) use self::pool::{WorkerStats, Workers};
-pub(crate) use self::source::{Direction, Registered};
+pub(crate) use self::source::{Direction, Listening, Registered};
 pub(crate) use self::timer::WorkerTimer;
 
 thread_local! {

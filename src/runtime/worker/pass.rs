@@ -39,6 +39,9 @@ const EVENTS_PER_POLL: usize = 1024;
 /// The load of a worker that has ended. What comes later is added to it, and runs elsewhere.
 const ENDED: usize = usize::MAX / 2;
 
+/// What sockets are registered for.
+const BOTH: mio::Interest = mio::Interest::READABLE.add(mio::Interest::WRITABLE);
+
 /// The token of the waker. Sockets have the numbers of `sources`.
 const WAKER: mio::Token = mio::Token(usize::MAX);
 
@@ -57,8 +60,10 @@ pub(crate) struct Worker {
     /// What lives on the worker: tasks that have not ended, sockets and timers. [`ENDED`] and more once it runs nothing
     /// any more.
     load: AtomicUsize,
-    /// Tasks that have not ended. A connection has one, in all of its life.
+    /// Tasks that have not ended.
     tasks: AtomicUsize,
+    /// Those of them that are connections. A connection is one task at a time, in all of its life.
+    connections: AtomicUsize,
     /// Whether the worker ends once nothing lives on it.
     is_ending: AtomicBool,
     /// The label of what runs, or 0. See [`Label`].
@@ -127,6 +132,7 @@ impl Worker {
             turn: AtomicU64::new(0),
             load: AtomicUsize::new(0),
             tasks: AtomicUsize::new(0),
+            connections: AtomicUsize::new(0),
             is_ending: AtomicBool::new(false),
             label: AtomicUsize::new(0),
             stalls: Stalls::default(),
@@ -135,12 +141,12 @@ impl Worker {
     }
 
     /// Runs `future` on this worker, as one of those that [`live`](Self::live) there.
-    pub(crate) fn spawn<F>(place: Place, future: F) -> Task<()>
+    pub(crate) fn spawn<F>(place: Place, what: Resident, future: F) -> Task<()>
     where
         F: Future<Output = ()> + Send + Unpin + 'static,
     {
         let worker = Arc::clone(&place.0);
-        let future = Resident::new(future, place);
+        let future = Living::new(future, what, place);
         let schedule = move |runnable| worker.push(runnable);
         let (runnable, task) = Builder::new().propagate_panic(true).spawn(|()| future, schedule);
         runnable.schedule();
@@ -180,12 +186,20 @@ impl Worker {
     ) -> io::Result<(usize, Arc<Source>)> {
         let source = Arc::new(Source::new());
         let key = self.sources.lock().by_key.insert(Arc::clone(&source));
-        let both = mio::Interest::READABLE | mio::Interest::WRITABLE;
-        if let Err(error) = self.registry.register(io, mio::Token(key), both) {
+        if let Err(error) = self.registry.register(io, mio::Token(key), BOTH) {
             self.sources.lock().closed.push(key);
             return Err(error);
         }
         Ok((key, source))
+    }
+
+    /// Has the operating system tell of the socket anew if it is ready.
+    pub(super) fn register_again(
+        &self,
+        io: &mut impl mio::event::Source,
+        key: usize,
+    ) -> io::Result<()> {
+        self.registry.reregister(io, mio::Token(key), BOTH)
     }
 
     pub(super) fn deregister(&self, io: &mut impl mio::event::Source, key: usize) {
@@ -197,6 +211,11 @@ impl Worker {
     /// Tasks that have not ended.
     pub(super) fn tasks(&self) -> usize {
         self.tasks.load(Ordering::Relaxed)
+    }
+
+    /// Connections that have not ended.
+    pub(super) fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// The number of tasks that wait for their turn.
@@ -400,20 +419,30 @@ impl Drop for Place {
     }
 }
 
+/// What a task is, for the figures of its worker.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Resident {
+    Connection,
+    Other,
+}
+
 /// The future of a task. Its place is free once it is dropped.
-struct Resident<F> {
+struct Living<F> {
     future: F,
+    what: Resident,
     place: Place,
 }
 
-impl<F> Resident<F> {
-    fn new(future: F, place: Place) -> Self {
-        place.0.tasks.fetch_add(1, Ordering::Relaxed);
-        Self { future, place }
+impl<F> Living<F> {
+    fn new(future: F, what: Resident, place: Place) -> Self {
+        let worker = &place.0;
+        worker.tasks.fetch_add(1, Ordering::Relaxed);
+        worker.connections.fetch_add(usize::from(what == Resident::Connection), Ordering::Relaxed);
+        Self { future, what, place }
     }
 }
 
-impl<F: Future + Unpin> Future for Resident<F> {
+impl<F: Future + Unpin> Future for Living<F> {
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
@@ -421,8 +450,10 @@ impl<F: Future + Unpin> Future for Resident<F> {
     }
 }
 
-impl<F> Drop for Resident<F> {
+impl<F> Drop for Living<F> {
     fn drop(&mut self) {
-        self.place.0.tasks.fetch_sub(1, Ordering::Relaxed);
+        let Self { what, place: Place(worker), .. } = self;
+        worker.connections.fetch_sub(usize::from(*what == Resident::Connection), Ordering::Relaxed);
+        worker.tasks.fetch_sub(1, Ordering::Relaxed);
     }
 }

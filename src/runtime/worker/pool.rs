@@ -10,7 +10,7 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::Shared;
 
-use super::pass::{Left, Turn, Worker};
+use super::pass::{Left, Resident, Turn, Worker};
 use super::stall::Watch;
 use crate::runtime::task::{self, Task, spawn_at};
 use crate::sync::{Condition, Mutex};
@@ -55,6 +55,8 @@ struct Threads {
 pub(crate) struct WorkerStats {
     /// Tasks that have not ended: connections, and what handlers have spawned.
     pub(crate) tasks: usize,
+    /// Connections that have not ended.
+    pub(crate) connections: usize,
     /// Tasks that wait for their turn.
     pub(crate) queued: usize,
     /// Times that a task did not return for 20 ms, so that another thread went on.
@@ -90,16 +92,44 @@ impl Workers {
         Ok(this)
     }
 
-    /// Runs `future` on the worker of this thread if it is one of these, else on the one with the fewest tasks. `None` if
-    /// the workers have ended and the application's executor has dropped it at once.
+    /// Runs a connection on the worker of this thread if it is one of these, else where [`spread`](Self::spread) does.
+    /// `None` if the workers have ended and the application's executor has dropped it at once.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
-        let own =
-            super::current().filter(|it| self.0.workers.iter().any(|own| Arc::ptr_eq(own, it)));
-        let fewest = || self.0.workers.iter().min_by_key(|worker| worker.tasks()).map(Arc::clone);
-        match own.or_else(fewest).and_then(|worker| worker.live()) {
-            Some(place) => Some(spawn_at(place, future)),
+        match self.own() {
+            Some(own) => Self::spawn_at(&own, Resident::Connection, future),
+            None => self.spread(Resident::Connection, future),
+        }
+    }
+
+    /// Runs `future` on the worker with the fewest connections: of several the one of this thread, which need not be
+    /// woken. `None` as for [`spawn`](Self::spawn).
+    pub(crate) fn spread(
+        &self,
+        what: Resident,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<Task> {
+        let own = self.own();
+        let fewest = own.iter().chain(&self.0.workers).min_by_key(|worker| worker.connections());
+        match fewest {
+            Some(worker) => Self::spawn_at(worker, what, future),
             None => task::spawn(future),
         }
+    }
+
+    fn spawn_at(
+        worker: &Arc<Worker>,
+        what: Resident,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> Option<Task> {
+        match worker.live() {
+            Some(place) => Some(spawn_at(place, what, future)),
+            None => task::spawn(future),
+        }
+    }
+
+    /// The worker of this thread, if it is one of these.
+    fn own(&self) -> Option<Arc<Worker>> {
+        super::current().filter(|it| self.0.workers.iter().any(|own| Arc::ptr_eq(own, it)))
     }
 
     /// Has the workers end, each as soon as nothing lives on it. The future completes when the threads have ended and,
@@ -112,6 +142,7 @@ impl Workers {
     pub(crate) fn stats(&self) -> Vec<WorkerStats> {
         let stats = |worker: &Arc<Worker>| WorkerStats {
             tasks: worker.tasks(),
+            connections: worker.connections(),
             queued: worker.queued(),
             stalls: worker.stalls().count(),
         };

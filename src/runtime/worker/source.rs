@@ -3,13 +3,14 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::task::AtomicWaker;
 use mio::event::Event;
 
 use super::pass::Place;
 use crate::foreign::attempt;
+use crate::sync::Mutex;
 
 const READABLE: usize = 1;
 const WRITABLE: usize = 1 << 1;
@@ -107,6 +108,11 @@ impl Source {
         look().unwrap_or(Poll::Pending)
     }
 
+    /// The next event tells whether the socket is ready in this direction.
+    fn forget(&self, direction: Direction) {
+        self.word.fetch_and(!direction.ready(), Ordering::AcqRel);
+    }
+
     /// A call has returned `WouldBlock`. An event that has come since the call began is kept.
     pub(super) fn clear(&self, seen: Seen, direction: Direction) {
         let clear =
@@ -199,6 +205,62 @@ impl<S: mio::event::Source> Registered<S> {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+}
+
+/// A listening socket on its worker. Any thread may close it.
+#[derive(Debug)]
+pub(crate) struct Listening<S: mio::event::Source> {
+    source: Arc<Source>,
+    /// `None` once it is closed. No waker is called or dropped under this lock.
+    socket: Mutex<Option<Registered<S>>>,
+}
+
+impl<S: mio::event::Source> Listening<S> {
+    pub(crate) fn new(socket: Registered<S>) -> Self {
+        Self { source: Arc::clone(&socket.source), socket: Mutex::new(Some(socket)) }
+    }
+
+    /// Asks the operating system anew whether a connection waits. Without this, the socket counts as ready until
+    /// `accept` has been called in vain. To be called on the worker.
+    pub(crate) fn ask_again(&self) -> io::Result<()> {
+        if let Some(socket) = &mut *self.socket.lock() {
+            self.source.forget(Direction::Read);
+            socket.place.worker().register_again(&mut socket.io, socket.key)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a connection may wait.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.source.poll_ready(cx, Direction::Read).map(drop)
+    }
+
+    /// Calls `accept` when a connection may wait. A socket that is closed waits for ever.
+    pub(crate) fn poll_accept<T>(
+        &self,
+        cx: &mut Context<'_>,
+        mut accept: impl FnMut(&S) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            let seen = ready!(self.source.poll_ready(cx, Direction::Read));
+            let Some(result) = self.socket.lock().as_ref().map(|socket| accept(&socket.io)) else {
+                return Poll::Pending;
+            };
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.source.clear(seen, Direction::Read);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Closes the socket, at once.
+    pub(crate) fn close(&self) {
+        let socket = self.socket.lock().take();
+        drop(socket);
     }
 }
 

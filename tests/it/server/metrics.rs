@@ -36,8 +36,12 @@ fn a_snapshot_has_the_counters_of_past_work() {
     let handle = measured();
     let mut nothing = Metrics::default();
     nothing.message_bytes_limit = Some(256 << 20);
-    let idle = handle.metrics();
-    nothing.workers = vec![WorkerMetrics::default(); idle.workers.len()];
+    let mut idle = handle.metrics();
+    // Nobody is connected, and one task accepts.
+    let workers = std::mem::take(&mut idle.workers);
+    let count = |of: fn(&WorkerMetrics) -> usize| workers.iter().map(of).sum::<usize>();
+    assert_eq!(count(|worker| worker.tasks), usize::from(!workers.is_empty()));
+    assert_eq!(count(|worker| worker.connections), 0);
     assert_eq!(idle, nothing);
     visit(&handle, 1000);
     visit(&handle, 1001);

@@ -45,8 +45,11 @@ fn a_burst_of_connections_is_spread_evenly() {
     let handle = start(with_workers(4));
     let clients: Vec<_> = (0..4 * EACH).map(|_| Tcp::connect(handle.local_addr())).collect();
     until("all are accepted", || handle.metrics().open_http == clients.len());
-    let tasks: Vec<_> = handle.metrics().workers.iter().map(|worker| worker.tasks).collect();
-    assert_eq!(tasks, [EACH; 4]);
+    let workers = handle.metrics().workers;
+    let connections: Vec<_> = workers.iter().map(|worker| worker.connections).collect();
+    assert_eq!(connections, [EACH; 4]);
+    let tasks: usize = workers.iter().map(|worker| worker.tasks).sum();
+    assert_eq!(tasks, 4 * EACH + 1, "one task accepts, on a worker, too");
     drop(clients);
     within(handle.shutdown(patient()));
     until("no task is left", || handle.metrics().workers.iter().all(|worker| worker.tasks == 0));
