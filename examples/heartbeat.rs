@@ -12,7 +12,6 @@ mod support;
 
 use std::time::Duration;
 
-use async_std::task;
 use tidewire::websocket::HeartbeatOptions;
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
@@ -35,7 +34,7 @@ fn heartbeat() -> HeartbeatOptions {
 async fn echo(mut ctx: RequestContext, heartbeat: HeartbeatOptions) -> tide::Result<()> {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let running = ws.sender().run_heartbeat(heartbeat);
-    task::spawn(async {
+    ws.spawn(async {
         if running.await.is_err() {
             println!("Heartbeat failed, connection lost");
         }

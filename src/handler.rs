@@ -17,7 +17,7 @@ use crate::foreign::tell;
 use crate::proto::handshake::HandshakeError;
 use crate::runtime::Label;
 use crate::upgrade;
-use crate::upgrade::{Abandon, PendingUpgrade, Transport};
+use crate::upgrade::{Abandon, PendingUpgrade, Requested, Transport};
 
 /// A handler at work.
 type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
@@ -199,6 +199,7 @@ where
         let transport = Transport::take_from(request.as_mut());
         let pending = Arc::new(PendingUpgrade::new(&transport));
         let _abandon = Abandon(&pending);
+        let requested = Requested::new(&pending);
         let mut handler =
             self.handler.call(RequestContext::new(request, Arc::clone(&pending)), self.label);
 
@@ -210,10 +211,15 @@ where
             Poll::Pending => Poll::Pending,
         });
         match outcome.await {
-            Some(Ok(reply)) => Ok(reply(pending.take_prepared())),
+            Some(Ok(reply)) => {
+                let mut response = reply(pending.take_prepared());
+                requested.until_sent(&mut response);
+                Ok(response)
+            }
             Some(Err(error)) => Ok(error_response(error)),
             None => {
-                let answer = upgrade::start(handler, Arc::clone(&pending), transport).await;
+                let answer =
+                    upgrade::start(handler, Arc::clone(&pending), requested, transport).await;
                 Ok(answer.unwrap_or_else(error_response))
             }
         }

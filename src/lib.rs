@@ -287,7 +287,7 @@ pub mod tls {
 
 #[cfg(feature = "rooms")]
 pub mod executor {
-    //! The executor that runs background tasks: async-std's, or one of the application.
+    //! The executor that runs background tasks: async-std's, or one of the application. And the tasks beside a handler.
 
-    pub use crate::runtime::{SpawnerAlreadySet, set_spawner};
+    pub use crate::runtime::{Spawned, SpawnerAlreadySet, set_spawner};
 }

@@ -189,6 +189,8 @@ impl Connection {
         let before = std::mem::replace(&mut self.lifecycle, Lifecycle::Gone { outcome });
         let is_ended = matches!(before, Lifecycle::Lingering { has_ended: true, .. });
         self.has_news = true;
+        // Those who wait for the end alone have not said so.
+        self.has_listeners = true;
         self.owe_task();
         self.unread = Bytes::new();
         self.decoder.forget();

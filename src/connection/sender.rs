@@ -152,7 +152,7 @@ impl Sender {
         self.shared.cancel_expiry();
     }
 
-    /// Runs a heartbeat until the connection has ended, as a future to spawn.
+    /// Runs a heartbeat until the connection has ended, as a future to [spawn](WebSocket::spawn).
     ///
     /// The pings are those of [`WebSocket::set_heartbeat`](crate::WebSocket::set_heartbeat), and go out from
     /// the connection's own task. Of several heartbeats only the one that was started last runs;
@@ -160,14 +160,17 @@ impl Sender {
     ///
     /// ```
     /// use tidewire::websocket::{HeartbeatOptions, TimeoutKind};
-    /// use tidewire::{Error, Sender};
+    /// use tidewire::{Error, WebSocket};
     ///
-    /// async fn watch(sender: Sender) {
-    ///     match sender.run_heartbeat(HeartbeatOptions::default()).await {
-    ///         Ok(()) => println!("closed"),
-    ///         Err(Error::Timeout(TimeoutKind::Pong)) => println!("no answer"),
-    ///         Err(error) => println!("lost: {error}"),
-    ///     }
+    /// fn watch(ws: &WebSocket) {
+    ///     let heartbeat = ws.sender().run_heartbeat(HeartbeatOptions::default());
+    ///     ws.spawn(async move {
+    ///         match heartbeat.await {
+    ///             Ok(()) => println!("closed"),
+    ///             Err(Error::Timeout(TimeoutKind::Pong)) => println!("no answer"),
+    ///             Err(error) => println!("lost: {error}"),
+    ///         }
+    ///     });
     /// }
     /// ```
     ///

@@ -353,6 +353,29 @@ impl Shared {
         .await
     }
 
+    /// Waits until the stream is dropped. It drives nothing, and no step wakes it before.
+    #[cfg(feature = "rooms")]
+    pub(crate) async fn gone(&self) {
+        let mut listener = None;
+        std::future::poll_fn(|cx| {
+            loop {
+                let is_gone = self.with(|connection, _| {
+                    // Under the lock, so that the end is not missed.
+                    listener.get_or_insert_with(|| self.signals.progress.listen());
+                    connection.is_gone()
+                });
+                if is_gone {
+                    return Poll::Ready(());
+                }
+                if let Some(listening) = &mut listener {
+                    ready!(Pin::new(listening).poll(cx));
+                    listener = None;
+                }
+            }
+        })
+        .await;
+    }
+
     pub(super) fn poll_room(
         &self,
         cx: &mut Context<'_>,

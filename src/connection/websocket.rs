@@ -27,6 +27,10 @@ use crate::message::Message;
 use crate::options::WebSocketOptions;
 use crate::options::heartbeat::HeartbeatOptions;
 use crate::proto::{CloseCode, CloseFrame, DeflateParameters, Frame, OpCode, ProtocolError, Role};
+#[cfg(feature = "rooms")]
+use crate::runtime;
+#[cfg(feature = "rooms")]
+use crate::runtime::Spawned;
 use crate::stream::Stream;
 
 /// A WebSocket connection.
@@ -309,6 +313,41 @@ impl WebSocket {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.shared.is_open()
+    }
+
+    /// Runs a task beside the handler, on the connection's worker. It ends with the connection at the latest: when the
+    /// stream is closed, it is dropped where it waits.
+    ///
+    /// The peer's close frame does not end it, and neither does one of ours: its sends fail from then on. A panic ends
+    /// the task alone, and is logged. Without a worker, it runs on the executor of
+    /// [`set_spawner`](crate::executor::set_spawner).
+    ///
+    /// ```
+    /// use futures::StreamExt;
+    /// use futures::channel::mpsc;
+    /// use tidewire::{Message, Result, WebSocket};
+    ///
+    /// /// Echoes, and passes on the news.
+    /// async fn serve(mut ws: WebSocket, mut news: mpsc::Receiver<String>) -> Result<()> {
+    ///     let sender = ws.sender();
+    ///     ws.spawn(async move {
+    ///         while let Some(text) = news.next().await {
+    ///             sender.send_text(text).await?;
+    ///         }
+    ///         tidewire::Result::Ok(())
+    ///     });
+    ///     while let Some(message) = ws.recv().await? {
+    ///         ws.send(message).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    #[cfg(feature = "rooms")]
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Spawned<T> {
+        Shared::spawn(&self.shared, future)
     }
 
     /// A handle for other tasks to send with.
@@ -604,6 +643,18 @@ impl WebSocket {
 }
 
 impl Shared {
+    /// Runs a task where the connection lives, until its stream is dropped.
+    #[cfg(feature = "rooms")]
+    pub(crate) fn spawn<T: Send + 'static>(
+        this: &Arc<Self>,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Spawned<T> {
+        let shared = Arc::clone(this);
+        let (task, spawned) = runtime::until(future, async move { shared.gone().await });
+        this.home.spawn(task);
+        spawned
+    }
+
     pub(crate) async fn run_heartbeat(self: Arc<Self>, options: HeartbeatOptions) -> Result<()> {
         let number = self.reschedule(|connection| connection.set_heartbeat(Some(options)));
         let _stop = StopHeartbeat { shared: &self, number };

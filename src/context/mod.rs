@@ -24,6 +24,7 @@ use crate::options::UpgradeOptions;
 use crate::proto::extension::is_token;
 use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, as_text, is_header_line};
 use crate::proto::{CloseCode, CloseFrame, ProtocolError};
+use crate::runtime::Spawned;
 use crate::stream::Security;
 use crate::upgrade::{PeerAddr, PendingUpgrade, Upgrade};
 
@@ -253,6 +254,39 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             Some(instance) => instance.shutting_down().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Runs a task beside the handler, on the worker of the connection. It ends with the request at the latest: when the
+    /// response is sent, or, if the request is [upgraded](Self::upgrade_to_websocket), when the stream of the WebSocket
+    /// connection is closed. It is dropped where it waits.
+    ///
+    /// A panic ends the task alone, and is logged. In an app that listens through tide itself, and on a server without
+    /// [workers](crate::server::ServerOptions::workers), it runs on the executor of
+    /// [`set_spawner`](crate::executor::set_spawner).
+    ///
+    /// ```
+    /// use futures::channel::mpsc;
+    /// use futures::{SinkExt, TryStreamExt};
+    /// use tidewire::{RequestContext, Server};
+    ///
+    /// let mut server = Server::new();
+    /// // A response that is made while it is sent.
+    /// server.get("/report", |ctx: RequestContext| async move {
+    ///     let (mut lines, body) = mpsc::channel::<std::io::Result<String>>(10);
+    ///     ctx.spawn(async move {
+    ///         for number in 1..=1000 {
+    ///             lines.send(Ok(format!("line {number}\n"))).await?;
+    ///         }
+    ///         Ok::<_, mpsc::SendError>(())
+    ///     });
+    ///     Ok(tide::Body::from_reader(body.into_async_read(), None))
+    /// });
+    /// ```
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Spawned<T> {
+        PendingUpgrade::spawn(&self.pending, future)
     }
 
     /// Counters of the server and of what is open now; `None` in an app that listens through tide itself.

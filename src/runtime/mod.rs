@@ -2,7 +2,8 @@
 //!
 //! No other folder names async-std, async-io or mio. All code above uses `futures::io` and the few types of this
 //! folder, so another runtime would need another version of this folder only. `clock` holds clocks and timers,
-//! `listener` listening sockets, `socket` connected ones, and `task` background tasks.
+//! `listener` listening sockets, `socket` connected ones, `task` background tasks, and `spawned` those that end with
+//! something else.
 //!
 //! There are two engines. A server has workers (`worker`), threads of its own that run its connections. Everything else,
 //! and a server with `workers(0)`, runs on an executor and waits on async-io's reactor. What a task creates decides by
@@ -17,6 +18,8 @@ mod listener;
 #[cfg(feature = "testing")]
 mod manual_clock;
 mod socket;
+#[cfg(feature = "rooms")]
+mod spawned;
 #[cfg(feature = "rooms")]
 mod task;
 #[cfg(feature = "server")]
@@ -44,6 +47,10 @@ pub use self::manual_clock::ManualClock;
 pub(crate) use self::socket::TcpStream;
 #[cfg(unix)]
 pub(crate) use self::socket::UnixStream;
+#[cfg(feature = "rooms")]
+pub use self::spawned::Spawned;
+#[cfg(feature = "rooms")]
+pub(crate) use self::spawned::until;
 #[cfg(feature = "rooms")]
 pub use self::task::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]

@@ -13,6 +13,7 @@
 // | `accept` | the request of a client, read from any stream, and the answer to it |
 // | `check` | `Upgrade`: whether a request is an opening handshake, the 101, the connection |
 // | `pending` | an upgrade under way: what handler and endpoint tell each other |
+// | `scope` | the life of the tasks that a handler spawns |
 // | `task` | the handler's task: from the 101 to the end of the connection |
 // | `transport` | the stream below, on its way from the HTTP server to that task |
 
@@ -20,6 +21,8 @@ mod accept;
 mod check;
 #[cfg(feature = "server")]
 mod pending;
+#[cfg(feature = "server")]
+mod scope;
 #[cfg(feature = "server")]
 mod task;
 #[cfg(feature = "server")]
@@ -29,6 +32,8 @@ pub use self::accept::{UpgradeRequest, accept};
 pub use self::check::Upgrade;
 #[cfg(feature = "server")]
 pub(crate) use self::pending::{Abandon, PendingUpgrade};
+#[cfg(feature = "server")]
+pub(crate) use self::scope::Requested;
 #[cfg(feature = "server")]
 pub(crate) use self::task::start;
 #[cfg(feature = "server")]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, Either, select};
 use tide::{Response, StatusCode};
 
+use super::scope::Scope;
 use super::{Early, Transport, Upgrade};
 use crate::admission::Admission;
 use crate::connection::{Shared, WebSocket};
@@ -15,6 +16,8 @@ use crate::error::Result;
 use crate::instance::{Instance, OpenSocket};
 use crate::options::UpgradeOptions;
 use crate::proto::handshake::{HandshakeError, is_header_line};
+use crate::runtime;
+use crate::runtime::Spawned;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The upgrade that a handler may ask for, and that its endpoint answers.
@@ -27,6 +30,7 @@ pub(crate) struct PendingUpgrade {
     instance: Option<Arc<Instance>>,
     early: Option<Arc<Early>>,
     progress: Mutex<Progress>,
+    scope: Scope,
 }
 
 #[derive(Debug)]
@@ -77,6 +81,7 @@ impl PendingUpgrade {
             instance: transport.instance().cloned(),
             early: transport.early().cloned(),
             progress: Mutex::new(progress),
+            scope: Scope::default(),
         }
     }
 
@@ -244,12 +249,34 @@ impl PendingUpgrade {
     /// Enters the connection among those of its server. It is closed at once if the server shuts
     /// down, and has closed the others already.
     pub(super) fn count_open(&self, shared: &Arc<Shared>) -> Option<OpenSocket> {
+        self.scope.open(shared);
         let instance = self.instance.as_ref()?;
         let open = OpenSocket::take(Arc::clone(instance), Arc::clone(shared));
         if let Some(frame) = instance.shutdown_frame() {
             shared.begin_close(frame.clone());
         }
         Some(open)
+    }
+
+    /// Runs a task that ends with the request: when the response is sent, or the connection that it becomes has ended.
+    pub(crate) fn spawn<T: Send + 'static>(
+        this: &Arc<Self>,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Spawned<T> {
+        if let Some(connection) = this.scope.connection() {
+            return Shared::spawn(connection, future);
+        }
+        this.scope.begin_use();
+        let pending = Arc::clone(this);
+        let (task, spawned) = runtime::until(future, async move { pending.scope.over().await });
+        // Without a task that runs it, the handle has no value.
+        drop(runtime::spawn(task));
+        spawned
+    }
+
+    /// The life of the tasks that the handler spawns.
+    pub(super) fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {

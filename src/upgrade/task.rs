@@ -12,7 +12,7 @@ use tide::http::headers::{HeaderName, HeaderValue};
 use tide::http::upgrade::Receiver;
 
 use super::pending::{PendingUpgrade, Switching};
-use super::{OnUpgrade, Transport, Upgrade, Upgraded};
+use super::{OnUpgrade, Requested, Transport, Upgrade, Upgraded};
 use crate::admission::Admission;
 use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
 use crate::error::Result;
@@ -32,6 +32,7 @@ type HandlerFuture<T> = Pin<Box<dyn Future<Output = tide::Result<T>> + Send>>;
 pub(crate) async fn start<T: 'static>(
     handler: HandlerFuture<T>,
     pending: Arc<PendingUpgrade>,
+    requested: Requested,
     transport: Transport,
 ) -> tide::Result {
     let switching = pending.take_switching().ok_or(HandshakeError::Abandoned)?;
@@ -53,7 +54,8 @@ pub(crate) async fn start<T: 'static>(
     let deadline = settings.clock.after(timeout);
     let parts = Box::new((settings, Opened { budget, peer_addr, ..opened }));
     let promise = Promise(Arc::clone(&pending));
-    let run = run(Handling::new(handler), promise, source, parts, admission, deadline);
+    let promised = (promise, requested);
+    let run = run(Handling::new(handler), promised, source, parts, admission, deadline);
     let is_taken = match &instance {
         Some(instance) => instance.tasks.spawn(run),
         None => runtime::spawn(run).is_some(),
@@ -131,7 +133,7 @@ impl Drop for Promise {
 /// lives.
 async fn run<T>(
     mut handler: Handling<T, tide::Error>,
-    promise: Promise,
+    (promise, _requested): (Promise, Requested),
     source: Source,
     parts: Box<(Settings, Opened)>,
     admission: Admission,

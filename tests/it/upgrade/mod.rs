@@ -6,8 +6,10 @@
 //! | `one_handshake` | that a server, `accept` and `Upgrade` answer alike |
 //! | `subprotocols` | which subprotocol is agreed on |
 //! | `handler` | the upgrade as a handler sees it, and what else it may do with a request |
+//! | `tasks` | tasks beside a handler, which end with the request or the connection |
 
 pub(crate) mod handler;
 pub(crate) mod handshake;
 mod one_handshake;
 pub(crate) mod subprotocols;
+mod tasks;
