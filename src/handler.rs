@@ -207,7 +207,7 @@ where
         // on in its own, once the 101 is on its way.
         let outcome = poll_fn(|cx| match handler.as_mut().poll(cx) {
             Poll::Ready(result) => Poll::Ready(Some(result)),
-            Poll::Pending if pending.is_switching() => Poll::Ready(None),
+            Poll::Pending if pending.has_switched(cx) => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         });
         match outcome.await {

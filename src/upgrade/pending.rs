@@ -38,6 +38,8 @@ struct Progress {
     state: UpgradeState,
     /// The handler, while it waits for the stream.
     waker: Option<Waker>,
+    /// The endpoint, while it waits for the handler: another task may ask for the upgrade.
+    endpoint: Option<Waker>,
     /// The response prepared in the context.
     prepared: Option<Box<Response>>,
 }
@@ -75,7 +77,8 @@ pub(super) struct Switching {
 impl PendingUpgrade {
     pub(crate) fn new(transport: &Transport) -> Self {
         let can_upgrade = !matches!(transport, Transport::HttpServer(None, ..));
-        let progress = Progress { state: UpgradeState::Idle, waker: None, prepared: None };
+        let (waker, endpoint) = (None, None);
+        let progress = Progress { state: UpgradeState::Idle, waker, endpoint, prepared: None };
         Self {
             can_upgrade,
             instance: transport.instance().cloned(),
@@ -184,8 +187,21 @@ impl PendingUpgrade {
         }
     }
 
+    /// Whether the handler has asked for the upgrade. If not, the endpoint is woken when another task does so for it.
+    pub(crate) fn has_switched(&self, cx: &Context<'_>) -> bool {
+        let mut waker = Some(cx.waker().clone());
+        let mut progress = self.progress();
+        let has_switched = matches!(progress.state, UpgradeState::Switching(_));
+        if !has_switched {
+            std::mem::swap(&mut progress.endpoint, &mut waker);
+        }
+        drop(progress);
+        drop(waker);
+        has_switched
+    }
+
     /// Whether the handler waits for its endpoint to answer 101.
-    pub(crate) fn is_switching(&self) -> bool {
+    fn is_switching(&self) -> bool {
         matches!(self.progress().state, UpgradeState::Switching(_))
     }
 
@@ -195,6 +211,12 @@ impl PendingUpgrade {
         // The request may have ended while this waited in another task.
         if matches!(progress.state, UpgradeState::Idle) {
             std::mem::swap(&mut progress.state, &mut state);
+        }
+        let endpoint = progress.endpoint.take();
+        drop(progress);
+        drop(state);
+        if let Some(endpoint) = endpoint {
+            endpoint.wake();
         }
     }
 

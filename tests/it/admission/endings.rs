@@ -273,14 +273,14 @@ fn a_context_that_outlives_its_request_in_another_task_keeps_no_permit() {
     server.get("/", move |mut ctx: RequestContext| {
         let options = options.clone();
         async move {
-            let upgrade = async move { ctx.upgrade_to_websocket(options).await.map(drop) };
+            let upgrade = async move { echo(ctx.upgrade_to_websocket(options).await?).await };
             Ok(task::spawn(upgrade).await?)
         }
     });
     let addr = bind(server);
-    let mut inside = Tcp::connect(addr);
-    inside.send(OPENING);
-    until("it has the permit", || limit.available() == 0);
+    // The endpoint learns that another task has asked.
+    let inside = Tcp::upgraded(addr);
+    assert_eq!(limit.available(), 0);
     let waiting = queued(addr, &limit);
     drop((inside, waiting));
     until("the permit is free", || (limit.available(), limit.waiting()) == (1, 0));
