@@ -292,8 +292,29 @@ impl Connection {
         false
     }
 
+    /// Loads what an echo needs of the connection, which is spread over some twenty lines of the processor's cache. With
+    /// a thousand connections each of them is a miss. Here they are waited for at once, and not one after the other.
+    #[inline]
+    fn prefetch(&self) {
+        std::hint::black_box((
+            self.state.can_send(),
+            self.settings.send_buffer_size,
+            self.outbox.len(),
+            self.outbox.counts.frames,
+            self.run.len(),
+            self.inbox.bytes(),
+            self.stream.is_some(),
+            self.unread.len(),
+            self.limiter.is_some(),
+            self.timers.is_set(),
+            self.tally.wire_bytes_out,
+            self.tally.messages_in,
+        ));
+    }
+
     /// The connection's task polls its handler.
     pub(super) fn begin_poll(&mut self) {
+        self.prefetch();
         self.handler =
             HandlerPoll::Running { is_other: false, during_poll: None, is_awaited: false };
         self.budget = MESSAGES_PER_TURN;

@@ -72,6 +72,12 @@ struct Pause {
 }
 
 impl Timers {
+    /// Whether there is a deadline that stays while the connection is open.
+    #[inline]
+    pub(super) fn is_set(&self) -> bool {
+        self.open.is_some()
+    }
+
     pub(super) fn new(open: Option<Box<OpenTimers>>, clock: Clock) -> Self {
         let watches_idle = open.as_ref().is_some_and(|open| open.idle.is_some());
         let has_moved = open.is_some();

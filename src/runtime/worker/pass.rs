@@ -33,8 +33,9 @@ const TASKS_PER_LOOK: usize = 8;
 /// Timers that a pass fires at most. Those that are left are due in the next pass.
 const TIMERS_PER_PASS: usize = 256;
 
-/// Events that one poll fetches.
-const EVENTS_PER_POLL: usize = 1024;
+/// Events that one poll fetches: as many as a pass runs tasks, so that what the events have brought into the processor's
+/// cache is still there when the tasks run. With a thousand connections, 1 024 cost some 8 % more CPU time per message.
+const EVENTS_PER_POLL: usize = TASKS_PER_PASS;
 
 /// The load of a worker that has ended. What comes later is added to it, and runs elsewhere.
 const ENDED: usize = usize::MAX / 2;
