@@ -6,11 +6,15 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `pass` | `Worker`, and the loop of the thread that runs it |
-//! | `source` | a socket that is registered with a worker, and its readiness |
+//! | `park` | whether the owner waits, for others to wake it |
+//! | `turn` | which thread is the owner, and whether it is inside a task |
+//! | `source` | a socket that is registered with a worker |
+//! | `readiness` | the readiness of a socket, and the tasks that wait for it |
 //! | `timer` | the timers of a worker |
 //! | `label` | the names of routes, for a worker to tell what it is inside |
 //! | `pool` | the workers of a server: which one gets the next task, their threads, and their end |
 //! | `stall` | the supervisor, which has a spare thread continue a worker whose task does not return |
+//! | `model` | a model check of `park`, `turn`, `readiness` and `stall` |
 //!
 //! # A pass
 //!
@@ -53,11 +57,16 @@
 //! No waker, no task and no destructor of a future runs under any of them.
 
 mod label;
+#[cfg(test)]
+mod model;
+mod park;
 mod pass;
 mod pool;
+mod readiness;
 mod source;
 mod stall;
 mod timer;
+mod turn;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -65,8 +74,23 @@ use std::sync::Arc;
 pub(crate) use self::label::Label;
 pub(crate) use self::pass::{Place, Resident, Worker};
 pub(crate) use self::pool::{WorkerStats, Workers};
-pub(crate) use self::source::{Direction, Listening, Registered};
+pub(crate) use self::readiness::Direction;
+pub(crate) use self::source::{Listening, Registered};
 pub(crate) use self::timer::WorkerTimer;
+
+/// What `model` replaces by primitives whose interleavings it explores.
+mod primitives {
+    pub(super) use std::sync::atomic;
+
+    pub(super) use futures::task::AtomicWaker;
+
+    pub(super) use crate::sync::{Condition, Mutex};
+
+    #[cfg(test)]
+    pub(super) fn check(test: impl Fn() + Sync + Send + 'static) {
+        test();
+    }
+}
 
 thread_local! {
     /// The worker that this thread runs, or ran when its present task began.

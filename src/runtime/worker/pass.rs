@@ -5,7 +5,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -15,9 +15,11 @@ use slab::Slab;
 
 use super::enter;
 use super::label::Label;
-use super::source::{Happened, Source};
+use super::park::Parking;
+use super::readiness::{Happened, Source};
 use super::stall::{Stalls, Watch};
 use super::timer::Timers;
+use super::turn::{Replaced, Turn, Turns};
 use crate::foreign::attempt;
 use crate::sync::Mutex;
 
@@ -54,10 +56,8 @@ pub(crate) struct Worker {
     queue: ConcurrentQueue<Runnable>,
     timers: Timers,
     sources: Mutex<Sources>,
-    /// Whether the owner waits in `poll`, or is about to.
-    is_parked: AtomicBool,
-    /// See [`Turn`].
-    turn: AtomicU64,
+    parking: Parking,
+    turns: Turns,
     /// What lives on the worker: tasks that have not ended, sockets and timers. [`ENDED`] and more once it runs nothing
     /// any more.
     load: AtomicUsize,
@@ -86,27 +86,6 @@ struct Sources {
     closed: Vec<usize>,
 }
 
-/// The word `turn`: how many times the worker has changed hands (the upper half), and a count that is odd while the owner
-/// is inside a task.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct Turn(u64);
-
-impl Turn {
-    /// Whether the owner is inside a task.
-    pub(super) fn is_inside(self) -> bool {
-        self.0 & 1 == 1
-    }
-
-    fn next(self) -> Self {
-        let count = (self.0 & u64::from(u32::MAX)).wrapping_add(1) & u64::from(u32::MAX);
-        Self((self.0 & !u64::from(u32::MAX)) | count)
-    }
-
-    fn of_next_owner(self) -> Self {
-        Self((self.0 & !u64::from(u32::MAX)).wrapping_add(1 << 32))
-    }
-}
-
 /// Why a thread runs a worker no longer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Left {
@@ -129,8 +108,8 @@ impl Worker {
             queue: ConcurrentQueue::unbounded(),
             timers: Timers::default(),
             sources: Mutex::default(),
-            is_parked: AtomicBool::new(false),
-            turn: AtomicU64::new(0),
+            parking: Parking::new(),
+            turns: Turns::new(),
             load: AtomicUsize::new(0),
             tasks: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
@@ -169,9 +148,7 @@ impl Worker {
 
     /// Wakes the owner if it is parked. Call it after the change that it shall see.
     pub(super) fn notify(&self) {
-        // Either the owner sees the change, or this sees that it is parked.
-        fence(Ordering::SeqCst);
-        if self.is_parked.load(Ordering::Relaxed) && self.is_parked.swap(false, Ordering::AcqRel) {
+        if self.parking.must_wake() {
             // Without it, the owner comes at its next timer or event.
             let _ = self.waker.wake();
         }
@@ -233,7 +210,7 @@ impl Worker {
     }
 
     pub(super) fn is_parked(&self) -> bool {
-        self.is_parked.load(Ordering::Relaxed)
+        self.parking.is_parked()
     }
 
     /// Has the worker end as soon as nothing lives on it.
@@ -255,24 +232,17 @@ impl Worker {
             && self.load.compare_exchange(0, ENDED, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
-    /// The state of the owner, for a later [`take_over`](Self::take_over).
+    /// The turn of the owner, for a later [`take_over`](Self::take_over).
     pub(super) fn turn(&self) -> Turn {
-        Turn(self.turn.load(Ordering::Acquire))
+        self.turns.now()
     }
 
     /// Takes the worker away from an owner that is still inside the task of `seen`. The caller gets the word with which
     /// another thread runs it.
     pub(super) fn take_over(&self, seen: Turn) -> Option<Turn> {
-        let next = seen.of_next_owner();
         // Before the exchange, for what the next owner runs has another label.
         let label = Label::of(&self.label);
-        let exchange =
-            || self.turn.compare_exchange(seen.0, next.0, Ordering::AcqRel, Ordering::Acquire);
-        if !seen.is_inside() || exchange().is_err() {
-            return None;
-        }
-        self.stalls.begin(seen, label);
-        Some(next)
+        self.stalls.begin(seen, label, || self.turns.take_over(seen))
     }
 
     /// Runs the worker on this thread until nothing is left of it, or another thread has it.
@@ -316,9 +286,9 @@ impl Worker {
     /// finds that it was replaced.
     fn inside(&self, turn: &mut Turn, foreign: impl FnOnce()) -> Result<(), Replaced> {
         self.label.store(0, Ordering::Relaxed);
-        self.step(turn)?;
+        self.turns.step(turn)?;
         foreign();
-        self.step(turn)
+        self.turns.step(turn)
     }
 
     /// Step 1 of a pass.
@@ -342,16 +312,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Goes into foreign code, or out of it. The supervisor takes away what it has seen inside only, so that this fails on
-    /// the way out alone.
-    fn step(&self, turn: &mut Turn) -> Result<(), Replaced> {
-        let (before, next) = (*turn, turn.next());
-        let changed =
-            self.turn.compare_exchange(before.0, next.0, Ordering::AcqRel, Ordering::Acquire);
-        *turn = next;
-        changed.map(drop).map_err(|_| Replaced(before))
-    }
-
     /// Steps 3 and 4: waits for events, and notes them. The tasks to wake are left to the caller, who holds no lock.
     fn poll(&self, found: &mut Vec<(Arc<Source>, Happened)>) {
         let mut poller = self.poller.lock();
@@ -363,16 +323,14 @@ impl Worker {
                 by_key.try_remove(key);
             }
         }
-        self.is_parked.store(true, Ordering::Relaxed);
-        // Either the thread that changes something sees this, or the look below sees the change.
-        fence(Ordering::SeqCst);
+        self.parking.begin();
         let timeout = if !self.queue.is_empty() || self.may_end() {
             Some(Duration::ZERO)
         } else {
             self.timers.first().map(|first| first.saturating_duration_since(Instant::now()))
         };
         let outcome = poll.poll(events, timeout);
-        self.is_parked.store(false, Ordering::Relaxed);
+        self.parking.end();
         self.watch.begin();
         if outcome.is_err() {
             // Interrupted by a signal. The next pass polls again.
@@ -394,10 +352,6 @@ impl fmt::Debug for Worker {
         f.debug_struct("Worker").field("tasks", &self.tasks()).finish_non_exhaustive()
     }
 }
-
-/// Another thread is the owner of the worker, since it was taken away in this turn.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-struct Replaced(Turn);
 
 /// Something that lives on a worker, until this is dropped.
 #[derive(Debug)]

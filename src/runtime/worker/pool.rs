@@ -10,8 +10,9 @@ use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::future::Shared;
 
-use super::pass::{Left, Resident, Turn, Worker};
+use super::pass::{Left, Resident, Worker};
 use super::stall::Watch;
+use super::turn::Turn;
 use crate::runtime::task::{self, Task, spawn_at};
 use crate::sync::{Condition, Mutex};
 

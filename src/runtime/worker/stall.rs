@@ -1,13 +1,14 @@
 //! The supervisor: a worker whose task does not return is continued by another thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use super::label::Label;
-use super::pass::{Turn, Worker};
+use super::pass::Worker;
+use super::primitives::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use super::primitives::{Condition, Mutex};
+use super::turn::Turn;
 use crate::foreign::tell;
-use crate::sync::{Condition, Mutex};
 
 /// The time between two looks of the supervisor.
 const LOOK: Duration = Duration::from_millis(10);
@@ -43,11 +44,20 @@ impl Stalls {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// A worker was taken away from the owner that was inside the task of `turn`.
-    pub(super) fn begin(&self, turn: Turn, label: Option<Label>) {
+    /// A worker is taken away, by `take`, from the owner that is inside the task of `turn`.
+    pub(super) fn begin(
+        &self,
+        turn: Turn,
+        label: Option<Label>,
+        take: impl FnOnce() -> Option<Turn>,
+    ) -> Option<Turn> {
+        // Under the lock, so that the owner, if it returns at once, finds the stall that it has to end.
+        let mut present = self.present.lock();
+        let next = take()?;
         self.count.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now().checked_sub(LOOK * LOOKS).unwrap_or_else(Instant::now);
-        self.present.lock().push(Stall { turn, label, since, is_told: false });
+        present.push(Stall { turn, label, since, is_told: false });
+        Some(next)
     }
 
     /// The task has returned.
@@ -63,7 +73,7 @@ impl Stalls {
     }
 
     /// Tells of the stalls that last. Returns whether there are any.
-    fn look(&self) -> bool {
+    pub(super) fn look(&self) -> bool {
         let mut present = self.present.lock();
         let are_any = !present.is_empty();
         let lasting = present.iter_mut().find(|stall| !stall.is_told && stall.lasts());
@@ -159,7 +169,7 @@ impl Watch {
     }
 
     /// Sleeps until a worker is at work.
-    fn sleep(&self, are_parked: impl Fn() -> bool) {
+    pub(super) fn sleep(&self, are_parked: impl Fn() -> bool) {
         let mut is_over = self.is_over.lock();
         self.is_awake.store(false, Ordering::Relaxed);
         fence(Ordering::SeqCst);
