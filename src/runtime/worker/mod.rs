@@ -20,7 +20,7 @@
 //!
 //! 1. Run the tasks that are queued, at most 64 of them and for 1 ms. Tasks that they wake come after these.
 //! 2. Fire the timers that are due.
-//! 3. Poll the operating system: with no wait if tasks are queued, else until the next timer or the next event.
+//! 3. Free the numbers of closed sockets, and drop the wakers that are left in them. Poll the operating system: with no wait if tasks are queued, else until the next timer or the next event.
 //! 4. Note the readiness of the sockets that have events, and wake the tasks that wait for them.
 //!
 //! # Readiness
@@ -65,6 +65,8 @@ mod pool;
 mod readiness;
 mod source;
 mod stall;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod turn;
 

@@ -20,7 +20,7 @@ use super::readiness::{Happened, Source};
 use super::stall::{Stalls, Watch};
 use super::timer::Timers;
 use super::turn::{Replaced, Turn, Turns};
-use crate::foreign::attempt;
+use crate::foreign::{attempt, discard};
 use crate::sync::Mutex;
 
 /// Tasks that a pass runs before it polls.
@@ -259,6 +259,7 @@ impl Worker {
 
     fn run_passes(&self, mut turn: Turn) -> Result<(), Replaced> {
         let mut due = Vec::new();
+        let mut freed = Vec::new();
         let mut events = Vec::new();
         loop {
             self.run_tasks(&mut turn)?;
@@ -271,12 +272,22 @@ impl Worker {
                 })?;
             }
             if self.try_end() {
+                self.free_closed(&mut freed);
+                freed.drain(..).for_each(discard);
                 return Ok(());
+            }
+            self.free_closed(&mut freed);
+            if !freed.is_empty() {
+                // The wakers that are left in them are foreign, too.
+                self.inside(&mut turn, || freed.drain(..).for_each(discard))?;
             }
             self.poll(&mut events);
             if !events.is_empty() {
                 self.inside(&mut turn, || {
-                    events.drain(..).for_each(|(source, event)| source.wake(event));
+                    for (source, event) in events.drain(..) {
+                        source.wake(event);
+                        discard(source);
+                    }
                 })?;
             }
         }
@@ -312,17 +323,18 @@ impl Worker {
         Ok(())
     }
 
+    /// Takes the closed sockets out of the table: their numbers are free from now on. The owner alone calls this, and has
+    /// no event then that it has fetched.
+    pub(super) fn free_closed(&self, freed: &mut Vec<Arc<Source>>) {
+        let mut sources = self.sources.lock();
+        let Sources { by_key, closed } = &mut *sources;
+        freed.extend(closed.drain(..).filter_map(|key| by_key.try_remove(key)));
+    }
+
     /// Steps 3 and 4: waits for events, and notes them. The tasks to wake are left to the caller, who holds no lock.
-    fn poll(&self, found: &mut Vec<(Arc<Source>, Happened)>) {
+    pub(super) fn poll(&self, found: &mut Vec<(Arc<Source>, Happened)>) {
         let mut poller = self.poller.lock();
         let Poller { poll, events } = &mut *poller;
-        {
-            let mut sources = self.sources.lock();
-            let Sources { by_key, closed } = &mut *sources;
-            for key in closed.drain(..) {
-                by_key.try_remove(key);
-            }
-        }
         self.parking.begin();
         let timeout = if !self.queue.is_empty() || self.may_end() {
             Some(Duration::ZERO)

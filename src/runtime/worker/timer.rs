@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use super::pass::Place;
+use crate::foreign::discard;
 use crate::sync::Mutex;
 
 /// The timers of a worker that are waited for, by deadline.
@@ -105,7 +106,7 @@ impl WorkerTimer {
             // The owner may be parked until a later deadline.
             self.place.worker().notify();
         }
-        drop(replaced);
+        discard(replaced);
     }
 }
 
@@ -115,8 +116,7 @@ impl Future for WorkerTimer {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
         if this.deadline <= Instant::now() {
-            let waker = this.key.take().and_then(|key| this.timers().remove(key));
-            drop(waker);
+            discard(this.key.take().and_then(|key| this.timers().remove(key)));
             return Poll::Ready(());
         }
         this.wait(cx.waker().clone());
@@ -127,8 +127,7 @@ impl Future for WorkerTimer {
 impl Drop for WorkerTimer {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            let waker = self.timers().remove(key);
-            drop(waker);
+            discard(self.timers().remove(key));
         }
     }
 }
