@@ -39,6 +39,9 @@ const TIMERS_PER_PASS: usize = 256;
 /// cache is still there when the tasks run. With a thousand connections, 1 024 cost some 8 % more CPU time per message.
 const EVENTS_PER_POLL: usize = TASKS_PER_PASS;
 
+/// The longest wait for an event. An older mio takes only the lower bits of a wait of months.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// The load of a worker that has ended. What comes later is added to it, and runs elsewhere.
 const ENDED: usize = usize::MAX / 2;
 
@@ -339,7 +342,7 @@ impl Worker {
         let timeout = if !self.queue.is_empty() || self.may_end() {
             Some(Duration::ZERO)
         } else {
-            self.timers.first().map(|first| first.saturating_duration_since(Instant::now()))
+            self.timers.first().map(|first| wait_until(first, Instant::now()))
         };
         let outcome = poll.poll(events, timeout);
         self.parking.end();
@@ -357,6 +360,11 @@ impl Worker {
             }
         }
     }
+}
+
+/// The wait for a timer that is due at `first`.
+pub(super) fn wait_until(first: Instant, now: Instant) -> Duration {
+    first.saturating_duration_since(now).min(LONGEST_WAIT)
 }
 
 impl fmt::Debug for Worker {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use futures::channel::oneshot;
 use futures::io::{AsyncRead, AsyncReadExt};
 
+use super::pass::wait_until;
 use super::readiness::{Direction, Source};
 use super::{Worker, Workers, current};
 use crate::runtime::socket::Socket;
@@ -188,6 +189,17 @@ fn a_number_is_given_to_no_other_socket_while_an_event_for_it_may_be_fetched() {
     worker.poll(&mut found);
     assert!(found.iter().any(|(of, _)| Arc::ptr_eq(of, &source)), "it can be written to");
     assert!(!is_ready(&source, Direction::Read));
+}
+
+#[test]
+fn a_wait_of_months_is_cut() {
+    let now = Instant::now();
+    // What `epoll_wait` takes, in milliseconds.
+    for days in [1, 24, 25, 49, 50, 30 * 365] {
+        let wait = wait_until(now + Duration::from_secs(days * 24 * 60 * 60), now);
+        assert!(i32::try_from(wait.as_millis()).is_ok(), "{days} days: {wait:?}");
+    }
+    assert_eq!(wait_until(now, now + LONG), Duration::ZERO);
 }
 
 /// Other threads set and drop timers while the worker has much to do.
