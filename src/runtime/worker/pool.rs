@@ -71,7 +71,9 @@ impl Workers {
         let watch = Arc::new(Watch::default());
         let workers = (0..count).map(|_| Worker::new(Arc::clone(&watch)).map(Arc::new));
         let workers: Vec<_> = workers.collect::<io::Result<_>>()?;
-        let threads = Threads { left: count, ..Threads::default() };
+        // All of them at once: if a thread cannot be started, the others end what is left for it.
+        let vacant = workers.iter().map(|worker| (Arc::clone(worker), worker.turn())).collect();
+        let threads = Threads { vacant, left: count, ..Threads::default() };
         let (end, ended) = oneshot::channel();
         let pool = Pool {
             workers,
@@ -81,9 +83,9 @@ impl Workers {
             _end: end,
         };
         let this = Self(Arc::new(pool), ended.shared());
-        for worker in &this.0.workers {
-            // If one cannot be started, dropping `this` ends the others.
-            this.0.give(worker, worker.turn())?;
+        for _ in 0..count {
+            // If one cannot be started, dropping `this` ends the workers.
+            this.0.start_thread()?;
         }
         let pool = Arc::clone(&this.0);
         let supervise = move || {
@@ -167,13 +169,17 @@ impl Pool {
             self.changed.notify_one();
             return Ok(());
         }
-        threads.all += 1;
         drop(threads);
+        // Without a thread, the worker waits for one that comes back.
+        self.start_thread()
+    }
+
+    fn start_thread(self: &Arc<Self>) -> io::Result<()> {
+        self.threads.lock().all += 1;
         let pool = Arc::clone(self);
         let started =
             thread::Builder::new().name("tidewire-worker".to_owned()).spawn(move || pool.serve());
         if started.is_err() {
-            // The worker waits for a thread that comes back.
             self.threads.lock().all -= 1;
         }
         started.map(drop)
