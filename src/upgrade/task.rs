@@ -18,6 +18,7 @@ use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
 use crate::error::Result;
 use crate::escaped::Escaped;
 use crate::foreign::tell;
+use crate::instance::OpenSocket;
 use crate::options::Settings;
 use crate::proto::Role;
 use crate::proto::handshake::{HandshakeError, RESERVED};
@@ -54,8 +55,8 @@ pub(crate) async fn start<T: 'static>(
     let deadline = settings.clock.after(timeout);
     let parts = Box::new((settings, Opened { budget, peer_addr, ..opened }));
     let promise = Promise(Arc::clone(&pending));
-    let promised = (promise, requested);
-    let run = run(Handling::new(handler), promised, source, parts, admission, deadline);
+    let promise = (promise, requested);
+    let run = run(Handling::new(handler), promise, source, parts, admission, deadline);
     let is_taken = match &instance {
         Some(instance) => instance.tasks.spawn(run),
         None => runtime::spawn(run).is_some(),
@@ -131,23 +132,42 @@ impl Drop for Promise {
 
 /// The task of an upgraded handler, from the 101 on. It holds the permits for as long as handler or connection
 /// lives.
-async fn run<T>(
-    mut handler: Handling<T, tide::Error>,
-    (promise, _requested): (Promise, Requested),
+///
+/// What it needs until the connection is there is boxed, and freed then: the task of an idle connection is small.
+fn run<T: 'static>(
+    handler: Handling<T, tide::Error>,
+    promise: (Promise, Requested),
     source: Source,
     parts: Box<(Settings, Opened)>,
     admission: Admission,
     deadline: Instant,
-) {
-    // Boxed, so that its memory is free while the connection lives.
-    match Box::pin(source.open(deadline, &parts.0.clock)).await {
+) -> impl Future<Output = ()> + Send + 'static {
+    let opening = Box::pin(open(handler, promise, source, parts, admission, deadline));
+    async move {
+        let Some((task, open, admission)) = opening.await else { return };
+        task.await;
+        drop((open, admission));
+    }
+}
+
+/// Waits for the stream, and gives the handler its connection. Without a stream, the handler runs to its end.
+async fn open<T>(
+    mut handler: Handling<T, tide::Error>,
+    (promise, requested): (Promise, Requested),
+    source: Source,
+    parts: Box<(Settings, Opened)>,
+    admission: Admission,
+    deadline: Instant,
+) -> Option<(ConnectionTask<T, tide::Error>, Option<OpenSocket>, Admission)> {
+    match source.open(deadline, &parts.0.clock).await {
         Ok((stream, unread)) => {
             let (settings, opened) = *parts;
             let shared = Shared::new(stream, unread, Role::Server, settings.with_task(), opened);
-            let _open = promise.0.count_open(&shared);
+            let open = promise.0.count_open(&shared);
             promise.settle(Ok(WebSocket::new(Arc::clone(&shared))));
-            ConnectionTask::new(handler, shared).await;
-            drop(admission);
+            // From here on, the tasks of the request end with the connection.
+            drop(requested);
+            Some((ConnectionTask::new(handler, shared), open, admission))
         }
         Err(error) => {
             let told = Escaped(error);
@@ -158,6 +178,7 @@ async fn run<T>(
             promise.settle(Err(error));
             // A handler that lost its client runs to its end. Its error is in the log.
             let _ = poll_fn(|cx| handler.poll(cx)).await;
+            None
         }
     }
 }
