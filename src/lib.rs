@@ -25,7 +25,8 @@
 //! }
 //! ```
 //!
-//! The example needs async-std's attribute. On another executor, use `set_spawner` and that executor's `main`.
+//! The example needs async-std's attribute. On tokio, use `#[tokio::main]` and the feature `tokio`; on another executor,
+//! `set_spawner` and that executor's `main`.
 //!
 //! ```toml
 //! [dependencies]
@@ -50,6 +51,7 @@
 //! | single frames | [`WebSocket::recv_frame`], and the module [`frame`] |
 //! | errors | [`Error`], [`HandshakeError`] |
 //! | HTTP responses of handlers | the module `tide`: `Response`, `Body`, `StatusCode`, `Error` |
+//! | tokio, and libraries on it | `server::ServerOptions::tokio` |
 //! | another executor than async-std's | the module `executor` |
 //!
 //! Chapters: [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
@@ -129,6 +131,7 @@
 //! | `client` | on | `connect` and `Client` |
 //! | `tls` | on | `https` and `wss`, by rustls, for the server and the client |
 //! | `testing` | | requests and connections to a `Server` in memory: `tidewire::testing` |
+//! | `tokio` | | handlers in the context of the tokio runtime that the server is started in: `server::ServerOptions::tokio` |
 //! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
 //! | `tungstenite` | | conversions of messages, and of whole connections, from and to async-tungstenite; a new version of that crate is a breaking change of this feature only |
 //! | `rooms` | | `Hub` and `Room` |
@@ -143,10 +146,16 @@
 //! timers: `ServerOptions::workers`. A handler that blocks its thread for long is logged, and another thread goes on
 //! with the other connections. Handlers are ordinary futures, and may use async-std's tasks, timers and sockets.
 //!
+//! With the feature `tokio`, a server that is started inside a tokio runtime, such as that of `#[tokio::main]` or
+//! `#[tokio::test]`, lets its handlers use that runtime: tokio's tasks, timers and sockets, and libraries on tokio. The
+//! threads of the server stay the same. `ServerOptions::tokio` names a runtime elsewhere, and tells what happens when a
+//! runtime ends before its server.
+//!
 //! All else runs on any executor: clients, `accept`, rooms without a server, and servers with `workers(0)`. They wait on
 //! async-io's reactor, which has a thread of its own, and their background tasks run on async-std's executor, or on the
-//! one of `set_spawner`. With a spawner, servers have no workers unless they ask for some. Only the feature `server`
-//! depends on async-std, because tide needs it.
+//! one of `set_spawner`. The connections of a server with `workers(0)` run on its tokio runtime, if it has one and there
+//! is no spawner. With a spawner, servers have no workers unless they ask for some. Only the feature `server` depends on
+//! async-std, because tide needs it.
 #![forbid(unsafe_code)]
 // Published docs say which feature an item belongs to.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -12,9 +12,11 @@ use super::hosts::AllowedHosts;
 use super::proxies::TrustedProxies;
 use crate::addresses::Ipv6Prefix;
 use crate::runtime;
-use crate::runtime::Clock;
 #[cfg(feature = "testing")]
 use crate::runtime::ManualClock;
+#[cfg(feature = "tokio")]
+use crate::runtime::TokioHandle;
+use crate::runtime::{Clock, Tokio};
 
 /// The environment variable for the default number of workers.
 const WORKERS: &str = "TIDEWIRE_WORKERS";
@@ -53,6 +55,7 @@ pub struct ServerOptions {
     pub(crate) clock: Clock,
     /// `None` for the default.
     workers: Option<usize>,
+    tokio: Tokio,
     /// The error in the list of trusted proxies, if there is one.
     invalid_proxy: Option<String>,
     /// The invalid name given for a header, if there is one.
@@ -93,14 +96,58 @@ impl ServerOptions {
     /// A handler that blocks its thread does not stop the other connections: after 20 ms another thread goes on as that
     /// worker. From 100 ms on it is logged at level warn, with the route. At most 64 threads may be blocked at once.
     ///
-    /// With 0, an executor runs the connections: that of [`set_spawner`](crate::executor::set_spawner), or async-std's.
-    /// If a spawner was set, 0 is the default, whatever the variable says.
+    /// With 0, an executor runs the connections: that of [`set_spawner`](crate::executor::set_spawner); without one, the
+    /// server's tokio runtime (feature `tokio`); without that, async-std's. If a spawner was set, 0 is the default,
+    /// whatever the variable says.
     ///
     /// The threads start when the server is bound. They end when the server has ended and none of its connections is
     /// left.
     #[must_use]
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = Some(count);
+        self
+    }
+
+    /// The tokio runtime in whose context handlers run, so that `tokio::spawn`, `tokio::time`, tokio's sockets, and
+    /// libraries on tokio such as reqwest and sqlx work inside them. Default: the runtime in which
+    /// [`Server::bind`](crate::Server::bind), `bind_to`, `listen` or `start` runs, if it runs in one.
+    ///
+    /// The threads of the server are the [workers](Self::workers), as always: only what handlers spawn, and their timers
+    /// and sockets of tokio, are served by the runtime. With `workers(0)` the connections run on it, unless there is a
+    /// [spawner](crate::executor::set_spawner). What belongs to no connection stays on async-std's executor: the accepting
+    /// of connections by [`Server::start`](crate::Server::start), the tasks of a backplane, and, with `workers(0)`, the
+    /// writing of broadcasts.
+    ///
+    /// A `current_thread` runtime needs a thread inside its `block_on`, such as that of `#[tokio::main]`. Without one its
+    /// timers, sockets and tasks stand still, and so do handlers that wait for them.
+    ///
+    /// # A runtime that ends first
+    ///
+    /// tokio then ends the waits on it: tasks are cancelled, sockets fail, and timers panic. A handler that panics so, or
+    /// returns such an error, answers with 500; after the upgrade, its connection is closed with 1011. Other handlers and
+    /// the server go on, and can be shut down. With `workers(0)` the connections are closed without a close frame, and
+    /// later ones as soon as they are accepted.
+    ///
+    /// ```
+    /// use tidewire::server::ServerOptions;
+    /// use tidewire::{RequestContext, Server};
+    ///
+    /// # fn main() -> std::io::Result<()> {
+    /// // A program that runs something else in `main`.
+    /// let runtime = tokio::runtime::Runtime::new()?;
+    /// let mut server = Server::new();
+    /// server.options(ServerOptions::default().tokio(runtime.handle().clone()));
+    /// server.get("/ping", |_ctx: RequestContext| async {
+    ///     let pong = tokio::spawn(async { "pong" });
+    ///     Ok(pong.await?)
+    /// });
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "tokio")]
+    #[must_use]
+    pub fn tokio(mut self, runtime: TokioHandle) -> Self {
+        self.tokio = Tokio::new(runtime);
         self
     }
 
@@ -359,6 +406,11 @@ impl ServerOptions {
         Ok(count)
     }
 
+    /// The tokio runtime of the server: the one that was given, or else that of the caller.
+    pub(crate) fn tokio_or_current(&self) -> Tokio {
+        self.tokio.clone().or_current()
+    }
+
     /// Refuses values with which no server could work.
     pub(crate) fn check(&self) -> io::Result<()> {
         let ranges = [
@@ -425,6 +477,7 @@ impl Default for ServerOptions {
             allowed_hosts: Arc::default(),
             clock: Clock::default(),
             workers: None,
+            tokio: Tokio::default(),
             invalid_proxy: None,
             invalid_header: None,
             invalid_hosts: None,

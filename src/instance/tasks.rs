@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 
 use futures::FutureExt;
@@ -10,17 +11,31 @@ use slab::Slab;
 
 use crate::changes::Changes;
 use crate::runtime;
-use crate::runtime::{Resident, Task, WorkerStats, Workers};
+use crate::runtime::{Resident, Task, Tokio, WorkerStats, Workers};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The running tasks of a server.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks {
     table: Mutex<Table>,
-    /// The workers that run the tasks, until the server has ended; `None` where an executor does.
-    workers: Mutex<Option<Arc<Workers>>>,
+    engine: Mutex<Engine>,
     /// Signals that the last task has ended; with the test kit, that any task has.
     ended: Changes,
+}
+
+/// What runs the tasks of a server.
+#[derive(Clone, Debug)]
+enum Engine {
+    /// Until the server has ended.
+    Workers(Arc<Workers>),
+    /// The application's executor, else this runtime, else async-std's executor.
+    Executor(Tokio),
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::Executor(Tokio::default())
+    }
 }
 
 /// The entries of the tasks. Under its lock no task is spawned or dropped, since both run code of the
@@ -43,20 +58,24 @@ struct Entry {
 }
 
 impl Tasks {
-    /// Has so many workers run the tasks from here on; with 0, an executor does.
-    pub(crate) fn start_workers(&self, count: usize) -> io::Result<()> {
-        if count > 0 {
-            *self.workers.lock() = Some(Arc::new(Workers::start(count)?));
-        }
+    /// Has so many workers run the tasks from here on, in the context of `tokio`; with 0, an executor does.
+    pub(crate) fn start_workers(&self, count: usize, tokio: Tokio) -> io::Result<()> {
+        *self.engine.lock() = match count {
+            0 => Engine::Executor(tokio),
+            _ => Engine::Workers(Arc::new(Workers::start(count, tokio)?)),
+        };
         Ok(())
     }
 
     /// Has the workers end, each once nothing lives on it. The future waits until their threads have ended.
     pub(crate) fn end_workers(&self) -> impl Future<Output = ()> + use<> {
-        let workers = self.workers.lock().take();
-        let ended = workers.as_deref().map(Workers::end);
+        let engine = mem::take(&mut *self.engine.lock());
+        let ended = match &engine {
+            Engine::Workers(workers) => Some(workers.end()),
+            Engine::Executor(_) => None,
+        };
         // Their descriptors are closed with the last reference.
-        drop(workers);
+        drop(engine);
         async move {
             if let Some(ended) = ended {
                 ended.await;
@@ -66,12 +85,14 @@ impl Tasks {
 
     /// A look at each worker.
     pub(crate) fn workers(&self) -> Vec<WorkerStats> {
-        let workers = self.workers.lock().clone();
-        workers.map(|workers| workers.stats()).unwrap_or_default()
+        match self.engine() {
+            Engine::Workers(workers) => workers.stats(),
+            Engine::Executor(_) => Vec::new(),
+        }
     }
 
-    /// Runs a connection in a task of its own, on the worker of the caller; false if the application's executor has
-    /// dropped it at once.
+    /// Runs a connection in a task of its own, on the worker of the caller; false if an executor that is gone has dropped
+    /// it at once.
     pub(crate) fn spawn(
         self: &Arc<Self>,
         future: impl Future<Output = ()> + Send + 'static,
@@ -92,10 +113,9 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let workers = self.workers.lock().clone();
-        match workers {
-            Some(workers) => Ok(workers.spread(Resident::Other, future)),
-            None => Err(future),
+        match self.engine() {
+            Engine::Workers(workers) => Ok(workers.spread(Resident::Other, future)),
+            Engine::Executor(_) => Err(future),
         }
     }
 
@@ -107,11 +127,10 @@ impl Tasks {
         let place = self.enter();
         let (key, number) = (place.key, place.number);
         let future = future.map(move |()| drop(place));
-        let workers = self.workers.lock().clone();
-        let task = match workers {
-            Some(workers) if is_new => workers.spread(Resident::Connection, future),
-            Some(workers) => workers.spawn(future),
-            None => runtime::spawn(future),
+        let task = match self.engine() {
+            Engine::Workers(workers) if is_new => workers.spread(Resident::Connection, future),
+            Engine::Workers(workers) => workers.spawn(future),
+            Engine::Executor(tokio) => runtime::spawn_for_server(&tokio, future),
         };
         let Some(task) = task else { return false };
         // Before the lock is taken, the task may have ended, and its key may have a new owner.
@@ -161,6 +180,10 @@ impl Tasks {
 
     pub(crate) fn len(&self) -> usize {
         self.table().running.len()
+    }
+
+    fn engine(&self) -> Engine {
+        self.engine.lock().clone()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {

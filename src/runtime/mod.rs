@@ -1,9 +1,9 @@
 //! The async runtime: tasks, timers and sockets.
 //!
-//! No other folder names async-std, async-io or mio. All code above uses `futures::io` and the few types of this
+//! No other folder names async-std, async-io, mio or tokio. All code above uses `futures::io` and the few types of this
 //! folder, so another runtime would need another version of this folder only. `clock` holds clocks and timers,
-//! `listener` listening sockets, `socket` connected ones, `task` background tasks, and `spawned` those that end with
-//! something else.
+//! `listener` listening sockets, `socket` connected ones, `task` background tasks, `spawned` those that end with
+//! something else, and `tokio` the runtime that a server was started in, for what its handlers use of tokio.
 //!
 //! There are two engines. A server has workers (`worker`), threads of its own that run its connections. Everything else,
 //! and a server with `workers(0)`, runs on an executor and waits on async-io's reactor. What a task creates decides by
@@ -23,6 +23,8 @@ mod spawned;
 #[cfg(feature = "rooms")]
 mod task;
 #[cfg(feature = "server")]
+mod tokio;
+#[cfg(feature = "server")]
 mod worker;
 
 #[cfg(all(test, feature = "server"))]
@@ -32,6 +34,8 @@ use std::io;
 #[cfg(any(feature = "server", feature = "client"))]
 use std::net::SocketAddr;
 
+#[cfg(feature = "tokio")]
+pub(crate) use ::tokio::runtime::Handle as TokioHandle;
 #[cfg(feature = "server")]
 pub(crate) use async_std::net::ToSocketAddrs;
 
@@ -54,9 +58,11 @@ pub(crate) use self::spawned::until;
 #[cfg(feature = "rooms")]
 pub use self::task::{SpawnerAlreadySet, set_spawner};
 #[cfg(feature = "server")]
-pub(crate) use self::task::{Task, has_spawner, spawn_apart};
+pub(crate) use self::task::{Task, executor_name, has_spawner, spawn_apart, spawn_for_server};
 #[cfg(feature = "rooms")]
 pub(crate) use self::task::{spawn, spawn_on_executor};
+#[cfg(feature = "server")]
+pub(crate) use self::tokio::Tokio;
 #[cfg(feature = "server")]
 pub(crate) use self::worker::{Label, Resident, WorkerStats, Workers};
 

@@ -493,12 +493,12 @@ mod tests {
         use futures::io::{AsyncReadExt, AsyncWriteExt};
 
         use super::super::worker::Workers;
-        use crate::runtime::block_on;
+        use crate::runtime::{Tokio, block_on};
 
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let workers = Workers::start(1).unwrap();
+        let workers = Workers::start(1, Tokio::default()).unwrap();
         let (tell, told) = oneshot::channel();
         workers.spawn(async move {
             let refused = TcpStream::connect(free).await.map(drop);

@@ -14,6 +14,8 @@ use futures::channel::oneshot;
 use futures::future::{AbortHandle, Abortable, BoxFuture};
 
 #[cfg(feature = "server")]
+use super::tokio::Tokio;
+#[cfg(feature = "server")]
 use super::worker::{self, Place, Resident, Worker};
 use crate::foreign;
 use crate::foreign::Contained;
@@ -26,6 +28,15 @@ static SPAWNER: OnceLock<Box<Spawner>> = OnceLock::new();
 #[cfg(feature = "server")]
 pub(crate) fn has_spawner() -> bool {
     SPAWNER.get().is_some()
+}
+
+/// What may drop a task instead of running it, for messages: the application's executor, or a tokio runtime.
+pub(crate) fn executor_name() -> &'static str {
+    if SPAWNER.get().is_some() {
+        "the executor of `set_spawner`"
+    } else {
+        "the tokio runtime of the server"
+    }
 }
 
 /// Whether the last task was refused. Of several refusals in a row, only the first is logged.
@@ -60,8 +71,14 @@ static IS_REFUSED: AtomicBool = AtomicBool::new(false);
 /// # }
 /// ```
 ///
-/// On tokio, use `move |future| drop(runtime.spawn(future))` with a `tokio::runtime::Handle` of a runtime that
-/// lives as long as its servers.
+/// # On tokio
+///
+/// With the feature `tokio`, a server on tokio needs no spawner: its handlers run in the context of the runtime that
+/// it is started in. See `ServerOptions::tokio`. What belongs to no connection, such as the accepting of connections by
+/// `Server::start` and the tasks of a backplane, runs on async-std's executor then.
+///
+/// To have all tasks run on tokio, use `move |future| drop(runtime.spawn(future))` with a `tokio::runtime::Handle` of a
+/// runtime that lives as long as its servers. A spawner takes precedence over the feature for servers without workers.
 ///
 /// # Errors
 ///
@@ -121,6 +138,19 @@ pub(crate) fn spawn_on_executor(future: impl Future<Output = ()> + Send + 'stati
     }
 }
 
+/// As [`spawn`], for a task of a server that has no workers, or whose workers have ended: without a spawner, it runs on
+/// the server's tokio runtime if there is one. `None` if that has dropped it at once.
+#[cfg(feature = "server")]
+pub(crate) fn spawn_for_server(
+    tokio: &Tokio,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> Option<Task> {
+    match tokio.spawner().filter(|_| !has_spawner()) {
+        Some(spawner) => Task::brought(spawner, Root(Contained::new(Box::pin(future)))),
+        None => spawn(future),
+    }
+}
+
 /// Runs `future` in the background, even if the application's executor is gone.
 #[cfg(feature = "server")]
 pub(crate) fn spawn_apart(future: impl Future<Output = ()> + Send + 'static) {
@@ -168,9 +198,9 @@ enum Handle {
 }
 
 impl Task {
-    /// Runs `future` by the spawner of the application; `None` if that has dropped it.
+    /// Runs `future` by a spawner of the application, or of tokio; `None` if that has dropped it.
     fn brought(
-        spawner: &Spawner,
+        spawner: impl Fn(BoxFuture<'static, ()>),
         future: impl Future<Output = ()> + Send + 'static,
     ) -> Option<Self> {
         let (abort, registration) = AbortHandle::new_pair();
@@ -187,8 +217,9 @@ impl Task {
             Ok(Some(_)) => Handle::Ended,
             Err(oneshot::Canceled) => {
                 if !IS_REFUSED.swap(true, Relaxed) {
+                    let who = executor_name();
                     let how = if called.is_ok() { "drops tasks" } else { "panics" };
-                    let told = || log::error!("the executor of `set_spawner` {how}");
+                    let told = || log::error!("{who} {how}");
                     let _ = foreign::attempt(told);
                 }
                 return None;

@@ -33,8 +33,10 @@ use crate::runtime::Task;
 use crate::stream::Stream;
 use crate::{Result, runtime};
 
-/// The error text if the application's executor refuses a task.
-pub(crate) const NO_EXECUTOR: &str = "the executor of `set_spawner` runs no tasks";
+/// The error text if the application's executor, or a tokio runtime, refuses a task.
+pub(crate) fn no_executor() -> String {
+    format!("{} runs no tasks", runtime::executor_name())
+}
 
 /// A server that listens, and does not serve yet.
 pub struct BoundServer<State = ()> {
@@ -56,7 +58,7 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
         workers: usize,
     ) -> Result<Self> {
         let instance = Arc::new(Instance::new(options.clock.clone(), options.message_memory));
-        instance.tasks.start_workers(workers)?;
+        instance.tasks.start_workers(workers, options.tokio_or_current())?;
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
         let capacity = Capacity::new(&options, Arc::clone(&instance));
         let front = HttpServer::new(app, options, Arc::clone(&instance)).limited(limits);
@@ -130,7 +132,7 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
         let this = Arc::new(self);
         let tasks = Arc::clone(&this.instance.tasks);
         let task = tasks.spawn_on_worker(this.accept()).unwrap_or_else(runtime::spawn_on_executor);
-        task.map(|_| handle).ok_or_else(|| io::Error::other(NO_EXECUTOR).into())
+        task.map(|_| handle).ok_or_else(|| io::Error::other(no_executor()).into())
     }
 
     /// Accepts connections until the server shuts down.

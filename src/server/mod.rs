@@ -20,7 +20,7 @@ use std::{fmt, io};
 
 pub use self::bound::BoundServer;
 #[cfg(feature = "testing")]
-pub(crate) use self::bound::NO_EXECUTOR;
+pub(crate) use self::bound::no_executor;
 pub use self::handle::ServerHandle;
 pub use self::listener::LocalAddr;
 pub use self::listeners::Listeners;

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::http::Addrs;
 use crate::instance::Metrics;
 use crate::server::{
-    BoundServer, NO_EXECUTOR, Server, ServerHandle, ShutdownOptions, ShutdownReport,
+    BoundServer, Server, ServerHandle, ShutdownOptions, ShutdownReport, no_executor,
 };
 use crate::stream::Stream;
 
@@ -53,7 +53,8 @@ impl TestClient {
     /// Starts `server` in memory, with its routes, state, middleware, options and connection limits.
     ///
     /// It is independent of the server that `server` may be bound to later. While the client lives, no more
-    /// routes can be added to `server`.
+    /// routes can be added to `server`. With the feature `tokio`, handlers run in the context of the tokio runtime that
+    /// this is called in, as with [`Server::bind`].
     ///
     /// # Panics
     ///
@@ -179,7 +180,8 @@ impl TestClient {
     ///
     /// [`Error::Io`](crate::Error::Io) of the kind [`ConnectionRefused`](ErrorKind::ConnectionRefused) if the
     /// server has been shut down, or if no executor runs it: the executor of
-    /// [`set_spawner`](crate::executor::set_spawner) may have been the runtime of another test.
+    /// [`set_spawner`](crate::executor::set_spawner), or the tokio runtime of a server without
+    /// [workers](crate::server::ServerOptions::workers), may have been that of another test.
     pub fn open(&self) -> Result<Peer> {
         let (end, line, _) = self.dial()?;
         Ok(Peer::new(Stream::boxed(end), line, self.patience))
@@ -197,7 +199,7 @@ impl TestClient {
         (self.server.serve)(server, self.addrs(), tell);
         let mut fate = Fate(told);
         if fate.was_dropped() {
-            let error = format!("{NO_EXECUTOR}: was its runtime that of another test?");
+            let error = format!("{}: was its runtime that of another test?", no_executor());
             return Err(io::Error::new(ErrorKind::ConnectionRefused, error).into());
         }
         Ok((client, line, fate))
@@ -208,8 +210,10 @@ impl TestClient {
         if self.server.handle.is_shutting_down() || !fate.was_dropped() {
             return error;
         }
-        let error =
-            format!("{NO_EXECUTOR} any more: was its runtime that of another test? ({error:#})");
+        let error = format!(
+            "{} any more: was its runtime that of another test? ({error:#})",
+            no_executor()
+        );
         io::Error::new(ErrorKind::ConnectionAborted, error).into()
     }
 

@@ -60,26 +60,24 @@
 //! }
 //! ```
 //!
-//! The tasks of the server run on async-std's executor, or on that of `set_spawner`. Any executor can poll the
-//! client. The examples below leave out the function around their lines.
+//! The server of a client has one [worker](crate::server::ServerOptions::workers), or runs on the executor of
+//! `set_spawner` if there is one. Any executor can poll the client. The examples below leave out the function around
+//! their lines.
 //!
-//! An executor of the application has to live as long as the tests. A process has one spawner, but the runtime of
-//! a `#[tokio::test]` ends with its test. In all later tests, requests and handshakes then fail at once, with an
-//! error that says so. Use one runtime for all tests:
+//! With the feature `tokio`, tests of handlers that use tokio are a `#[tokio::test]` each. Handlers then use the runtime
+//! in which their [`TestClient`] was made. It ends with its test, so make a client in each test:
 //!
 //! ```text
-//! static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-//!     let runtime = tokio::runtime::Runtime::new().unwrap();
-//!     let handle = runtime.handle().clone();
-//!     tidewire::executor::set_spawner(move |task| drop(handle.spawn(task))).unwrap();
-//!     runtime
-//! });
-//!
-//! #[test]
-//! fn the_socket_echoes() {
-//!     RUNTIME.block_on(async { /* … */ });
+//! #[tokio::test]
+//! async fn the_socket_echoes() -> tidewire::Result<()> {
+//!     let client = TestClient::new(&app());
+//!     // …
 //! }
 //! ```
+//!
+//! An executor of `set_spawner` has to live as long as the tests. A process has one spawner. If its executor is the
+//! runtime of one `#[tokio::test]`, then in all later tests requests and handshakes fail at once, with an error that
+//! says so.
 //!
 //! # Testing a refusal
 //!

@@ -44,6 +44,9 @@
 //! any more, and its thread becomes a spare. A handler tells the worker its route with each poll, so that the supervisor
 //! can name it.
 //!
+//! All threads of a server, spares too, are in the context of its tokio runtime, if it has one, for as long as they live.
+//! If that runtime ends first, a handler that uses it panics or gets an error, and the worker goes on.
+//!
 //! # Locks
 //!
 //! | lock | held | taken under it |

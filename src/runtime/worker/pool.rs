@@ -13,6 +13,7 @@ use futures::future::Shared;
 use super::pass::{Left, Resident, Worker};
 use super::stall::Watch;
 use super::turn::Turn;
+use crate::runtime::Tokio;
 use crate::runtime::task::{self, Task, spawn_at};
 use crate::sync::{Condition, Mutex};
 
@@ -33,6 +34,7 @@ type Ended = Shared<oneshot::Receiver<()>>;
 struct Pool {
     workers: Vec<Arc<Worker>>,
     watch: Arc<Watch>,
+    tokio: Tokio,
     threads: Mutex<Threads>,
     changed: Condition,
     /// Dropped last.
@@ -65,8 +67,8 @@ pub(crate) struct WorkerStats {
 }
 
 impl Workers {
-    /// Starts so many workers, at least one, each on a thread.
-    pub(crate) fn start(count: usize) -> io::Result<Self> {
+    /// Starts so many workers, at least one, each on a thread in the context of `tokio`.
+    pub(crate) fn start(count: usize, tokio: Tokio) -> io::Result<Self> {
         let count = count.max(1);
         let watch = Arc::new(Watch::default());
         let workers = (0..count).map(|_| Worker::new(Arc::clone(&watch)).map(Arc::new));
@@ -78,6 +80,7 @@ impl Workers {
         let pool = Pool {
             workers,
             watch,
+            tokio,
             threads: Mutex::new(threads),
             changed: Condition::default(),
             _end: end,
@@ -99,7 +102,7 @@ impl Workers {
     /// `None` if the workers have ended and the application's executor has dropped it at once.
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) -> Option<Task> {
         match self.own() {
-            Some(own) => Self::spawn_at(&own, Resident::Connection, future),
+            Some(own) => self.spawn_at(&own, Resident::Connection, future),
             None => self.spread(Resident::Connection, future),
         }
     }
@@ -114,19 +117,20 @@ impl Workers {
         let own = self.own();
         let fewest = own.iter().chain(&self.0.workers).min_by_key(|worker| worker.connections());
         match fewest {
-            Some(worker) => Self::spawn_at(worker, what, future),
-            None => task::spawn(future),
+            Some(worker) => self.spawn_at(worker, what, future),
+            None => task::spawn_for_server(&self.0.tokio, future),
         }
     }
 
     fn spawn_at(
+        &self,
         worker: &Arc<Worker>,
         what: Resident,
         future: impl Future<Output = ()> + Send + 'static,
     ) -> Option<Task> {
         match worker.live() {
             Some(place) => Some(spawn_at(place, what, future)),
-            None => task::spawn(future),
+            None => task::spawn_for_server(&self.0.tokio, future),
         }
     }
 
@@ -177,8 +181,9 @@ impl Pool {
     fn start_thread(self: &Arc<Self>) -> io::Result<()> {
         self.threads.lock().all += 1;
         let pool = Arc::clone(self);
-        let started =
-            thread::Builder::new().name("tidewire-worker".to_owned()).spawn(move || pool.serve());
+        // A spare that continues a worker is in the same context.
+        let serve = move || pool.tokio.enter(|| pool.serve());
+        let started = thread::Builder::new().name("tidewire-worker".to_owned()).spawn(serve);
         if started.is_err() {
             self.threads.lock().all -= 1;
         }
@@ -246,7 +251,7 @@ mod tests {
     use crate::runtime::{Clock, block_on, yield_now};
 
     fn start(count: usize) -> Workers {
-        Workers::start(count).unwrap()
+        Workers::start(count, Tokio::default()).unwrap()
     }
 
     /// Runs `future` on the workers, and waits for its value.

@@ -18,7 +18,7 @@ use super::pass::wait_until;
 use super::readiness::{Direction, Source};
 use super::{Worker, Workers, current};
 use crate::runtime::socket::Socket;
-use crate::runtime::{Clock, Timer, block_on, yield_now};
+use crate::runtime::{Clock, Timer, Tokio, block_on, yield_now};
 
 /// A deadline that no test needs.
 const LONG: Duration = Duration::from_secs(3600);
@@ -85,6 +85,7 @@ impl Drop for OnDrop {
 }
 
 /// Leaves the only clone of the waker with a socket of this thread's worker.
+#[expect(clippy::needless_pass_by_value, reason = "the socket has the only clone then")]
 fn leave(waker: Waker, socket: &mut Socket<TcpStream>) {
     let mut cx = Context::from_waker(&waker);
     assert!(Pin::new(socket).poll_read(&mut cx, &mut [0]).is_pending());
@@ -96,7 +97,7 @@ fn is_ready(source: &Source, direction: Direction) -> bool {
 
 /// The waker of an old reader of the socket is dropped when the socket's number is freed.
 fn close_with(waker: impl FnOnce() -> Waker + Send + 'static) {
-    let workers = Workers::start(1).unwrap();
+    let workers = Workers::start(1, Tokio::default()).unwrap();
     let (socket, _client) = pair();
     run(&workers, async move {
         let mut socket = Socket::accepted(socket);
@@ -127,7 +128,7 @@ fn a_waker_may_close_another_socket_when_its_own_is_freed() {
 
 #[test]
 fn a_waker_that_panics_when_its_timer_lets_it_go_harms_nobody() {
-    let workers = Workers::start(1).unwrap();
+    let workers = Workers::start(1, Tokio::default()).unwrap();
     let bomb = || OnDrop::waker(|| panic!("on purpose"));
     let waiting = |waker: Waker| {
         let (mut timer,) =
@@ -156,7 +157,7 @@ fn a_panic_whose_payload_panics_ends_no_worker() {
         }
     }
 
-    let workers = Workers::start(1).unwrap();
+    let workers = Workers::start(1, Tokio::default()).unwrap();
     workers.spawn(async { panic_any(Bomb) });
     run(&workers, yield_now());
     end(workers);
@@ -209,7 +210,7 @@ fn timers_that_other_threads_move_are_neither_lost_nor_early() {
     const TIMERS: usize = 60;
     const MOVES: u64 = 20;
 
-    let workers = Workers::start(1).unwrap();
+    let workers = Workers::start(1, Tokio::default()).unwrap();
     let worker = worker_of(&workers);
     let is_over = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&is_over);
@@ -259,7 +260,7 @@ fn a_flooded_queue_does_not_keep_a_worker_from_its_sockets() {
     const QUEUED: usize = 256;
     const PASS: usize = 64;
 
-    let workers = Arc::new(Workers::start(1).unwrap());
+    let workers = Arc::new(Workers::start(1, Tokio::default()).unwrap());
     let [is_over, ran, queued] = [0; 3].map(|zero| Arc::new(AtomicUsize::new(zero)));
     let flood = {
         let (workers, is_over) = (Arc::clone(&workers), Arc::clone(&is_over));

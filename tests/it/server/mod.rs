@@ -7,6 +7,7 @@
 //! | `impatience` | what becomes of those who do not end in time |
 //! | `metrics` | what a server counts |
 //! | `reject` | refusals that a page can read |
+//! | `tokio` | servers in programs on tokio, with the feature `tokio` |
 //! | `workers` | the threads that serve connections: how they share them, and one that blocks |
 
 mod impatience;
@@ -14,6 +15,8 @@ mod metrics;
 mod reject;
 mod shutdown;
 mod start;
+#[cfg(feature = "tokio")]
+mod tokio;
 mod workers;
 
 use std::time::Duration;

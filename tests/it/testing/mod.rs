@@ -9,6 +9,7 @@
 //! | `lines` | what the network does: splits, stalls, cuts, ends |
 //! | `endings` | that nothing is left: permits, places, tasks |
 //! | `failures` | what a test says when it fails, and that it does |
+//! | `tokio` | tests with `#[tokio::test]`, with the feature `tokio` |
 
 mod clock;
 mod endings;
@@ -16,6 +17,8 @@ mod failures;
 mod lines;
 mod peers;
 mod requests;
+#[cfg(feature = "tokio")]
+mod tokio;
 mod upgrades;
 
 use std::net::SocketAddr;

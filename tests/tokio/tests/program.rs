@@ -27,8 +27,9 @@ async fn come_and_go(url: String, echoes: Arc<AtomicUsize>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_program_under_load_ends_with_ctrl_c_each_time() {
-    for run in 0..25 {
+    for run in 0..30 {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tokio-check"))
+            .args((run % 2 == 0).then_some("spawner"))
             .stdout(Stdio::piped())
             .kill_on_drop(true)
             .spawn()

@@ -92,6 +92,7 @@ impl Condition {
     }
 
     /// There is no time here.
+    #[expect(clippy::unused_self, reason = "the real one uses it")]
     pub(super) fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
