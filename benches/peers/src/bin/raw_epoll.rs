@@ -1,7 +1,9 @@
 //! The limit: an echo loop straight on epoll, which knows WebSocket framing and nothing else.
 //!
-//! Per readiness event one `read`; every whole frame in it is unmasked where it lies, moved down to
-//! its predecessor, and all of them leave in one `write`. Buffers come from a pool and are owned by
+//! Per readiness event one `read`, and another if that filled the buffer; every whole frame in it is
+//! unmasked where it lies, moved down to its predecessor, and all of them leave in one `write`. Sockets are
+//! registered once, edge-triggered: otherwise the kernel looks at each of them again in the next wait, and
+//! a socket that takes no more is registered anew twice. Buffers come from a pool and are owned by
 //! a connection only while a frame is incomplete or a write is. There is no task, timer, lock or
 //! allocation per message, and no check of what the peer says: what a server adds to this is the
 //! price of being one.
@@ -17,6 +19,11 @@ use rustix::event::epoll::{self, Event, EventData, EventFlags};
 
 /// Bytes asked of one `read`: three messages of 64 KiB, several hundred small ones.
 const READ: usize = 256 << 10;
+/// Registered once: an event comes when bytes do, when a full socket has room again, and at the end.
+const INTEREST: EventFlags =
+    EventFlags::IN.union(EventFlags::OUT).union(EventFlags::RDHUP).union(EventFlags::ET);
+/// The peer says nothing more.
+const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFlags::ERR);
 /// The event data of the listener; a connection's is its descriptor.
 const LISTENER: u64 = u64::MAX;
 
@@ -70,7 +77,7 @@ impl Server {
             };
             stream.set_nonblocking(true)?;
             let fd = usize::try_from(stream.as_raw_fd()).expect("a descriptor is not negative");
-            epoll::add(&self.epoll, &stream, EventData::new_u64(fd as u64), EventFlags::IN)?;
+            epoll::add(&self.epoll, &stream, EventData::new_u64(fd as u64), INTEREST)?;
             if self.connections.len() <= fd {
                 self.connections.resize_with(fd + 1, || None);
             }
@@ -78,30 +85,21 @@ impl Server {
         }
     }
 
-    /// Lets one connection move; dropping it closes its socket, which leaves epoll by itself.
+    /// Lets one connection move until its socket has nothing more or takes nothing more, which is when
+    /// the next event comes. Dropping it closes its socket, which leaves epoll by itself.
     fn serve(&mut self, fd: usize, flags: EventFlags) {
-        let Some(mut connection) = self.connections[fd].take() else { return };
-        let was_blocked = connection.is_blocked();
-        let goes_on = if was_blocked && flags.contains(EventFlags::OUT) {
-            connection.drain(&mut self.pool)
-        } else {
-            connection.read(&mut self.scratch, &mut self.pool)
-        };
-        if goes_on && self.watch(fd, &connection, was_blocked).is_ok() {
-            self.connections[fd] = Some(connection);
-        } else {
+        let Some(connection) = &mut self.connections[fd] else { return };
+        // That a socket can be written is no news to a connection that has nothing to write.
+        connection.is_empty = flags == EventFlags::OUT && !connection.is_blocked();
+        connection.is_ending = flags.intersects(ENDS);
+        let mut goes_on = connection.drain(&mut self.pool);
+        // Reading stops while the peer does not: the simplest backpressure there is.
+        while goes_on && !connection.is_empty && !connection.is_blocked() {
+            goes_on = connection.read(&mut self.scratch, &mut self.pool);
+        }
+        if !goes_on && let Some(connection) = self.connections[fd].take() {
             connection.recycle(&mut self.pool);
         }
-    }
-
-    /// Reading stops while the peer does not: the simplest backpressure there is.
-    fn watch(&self, fd: usize, connection: &Connection, was_blocked: bool) -> io::Result<()> {
-        if was_blocked == connection.is_blocked() {
-            return Ok(());
-        }
-        let interest = if was_blocked { EventFlags::IN } else { EventFlags::OUT };
-        let data = EventData::new_u64(fd as u64);
-        Ok(epoll::modify(&self.epoll, &connection.stream, data, interest)?)
     }
 }
 
@@ -109,6 +107,10 @@ impl Server {
 struct Connection {
     stream: TcpStream,
     is_upgraded: bool,
+    /// Has nothing been left in the socket?
+    is_empty: bool,
+    /// Is the end behind the bytes in the socket? Then a short read has not found all there is.
+    is_ending: bool,
     /// The start of a frame, or of the handshake, whose end has not come yet.
     partial: Option<Buffer>,
     /// What the socket did not take, in order.
@@ -120,7 +122,15 @@ struct Connection {
 impl Connection {
     fn new(stream: TcpStream) -> Self {
         let unsent = VecDeque::new();
-        Self { stream, is_upgraded: false, partial: None, unsent, is_closing: false }
+        Self {
+            stream,
+            is_upgraded: false,
+            is_empty: false,
+            is_ending: false,
+            partial: None,
+            unsent,
+            is_closing: false,
+        }
     }
 
     fn is_blocked(&self) -> bool {
@@ -154,11 +164,15 @@ impl Connection {
 
     /// Reads, echoes and writes; returns what the socket did not take, `None` at the end.
     fn answer(&mut self, buffer: &mut Buffer) -> Option<Output> {
-        // Level-triggered: there are bytes, so a failure to read them is the end.
         match self.stream.read(&mut buffer.bytes[buffer.end..]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.is_empty = true;
+                return Some(Output::default());
+            }
             Ok(0) | Err(_) => return None,
             Ok(len) => buffer.end += len,
         }
+        self.is_empty = buffer.end < buffer.bytes.len() && !self.is_ending;
         if !self.is_upgraded && !self.upgrade(buffer) {
             return Some(Output::default());
         }
