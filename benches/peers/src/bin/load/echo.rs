@@ -12,7 +12,7 @@ use crate::args::Args;
 use crate::client::{self, PATIENCE, Poller};
 use crate::histogram::Histogram;
 use crate::messages::Messages;
-use crate::process::{CpuTime, Spent};
+use crate::process::{Accounts, Costs};
 use crate::reader::{Echoes, Reader};
 
 /// Bytes asked of one `read`.
@@ -282,35 +282,25 @@ impl Connection {
     }
 }
 
-/// The accounts at one instant.
+/// The counts and accounts at one instant.
 #[derive(Debug)]
 struct Reading {
-    at: Instant,
     received: u64,
     bytes: u64,
-    client: CpuTime,
-    server: Option<CpuTime>,
+    accounts: Accounts,
 }
 
 impl Reading {
     fn take(load: &Load, args: &Args) -> io::Result<Self> {
-        Ok(Self {
-            at: Instant::now(),
-            received: load.received,
-            bytes: load.bytes,
-            client: CpuTime::of(std::process::id())?,
-            server: args.pid.map(CpuTime::of).transpose()?,
-        })
+        let accounts = Accounts::read(args)?;
+        Ok(Self { received: load.received, bytes: load.bytes, accounts })
     }
 
     fn since(&self, before: &Self) -> Window {
-        let server = self.server.as_ref().zip(before.server.as_ref());
         Window {
-            seconds: (self.at - before.at).as_secs_f64(),
             messages: self.received - before.received,
             bytes: self.bytes - before.bytes,
-            client: self.client.since(&before.client),
-            server: server.map(|(now, before)| now.since(before)),
+            costs: self.accounts.since(&before.accounts),
         }
     }
 }
@@ -318,46 +308,32 @@ impl Reading {
 /// What happened between two readings.
 #[derive(Clone, Copy, Debug)]
 struct Window {
-    seconds: f64,
     messages: u64,
     /// Of their echoes, headers included.
     bytes: u64,
-    client: Spent,
-    server: Option<Spent>,
+    costs: Costs,
 }
 
 impl Window {
     fn json(&self, args: &Args, load: &Load) -> String {
-        let count = self.messages.max(1) as f64;
-        let share = |nanoseconds: u64| nanoseconds as f64 / 1e9 / self.seconds;
-        let server = self.server.map_or(String::new(), |spent| {
-            format!(
-                r#", "cpu_ns_per_message": {:.1}, "server_busy": {:.3}, "server_waiting": {:.3}"#,
-                spent.running as f64 / count,
-                share(spent.running),
-                share(spent.waiting)
-            )
-        });
         let deflate = args.deflate.map_or(String::new(), |_| {
             format!(
                 r#", "extensions": {:?}, "wire_in": {:.1}, "wire_out": {:.1}"#,
                 load.extensions,
                 load.messages.cycle_len() as f64 / load.messages.count() as f64,
-                self.bytes as f64 / count
+                self.bytes as f64 / self.messages.max(1) as f64
             )
         });
         format!(
-            r#"{{"mode": "echo", "connections": {}, "bytes": {}, "in_flight": {}, "seconds": {:.3}, "messages": {}, "messages_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "client_busy": {:.3}, "client_waiting": {:.3}{server}{deflate}}}"#,
+            r#"{{"mode": "echo", "connections": {}, "bytes": {}, "in_flight": {}, "messages": {}, "messages_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, {}{deflate}}}"#,
             args.connections,
             args.bytes,
             args.in_flight,
-            self.seconds,
             self.messages,
-            self.messages as f64 / self.seconds,
+            self.messages as f64 / self.costs.seconds,
             load.latencies.quantile(0.5),
             load.latencies.quantile(0.99),
-            share(self.client.running),
-            share(self.client.waiting),
+            self.costs.json("message", self.messages),
         )
     }
 }

@@ -16,7 +16,7 @@ use crate::args::Args;
 use crate::client::{self, PATIENCE, Poller};
 use crate::histogram::Histogram;
 use crate::messages::Messages;
-use crate::process::CpuTime;
+use crate::process::Accounts;
 use crate::reader::{Echoes, Reader};
 
 /// Bytes asked of one `read`.
@@ -243,57 +243,37 @@ impl Load {
     }
 }
 
-/// The accounts between two rounds.
+/// The counts and accounts between two rounds.
 #[derive(Debug)]
 struct Reading {
-    at: Instant,
     received: u64,
     bytes: u64,
-    client: CpuTime,
-    server: Option<CpuTime>,
+    accounts: Accounts,
 }
 
 impl Reading {
     fn take(load: &Load, args: &Args) -> io::Result<Self> {
-        Ok(Self {
-            at: Instant::now(),
-            received: load.received,
-            bytes: load.bytes,
-            client: CpuTime::of(std::process::id())?,
-            server: args.pid.map(CpuTime::of).transpose()?,
-        })
+        let accounts = Accounts::read(args)?;
+        Ok(Self { received: load.received, bytes: load.bytes, accounts })
     }
 
     fn json(&self, before: &Self, args: &Args, load: &Load) -> String {
-        let seconds = (self.at - before.at).as_secs_f64();
+        let costs = self.accounts.since(&before.accounts);
         let deliveries = self.received - before.received;
-        let share = |nanoseconds: u64| nanoseconds as f64 / 1e9 / seconds;
-        let client = self.client.since(&before.client);
-        let server = self.server.as_ref().zip(before.server.as_ref());
-        let server = server.map_or(String::new(), |(now, before)| {
-            let spent = now.since(before);
-            format!(
-                r#", "cpu_ns_per_delivery": {:.1}, "server_busy": {:.3}, "server_waiting": {:.3}"#,
-                spent.running as f64 / deliveries.max(1) as f64,
-                share(spent.running),
-                share(spent.waiting)
-            )
-        });
         format!(
-            r#"{{"mode": "fanout", "members": {}, "senders": {}, "bytes": {}, "burst": {}, "stuck": {}, "seconds": {seconds:.3}, "deliveries": {deliveries}, "deliveries_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "wire_in": {:.1}, "wire_out": {:.1}, "extensions": {:?}, "client_busy": {:.3}, "client_waiting": {:.3}{server}}}"#,
+            r#"{{"mode": "fanout", "members": {}, "senders": {}, "bytes": {}, "burst": {}, "stuck": {}, "deliveries": {deliveries}, "deliveries_per_second": {:.0}, "p50_us": {:.1}, "p99_us": {:.1}, "wire_in": {:.1}, "wire_out": {:.1}, "extensions": {:?}, {}}}"#,
             load.members.len(),
             load.senders,
             args.bytes,
             load.burst,
             args.stuck,
-            deliveries as f64 / seconds,
+            deliveries as f64 / costs.seconds,
             load.latencies.quantile(0.5),
             load.latencies.quantile(0.99),
             load.messages.cycle_len() as f64 / load.messages.count() as f64,
             (self.bytes - before.bytes) as f64 / deliveries.max(1) as f64,
             load.extensions,
-            share(client.running),
-            share(client.waiting),
+            costs.json("delivery", deliveries),
         )
     }
 }

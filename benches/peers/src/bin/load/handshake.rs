@@ -2,7 +2,6 @@
 //! through TLS if that is asked for.
 
 use std::io::{self, ErrorKind};
-use std::process;
 use std::time::Instant;
 
 use peers::wire;
@@ -10,7 +9,7 @@ use peers::wire;
 use crate::args::Args;
 use crate::client::{self, PATIENCE, Poller};
 use crate::messages::Messages;
-use crate::process::CpuTime;
+use crate::process::Accounts;
 use crate::reader::{Echoes, Reader};
 use crate::stream::{self, Connector, Stream};
 
@@ -23,34 +22,20 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
     let warm = Instant::now();
     load.run(|_| warm.elapsed() < args.warm_up)?;
 
-    let server = || args.pid.map(CpuTime::of).transpose();
-    let client = || CpuTime::of(process::id());
-    let (begin, done, before) = (Instant::now(), load.done, (server()?, client()?));
+    let (begin, done, before) = (Instant::now(), load.done, Accounts::read(args)?);
     match args.messages {
         Some(messages) => load.run(|load| load.done - done < messages)?,
         None => load.run(|_| begin.elapsed() < args.duration)?,
     }
-    let (after, seconds) = ((server()?, client()?), begin.elapsed().as_secs_f64());
+    let costs = Accounts::read(args)?.since(&before);
     let cycles = load.done - done;
-    let share = |nanoseconds: u64| nanoseconds as f64 / 1e9 / seconds;
-    let cpu = after.0.zip(before.0).map_or(String::new(), |(after, before)| {
-        let spent = after.since(&before);
-        format!(
-            r#", "cpu_ns_per_cycle": {:.0}, "server_busy": {:.3}, "server_waiting": {:.3}"#,
-            spent.running as f64 / cycles.max(1) as f64,
-            share(spent.running),
-            share(spent.waiting)
-        )
-    });
-    let spent = after.1.since(&before.1);
     println!(
-        r#"{{"mode": "handshake", "tls": {}, "connections": {}, "bytes": {}, "seconds": {seconds:.3}, "cycles": {cycles}, "cycles_per_second": {:.0}, "client_busy": {:.3}, "client_waiting": {:.3}{cpu}}}"#,
+        r#"{{"mode": "handshake", "tls": {}, "connections": {}, "bytes": {}, "cycles": {cycles}, "cycles_per_second": {:.0}, {}}}"#,
         args.tls,
         args.connections,
         args.bytes,
-        cycles as f64 / seconds,
-        share(spent.running),
-        share(spent.waiting),
+        cycles as f64 / costs.seconds,
+        costs.json("cycle", cycles),
     );
     Ok(())
 }
