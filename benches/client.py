@@ -12,7 +12,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-from run import PATIENCE, PEERS, TARGETS, Cell, Failure, line_of, note, started
+from run import PATIENCE, PEERS, Cell, Failure, line_of, note, started
 from tables import number, summary, table
 
 # Name: program and mode.
@@ -28,11 +28,12 @@ CLIENTS = {
     "yawc, feed": ("client_yawc", "feed"),
 }
 BEST = "best peer = 1"
+CELLS = ["64x16x32", "64x1024x32", "64x16x1", "64x65536x1"]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cells", default=",".join(TARGETS), help="CONNECTIONSxBYTESxINFLIGHT,…")
+    parser.add_argument("--cells", default=",".join(CELLS), help="CONNECTIONSxBYTESxINFLIGHT,…")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=3)
     parser.add_argument("--warm-up", type=float, default=0.5)

@@ -42,8 +42,13 @@ SERVERS = [
     "yawc",
     "yawc_batched",
 ]
-# The cells of the targets: most of what there is to know in five minutes.
-TARGETS = ["64x16x32", "64x1024x32", "64x16x1", "64x65536x1"]
+# Cells that have a name.
+NAMED = {
+    # Those with a target: most of what there is to know.
+    "targets": ["64x16x1", "64x16x32", "1000x16x1", "64x1024x32", "1x16x1", "64x65536x1"],
+    # What becomes of a message's cost with the number of connections.
+    "growth": ["10x16x1", "100x16x1", "1000x16x1", "9000x16x1"],
+}
 SIZES = {16: "16 B", 1024: "1 KiB", 65_536: "64 KiB", 1_048_576: "1 MiB"}
 # Where system calls are counted unless `--cells` says otherwise.
 CALL_CELLS = ["64x16x32", "64x16x1", "1x16x1"]
@@ -227,10 +232,8 @@ class Bench:
         return ["--seconds", str(self.options.seconds), "--warm-up", str(self.options.warm_up)]
 
     def cells(self):
-        if self.options.cells == "targets":
-            return [Cell.parse(text) for text in TARGETS]
-        if self.options.cells:
-            return [Cell.parse(text) for text in self.options.cells.split(",")]
+        if cells := self.options.cells:
+            return [Cell.parse(text) for text in NAMED.get(cells) or cells.split(",")]
         for cell in GRID:
             if cell.under_way > MOST_UNDER_WAY:
                 print(f"Skipped: {cell}, {cell.under_way / (1 << 30):.0f} GiB on the way at once.\n")
@@ -369,7 +372,8 @@ def options():
                         f"--deflate of {','.join(deflate.SERVERS)}, "
                         f"with --fanout of {','.join(fanout.SERVERS)}, "
                         f"with --tls of {','.join(handshake.TLS_ROUTES)}")
-    parser.add_argument("--cells", help="CONNECTIONSxBYTESxINFLIGHT,… or `targets`; all by default. "
+    parser.add_argument("--cells", help="CONNECTIONSxBYTESxINFLIGHT,…, `targets` or `growth`; all by "
+                        "default. "
                         "With --deflate BYTESxboth|out|in[xtakeover],…, with --fanout "
                         "MEMBERSxBYTESxSENDERSxBURST[xSTUCK],… or `targets`")
     parser.add_argument("--rounds", type=int, default=3)
