@@ -1,5 +1,6 @@
 """Figures of several runs, as Markdown."""
 
+import os
 import statistics
 
 
@@ -23,13 +24,19 @@ def number(value):
     return f"{value:,.0f}".replace(",", " ") if value >= 100 else f"{value:.1f}"
 
 
-def disturbance(result):
-    """The share of the time that the server or the load was ready and did not run."""
-    return max(result.get("server_waiting", 0), result.get("client_waiting", 0))
+def disturbance(result, is_pinned):
+    """The share of the time that the server or the load was ready and did not run.
+
+    Threads that are not pinned wait for each other: there it is the share of the machine that other
+    programs had.
+    """
+    if is_pinned:
+        return max(result.get("server_waiting", 0), result.get("client_waiting", 0))
+    return result.get("others_busy", 0) / os.cpu_count()
 
 
 def worst(runs):
-    return f"{max(map(disturbance, runs)):.0%}"
+    return f"{max(figures(runs, 'disturbed')):.0%}"
 
 
 def table(title, columns, rows, first="server"):

@@ -1,4 +1,4 @@
-//! axum 0.8 on a current-thread tokio.
+//! axum 0.8 on tokio.
 
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
@@ -7,8 +7,11 @@ use axum::routing::any;
 use peers::server;
 use tokio::net::TcpListener;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> std::io::Result<()> {
     let app = Router::new().route("/echo", any(upgrade));
     axum::serve(TcpListener::from_std(server::listen()?)?, app).await
 }

@@ -1,4 +1,4 @@
-//! axum 0.8 behind rustls with ring, on a current-thread tokio: TLS 1.3, ALPN `http/1.1`.
+//! axum 0.8 behind rustls with ring, on tokio: TLS 1.3, ALPN `http/1.1`.
 //!
 //! `axum_tls ADDRESS CHAIN.pem KEY.pem`. The loop is that of axum's own example for rustls, with
 //! HTTP/1.1 only.
@@ -23,14 +23,17 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{ServerConfig, version};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> io::Result<()> {
+fn main() -> io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> io::Result<()> {
     let app = Router::new().route("/", get(|| async { "axum" })).route("/echo", any(upgrade));
     let acceptor = TlsAcceptor::from(Arc::new(config().map_err(io::Error::other)?));
     let listener = TcpListener::from_std(server::listen_tls()?)?;
     loop {
         let (stream, _) = listener.accept().await?;
-        task::spawn(serve(acceptor.clone(), app.clone(), stream));
+        task::spawn(connection(acceptor.clone(), app.clone(), stream));
     }
 }
 
@@ -50,11 +53,11 @@ fn config() -> Result<ServerConfig, Box<dyn std::error::Error + Send + Sync>> {
 }
 
 /// One connection, from its first byte on. Whatever ends it, the client sees that it is over.
-async fn serve(acceptor: TlsAcceptor, app: Router, stream: TcpStream) {
+async fn connection(acceptor: TlsAcceptor, app: Router, stream: TcpStream) {
     let Ok(stream) = acceptor.accept(stream).await else { return };
     let service = TowerToHyperService::new(app);
-    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
-    drop(connection.with_upgrades().await);
+    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    drop(served.with_upgrades().await);
 }
 
 async fn upgrade(upgrade: WebSocketUpgrade) -> Response {

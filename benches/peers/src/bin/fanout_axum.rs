@@ -1,4 +1,4 @@
-//! A room with axum 0.8 and `tokio::sync::broadcast`, on a current-thread tokio.
+//! A room with axum 0.8 and `tokio::sync::broadcast`, on tokio.
 //!
 //! Whoever is at `/room` sends each message by itself, as axum's chat example does; `/room-batched`
 //! feeds the socket with what is there, and flushes once nothing is left.
@@ -15,8 +15,11 @@ use tokio::sync::broadcast::{self, Receiver, Sender, error::RecvError};
 /// Messages that a member may be behind.
 const CAPACITY: usize = 4096;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> std::io::Result<()> {
     let room = broadcast::channel(CAPACITY).0;
     let route = |is_batched| {
         let room = room.clone();

@@ -1,4 +1,4 @@
-//! A room with sockudo-ws 3.1 and its `PubSub`, on a current-thread tokio.
+//! A room with sockudo-ws 3.1 and its `PubSub`, on tokio.
 //!
 //! Whoever is at `/room` sends each message by itself; `/room-batched` feeds the stream with what is
 //! there, and flushes once nothing is left. `/room-deflate` and `/room-deflate-batched` are the same with
@@ -23,7 +23,7 @@ const TOPIC: &str = "room";
 fn main() -> std::io::Result<()> {
     // The crate asks for this before a runtime begins.
     sockudo_ws::init_clock();
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve())
+    server::run_on_tokio(serve())
 }
 
 async fn serve() -> std::io::Result<()> {

@@ -1,5 +1,5 @@
-//! A room with yawc 0.5, permessage-deflate as in `yawc_deflate.rs`, and `tokio::sync::broadcast`, on a
-//! current-thread tokio. It is compressed for each member, for the crate has no other way.
+//! A room with yawc 0.5, permessage-deflate as in `yawc_deflate.rs`, and `tokio::sync::broadcast`, on
+//! tokio. It is compressed for each member, for the crate has no other way.
 //!
 //! Whoever is at `/room-deflate` sends each message by itself, with contexts of its own. With `-pooled`
 //! behind it they are borrowed from the crate's pool, and with `-batched` at the end the socket is fed
@@ -26,8 +26,11 @@ const CAPACITY: usize = 4096;
 /// Contexts kept by the pool, as in the crate's documentation.
 const POOL: usize = 64;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> std::io::Result<()> {
     let room = broadcast::channel(CAPACITY).0;
     let pool = DeflatePool::new(POOL);
     let listener = TcpListener::from_std(server::listen()?)?;

@@ -1,4 +1,4 @@
-//! fastwebsockets 0.10 behind hyper 1.x, on a current-thread tokio.
+//! fastwebsockets 0.10 behind hyper 1.x, on tokio.
 
 use fastwebsockets::upgrade::{UpgradeFut, upgrade};
 use fastwebsockets::{FragmentCollector, OpCode, WebSocketError};
@@ -12,8 +12,11 @@ use peers::server;
 use tokio::net::TcpListener;
 use tokio::task;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> std::io::Result<()> {
     let listener = TcpListener::from_std(server::listen()?)?;
     loop {
         let (stream, _) = listener.accept().await?;

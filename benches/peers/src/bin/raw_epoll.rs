@@ -28,7 +28,7 @@ const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::HUP).union(EventFla
 const LISTENER: u64 = u64::MAX;
 
 fn main() -> io::Result<()> {
-    Server::new(server::listen()?)?.run()
+    server::run_loops(|listener| Server::new(listener)?.run())
 }
 
 #[derive(Debug)]

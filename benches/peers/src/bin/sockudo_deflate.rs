@@ -1,5 +1,5 @@
-//! sockudo-ws 3.1 on a current-thread tokio, with permessage-deflate, 15 bits and no threshold, and
-//! its own opening handshake.
+//! sockudo-ws 3.1 on tokio, with permessage-deflate, 15 bits and no threshold, and its own opening
+//! handshake.
 //!
 //! The path ends with what happens to the contexts, `-deflate` (no takeover) or `-takeover`, and
 //! begins with the handler: `/echo-` sends every answer by itself, `/batched-` feeds them to the
@@ -18,7 +18,7 @@ use tokio::task;
 fn main() -> std::io::Result<()> {
     // The crate asks for this before a runtime begins.
     sockudo_ws::init_clock();
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(serve())
+    server::run_on_tokio(serve())
 }
 
 async fn serve() -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! tokio-websockets 0.13 on a current-thread tokio, with its own opening handshake.
+//! tokio-websockets 0.13 on tokio, with its own opening handshake.
 
 use futures_util::{SinkExt, StreamExt};
 use peers::server;
@@ -6,8 +6,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task;
 use tokio_websockets::{Config, Error, Limits, ServerBuilder};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> std::io::Result<()> {
     let listener = TcpListener::from_std(server::listen()?)?;
     loop {
         let (stream, _) = listener.accept().await?;

@@ -1,4 +1,4 @@
-//! yawc 0.5 behind hyper 1.x, on a current-thread tokio: a loop of `next` and `send`.
+//! yawc 0.5 behind hyper 1.x, on tokio: a loop of `next` and `send`.
 
 use futures_util::{SinkExt, StreamExt};
 use http_body_util::Empty;
@@ -12,8 +12,11 @@ use tokio::net::TcpListener;
 use tokio::task;
 use yawc::{OpCode, Options, UpgradeFut, WebSocket};
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> std::io::Result<()> {
     let listener = TcpListener::from_std(server::listen()?)?;
     loop {
         let (stream, _) = listener.accept().await?;

@@ -1,4 +1,4 @@
-//! yawc 0.5 behind hyper 1.x, on a current-thread tokio: answers flushed in batches by hand.
+//! yawc 0.5 behind hyper 1.x, on tokio: answers flushed in batches by hand.
 //!
 //! The crate's own benchmark writes its handler like this, so here it is beside `yawc.rs`. No other
 //! peer is helped in this way; each could be, by whoever writes every handler twice as long.
@@ -18,8 +18,11 @@ use yawc::{OpCode, Options, UpgradeFut, WebSocket};
 /// Most messages answered by one flush.
 const BATCH: usize = 32;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> std::io::Result<()> {
     let listener = TcpListener::from_std(server::listen()?)?;
     loop {
         let (stream, _) = listener.accept().await?;

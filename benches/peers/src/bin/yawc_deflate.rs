@@ -25,8 +25,11 @@ const BATCH: usize = 32;
 /// Contexts kept by the pool, as in the crate's documentation.
 const POOL: usize = 64;
 
-#[tokio::main(flavor = "current_thread")]
-async fn main() -> std::io::Result<()> {
+fn main() -> std::io::Result<()> {
+    server::run_on_tokio(serve())
+}
+
+async fn serve() -> std::io::Result<()> {
     let pool = DeflatePool::new(POOL);
     let listener = TcpListener::from_std(server::listen()?)?;
     loop {

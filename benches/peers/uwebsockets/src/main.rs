@@ -1,13 +1,19 @@
 //! uWebSockets 20 through `uwebsockets_rs` 0.0.11: its own C++ event loop on libuv, its own zlib.
 //!
-//! permessage-deflate without takeover, which it calls shared contexts, at zlib's default level 6; there
-//! is no threshold. Its dedicated contexts would be takeover, but a mask that is tested wrongly turns
-//! every size of them into the smallest, 9 bits. `/plain-deflate` compresses no answer. Answers to what
-//! one read brought are written together: that is its way, and cannot be had otherwise.
+//! Each thread has an app, a loop and a port of its own, for the binding cannot hand a socket to another
+//! loop, and the kernel spreads the connections of one port at random. All addresses are announced.
+//!
+//! `/echo` has no compression. Elsewhere it is permessage-deflate without takeover, which the library
+//! calls shared contexts, at zlib's default level 6; there is no threshold. Its dedicated contexts would be
+//! takeover, but a mask that is tested wrongly turns every size of them into the smallest, 9 bits.
+//! `/plain-deflate` compresses no answer. Answers to what one read brought are written together: that is
+//! its way, and cannot be had otherwise.
 
 use std::env;
 use std::io::{self, Write};
 use std::net::TcpListener;
+use std::sync::{Arc, Barrier};
+use std::thread;
 
 use uwebsockets_rs::app::App;
 use uwebsockets_rs::listen_socket::ListenSocket;
@@ -19,6 +25,22 @@ use uwebsockets_rs::websocket_behavior::{CompressOptions, WebSocketBehavior};
 const MAX_MESSAGE: u32 = 16 << 20;
 
 fn main() -> io::Result<()> {
+    let ports = free_ports()?;
+    let addresses: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let all_listen = Arc::new(Barrier::new(ports.len() + 1));
+    let spawn = |port| {
+        let all_listen = Arc::clone(&all_listen);
+        thread::spawn(move || serve(port, &all_listen))
+    };
+    let loops: Vec<_> = ports.into_iter().map(spawn).collect();
+    all_listen.wait();
+    println!("listening on http://{}", addresses.join(","));
+    io::stdout().flush()?;
+    loops.into_iter().try_for_each(|it| it.join().map_err(|_| io::Error::other("a loop panicked")))
+}
+
+/// One loop, which the library keeps for the thread it is called on.
+fn serve(port: u16, all_listen: &Barrier) {
     let tls = UsSocketContextOptions {
         key_file_name: None,
         cert_file_name: None,
@@ -28,28 +50,34 @@ fn main() -> io::Result<()> {
         ssl_ciphers: None,
         ssl_prefer_low_memory_usage: None,
     };
+    let disabled = u32::from(CompressOptions::Disabled);
+    let shared = u32::from(CompressOptions::SharedCompressor)
+        | u32::from(CompressOptions::SharedDecompressor);
     let mut app = App::new(tls);
-    app.ws("/echo-deflate", echo(true)).ws("/plain-deflate", echo(false));
-    let port = free_port()?;
+    app.ws("/echo", echo(disabled, false))
+        .ws("/echo-deflate", echo(shared, true))
+        .ws("/plain-deflate", echo(shared, false));
     app.listen(port.into(), None::<fn(ListenSocket)>);
-    println!("listening on http://127.0.0.1:{port}");
-    io::stdout().flush()?;
+    all_listen.wait();
     app.run();
-    Ok(())
 }
 
-/// A port for the address in the first argument: the binding does not tell which one it got.
-fn free_port() -> io::Result<u16> {
+/// Ports for the address in the first argument, one for each of `PEER_THREADS`: the binding does not tell
+/// which one it got.
+fn free_ports() -> io::Result<Vec<u16>> {
     let address = env::args().nth(1).unwrap_or_else(|| String::from("127.0.0.1:0"));
-    Ok(TcpListener::bind(address)?.local_addr()?.port())
+    let threads = env::var("PEER_THREADS").map_or(Ok(1), |count| count.parse());
+    let threads: usize = threads.map_err(io::Error::other)?;
+    // All at once, so that they differ.
+    let listeners: Vec<_> =
+        (0..threads).map(|_| TcpListener::bind(&address)).collect::<io::Result<_>>()?;
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 /// The library's defaults, but for the limits: beyond `max_backpressure` it drops messages.
-fn echo(compresses: bool) -> WebSocketBehavior<false> {
-    let deflater = u32::from(CompressOptions::SharedCompressor);
-    let inflater = u32::from(CompressOptions::SharedDecompressor);
+fn echo(compression: u32, compresses: bool) -> WebSocketBehavior<false> {
     WebSocketBehavior {
-        compression: deflater | inflater,
+        compression,
         max_payload_length: MAX_MESSAGE,
         idle_timeout: 120,
         max_backpressure: 4 * MAX_MESSAGE,

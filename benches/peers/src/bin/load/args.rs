@@ -7,7 +7,8 @@ use crate::deflate::{Deflate, Direction};
 use crate::json;
 
 pub(crate) const USAGE: &str = "\
-usage: load echo|idle|handshake|fanout --address HOST:PORT [--path /echo] [--pid PID]
+usage: load echo|idle|handshake|fanout --address HOST:PORT[,…] [--path /echo] [--pid PID]
+                    (connections go to one address after the other)
   --connections N   sockets (handshake: at the same time)          64
   --bytes N         payload of a message                           16
   --in-flight N     messages under way per connection               1
@@ -48,7 +49,7 @@ pub(crate) enum Content {
 #[derive(Clone, Debug)]
 pub(crate) struct Args {
     pub(crate) mode: Mode,
-    pub(crate) address: SocketAddr,
+    pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) path: String,
     /// The server's process, if its costs are wanted.
     pub(crate) pid: Option<u32>,
@@ -77,10 +78,10 @@ impl Args {
             Some("fanout") => Mode::Fanout,
             other => return Err(format!("no mode called {other:?}")),
         };
-        let (mut address, mut direction, mut takeover) = (None, None, false);
+        let (mut direction, mut takeover) = (None, false);
         let mut args = Self {
             mode,
-            address: ([127, 0, 0, 1], 0).into(),
+            addresses: Vec::new(),
             path: String::from("/echo"),
             pid: None,
             connections: 64,
@@ -100,7 +101,10 @@ impl Args {
         while let Some(option) = words.next() {
             let mut value = || words.next().ok_or(format!("{option} wants a value"));
             match option.as_str() {
-                "--address" => address = Some(number(&value()?)?),
+                "--address" => {
+                    let addresses = value()?.split(',').map(number).collect::<Result<_, _>>()?;
+                    args.addresses = addresses;
+                }
                 "--path" => args.path = value()?,
                 "--pid" => args.pid = Some(number(&value()?)?),
                 "--connections" => args.connections = number(&value()?)?,
@@ -121,13 +125,20 @@ impl Args {
                 _ => return Err(format!("no option called {option}")),
             }
         }
-        args.address = address.ok_or("--address is missing")?;
         args.deflate = direction.map(|direction| Deflate { direction, takeover });
         args.check().map(|()| args)
     }
 
+    /// The address of a connection: servers with a loop per thread have one for each.
+    pub(crate) fn address(&self, number: usize) -> SocketAddr {
+        self.addresses[number % self.addresses.len()]
+    }
+
     /// Do the options go together?
     fn check(&self) -> Result<(), String> {
+        if self.addresses.is_empty() {
+            return Err(String::from("--address is missing"));
+        }
         if self.connections == 0 || self.in_flight == 0 {
             return Err(String::from("--connections and --in-flight begin at 1"));
         }

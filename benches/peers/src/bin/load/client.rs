@@ -19,12 +19,13 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// Connects and upgrades; the socket is non-blocking when it comes back.
 ///
 /// With it comes the server's answer to the extension that was offered.
-pub(crate) fn open(args: &Args) -> io::Result<(TcpStream, String)> {
-    let mut stream = TcpStream::connect(args.address)?;
+pub(crate) fn open(args: &Args, number: usize) -> io::Result<(TcpStream, String)> {
+    let address = args.address(number);
+    let mut stream = TcpStream::connect(address)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let offer = args.deflate.map(Deflate::offer);
-    stream.write_all(wire::request(&args.address.to_string(), &args.path, offer).as_bytes())?;
+    stream.write_all(wire::request(&address.to_string(), &args.path, offer).as_bytes())?;
     let mut head = [0; 4096];
     let mut len = 0;
     while wire::head_len(&head[..len]).is_none() {

@@ -60,7 +60,7 @@ impl Load {
         let mut connections = Vec::with_capacity(args.connections);
         let mut extensions = String::new();
         for number in 0..args.connections {
-            let (stream, answer) = client::open(args)?;
+            let (stream, answer) = client::open(args, number)?;
             poller.add(&stream, number)?;
             // Each begins elsewhere in the cycle, lest the server compress the same text for all of
             // them one after another, which the processor learns by heart.

@@ -80,8 +80,8 @@ struct Member {
 impl Load {
     /// Those who never read, and one who does.
     fn open(args: &Args) -> io::Result<Self> {
-        let stuck = (0..args.stuck).map(|_| {
-            let (stream, _) = client::open(args)?;
+        let stuck = (0..args.stuck).map(|number| {
+            let (stream, _) = client::open(args, number)?;
             set_socket_recv_buffer_size(&stream, STUCK_BUFFER)?;
             Ok(stream)
         });
@@ -105,7 +105,7 @@ impl Load {
     }
 
     fn enter(&mut self, args: &Args) -> io::Result<()> {
-        let (stream, answer) = client::open(args)?;
+        let (stream, answer) = client::open(args, self.members.len())?;
         self.extensions = answer;
         self.poller.add(&stream, self.members.len())?;
         let reader = Reader::new(Echoes::of(args.deflate, self.members.is_empty()), 0);

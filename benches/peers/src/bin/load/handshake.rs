@@ -72,7 +72,7 @@ impl Load {
             connector: Connector::new(args)?,
             poller: Poller::new(args.spin)?,
             slots: (0..args.connections).map(|_| None).collect(),
-            request: wire::request(&args.address.to_string(), &args.path, None),
+            request: wire::request(&args.address(0).to_string(), &args.path, None),
             messages: Messages::new(args),
             close: wire::masked_frame(wire::CLOSE, [1, 2, 3, 4], b"\x03\xe8"),
             buffer: vec![0; stream::READ],
@@ -98,7 +98,7 @@ impl Load {
     }
 
     fn begin(&mut self, number: usize) -> io::Result<()> {
-        let stream = self.connector.open(self.request.as_bytes())?;
+        let stream = self.connector.open(number, self.request.as_bytes())?;
         self.poller.add(stream.socket(), number)?;
         let (step, reader) = (Step::Upgrade, Reader::new(Echoes::Plain, 0));
         self.slots[number] = Some(Cycle { stream, step, reader });

@@ -48,8 +48,8 @@ pub(crate) fn run(args: &Args) -> io::Result<()> {
 fn open(args: &Args, count: usize) -> io::Result<(Vec<TcpStream>, String)> {
     let mut streams = Vec::with_capacity(count);
     let mut last = String::new();
-    for _ in 0..count {
-        let (stream, answer) = client::open(args)?;
+    for number in 0..count {
+        let (stream, answer) = client::open(args, number)?;
         stream.set_nonblocking(false)?;
         streams.push(stream);
         last = answer;

@@ -22,23 +22,24 @@ pub(crate) const READ: usize = 32 << 10;
 /// Opens streams to one server.
 #[derive(Debug)]
 pub(crate) struct Connector {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     tls: Option<Arc<ClientConfig>>,
 }
 
 impl Connector {
     pub(crate) fn new(args: &Args) -> io::Result<Self> {
         let tls = args.tls.then(full_handshakes).transpose().map_err(broken)?;
-        Ok(Self { address: args.address, tls: tls.map(Arc::new) })
+        Ok(Self { addresses: args.addresses.clone(), tls: tls.map(Arc::new) })
     }
 
     /// Connects and sends `first`, behind the TLS handshake if there is one.
-    pub(crate) fn open(&self, first: &[u8]) -> io::Result<Stream> {
+    pub(crate) fn open(&self, number: usize, first: &[u8]) -> io::Result<Stream> {
+        let address = self.addresses[number % self.addresses.len()];
         // On loopback this returns at once: the kernel completes it, not the server.
-        let socket = TcpStream::connect(self.address)?;
+        let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         let session = self.tls.as_ref().map(|config| {
-            let name = ServerName::from(self.address.ip());
+            let name = ServerName::from(address.ip());
             ClientConnection::new(Arc::clone(config), name).map(Box::new)
         });
         let mut stream = Stream { socket, session: session.transpose().map_err(broken)? };
