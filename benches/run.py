@@ -24,6 +24,7 @@ from pathlib import Path
 
 import deflate
 import fanout
+import gets
 import handshake
 from tables import disturbance, figures, median, number, relative, share, summary, table, worst
 
@@ -55,7 +56,7 @@ SIZES = {16: "16 B", 1024: "1 KiB", 65_536: "64 KiB", 1_048_576: "1 MiB"}
 # Where system calls are counted unless `--cells` says otherwise.
 CALL_CELLS = ["64x16x32", "64x16x1", "1x16x1"]
 # What can be measured instead of messages.
-MODES = ["calls", "strace", "idle", "handshake"]
+MODES = ["calls", "strace", "idle", "handshake", "http"]
 # More than this on the way at once measures the memory, not the server.
 MOST_UNDER_WAY = 1 << 30
 # Seconds a program may take to say its next line, beyond what it was asked to run.
@@ -141,6 +142,8 @@ class Bench:
         self.servers = self.choose()
 
     def binaries(self):
+        if self.options.http:
+            return {name: name for name in gets.SERVERS}
         if self.options.fanout:
             return fanout.binaries(self.options.deflate)
         if self.options.deflate:
@@ -280,6 +283,9 @@ class Bench:
     def handshake(self):
         handshake.measure(self, LIMIT)
 
+    def http(self):
+        gets.measure(self)
+
     def idle(self):
         count = self.options.idle_connections or 5000
         rows = {}
@@ -386,7 +392,8 @@ def options():
     parser.add_argument("--servers", help=f"some of {','.join(SERVERS)}, with "
                         f"--deflate of {','.join(deflate.SERVERS)}, "
                         f"with --fanout of {','.join(fanout.SERVERS)}, "
-                        f"with --tls of {','.join(handshake.TLS_ROUTES)}")
+                        f"with --tls of {','.join(handshake.TLS_ROUTES)}, "
+                        f"with --http of {','.join(gets.SERVERS)}")
     parser.add_argument("--threads", type=int, default=1, help="of each server: 1, pinned to a core as "
                         "the load is to another; with more nothing is pinned")
     parser.add_argument("--workers", help="tidewire's, if not as many as --threads: a number, or "
@@ -402,7 +409,7 @@ def options():
     parser.add_argument("--tidewire", help="its server's binary, an example in target/ by default")
     parser.add_argument("--peers", default=str(PEERS), help="the folder of the load's and peers' binaries")
     parser.add_argument("--add", action="append", metavar="NAME=PATH", help="one more server")
-    parser.add_argument("--path", default="/echo", help="the route that echoes")
+    parser.add_argument("--path", help="the route that echoes, /echo, or answers --http, /ping")
     parser.add_argument("--server-core", default="0")
     parser.add_argument("--load-core", default="1")
     parser.add_argument("--json", help="append every single result to this file")
@@ -426,6 +433,10 @@ def main():
         sys.exit("--fanout measures fan-out, and nothing else at the same time")
     if chosen.threads < 1:
         sys.exit("--threads begins at 1")
+    if chosen.http and (modes != ["http"] or chosen.fanout or chosen.deflate):
+        sys.exit("--http measures requests, and nothing else at the same time")
+    if chosen.path is None:
+        chosen.path = gets.PATH if chosen.http else "/echo"
     if chosen.level is None:
         chosen.level = fanout.LEVEL if chosen.fanout else deflate.LEVEL
     if chosen.tls and (modes != ["handshake"] or chosen.deflate):

@@ -1,9 +1,9 @@
-//! axum 0.8 on tokio.
+//! axum 0.8 on tokio; `/ping` answers a `GET` with five bytes.
 
 use axum::Router;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::response::Response;
-use axum::routing::any;
+use axum::routing::{any, get};
 use peers::server;
 use tokio::net::TcpListener;
 
@@ -12,7 +12,7 @@ fn main() -> std::io::Result<()> {
 }
 
 async fn serve() -> std::io::Result<()> {
-    let app = Router::new().route("/echo", any(upgrade));
+    let app = Router::new().route("/echo", any(upgrade)).route("/ping", get(|| async { "hello" }));
     axum::serve(TcpListener::from_std(server::listen()?)?, app).await
 }
 

@@ -7,10 +7,10 @@ use crate::deflate::{Deflate, Direction};
 use crate::json;
 
 pub(crate) const USAGE: &str = "\
-usage: load echo|idle|handshake|fanout --address HOST:PORT[,…] [--path /echo] [--pid PID]
+usage: load echo|idle|handshake|http|fanout --address HOST:PORT[,…] [--path /echo] [--pid PID]
                     (connections go to one address after the other)
   --connections N   sockets (handshake: at the same time)          64
-  --bytes N         payload of a message                           16
+  --bytes N         payload of a message, or body of an answer     16
   --in-flight N     messages under way per connection               1
                     (fanout: what each sender says at once)
   --senders N       connections that say something (fanout)         1
@@ -33,6 +33,7 @@ pub(crate) enum Mode {
     Echo,
     Idle,
     Handshake,
+    Http,
     Fanout,
 }
 
@@ -75,6 +76,7 @@ impl Args {
             Some("echo") => Mode::Echo,
             Some("idle") => Mode::Idle,
             Some("handshake") => Mode::Handshake,
+            Some("http") => Mode::Http,
             Some("fanout") => Mode::Fanout,
             other => return Err(format!("no mode called {other:?}")),
         };
@@ -148,7 +150,7 @@ impl Args {
         if self.content == Content::Json && self.bytes < json::SHORTEST {
             return Err(format!("--json begins at {} bytes", json::SHORTEST));
         }
-        if self.deflate.is_some() && matches!(self.mode, Mode::Handshake) {
+        if self.deflate.is_some() && matches!(self.mode, Mode::Handshake | Mode::Http) {
             return Err(String::from("--deflate is for echo, idle and fanout"));
         }
         if self.deflate.is_some_and(|it| it.takeover) && matches!(self.mode, Mode::Fanout) {

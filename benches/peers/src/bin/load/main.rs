@@ -4,8 +4,8 @@
 //! read from the kernel's account of *its* process, so that a client which is slower than the
 //! server does not change the figure by much; it is built to be faster all the same.
 //!
-//! The modes are in `echo.rs`, `idle.rs`, `handshake.rs` and `fanout.rs`; what they share is in `client.rs`,
-//! `messages.rs` and `reader.rs`. TLS is in `stream.rs`.
+//! The modes are in `echo.rs`, `idle.rs`, `handshake.rs`, `http.rs` and `fanout.rs`; what they share is in
+//! `client.rs`, `messages.rs`, `reader.rs` and `process.rs`. TLS is in `stream.rs`.
 
 #![expect(
     clippy::cast_precision_loss,
@@ -19,6 +19,7 @@ mod echo;
 mod fanout;
 mod handshake;
 mod histogram;
+mod http;
 mod idle;
 mod json;
 mod messages;
@@ -53,6 +54,7 @@ fn run(args: &Args) -> io::Result<()> {
         Mode::Echo => echo::run(args),
         Mode::Idle => idle::run(args),
         Mode::Handshake => handshake::run(args),
+        Mode::Http => http::run(args),
         Mode::Fanout => fanout::run(args),
     }
 }
