@@ -244,7 +244,7 @@ fn no_text_of_a_client_or_a_broker_forges_a_record_or_is_logged_each_time() {
 }
 
 /// What a record may show as it is: numbers, times, addresses, and names that are ours.
-const HARMLESS: [&str; 16] = [
+const HARMLESS: [&str; 17] = [
     "websockets",
     "closed",
     "lost",
@@ -258,7 +258,8 @@ const HARMLESS: [&str; 16] = [
     "ended",
     "skipped",
     "unreadable",
-    // What an executor does, in words of ours.
+    // Which executor it is, and what it does, in words of ours.
+    "who",
     "how",
     // The route of a stalled handler, in words of the application, and for how long.
     "label",
