@@ -1,7 +1,9 @@
 //! The worker on which something lives.
 
 use std::future::Future;
+#[cfg(feature = "server")]
 use std::sync::Arc;
+use std::sync::Weak;
 
 #[cfg(feature = "server")]
 use super::worker::{self, Resident, Worker};
@@ -12,14 +14,17 @@ use super::worker::{self, Resident, Worker};
 enum Worker {}
 
 /// The worker on which something was created; none for what lives on an executor.
+///
+/// It does not keep the worker, whose descriptors are closed when its server has ended: applications keep the `Sender` of a
+/// connection for as long as they like.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Home(Option<Arc<Worker>>);
+pub(crate) struct Home(Option<Weak<Worker>>);
 
 impl Home {
     /// That of the task that calls.
     pub(crate) fn here() -> Self {
         #[cfg(feature = "server")]
-        return Self(worker::current());
+        return Self(worker::current().map(|worker| Arc::downgrade(&worker)));
         #[cfg(not(feature = "server"))]
         return Self(None);
     }
@@ -31,7 +36,7 @@ impl Home {
 
     /// Whether both live on the same worker, or both on none.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.0.as_ref().map(Arc::as_ptr) == other.0.as_ref().map(Arc::as_ptr)
+        self.0.as_ref().map(Weak::as_ptr) == other.0.as_ref().map(Weak::as_ptr)
     }
 
     /// Runs `future` there, or where [`spawn`](super::spawn) does.
@@ -41,7 +46,7 @@ impl Home {
     )]
     pub(crate) fn spawn(&self, future: impl Future<Output = ()> + Send + 'static) {
         #[cfg(feature = "server")]
-        if let Some(place) = self.0.as_ref().and_then(Worker::live) {
+        if let Some(place) = self.0.as_ref().and_then(Weak::upgrade).and_then(|it| it.live()) {
             super::task::spawn_at(place, Resident::Other, future);
             return;
         }

@@ -263,6 +263,59 @@ fn the_threads_of_a_server_end_with_it() {
     assert!(text.contains("\n= 0 3 true\n"), "{text}");
 }
 
+/// The descriptors that wait for events, of all servers in this process.
+#[cfg(target_os = "linux")]
+fn event_descriptors() -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    targets.filter(|target| target.to_string_lossy().contains("[event")).count()
+}
+
+/// Counts descriptors before a server starts, and after its end, while the `Sender` of a connection is still there. Does
+/// nothing when run as a test.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_server_whose_descriptors_are_counted() {
+    if env::var_os("TIDEWIRE_TEST_DESCRIPTORS").is_some() {
+        // Those of the executor are there before.
+        within(task::sleep(std::time::Duration::from_millis(1)));
+        let before = event_descriptors();
+        let kept = Arc::new(Mutex::new(Vec::new()));
+        let mut server = with_workers(2);
+        let keep = Arc::clone(&kept);
+        server.get("/kept", move |mut ctx: RequestContext| {
+            let keep = Arc::clone(&keep);
+            async move {
+                let ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+                keep.lock().unwrap().push(ws.sender());
+                Ok(peer::echo(ws).await?)
+            }
+        });
+        let handle = start(server);
+        echo(&mut Tcp::upgraded_at(handle.local_addr(), "/kept"));
+        let during = event_descriptors();
+        within(handle.shutdown(patient()));
+        drop(handle);
+        until("all threads have ended", || threads() == 0);
+        let kept = kept.lock().unwrap().len();
+        println!("\n= {} {} {kept}", during > before, event_descriptors() - before);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_sender_that_is_kept_keeps_no_descriptor_of_its_server() {
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.args([
+        "--exact",
+        "server::workers::a_server_whose_descriptors_are_counted",
+        "--nocapture",
+    ]);
+    let output = child.env("TIDEWIRE_TEST_DESCRIPTORS", "1").output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("\n= true 0 1\n"), "{text}");
+}
+
 /// Writes each warning to the standard output.
 struct Warnings;
 
