@@ -85,10 +85,10 @@ impl Drop for OnDrop {
 }
 
 /// Leaves the only clone of the waker with a socket of this thread's worker.
-#[expect(clippy::needless_pass_by_value, reason = "the socket has the only clone then")]
 fn leave(waker: Waker, socket: &mut Socket<TcpStream>) {
     let mut cx = Context::from_waker(&waker);
     assert!(Pin::new(socket).poll_read(&mut cx, &mut [0]).is_pending());
+    drop(waker);
 }
 
 fn is_ready(source: &Source, direction: Direction) -> bool {

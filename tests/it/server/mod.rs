@@ -9,8 +9,10 @@
 //! | `reject` | refusals that a page can read |
 //! | `tokio` | servers in programs on tokio, with the feature `tokio` |
 //! | `workers` | the threads that serve connections: how they share them, and one that blocks |
+//! | `load` | these threads under load: whose turn it is, and connections in more than one task |
 
 mod impatience;
+mod load;
 mod metrics;
 mod reject;
 mod shutdown;

@@ -365,3 +365,59 @@ fn a_handler_that_blocks_for_long_is_told_by_its_route_and_once() {
     let (dropped, rest) = process.end_and_rest();
     assert_eq!((dropped, rest.contains("warning: ")), (0, false), "{rest}");
 }
+
+/// Writes each warning to the standard output, and panics.
+struct Panics;
+
+impl Log for Panics {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        println!("\nwarning: {}", record.args());
+        panic!("on purpose");
+    }
+
+    fn flush(&self) {}
+}
+
+/// The server whose handlers block, and whose logger panics. Does nothing when run as a test.
+#[test]
+fn a_server_with_one_worker_that_blocks_and_a_logger_that_panics() {
+    serve(|| {
+        log::set_logger(&Panics).unwrap();
+        log::set_max_level(LevelFilter::Warn);
+        let mut server = with_workers(1);
+        let release = Mutex::new(Some(blocking(&mut server, &Arc::default())));
+        server.post("/release", move |_: RequestContext| {
+            drop(release.lock().unwrap().take());
+            async { Ok(()) }
+        });
+        server
+    });
+}
+
+#[test]
+fn a_logger_that_panics_ends_no_supervisor() {
+    let test = "server::workers::a_server_with_one_worker_that_blocks_and_a_logger_that_panics";
+    let mut process = Process::start(test);
+    // Each is told by the supervisor, and each is continued by another thread.
+    let mut blocked: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = Tcp::connect(process.addr);
+            client.send(GET.replacen('/', "/block", 1));
+            process.line("warning: the handler of `GET /block` has blocked its thread for ");
+            echo(&mut Tcp::upgraded_at(process.addr, "/ws"));
+            client
+        })
+        .collect();
+    let mut client = Tcp::connect(process.addr);
+    client.send("POST /release HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n");
+    assert!(client.head().starts_with("HTTP/1.1 200 "));
+    for client in &mut blocked {
+        assert!(client.head().starts_with("HTTP/1.1 200 "));
+    }
+    drop((client, blocked));
+    assert_eq!(process.end(), 0);
+}

@@ -73,10 +73,6 @@ impl<T> Mutex<T> {
     pub(super) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap()
     }
-
-    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        self.0.try_lock().ok()
-    }
 }
 
 #[derive(Debug, Default)]
@@ -91,13 +87,11 @@ impl Condition {
         self.0.wait(guard).unwrap()
     }
 
-    /// There is no time here.
-    #[expect(clippy::unused_self, reason = "the real one uses it")]
     pub(super) fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
-        _: Duration,
+        time: Duration,
     ) -> MutexGuard<'a, T> {
-        guard
+        self.0.wait_timeout(guard, time).unwrap().0
     }
 }
