@@ -334,7 +334,7 @@ impl WebSocket {
     ///         while let Some(text) = news.next().await {
     ///             sender.send_text(text).await?;
     ///         }
-    ///         tidewire::Result::Ok(())
+    ///         Ok::<(), tidewire::Error>(())
     ///     });
     ///     while let Some(message) = ws.recv().await? {
     ///         ws.send(message).await?;
