@@ -14,12 +14,15 @@
 //! | `/echo-takeover` | compressed with context takeover both ways and the largest windows |
 //! | `/default-deflate` | the defaults, and the defaults of compression |
 //! | `/room`, `/room-deflate` | the same two; each message goes to all clients |
+//! | `/ping` | no WebSocket: a `GET` is answered with five bytes |
+//! | `/ping-middleware` | the same, behind a middleware of tide that does nothing |
 
 mod support;
 
 use std::time::Duration;
 
 use tidewire::deflate::DeflateOptions;
+use tidewire::server::endpoint;
 use tidewire::websocket::HeartbeatOptions;
 use tidewire::{Hub, RequestContext, Room, Server, WebSocketOptions};
 
@@ -50,7 +53,23 @@ async fn main() -> tidewire::Result<()> {
         let options = WebSocketOptions::default().deflate(DeflateOptions::default());
         talk(ctx, compressed.clone(), options)
     });
+    server.get("/ping", ping);
+    server.at("/ping-middleware").with(Nothing).get(endpoint(ping));
     support::serve(server).await
+}
+
+async fn ping(_ctx: RequestContext) -> tide::Result<&'static str> {
+    Ok("pong\n")
+}
+
+/// Middleware that does nothing.
+struct Nothing;
+
+#[tide::utils::async_trait]
+impl tide::Middleware<()> for Nothing {
+    async fn handle(&self, request: tide::Request<()>, next: tide::Next<'_, ()>) -> tide::Result {
+        Ok(next.run(request).await)
+    }
 }
 
 fn large() -> WebSocketOptions {
