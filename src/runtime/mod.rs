@@ -51,6 +51,8 @@ pub use self::manual_clock::ManualClock;
 pub(crate) use self::socket::TcpStream;
 #[cfg(unix)]
 pub(crate) use self::socket::UnixStream;
+#[cfg(feature = "server")]
+pub(crate) use self::socket::set_options;
 #[cfg(feature = "rooms")]
 pub use self::spawned::Spawned;
 #[cfg(feature = "rooms")]

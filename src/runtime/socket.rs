@@ -185,11 +185,22 @@ impl TcpStream {
     /// kernel accepts before it can send them.
     #[cfg(any(feature = "server", feature = "client"))]
     pub(crate) fn set_options(&self) -> io::Result<()> {
-        self.with_options(|socket| socket.set_tcp_nodelay(true))?;
-        // Kernels that emulate Linux may not know the option. Connections work without it.
-        #[cfg(target_os = "linux")]
-        let _ = self.with_options(|socket| socket.set_tcp_notsent_lowat(MOST_UNSENT));
-        Ok(())
+        self.with_options(|socket| set_options(&socket))
+    }
+
+    /// Whether the socket has these options from the one that listens.
+    #[cfg(feature = "server")]
+    pub(crate) fn has_options(&self) -> bool {
+        let mut has_options = false;
+        let asked = self.with_options(|socket| {
+            has_options = socket.tcp_nodelay()?;
+            #[cfg(target_os = "linux")]
+            {
+                has_options &= socket.tcp_notsent_lowat()? == MOST_UNSENT;
+            }
+            Ok(())
+        });
+        has_options && asked.is_ok()
     }
 
     #[cfg(any(feature = "server", feature = "client"))]
@@ -207,6 +218,17 @@ impl TcpStream {
             Io::Failed => Ok(()),
         }
     }
+}
+
+/// Sets the options of a TCP connection on a socket, or on one that listens: Linux gives them to the sockets that it
+/// accepts.
+#[cfg(any(feature = "server", feature = "client"))]
+pub(crate) fn set_options(socket: &socket2::SockRef<'_>) -> io::Result<()> {
+    socket.set_tcp_nodelay(true)?;
+    // Kernels that emulate Linux may not know the option. Connections work without it.
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_notsent_lowat(MOST_UNSENT);
+    Ok(())
 }
 
 #[cfg(all(unix, feature = "client"))]

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::{fmt, io, net};
 
 use futures::FutureExt;
@@ -21,7 +22,7 @@ use crate::http::Addrs;
 use crate::permits::Held;
 #[cfg(unix)]
 use crate::runtime::UnixListener;
-use crate::runtime::{TcpListener, TcpStream};
+use crate::runtime::{TcpListener, TcpStream, set_options};
 use crate::stream::Stream;
 #[cfg(unix)]
 use crate::sync::Mutex;
@@ -64,6 +65,8 @@ impl fmt::Display for LocalAddr {
 pub(super) struct Listener {
     socket: Socket,
     local_addr: LocalAddr,
+    /// Whether accepted sockets have the options of this one. The first one shows it.
+    is_inherited: OnceLock<bool>,
 }
 
 #[derive(Debug)]
@@ -81,8 +84,11 @@ enum Socket {
 impl Listener {
     /// Takes a TCP socket that listens already.
     pub(super) fn tcp(listener: net::TcpListener) -> io::Result<Self> {
+        // Where they are not inherited, each connection gets them, and an error is told there.
+        let _ = set_options(&(&listener).into());
         let local_addr = LocalAddr::Tcp(listener.local_addr()?);
-        Ok(Self { socket: Socket::Tcp(TcpListener::new(listener)?), local_addr })
+        let socket = Socket::Tcp(TcpListener::new(listener)?);
+        Ok(Self { socket, local_addr, is_inherited: OnceLock::new() })
     }
 
     /// Takes a Unix socket that listens already. Its `file`, if given, is removed at the end.
@@ -94,7 +100,8 @@ impl Listener {
         let path = listener.local_addr()?.as_pathname().map(PathBuf::from);
         let listener = UnixListener::new(listener)?;
         let local_addr = LocalAddr::Unix(path.unwrap_or_default());
-        Ok(Self { socket: Socket::Unix { file: Mutex::new(file), listener }, local_addr })
+        let socket = Socket::Unix { file: Mutex::new(file), listener };
+        Ok(Self { socket, local_addr, is_inherited: OnceLock::new() })
     }
 
     /// Listens no more, though others refer to this.
@@ -149,7 +156,8 @@ impl Listener {
         match &self.socket {
             Socket::Tcp(listener) => loop {
                 let (stream, peer) = listener.accept().await?;
-                match stream.set_options() {
+                let is_inherited = *self.is_inherited.get_or_init(|| stream.has_options());
+                match if is_inherited { Ok(()) } else { stream.set_options() } {
                     Ok(()) => {
                         let addrs = Addrs { peer: Some(peer), local: self.end_of(&stream) };
                         return Ok((Stream::Tcp(stream), addrs));
@@ -294,4 +302,25 @@ impl Drop for SocketFile {
 #[cfg(unix)]
 fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream as Client;
+
+    use super::*;
+    use crate::runtime::block_on;
+
+    #[test]
+    fn each_accepted_socket_has_the_options_of_a_connection() {
+        let listener = tcp(([127, 0, 0, 1], 0).into(), TcpOptions::default()).unwrap();
+        let listener = Listener::tcp(listener).unwrap();
+        let addr = listener.local_addr().as_tcp().unwrap();
+        for number in 0..3 {
+            let _client = Client::connect(addr).unwrap();
+            let (stream, _) = block_on(listener.accept()).unwrap();
+            let Stream::Tcp(stream) = stream else { panic!("it is TCP") };
+            assert!(stream.has_options(), "{number}");
+        }
+    }
 }
