@@ -215,4 +215,6 @@ pub(crate) use self::shared::Shared;
 pub use self::stats::{CloseInfo, ConnectionId, ConnectionStats, Initiator};
 #[cfg(any(feature = "client", feature = "rooms"))]
 pub(crate) use self::thread_cache::bytes as random_bytes;
+#[cfg(feature = "server")]
+pub(crate) use self::thread_cache::with_read_buffer;
 pub use self::websocket::WebSocket;

@@ -71,7 +71,7 @@ thread_local! {
 }
 
 /// Lends the thread's read buffer to `f`.
-pub(super) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
+pub(crate) fn with_read_buffer<R>(f: impl FnOnce(&mut [u8]) -> R) -> R {
     // Taken out rather than borrowed: a stream may itself run over a connection of ours. One that panics
     // takes the buffer with it, and the next read has another.
     let mut buf = with(|scratch| std::mem::take(&mut scratch.read)).unwrap_or_default();

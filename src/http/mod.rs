@@ -26,7 +26,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
 use ::http::header::{CONNECTION, UPGRADE};
@@ -37,7 +37,6 @@ use futures::io::AsyncWriteExt;
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
-use smol_hyper::rt::FuturesIo;
 
 pub(crate) use self::app::{App, Routes};
 use self::body::ResponseBody;
@@ -129,10 +128,10 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
             // Boxed, so that a connection between requests holds no memory for a handler.
             Contained::new(Box::pin(answer))
         });
-        let mut connection = self.builder.serve_connection(FuturesIo::new(socket), service);
+        let mut connection = self.builder.serve_connection(socket, service);
         let outcome = drive(&mut connection, &exchange, &self.instance).await;
         let parts = connection.into_parts();
-        let mut socket = parts.io.into_inner();
+        let mut socket = parts.io;
         match (outcome, exchange.take_granted()) {
             (Ok(()), Some(upgrade)) => {
                 // Copied, because the bytes are slices of whole read buffers, and would keep these alive.
@@ -309,7 +308,7 @@ fn offer_upgrade(
 /// Runs a connection until hyper is done with it and all bytes are written. When the server shuts down, the
 /// response under way is the last one.
 async fn drive<S>(
-    connection: &mut http1::Connection<FuturesIo<Socket>, S>,
+    connection: &mut http1::Connection<Socket, S>,
     exchange: &HttpProgress,
     instance: &Instance,
 ) -> hyper::Result<()>
@@ -319,10 +318,15 @@ where
 {
     let mut outcome = None;
     let mut shutting_down = instance.shutting_down().fuse();
+    let mut waker = Waker::noop().clone();
     poll_fn(|cx| {
-        if shutting_down.poll_unpin(cx).is_ready() {
-            exchange.set_leaving();
-            Pin::new(&mut *connection).graceful_shutdown();
+        // All connections wait for it in one table, so it is asked only by a task that it does not know.
+        if instance.is_shutting_down() || !waker.will_wake(cx.waker()) {
+            waker.clone_from(cx.waker());
+            if shutting_down.poll_unpin(cx).is_ready() {
+                exchange.set_leaving();
+                Pin::new(&mut *connection).graceful_shutdown();
+            }
         }
         let result = ready!(connection.poll_without_shutdown(cx));
         // hyper may report that it is done while its last bytes, such as the 4xx to a malformed request,

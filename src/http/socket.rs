@@ -6,19 +6,20 @@
 //! While a request is being answered, no deadline for reads runs, since that is the handler's time. If the
 //! next head has begun meanwhile, its time starts at the end of the response.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::io::{AsyncRead, AsyncWrite};
-use hyper::rt::Sleep;
+use futures::io::AsyncWrite;
+use hyper::rt::{ReadBufCursor, Sleep};
 
 use super::ServerOptions;
 use super::exchange::HttpProgress;
 use super::pieces::Pieces;
+use crate::connection::with_read_buffer;
 use crate::instance::Lease;
 use crate::runtime::{Clock, Timer};
 use crate::stream::Stream;
@@ -118,6 +119,32 @@ impl Socket {
         Poll::Ready(Ok(len))
     }
 
+    /// Reads bytes for hyper, or fails if a deadline has passed.
+    fn poll_bytes(&mut self, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        if self.ended {
+            return self.poll_ended(cx);
+        }
+        let read = self.poll_piece(cx, buf);
+        match read {
+            Poll::Ready(Ok(0)) => {
+                self.ended = true;
+                self.poll_ended(cx)
+            }
+            read if self.exchange.is_answering() => {
+                // hyper's buffer is empty now: while it answers, it reads only if it has no bytes of the body,
+                // or waits for the end of the stream. So if bytes come here, and hyper does not read again, they
+                // are the next head.
+                self.exchange.set_ahead(read.is_ready());
+                read
+            }
+            Poll::Pending => self.poll_overdue(cx),
+            Poll::Ready(_) => {
+                self.on_head_bytes();
+                read
+            }
+        }
+    }
+
     fn wait_for(&mut self, awaiting: Awaiting, timeout: Option<Duration>) {
         self.awaiting = awaiting;
         self.reading.set(timeout);
@@ -191,39 +218,25 @@ impl Socket {
     }
 }
 
-impl AsyncRead for Socket {
+/// The bytes go through the buffer of the thread, which costs a copy of those that have come. hyper's own buffer would have
+/// to be filled with zeros for each read, and has 8 KiB and more.
+impl hyper::rt::Read for Socket {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        buf: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        if this.ended {
-            return this.poll_ended(cx);
-        }
-        let read = this.poll_piece(cx, buf);
-        match read {
-            Poll::Ready(Ok(0)) => {
-                this.ended = true;
-                this.poll_ended(cx)
-            }
-            read if this.exchange.is_answering() => {
-                // hyper's buffer is empty now: while it answers, it reads only if it has no bytes of the body,
-                // or waits for the end of the stream. So if bytes come here, and hyper does not read again, they
-                // are the next head.
-                this.exchange.set_ahead(read.is_ready());
-                read
-            }
-            Poll::Pending => this.poll_overdue(cx),
-            Poll::Ready(_) => {
-                this.on_head_bytes();
-                read
-            }
-        }
+        mut room: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        with_read_buffer(|buf| {
+            let most = room.remaining().min(buf.len());
+            let buf = buf.get_mut(..most).unwrap_or_default();
+            let len = ready!(self.get_mut().poll_bytes(cx, buf))?;
+            room.put_slice(buf.get(..len).unwrap_or_default());
+            Poll::Ready(Ok(()))
+        })
     }
 }
 
-impl AsyncWrite for Socket {
+impl hyper::rt::Write for Socket {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -234,16 +247,6 @@ impl AsyncWrite for Socket {
         this.poll_taken(written, cx)
     }
 
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = Pin::new(&mut this.stream).poll_write_vectored(cx, bufs);
-        this.poll_taken(written, cx)
-    }
-
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // An encrypted stream has accepted bytes that it still has to write.
@@ -251,17 +254,27 @@ impl AsyncWrite for Socket {
         this.poll_taken(flushed, cx)
     }
 
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().stream).poll_close(cx)
     }
 }
 
-/// A deadline that is cheap to move: the timer is set again only when it fires too early.
+/// A deadline that is cheap to move and to wait for: the timer is asked again only when it fires too early, or when it
+/// would wake another task.
 #[derive(Debug)]
 struct Alarm {
     clock: Clock,
     deadline: Option<Instant>,
-    timer: Option<(Instant, Timer)>,
+    timer: Option<Set>,
+}
+
+/// A timer that was polled.
+#[derive(Debug)]
+struct Set {
+    at: Instant,
+    timer: Timer,
+    /// The task that it wakes.
+    waker: Waker,
 }
 
 impl Alarm {
@@ -279,22 +292,31 @@ impl Alarm {
         let Some(deadline) = self.deadline else {
             return Poll::Pending;
         };
+        let clock = &self.clock;
+        let set = self.timer.get_or_insert_with(|| {
+            let timer = clock.timer(deadline);
+            Set { at: deadline, timer, waker: Waker::noop().clone() }
+        });
         loop {
-            let clock = &self.clock;
-            let (set_to, timer) =
-                self.timer.get_or_insert_with(|| (deadline, clock.timer(deadline)));
-            // A timer that is set too early may stay: it is set again when it fires. That saves two
-            // operations of the reactor for each request.
-            if deadline < *set_to {
-                *set_to = deadline;
-                timer.set_at(deadline);
+            // A timer that is set too early may stay: it is set again when it fires. That saves two operations of the
+            // queue for each request.
+            let is_waiting = set.at <= deadline && set.waker.will_wake(cx.waker());
+            if is_waiting && clock.now() < set.at {
+                return Poll::Pending;
             }
-            ready!(Pin::new(&mut *timer).poll(cx));
+            if deadline < set.at {
+                set.at = deadline;
+                set.timer.set_at(deadline);
+            }
+            set.waker.clone_from(cx.waker());
+            ready!(Pin::new(&mut set.timer).poll(cx));
             if clock.now() >= deadline {
                 return Poll::Ready(());
             }
-            *set_to = deadline;
-            timer.set_at(deadline);
+            set.at = deadline;
+            set.timer.set_at(deadline);
+            // It waits for nobody now.
+            set.waker.clone_from(Waker::noop());
         }
     }
 }
