@@ -15,6 +15,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use futures::io::AsyncRead;
+use memchr::memchr;
 
 /// The beginning of the HTTP/2 preface (RFC 9113 §3.4). hyper recognizes only the whole preface.
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\n";
@@ -106,19 +107,24 @@ impl Pieces {
 impl Section {
     /// The number of these bytes up to the end of the section; `None` if it does not end in them.
     fn end(&mut self, new: &[u8]) -> Option<usize> {
-        let mut len = 0_usize;
-        for line in new.split_inclusive(|byte| *byte == b'\n') {
-            len = len.saturating_add(line.len());
-            self.is_empty_line &= line.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
-            self.has_fragment |= self.is_first_line && line.contains(&b'#');
-            if line.ends_with(b"\n") {
-                if self.is_empty_line {
-                    return Some(len);
-                }
-                (self.is_first_line, self.is_empty_line) = (false, true);
+        let mut rest = new;
+        while let Some(at) = memchr(b'\n', rest) {
+            let (line, next) = rest.split_at_checked(at.saturating_add(1)).unwrap_or((rest, &[]));
+            self.add(line);
+            rest = next;
+            if self.is_empty_line {
+                return Some(new.len().saturating_sub(rest.len()));
             }
+            (self.is_first_line, self.is_empty_line) = (false, true);
         }
+        self.add(rest);
         None
+    }
+
+    /// Adds bytes to the current line.
+    fn add(&mut self, bytes: &[u8]) {
+        self.is_empty_line &= bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'));
+        self.has_fragment |= self.is_first_line && memchr(b'#', bytes).is_some();
     }
 }
 
