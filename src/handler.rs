@@ -1,5 +1,6 @@
 //! Handlers: `async` closures over a request, and the values that they may return.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -10,20 +11,92 @@ use futures::TryFutureExt;
 use tide::utils::async_trait;
 use tide::{Body, Response, StatusCode};
 
-use crate::context::RequestContext;
+use crate::context::{ContextRequest, RequestContext};
 use crate::error::Error;
 use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::proto::handshake::HandshakeError;
 use crate::runtime::Label;
 use crate::upgrade;
-use crate::upgrade::{Abandon, PendingUpgrade, Requested, Transport};
+use crate::upgrade::{Abandon, Field, PendingUpgrade, Requested, Switched, Transport};
 
 /// A handler at work.
 type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
 
-/// Turns the response that the handler prepared into the one that is sent.
-type Reply = Box<dyn FnOnce(Response) -> Response + Send>;
+/// The value that a handler has returned. Most of them need no response of tide, which takes several allocations.
+#[doc(hidden)]
+#[expect(
+    unnameable_types,
+    reason = "it is in the hidden methods of traits that applications only name"
+)]
+#[expect(missing_debug_implementations, reason = "a closure has none")]
+pub enum Reply {
+    /// The prepared response as it is.
+    Prepared,
+    /// The prepared response with this body.
+    Text(Cow<'static, str>),
+    /// The prepared response with this body.
+    Bytes(Vec<u8>),
+    /// The value makes the response of the prepared one.
+    Other(Box<dyn FnOnce(Response) -> Response + Send>),
+}
+
+impl Reply {
+    fn of(value: impl IntoResponse) -> Self {
+        Self::Other(Box::new(move |prepared| value.into_response(prepared)))
+    }
+
+    /// The answer, made from the prepared response if there is one.
+    fn over(self, prepared: Option<Response>) -> Answer {
+        match (self, prepared) {
+            (Self::Prepared, None) => Answer::Empty,
+            (Self::Text(text), None) => Answer::Text(text),
+            (Self::Bytes(bytes), None) => Answer::Bytes(bytes),
+            (reply, prepared) => {
+                let prepared = prepared.unwrap_or_else(|| Response::new(StatusCode::Ok));
+                Answer::Response(match reply {
+                    Self::Prepared => prepared,
+                    Self::Text(Cow::Borrowed(text)) => text.into_response(prepared),
+                    Self::Text(Cow::Owned(text)) => text.into_response(prepared),
+                    Self::Bytes(bytes) => bytes.into_response(prepared),
+                    Self::Other(make) => make(prepared),
+                })
+            }
+        }
+    }
+}
+
+/// The answer of a handler.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is moved twice, which costs less than a box for each response of tide"
+)]
+pub(crate) enum Answer {
+    /// 200 without a body.
+    Empty,
+    /// 200 with this text.
+    Text(Cow<'static, str>),
+    /// 200 with these bytes.
+    Bytes(Vec<u8>),
+    /// 101 with these fields.
+    Switching(Vec<Field>),
+    /// Any other.
+    Response(Response),
+}
+
+impl From<Answer> for Response {
+    fn from(answer: Answer) -> Self {
+        let reply = match answer {
+            Answer::Response(response) => return response,
+            Answer::Switching(fields) => return Switched::Plain(fields).into(),
+            Answer::Empty => return Self::new(StatusCode::Ok),
+            Answer::Text(Cow::Borrowed(text)) => Body::from(text),
+            Answer::Text(Cow::Owned(text)) => Body::from(text),
+            Answer::Bytes(bytes) => Body::from(bytes),
+        };
+        reply.into_response(Self::new(StatusCode::Ok))
+    }
+}
 
 /// The code of a route: an `async` closure over a [`RequestContext`].
 ///
@@ -76,8 +149,7 @@ where
         // The closure itself runs in this call.
         label.begin();
         // Mapped, because an `async` block would hold room for the handler twice.
-        let handler = self(ctx)
-            .map_ok(|reply| Box::new(move |prepared| reply.into_response(prepared)) as Reply);
+        let handler = self(ctx).map_ok(IntoResponse::into_reply);
         Box::pin(Labelled { label, handler })
     }
 }
@@ -88,12 +160,24 @@ where
 pub trait IntoResponse: Send + 'static {
     /// Makes the response from the one prepared in [`RequestContext::response`].
     fn into_response(self, prepared: Response) -> Response;
+
+    #[doc(hidden)]
+    fn into_reply(self) -> Reply
+    where
+        Self: Sized,
+    {
+        Reply::of(self)
+    }
 }
 
 /// The prepared response as it is: 200 without a body, unless the handler has changed it.
 impl IntoResponse for () {
     fn into_response(self, prepared: Response) -> Response {
         prepared
+    }
+
+    fn into_reply(self) -> Reply {
+        Reply::Prepared
     }
 }
 
@@ -125,6 +209,10 @@ impl IntoResponse for &'static str {
     fn into_response(self, prepared: Response) -> Response {
         Body::from(self).into_response(prepared)
     }
+
+    fn into_reply(self) -> Reply {
+        Reply::Text(Cow::Borrowed(self))
+    }
 }
 
 /// Sets the body: `text/plain`.
@@ -132,12 +220,20 @@ impl IntoResponse for String {
     fn into_response(self, prepared: Response) -> Response {
         Body::from(self).into_response(prepared)
     }
+
+    fn into_reply(self) -> Reply {
+        Reply::Text(Cow::Owned(self))
+    }
 }
 
 /// Sets the body: `application/octet-stream`.
 impl IntoResponse for Vec<u8> {
     fn into_response(self, prepared: Response) -> Response {
         Body::from(self).into_response(prepared)
+    }
+
+    fn into_reply(self) -> Reply {
+        Reply::Bytes(self)
     }
 }
 
@@ -170,7 +266,7 @@ where
     State: Clone + Send + Sync + 'static,
 {
     let label = Label::new(std::any::type_name_of_val(&handler));
-    HandlerEndpoint { handler, label }
+    HandlerEndpoint { handler: Arc::new(handler), label }
 }
 
 /// As [`endpoint`], for a route that is known.
@@ -181,22 +277,22 @@ pub(crate) fn endpoint_of<State>(
 where
     State: Clone + Send + Sync + 'static,
 {
-    HandlerEndpoint { handler, label: Label::new(route) }
+    HandlerEndpoint { handler: Arc::new(handler), label: Label::new(route) }
 }
 
-struct HandlerEndpoint<H> {
-    handler: H,
+/// A handler as an endpoint of tide, which our own server may also call without tide.
+pub(crate) struct HandlerEndpoint<State> {
+    handler: Arc<dyn Handler<State>>,
     label: Label,
 }
 
-#[async_trait]
-impl<State, H> tide::Endpoint<State> for HandlerEndpoint<H>
-where
-    State: Clone + Send + Sync + 'static,
-    H: Handler<State>,
-{
-    async fn call(&self, mut request: tide::Request<State>) -> tide::Result {
-        let transport = Transport::take_from(request.as_mut());
+impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
+    /// Runs the handler, to its answer or to the 101 of its upgrade.
+    pub(crate) async fn answer(
+        &self,
+        request: ContextRequest<State>,
+        transport: Transport,
+    ) -> Answer {
         let pending = Arc::new(PendingUpgrade::new(&transport));
         let _abandon = Abandon(&pending);
         let requested = Requested::new(&pending);
@@ -212,21 +308,38 @@ where
         });
         match outcome.await {
             Some(Ok(reply)) => {
-                let mut response = reply(pending.take_prepared());
-                requested.until_sent(&mut response);
-                Ok(response)
+                let mut answer = reply.over(pending.take_prepared());
+                if let Answer::Response(response) = &mut answer {
+                    requested.until_sent(response);
+                }
+                answer
             }
-            Some(Err(error)) => Ok(error_response(error)),
-            None => {
-                let answer =
-                    upgrade::start(handler, Arc::clone(&pending), requested, transport).await;
-                Ok(answer.unwrap_or_else(error_response))
-            }
+            Some(Err(error)) => Answer::Response(error_response(error)),
+            None => match upgrade::start(handler, Arc::clone(&pending), requested, transport).await
+            {
+                Ok(Switched::Plain(fields)) => Answer::Switching(fields),
+                Ok(Switched::Response(response)) => Answer::Response(response),
+                Err(error) => Answer::Response(error_response(error)),
+            },
         }
     }
 }
 
-impl<H> fmt::Debug for HandlerEndpoint<H> {
+impl<State> Clone for HandlerEndpoint<State> {
+    fn clone(&self) -> Self {
+        Self { handler: Arc::clone(&self.handler), label: self.label }
+    }
+}
+
+#[async_trait]
+impl<State: Clone + Send + Sync + 'static> tide::Endpoint<State> for HandlerEndpoint<State> {
+    async fn call(&self, mut request: tide::Request<State>) -> tide::Result {
+        let transport = Transport::take_from(request.as_mut());
+        Ok(self.answer(ContextRequest::of_tide(request), transport).await.into())
+    }
+}
+
+impl<State> fmt::Debug for HandlerEndpoint<State> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HandlerEndpoint").finish_non_exhaustive()
     }

@@ -93,7 +93,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// });
     /// ```
     pub fn set_max_body_size(&mut self, max: impl Into<Option<usize>>) {
-        BodyLimits::replace((*self.request).as_mut(), max.into());
+        BodyLimits::replace(self.request.tide_mut().as_mut(), max.into());
     }
 
     /// Reads the whole body. It takes as much memory as it has bytes.
@@ -105,7 +105,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// [`body_timeout`](crate::server::ServerOptions::body_timeout), or is not complete within
     /// [`body_deadline`](crate::server::ServerOptions::body_deadline), 60 s by default.
     pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
-        let limits = self.request.ext::<BodyLimits>().cloned().unwrap_or_default();
+        let limits = self.request.body_limits();
         let max = limits.max_size();
         let body = limits.clock.timeout(limits.deadline, self.collect_body(max)).await;
         body.unwrap_or_else(|| {
@@ -115,7 +115,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     }
 
     async fn collect_body(&mut self, max: usize) -> tide::Result<Vec<u8>> {
-        let announced = self.request.len();
+        let announced = self.request.body_len();
         if announced.is_some_and(|len| len > max) {
             return Err(read_error(BodyTooLarge { max }.into()));
         }

@@ -1,22 +1,23 @@
-//! The request that a handler gets. `body` limits and collects its body.
+//! The request that a handler gets. `request` is the request itself, in one of two forms; `body` limits and collects
+//! its body.
 
 mod body;
+mod request;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
 use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::de::DeserializeOwned;
-use tide::http::headers::{HeaderName, HeaderValue, Headers};
-use tide::http::{Method, Version};
+use tide::http::Method;
 use tide::{Request, Response, StatusCode};
 
 pub(crate) use self::body::{BodyLimits, BodyTooLarge};
+pub(crate) use self::request::{ContextRequest, IntoTide, Origin, ReadRequest};
 use crate::admission;
-use crate::admission::{Admission, ClientAddr, ServerLimits};
+use crate::admission::{Admission, ClientAddr};
 use crate::connection::WebSocket;
 use crate::error::{Error, Result};
 use crate::instance::Metrics;
@@ -25,8 +26,7 @@ use crate::proto::extension::is_token;
 use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, as_text, is_header_line};
 use crate::proto::{CloseCode, CloseFrame, ProtocolError};
 use crate::runtime::Spawned;
-use crate::stream::Security;
-use crate::upgrade::{PeerAddr, PendingUpgrade, Upgrade};
+use crate::upgrade::{PendingUpgrade, Upgrade};
 
 /// A request, and the way to answer it: by HTTP, or by becoming a [`WebSocket`].
 ///
@@ -50,15 +50,14 @@ use crate::upgrade::{PeerAddr, PendingUpgrade, Upgrade};
 /// # }
 /// ```
 pub struct RequestContext<State = ()> {
-    /// Boxed: a handler's future holds the context more than once, and lives as long as its socket.
-    request: Box<Request<State>>,
+    request: ContextRequest<State>,
     pending: Arc<PendingUpgrade>,
     response: Option<Box<Response>>,
 }
 
 impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
-    pub(crate) fn new(request: Request<State>, pending: Arc<PendingUpgrade>) -> Self {
-        Self { request: Box::new(request), pending, response: None }
+    pub(crate) fn new(request: ContextRequest<State>, pending: Arc<PendingUpgrade>) -> Self {
+        Self { request, pending, response: None }
     }
 
     /// Whether this is a valid opening handshake (RFC 6455 §4.2.1). Origin, subprotocols and extensions are not
@@ -100,7 +99,9 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         }
         let admission = self.admission(&options);
         let check = || Upgrade::answer(&self.opening(), &options);
-        self.pending.upgrade(check, admission, &options).await
+        let ws = self.pending.upgrade(check, admission, &options).await?;
+        self.request.settle();
+        Ok(ws)
     }
 
     /// The wait for the permits of all limits; `None` if there are none.
@@ -108,7 +109,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         &'a self,
         options: &'a UpgradeOptions,
     ) -> Option<BoxFuture<'a, Result<Admission, HandshakeError>>> {
-        let of_the_server = self.request.ext::<ServerLimits>().map_or(&[][..], |limits| &limits.0);
+        let of_the_server = self.request.server_limits().map_or(&[][..], |limits| &limits.0);
         let limits: Vec<_> = options.parts.limits.iter().chain(of_the_server).collect();
         (!limits.is_empty()).then(|| {
             admission::admit(
@@ -187,13 +188,13 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// The first line of a header, byte for byte.
     #[must_use]
     pub fn header_bytes(&self, name: &str) -> Option<&[u8]> {
-        self.ascii_values(name).map(str::as_bytes).chain(self.raw_values(name)).next()
+        self.request.values(name).next()
     }
 
     /// A parameter of the route's path, as it was sent, percent-encoding included.
     #[must_use]
     pub fn param(&self, name: &str) -> Option<&str> {
-        self.request.param(name).ok()
+        self.request.param(name)
     }
 
     /// The query of the URL, decoded into a type of the caller.
@@ -202,7 +203,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// A 400 if it does not fit.
     pub fn query<T: DeserializeOwned>(&self) -> tide::Result<T> {
-        self.request.query()
+        self.request.tide().query()
     }
 
     /// The state that the handlers of the server share.
@@ -215,13 +216,13 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// own [`Server`](crate::Server).
     #[must_use]
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.request.ext::<PeerAddr>().and_then(|addr| addr.0)
+        self.request.peer()
     }
 
     /// Whether the request came through TLS to this server. It does not tell about a proxy in front of it.
     #[must_use]
     pub fn is_secure(&self) -> bool {
-        self.security().is_some()
+        self.request.security().is_some()
     }
 
     /// The certificates that the client has shown and proved, in DER, its own first.
@@ -229,7 +230,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// There are none unless the server asks for them, by `TlsConfig::client_certificates`, and the client
     /// has some.
     pub fn peer_certificates(&self) -> impl ExactSizeIterator<Item = &[u8]> {
-        let security = self.security();
+        let security = self.request.security();
         let shown = security.map(|security| security.peer_certificates.as_slice());
         shown.unwrap_or_default().iter().map(Vec::as_slice)
     }
@@ -311,24 +312,27 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     }
 
     fn client_addr(&self) -> ClientAddr {
-        let told = self.told().and_then(|told| told.addr);
+        let told = self.request.told().and_then(|told| told.addr);
         let peer = || self.peer_addr().map(|addr| ClientAddr::Known(addr.ip().to_canonical()));
         told.or_else(peer).unwrap_or(ClientAddr::Unknown)
     }
 
     /// tide's view of the request: method, URL, extensions and the rest.
     ///
+    /// A request that came to the handler without middleware of tide is made into one of tide by the first call, which
+    /// takes a few microseconds.
+    ///
     /// Its `cookie` is behind tide's own feature `cookies`, which a dependency on tide 0.16 beside the
     /// one on this crate can turn on.
     #[must_use]
     pub fn request(&self) -> &Request<State> {
-        &self.request
+        self.request.tide()
     }
 
     /// tide's view of the request, to take its body or to set extensions.
     #[must_use]
     pub fn request_mut(&mut self) -> &mut Request<State> {
-        &mut self.request
+        self.request.tide_mut()
     }
 
     /// Sets a header of the response to prepare, in place of any of that name.
@@ -369,28 +373,10 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     #[must_use]
     pub fn response(&mut self) -> &mut Response {
         let pending = &self.pending;
-        self.response.get_or_insert_with(|| Box::new(pending.take_prepared()))
-    }
-
-    /// The client as trusted proxies tell it.
-    fn told(&self) -> Option<&Told> {
-        self.request.ext()
-    }
-
-    fn security(&self) -> Option<&Security> {
-        self.request.ext::<Arc<Security>>().map(Arc::as_ref)
-    }
-
-    /// The values that tide holds.
-    fn ascii_values(&self, name: &str) -> impl Iterator<Item = &str> {
-        let headers: &Headers = (*self.request).as_ref();
-        let values = HeaderName::from_str(name).ok().and_then(|name| headers.get(name));
-        values.into_iter().flatten().map(HeaderValue::as_str)
-    }
-
-    /// The values that tide cannot hold.
-    fn raw_values(&self, name: &str) -> impl Iterator<Item = &[u8]> {
-        self.request.ext::<RawHeaders>().into_iter().flat_map(move |raw| raw.values(name))
+        self.response.get_or_insert_with(|| {
+            let prepared = pending.take_prepared();
+            Box::new(prepared.unwrap_or_else(|| Response::new(StatusCode::Ok)))
+        })
     }
 
     fn opening(&self) -> Opening<'_, Self> {
@@ -402,9 +388,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         };
         Opening {
             is_get,
-            // async-h1 accepts nothing older and does not always say.
-            is_http_1_1: self.request.version().is_none_or(|version| version == Version::Http1_1),
-            is_secure: self.is_secure() || self.told().is_some_and(|told| told.is_secure),
+            is_http_1_1: self.request.is_http_1_1(),
+            is_secure: self.is_secure() || self.request.told().is_some_and(|told| told.is_secure),
             headers: self,
         }
     }
@@ -418,7 +403,7 @@ fn status_like(code: CloseCode) -> StatusCode {
 
 impl<State: Clone + Send + Sync + 'static> HeaderLines for RequestContext<State> {
     fn lines(&self, name: &str) -> impl Iterator<Item = &str> {
-        self.ascii_values(name).chain(self.raw_values(name).map(as_text))
+        self.request.values(name).map(as_text)
     }
 }
 
@@ -432,10 +417,9 @@ impl<State> Drop for RequestContext<State> {
 
 impl<State> fmt::Debug for RequestContext<State> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (method, url) = (self.request.method(), self.request.url());
         f.debug_struct("RequestContext")
-            .field("method", &method)
-            .field("path", &url.path())
+            .field("method", &self.request.method())
+            .field("path", &self.request.path())
             .finish_non_exhaustive()
     }
 }

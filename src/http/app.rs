@@ -12,25 +12,38 @@ use route_recognizer::{Params, Router};
 use tide::http::headers::{ALLOW, CONTENT_TYPE};
 use tide::http::{Method, Request, Response, StatusCode};
 
+use super::handlers::{Handlers, Tables};
+
 /// The routes, middleware and state of a server.
 pub(crate) struct App<State> {
     tide: tide::Server<State>,
     routes: Arc<Routes>,
+    handlers: Arc<Handlers<State>>,
+    /// Whether middleware runs around every request.
+    has_middleware: bool,
 }
 
 impl<State: Clone + Send + Sync + 'static> App<State> {
     /// Creates an application without routes.
     pub(crate) fn with_state(state: State) -> Self {
-        Self { tide: tide::Server::with_state(state), routes: Arc::default() }
+        Self::new(tide::Server::with_state(state), Arc::default())
     }
 
-    /// Adds a route. The caller records its methods in the returned table.
-    pub(crate) fn at(&mut self, path: &str) -> (tide::Route<'_, State>, &mut Routes) {
-        (self.tide.at(path), Arc::make_mut(&mut self.routes))
+    fn new(tide: tide::Server<State>, routes: Arc<Routes>) -> Self {
+        let handlers = Arc::new(Handlers::with_state(tide.state().clone()));
+        Self { tide, routes, handlers, has_middleware: false }
+    }
+
+    /// Adds a route. The caller records its methods in the returned tables.
+    pub(crate) fn at(&mut self, path: &str) -> (tide::Route<'_, State>, Tables<'_, State>) {
+        let routes = Arc::make_mut(&mut self.routes);
+        let tables = Tables { routes, handlers: Arc::make_mut(&mut self.handlers) };
+        (self.tide.at(path), tables)
     }
 
     /// Runs `middleware` around every request.
     pub(crate) fn with(&mut self, middleware: impl tide::Middleware<State>) {
+        self.has_middleware = true;
         self.tide.with(middleware);
     }
 
@@ -44,6 +57,15 @@ impl<State: Clone + Send + Sync + 'static> App<State> {
         (self.tide, self.routes)
     }
 
+    /// The handlers, if no middleware runs around all of them.
+    pub(super) fn handlers(&self) -> Option<&Handlers<State>> {
+        (!self.has_middleware).then_some(&*self.handlers)
+    }
+
+    pub(super) fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
     /// Answers a request. With the target `*`, `OPTIONS` is about the server as a whole (RFC 9110 §9.3.7).
     pub(crate) async fn respond(&self, mut request: Request, is_asterisk: bool) -> Response {
         let (method, path) = (request.method(), request.url().path().to_owned());
@@ -52,21 +74,28 @@ impl<State: Clone + Send + Sync + 'static> App<State> {
         }
         let response: tide::Result<Response> = self.tide.respond(request).await;
         let mut response = response.unwrap_or_else(|error| tide::Response::from(error).into());
-        self.routes.complete(&mut response, method, (!is_asterisk).then_some(&path));
+        self.routes.complete(&mut response, method, (!is_asterisk).then_some(&*path));
         response
     }
 }
 
 /// For an app that was made by tide. The methods of its paths are not known.
-impl<State> From<tide::Server<State>> for App<State> {
+impl<State: Clone + Send + Sync + 'static> From<tide::Server<State>> for App<State> {
     fn from(tide: tide::Server<State>) -> Self {
-        Self { tide, routes: Arc::new(Routes { is_foreign: true, ..Routes::default() }) }
+        let app = Self::new(tide, Arc::new(Routes { is_foreign: true, ..Routes::default() }));
+        // Its own middleware is not known.
+        Self { has_middleware: true, ..app }
     }
 }
 
 impl<State: Clone> Clone for App<State> {
     fn clone(&self) -> Self {
-        Self { tide: self.tide.clone(), routes: Arc::clone(&self.routes) }
+        Self {
+            tide: self.tide.clone(),
+            routes: Arc::clone(&self.routes),
+            handlers: Arc::clone(&self.handlers),
+            has_middleware: self.has_middleware,
+        }
     }
 }
 
@@ -110,7 +139,7 @@ impl Routes {
 
     /// Adds the allowed methods to a 405 (RFC 9110 §15.5.6), and answers `OPTIONS` if no handler does
     /// (§9.3.7). Without a path, the request was for `*`.
-    fn complete(&self, response: &mut Response, method: Method, path: Option<&String>) {
+    pub(super) fn complete(&self, response: &mut Response, method: Method, path: Option<&str>) {
         let is_unmet = match response.status() {
             StatusCode::MethodNotAllowed => response.header(ALLOW).is_none(),
             StatusCode::NotFound => path.is_none() && method == Method::Options,
@@ -119,7 +148,7 @@ impl Routes {
         if !is_unmet {
             return;
         }
-        let found = self.methods_at(path.map_or("/*", String::as_str));
+        let found = self.methods_at(path.unwrap_or("/*"));
         if found.are_all || (found.named.is_empty() && path.is_some()) {
             // The 405 comes from a handler for all methods, from an app whose routes are not known, or from
             // middleware.

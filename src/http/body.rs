@@ -192,8 +192,8 @@ impl ResponseBody {
     }
 
     /// A body that is known already.
-    pub(super) fn full(text: String) -> Self {
-        Self { content: Content::Full(text.into()), _answering: None }
+    pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
+        Self { content: Content::Full(bytes.into()), _answering: None }
     }
 
     /// A body of tide, read while it is written.

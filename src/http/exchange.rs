@@ -15,7 +15,7 @@ use hyper::body::{Body, Incoming};
 
 use super::Upgraded;
 use super::pieces::End;
-use crate::stream::Security;
+use crate::context::Origin;
 use crate::sync::Mutex;
 use crate::upgrade::Early;
 
@@ -38,8 +38,8 @@ pub(super) enum Receipt {
 /// The state of one connection, shared by the parts that serve it.
 #[derive(Debug, Default)]
 pub(super) struct HttpProgress {
-    /// The facts about the peer of an encrypted connection.
-    security: Option<Arc<Security>>,
+    /// Where the requests come from.
+    origin: Arc<Origin>,
     /// Set from the head of a request to the last byte of its response.
     answering: AtomicBool,
     /// The state of the request's body.
@@ -70,8 +70,8 @@ pub(super) struct HttpProgress {
 
 impl HttpProgress {
     /// The state of a new connection.
-    pub(super) fn new(security: Option<Security>) -> Self {
-        Self { security: security.map(Arc::new), ..Self::default() }
+    pub(super) fn new(origin: Origin) -> Self {
+        Self { origin: Arc::new(origin), ..Self::default() }
     }
 
     /// Begins the exchange of `request`. It ends when the returned value is dropped.
@@ -79,11 +79,14 @@ impl HttpProgress {
         self.answering.store(true, Relaxed);
         let has_body = !request.body().is_end_stream();
         self.set_receipt(if has_body { Receipt::Underway } else { Receipt::Complete });
-        self.upgrading.store(asks_for_websocket(request.headers()), Relaxed);
+        let is_opening = has_token(request.headers(), &UPGRADE, "websocket");
+        let is_upgrading = is_opening && has_token(request.headers(), &CONNECTION, "upgrade");
+        self.upgrading.store(is_upgrading, Relaxed);
         self.ahead.store(true, Relaxed);
         self.body.store(request.body().size_hint().exact().unwrap_or(0), Relaxed);
         self.early.set(self.followed.load(Relaxed));
-        Answering { exchange: Arc::clone(self), has_fragment: self.fragment.load(Relaxed) }
+        let has_fragment = self.fragment.load(Relaxed);
+        Answering { exchange: Arc::clone(self), has_fragment, is_opening }
     }
 
     /// Records that a head was read.
@@ -154,14 +157,14 @@ impl HttpProgress {
         self.answered.swap(false, Relaxed)
     }
 
-    /// The facts about the peer of an encrypted connection; `None` without encryption.
-    pub(super) fn security(&self) -> Option<&Arc<Security>> {
-        self.security.as_ref()
+    /// Where the requests come from.
+    pub(super) fn origin(&self) -> &Arc<Origin> {
+        &self.origin
     }
 
     /// Whether the connection is encrypted.
     pub(super) fn is_secure(&self) -> bool {
-        self.security.is_some()
+        self.origin.security.is_some()
     }
 
     /// The state of the request's body.
@@ -201,14 +204,9 @@ impl HttpProgress {
     }
 }
 
-/// Whether the head of a request asks for an upgrade to WebSocket (RFC 9110 §7.8).
-fn asks_for_websocket(headers: &HeaderMap) -> bool {
-    has_token(headers, &UPGRADE, "websocket") && has_token(headers, &CONNECTION, "upgrade")
-}
-
 /// Whether a header list has this token, in upper or lower case. Other elements may be any bytes, so a line
 /// with letters beyond ASCII can still ask for an upgrade.
-pub(super) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
+fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     let lines = headers.get_all(name).iter().map(::http::HeaderValue::as_bytes);
     let mut elements = lines.flat_map(|line| line.split(|byte| *byte == b','));
     elements.any(|element| element.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
@@ -220,6 +218,8 @@ pub(super) struct Answering {
     exchange: Arc<HttpProgress>,
     /// Whether the request target has a fragment.
     pub(super) has_fragment: bool,
+    /// Whether the request names WebSocket as a protocol to upgrade to (RFC 9110 §7.8).
+    pub(super) is_opening: bool,
 }
 
 impl Drop for Answering {

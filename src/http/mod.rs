@@ -1,9 +1,34 @@
 //! HTTP/1.1: one connection, from its first byte to its last, or to the upgrade.
 //!
-//! hyper reads and writes the bytes ([RFC 9112]), and tide routes requests to handlers. [`HttpServer::serve`]
-//! drives a connection between the two, and does three things that neither does: it answers where hyper would
-//! just close, hands the stream over after a 101, and closes so that the peer can still read our last answer.
+//! hyper reads and writes the bytes ([RFC 9112]), and routes lead to handlers. [`HttpServer::serve`] drives a connection
+//! between the two, and does three things that neither does: it answers where hyper would just close, hands the stream
+//! over after a 101, and closes so that the peer can still read our last answer.
 //! `server/` accepts the connections; `upgrade/` goes on with an upgraded stream.
+//!
+//! # The two ways of a request
+//!
+//! A request goes **straight to its handler** if nothing of tide can tell the difference: no middleware runs around the
+//! server or the route, the endpoint is a handler of this crate, the route has the method of the request, and the
+//! request is plain. `handlers` finds the handler by tide's own rules, and `convert::is_plain` says what is plain: it is
+//! one of HTTP/1.1 with a path as target, no rule refuses it, and a URL parser would change neither its host nor its
+//! path. The context holds the request as hyper read it, and makes one of tide only if the handler asks for that. An answer
+//! that is a text, bytes or nothing, and a 101, do not become a response of tide either.
+//!
+//! All other requests go **through tide**: those with middleware, of nested servers, for tide's endpoints, for `HEAD`, for
+//! routes of all methods, and all that are refused or find no route. So each refusal is written once. In case of doubt,
+//! a request goes this way.
+//!
+//! Both ways come from `answer` and return to it: limits, metrics, the end of the connection and the state of the
+//! exchange are the same.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `socket`, `pieces` | the stream for hyper, with its deadlines, cut at the ends of heads |
+//! | `exchange` | the progress between a request and its response |
+//! | `app`, `handlers` | the routes: those of tide, and the handlers that need no tide |
+//! | `convert`, `body` | requests for tide and for handlers, responses for hyper |
+//! | `refusal` | the answers to requests that no handler gets |
+//! | `hosts`, `proxies`, `forwarded` | the hosts that are answered for, and the proxies that are believed |
 //!
 //! [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
 
@@ -12,6 +37,7 @@ mod body;
 mod convert;
 mod exchange;
 mod forwarded;
+mod handlers;
 mod hosts;
 mod options;
 mod pieces;
@@ -19,6 +45,7 @@ mod proxies;
 mod refusal;
 mod socket;
 
+use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::poll_fn;
@@ -30,7 +57,9 @@ use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
 use ::http::header::{CONNECTION, UPGRADE};
+use ::http::uri::PathAndQuery;
 use ::http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::io::AsyncWriteExt;
@@ -38,24 +67,27 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 
-pub(crate) use self::app::{App, Routes};
+pub(crate) use self::app::App;
 use self::body::ResponseBody;
 #[cfg(feature = "testing")]
 pub(crate) use self::body::io_error;
-use self::exchange::{Answering, HttpProgress, Receipt, has_token};
+use self::exchange::{Answering, HttpProgress, Receipt};
+use self::handlers::Found;
+pub(crate) use self::handlers::Tables;
 pub use self::options::ServerOptions;
 pub(crate) use self::proxies::TrustedProxies;
 pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::admission::{ConnectionLimit, ServerLimits};
 use crate::causes::WithCauses;
-use crate::context::BodyTooLarge;
+use crate::context::{BodyTooLarge, ContextRequest, IntoTide, Origin, ReadRequest};
 use crate::escaped::Escaped;
 use crate::foreign::{Contained, discard, tell};
+use crate::handler::Answer;
 use crate::instance::{Instance, Lease, OpenHttp};
 use crate::runtime::{Clock, yield_now};
 use crate::stream::Stream;
-use crate::upgrade::{Early, OnUpgrade, Upgraded};
+use crate::upgrade::{Early, OnUpgrade, PeerAddr, Transport, Upgraded};
 
 /// Bytes of a head that hyper may buffer beyond our own limit.
 ///
@@ -119,12 +151,15 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
 
     async fn serve_or_panic(self: Arc<Self>, stream: Stream, addrs: Addrs) {
         let open = OpenHttp::begin(Arc::clone(&self.instance));
-        let exchange = Arc::new(HttpProgress::new(stream.security()));
+        let Addrs { peer, local } = addrs;
+        let security = stream.security().map(Arc::new);
+        let origin = Origin { peer, local, security, limits: self.limits.clone() };
+        let exchange = Arc::new(HttpProgress::new(origin));
         let socket = Socket::new(stream, Arc::clone(&exchange), self.lease(), &self.options);
         let service = service_fn(|request| {
             // Begun here, since hyper reads on, maybe to the end of the stream, before it polls the answer.
             let answering = exchange.begin(&request);
-            let answer = Arc::clone(&self).answer(request, addrs, Arc::clone(&exchange), answering);
+            let answer = Arc::clone(&self).answer(request, Arc::clone(&exchange), answering);
             // Boxed, so that a connection between requests holds no memory for a handler.
             Contained::new(Box::pin(answer))
         });
@@ -180,17 +215,15 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
     async fn answer(
         self: Arc<Self>,
         request: ::http::Request<Incoming>,
-        addrs: Addrs,
         exchange: Arc<HttpProgress>,
         answering: Answering,
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
         let to_head = request.method() == ::http::Method::HEAD;
         let is_http_1_0 = request.version() == ::http::Version::HTTP_10;
-        let is_opening = has_token(request.headers(), &UPGRADE, "websocket");
         let response = if answering.has_fragment {
             Err(Refusal::TargetInvalid)
         } else {
-            self.route(request, addrs, &exchange).await
+            self.route(request, &exchange).await
         };
         let mut response = response.unwrap_or_else(|refusal| refusal.response(to_head));
         let is_last = match exchange.receipt() {
@@ -206,7 +239,7 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         };
         // Some proxies start a tunnel after any answer to an upgrade. So a refusal ends the connection, and no
         // frame of such a client can be taken for a request.
-        if (is_last || is_opening) && !response.status().is_informational() {
+        if (is_last || answering.is_opening) && !response.status().is_informational() {
             say_close(response.headers_mut());
         }
         let is_endless = response.body().size_hint().exact().is_none();
@@ -219,32 +252,97 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
     }
 
     async fn route(
-        &self,
+        self: &Arc<Self>,
         request: ::http::Request<Incoming>,
-        addrs: Addrs,
         exchange: &Arc<HttpProgress>,
     ) -> Result<::http::Response<ResponseBody>, Refusal> {
-        let to_head = request.method() == ::http::Method::HEAD;
-        let is_asterisk = request.uri().path() == "*";
-        let may_upgrade = may_upgrade(&request);
-        let mut request = convert::request(request, &self.options, addrs, exchange)?;
-        request.ext_mut().insert(Arc::clone(&self.instance));
-        let upgrade = may_upgrade.then(|| offer_upgrade(&mut request, exchange.early()));
-        if let (Some(limits), Some(_)) = (&self.limits, &upgrade) {
-            request.ext_mut().insert(limits.clone());
-        }
-
         let respond = async {
-            let mut response = self.app.respond(request, is_asterisk).await;
-            if let Receipt::TooLarge(max) = exchange.receipt() {
-                name_excess(&mut response, max);
+            match self.find(&request) {
+                Some(found) => self.call(found, request, exchange).await,
+                // Boxed, since it is several times as large.
+                None => Box::pin(self.respond(request, exchange)).await,
             }
-            convert::response(response, to_head, upgrade, exchange)
         };
         AssertUnwindSafe(respond).catch_unwind().await.unwrap_or_else(|payload| {
             discard(payload);
             Err(Refusal::HandlerPanicked)
         })
+    }
+
+    /// The handler for a request that need not go through tide.
+    fn find(&self, request: &::http::Request<Incoming>) -> Option<Found<State>> {
+        let found = self.app.handlers()?.find(request.method(), request.uri().path())?;
+        convert::is_plain(request, &self.options).then_some(found)
+    }
+
+    /// The short way: the answer of a handler.
+    async fn call(
+        self: &Arc<Self>,
+        Found { handler, method, params }: Found<State>,
+        request: ::http::Request<Incoming>,
+        exchange: &Arc<HttpProgress>,
+    ) -> Result<::http::Response<ResponseBody>, Refusal> {
+        let (upgrade, stream) = may_upgrade(&request).then(oneshot::channel).unzip();
+        let path = request.uri().path_and_query().cloned();
+        let transport = Transport::HttpServer(
+            stream.map(OnUpgrade),
+            PeerAddr(exchange.origin().peer),
+            Arc::clone(&self.instance),
+            upgrade.is_some().then(|| Arc::clone(exchange.early())),
+        );
+        let found = (method, params, self.app.state().clone());
+        let tide = Arc::clone(self) as Arc<dyn IntoTide<State>>;
+        let request = convert::read(request, &self.options, exchange, found, tide);
+        let answer = handler.answer(ContextRequest::of_read(request), transport).await;
+        let mut response: tide::http::Response = match answer {
+            Answer::Empty => return Ok(convert::plain_response(None, Bytes::new())),
+            Answer::Text(text) => {
+                let body = match text {
+                    Cow::Borrowed(text) => Bytes::from_static(text.as_bytes()),
+                    Cow::Owned(text) => text.into(),
+                };
+                return Ok(convert::plain_response(Some("text/plain;charset=utf-8"), body));
+            }
+            Answer::Bytes(bytes) => {
+                return Ok(convert::plain_response(Some("application/octet-stream"), bytes));
+            }
+            Answer::Switching(fields) => return convert::switching(fields, upgrade, exchange),
+            answer @ Answer::Response(_) => tide::Response::from(answer).into(),
+        };
+        if response.status() == tide::StatusCode::MethodNotAllowed {
+            let path = path.as_ref().map(PathAndQuery::path);
+            self.app.routes().complete(&mut response, method, path);
+        }
+        finish(response, false, upgrade, exchange)
+    }
+
+    /// The long way: the answer of tide.
+    async fn respond(
+        &self,
+        request: ::http::Request<Incoming>,
+        exchange: &Arc<HttpProgress>,
+    ) -> Result<::http::Response<ResponseBody>, Refusal> {
+        let to_head = request.method() == ::http::Method::HEAD;
+        let is_asterisk = request.uri().path() == "*";
+        let may_upgrade = may_upgrade(&request);
+        let origin = exchange.origin();
+        let mut request = convert::request(request, &self.options, origin, exchange)?;
+        request.ext_mut().insert(Arc::clone(&self.instance));
+        let upgrade = may_upgrade.then(|| offer_upgrade(&mut request, exchange.early()));
+        if let (Some(limits), Some(_)) = (&self.limits, &upgrade) {
+            request.ext_mut().insert(limits.clone());
+        }
+        let response = self.app.respond(request, is_asterisk).await;
+        finish(response, to_head, upgrade, exchange)
+    }
+}
+
+impl<State: Clone + Send + Sync + 'static> IntoTide<State> for HttpServer<State> {
+    fn convert(&self, read: &ReadRequest<State>) -> tide::Request<State> {
+        let request = convert::read_request(read, &self.options, &self.instance);
+        let handlers = self.app.handlers();
+        let request = handlers.and_then(|handlers| handlers.convert(request));
+        request.unwrap_or_else(|| unreachable!("the request has come by this route"))
     }
 }
 
@@ -252,6 +350,18 @@ impl<State> fmt::Debug for HttpServer<State> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Front").field("options", &self.options).finish_non_exhaustive()
     }
+}
+
+fn finish(
+    mut response: tide::http::Response,
+    to_head: bool,
+    upgrade: Option<oneshot::Sender<Upgraded>>,
+    exchange: &HttpProgress,
+) -> Result<::http::Response<ResponseBody>, Refusal> {
+    if let Receipt::TooLarge(max) = exchange.receipt() {
+        name_excess(&mut response, max);
+    }
+    convert::response(response, to_head, upgrade, exchange)
 }
 
 fn builder(options: &ServerOptions) -> http1::Builder {

@@ -1,5 +1,6 @@
 //! Routes: a path, and the endpoints added to it.
 
+use std::any::Any;
 use std::path::Path;
 use std::{fmt, io};
 
@@ -8,7 +9,8 @@ use tide::utils::async_trait;
 
 use super::Server;
 use crate::context::BodyLimits;
-use crate::http::Routes;
+use crate::handler::HandlerEndpoint;
+use crate::http::Tables;
 
 /// A path of a [`Server`], to which tide endpoints, middleware and files are added.
 ///
@@ -26,15 +28,17 @@ use crate::http::Routes;
 /// files.at("/").get(|_request: tide::Request<()>| async { Ok("none so far") });
 /// ```
 pub struct Route<'a, State> {
-    route: tide::Route<'a, State>,
-    routes: &'a mut Routes,
+    tide: tide::Route<'a, State>,
+    tables: Tables<'a, State>,
+    /// Whether middleware of this route runs around its endpoints.
+    has_middleware: bool,
 }
 
 impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     #[track_caller]
-    pub(super) fn new((route, routes): (tide::Route<'a, State>, &'a mut Routes)) -> Self {
-        check_wildcards(route.path(), 0);
-        Self { route, routes }
+    pub(super) fn new((tide, tables): (tide::Route<'a, State>, Tables<'a, State>)) -> Self {
+        check_wildcards(tide.path(), 0);
+        Self { tide, tables, has_middleware: false }
     }
 
     /// Returns the route of this path followed by `path`, with the middleware of this route.
@@ -44,18 +48,20 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     /// If the whole path has more than one wildcard: see [`Server::at`].
     #[track_caller]
     pub fn at(&mut self, path: &str) -> Route<'_, State> {
-        Route::new((self.route.at(path), self.routes))
+        let route = Route::new((self.tide.at(path), self.tables.reborrow()));
+        Route { has_middleware: self.has_middleware, ..route }
     }
 
     /// The whole path.
     #[must_use]
     pub fn path(&self) -> &str {
-        self.route.path()
+        self.tide.path()
     }
 
     /// Runs `middleware` around the endpoints that are added after this call.
     pub fn with(&mut self, middleware: impl tide::Middleware<State>) -> &mut Self {
-        self.route.with(middleware);
+        self.has_middleware = true;
+        self.tide.with(middleware);
         self
     }
 
@@ -76,21 +82,24 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     /// Removes the middleware and [`max_body_size`](Self::max_body_size) for the endpoints that are added
     /// after this call.
     pub fn reset_middleware(&mut self) -> &mut Self {
-        self.route.reset_middleware();
+        self.has_middleware = false;
+        self.tide.reset_middleware();
         self
     }
 
     /// Calls `endpoint` for requests with this method.
     pub fn method(&mut self, method: Method, endpoint: impl tide::Endpoint<State>) -> &mut Self {
-        self.routes.add(self.route.path(), method);
-        self.route.method(method, endpoint);
+        let handler = (&endpoint as &dyn Any).downcast_ref::<HandlerEndpoint<State>>();
+        let handler = handler.filter(|_| !self.has_middleware).cloned();
+        self.tables.add(self.tide.path(), method, handler);
+        self.tide.method(method, endpoint);
         self
     }
 
     /// Calls `endpoint` for requests with a method that has no endpoint of its own, `OPTIONS` included.
     pub fn all(&mut self, endpoint: impl tide::Endpoint<State>) -> &mut Self {
-        self.routes.add_all(self.route.path());
-        self.route.all(endpoint);
+        self.tables.routes.add_all(self.tide.path());
+        self.tide.all(endpoint);
         self
     }
 
@@ -151,10 +160,10 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     where
         Inner: Clone + Send + Sync + 'static,
     {
-        check_wildcards(self.route.path(), 1);
+        check_wildcards(self.tide.path(), 1);
         let (app, routes) = server.into().app.into_parts();
-        self.routes.nest(self.route.path(), &routes);
-        self.route.nest(app);
+        self.tables.routes.nest(self.tide.path(), &routes);
+        self.tide.nest(app);
         self
     }
 
@@ -169,10 +178,10 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     /// If the path has a wildcard: the directory adds one, and [`Server::at`] allows one only.
     #[track_caller]
     pub fn serve_dir(&mut self, dir: impl AsRef<Path>) -> io::Result<()> {
-        check_wildcards(self.route.path(), 1);
-        self.route.serve_dir(dir)?;
-        let path = self.route.at("*").path().to_owned();
-        self.routes.add(&path, Method::Get);
+        check_wildcards(self.tide.path(), 1);
+        self.tide.serve_dir(dir)?;
+        let path = self.tide.at("*").path().to_owned();
+        self.tables.add(&path, Method::Get, None);
         Ok(())
     }
 
@@ -182,8 +191,9 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     ///
     /// If the file does not exist.
     pub fn serve_file(&mut self, file: impl AsRef<Path>) -> io::Result<()> {
-        self.route.serve_file(file)?;
-        self.routes.add(self.route.path(), Method::Get);
+        self.tide.serve_file(file)?;
+        let path = self.tide.path().to_owned();
+        self.tables.add(&path, Method::Get, None);
         Ok(())
     }
 }

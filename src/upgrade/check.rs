@@ -105,7 +105,7 @@ pub struct Upgrade {
 }
 
 /// Name and value of a header line, valid as HTTP and ASCII.
-type Field = (Cow<'static, str>, Cow<'static, str>);
+pub(crate) type Field = (Cow<'static, str>, Cow<'static, str>);
 
 impl Upgrade {
     /// Checks a request against the rules of an opening handshake (RFC 6455 §4.2.1): method, `Host` (RFC 9110
@@ -308,6 +308,12 @@ impl Upgrade {
         let shared = Shared::new(stream, unread, Role::Server, settings.with_task(), opened);
         let handler = handler(WebSocket::new(Arc::clone(&shared)));
         Box::pin(ConnectionTask::new(Handling::new(Box::pin(handler)), shared))
+    }
+
+    /// Takes the fields of the 101.
+    #[cfg(feature = "server")]
+    pub(super) fn take_fields(&mut self) -> Vec<Field> {
+        std::mem::take(&mut self.fields)
     }
 
     /// The parts that a connection is made of.

@@ -29,13 +29,15 @@ mod task;
 mod transport;
 
 pub use self::accept::{UpgradeRequest, accept};
+#[cfg(feature = "server")]
+pub(crate) use self::check::Field;
 pub use self::check::Upgrade;
 #[cfg(feature = "server")]
 pub(crate) use self::pending::{Abandon, PendingUpgrade};
 #[cfg(feature = "server")]
 pub(crate) use self::scope::Requested;
 #[cfg(feature = "server")]
-pub(crate) use self::task::start;
+pub(crate) use self::task::{Switched, start};
 #[cfg(feature = "server")]
 pub(crate) use self::transport::{Early, OnUpgrade, PeerAddr, Transport, Upgraded};
 pub use crate::options::UpgradeOptions;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, Either, select};
-use tide::{Response, StatusCode};
+use tide::Response;
 
 use super::scope::Scope;
 use super::{Early, Transport, Upgrade};
@@ -230,10 +230,9 @@ impl PendingUpgrade {
         drop(replaced);
     }
 
-    /// The response that the context prepared; if there is none, one of 200.
-    pub(crate) fn take_prepared(&self) -> Response {
-        let prepared = self.progress().prepared.take();
-        prepared.map_or_else(|| Response::new(StatusCode::Ok), |response| *response)
+    /// The response that the context prepared, if it did.
+    pub(crate) fn take_prepared(&self) -> Option<Response> {
+        self.progress().prepared.take().map(|response| *response)
     }
 
     /// The upgrade that the handler asks for, whose 101 the caller sends.

@@ -12,7 +12,7 @@ use tide::http::headers::{HeaderName, HeaderValue};
 use tide::http::upgrade::Receiver;
 
 use super::pending::{PendingUpgrade, Switching};
-use super::{OnUpgrade, Requested, Transport, Upgrade, Upgraded};
+use super::{Field, OnUpgrade, Requested, Transport, Upgraded};
 use crate::admission::Admission;
 use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
 use crate::error::Result;
@@ -29,24 +29,48 @@ use crate::stream::Stream;
 /// A handler at work. Its result is for the middleware around it.
 type HandlerFuture<T> = Pin<Box<dyn Future<Output = tide::Result<T>> + Send>>;
 
+/// The 101 of an upgrade.
+#[expect(clippy::large_enum_variant, reason = "it is moved once, and soon taken apart")]
+pub(crate) enum Switched {
+    /// The fields of the handshake alone.
+    Plain(Vec<Field>),
+    /// A response of tide with these fields.
+    Response(tide::Response),
+}
+
+impl From<Switched> for tide::Response {
+    fn from(switched: Switched) -> Self {
+        match switched {
+            Switched::Plain(fields) => switching_protocols(None, &fields),
+            Switched::Response(response) => response,
+        }
+    }
+}
+
 /// Answers 101, and moves the handler to a task of its own.
 pub(crate) async fn start<T: 'static>(
     handler: HandlerFuture<T>,
     pending: Arc<PendingUpgrade>,
     requested: Requested,
     transport: Transport,
-) -> tide::Result {
+) -> tide::Result<Switched> {
     let switching = pending.take_switching().ok_or(HandshakeError::Abandoned)?;
-    let Switching { upgrade, timeout, admission } = *switching;
-    let mut response = switching_protocols(pending.take_prepared(), &upgrade);
-    let (source, peer_addr) = match transport {
-        Transport::HttpServer(Some(OnUpgrade(stream)), peer_addr, ..) => {
-            (Source::HttpServer(stream), peer_addr.0)
+    let Switching { mut upgrade, timeout, admission } = *switching;
+    let fields = upgrade.take_fields();
+    let (switched, source, peer_addr) = match (transport, pending.take_prepared()) {
+        (Transport::HttpServer(Some(OnUpgrade(stream)), peer_addr, ..), prepared) => {
+            let switched = match prepared {
+                None => Switched::Plain(fields),
+                prepared => Switched::Response(switching_protocols(prepared, &fields)),
+            };
+            (switched, Source::HttpServer(stream), peer_addr.0)
         }
-        Transport::HttpServer(None, ..) => return Err(HandshakeError::NotUpgradable.into()),
-        Transport::Tide => {
+        (Transport::HttpServer(None, ..), _) => return Err(HandshakeError::NotUpgradable.into()),
+        (Transport::Tide, prepared) => {
+            let mut response = switching_protocols(prepared, &fields);
             let inner: &mut tide::http::Response = response.as_mut();
-            (Source::Tide(inner.recv_upgrade().await), None)
+            let source = Source::Tide(inner.recv_upgrade().await);
+            (Switched::Response(response), source, None)
         }
     };
     let instance = pending.instance().cloned();
@@ -66,18 +90,19 @@ pub(crate) async fn start<T: 'static>(
         pending.count(error);
         return Err(error.into());
     }
-    Ok(response)
+    Ok(switched)
 }
 
 /// The 101: what the handler has prepared, cookies included, without status, body and headers that are not the
 /// handler's to set, and the fields of the handshake.
-fn switching_protocols(mut response: tide::Response, upgrade: &Upgrade) -> tide::Response {
+fn switching_protocols(prepared: Option<tide::Response>, fields: &[Field]) -> tide::Response {
+    let mut response = prepared.unwrap_or_else(|| tide::Response::new(StatusCode::Ok));
     response.set_status(StatusCode::SwitchingProtocols);
     drop(response.take_body());
     for name in RESERVED {
         drop(response.remove_header(name));
     }
-    for (name, value) in upgrade.fields() {
+    for (name, value) in fields {
         // They are ASCII, which is all that tide asks for.
         if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse::<HeaderValue>()) {
             response.append_header(name, value);

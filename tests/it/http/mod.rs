@@ -15,6 +15,7 @@ mod message;
 mod methods;
 mod panics;
 mod routing;
+mod ways;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
