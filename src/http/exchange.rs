@@ -46,6 +46,8 @@ pub(super) struct HttpProgress {
     receipt: Mutex<Receipt>,
     /// Whether the request asks for a WebSocket. Its client has no reason to half-close.
     upgrading: AtomicBool,
+    /// Whether the handler's part has begun. hyper reads on first, maybe to the end of the stream.
+    begun: AtomicBool,
     /// Whether hyper may hold bytes after those of the request: the beginning of the next head.
     ahead: AtomicBool,
     /// Whether a response has ended since `take_answered` was last called.
@@ -82,11 +84,22 @@ impl HttpProgress {
         let is_opening = has_token(request.headers(), &UPGRADE, "websocket");
         let is_upgrading = is_opening && has_token(request.headers(), &CONNECTION, "upgrade");
         self.upgrading.store(is_upgrading, Relaxed);
+        self.begun.store(false, Relaxed);
         self.ahead.store(true, Relaxed);
         self.body.store(request.body().size_hint().exact().unwrap_or(0), Relaxed);
         self.early.set(self.followed.load(Relaxed));
         let has_fragment = self.fragment.load(Relaxed);
         Answering { exchange: Arc::clone(self), has_fragment, is_opening }
+    }
+
+    /// Records that the handler's part begins.
+    pub(super) fn set_begun(&self) {
+        self.begun.store(true, Relaxed);
+    }
+
+    /// Whether hyper has a request, and the handler's part has not begun.
+    pub(super) fn is_to_begin(&self) -> bool {
+        self.is_answering() && !self.begun.load(Relaxed)
     }
 
     /// Records that a head was read.

@@ -218,6 +218,7 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         exchange: Arc<HttpProgress>,
         answering: Answering,
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
+        exchange.set_begun();
         let to_head = request.method() == ::http::Method::HEAD;
         let is_http_1_0 = request.version() == ::http::Version::HTTP_10;
         let response = if answering.has_fragment {

@@ -189,6 +189,11 @@ impl Socket {
 
     /// Handles the end of the peer's direction. The peer may still read a response.
     fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.exchange.is_to_begin() {
+            // So a handler that answers at once does answer.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if !self.exchange.awaits_response() {
             return Poll::Ready(Ok(0));
         }

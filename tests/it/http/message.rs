@@ -5,7 +5,9 @@ use std::collections::HashMap;
 use super::{Client, PONG, header, pong, serve};
 use tide::http::Body;
 use tide::{Response, StatusCode};
-use tidewire::{RequestContext, Server};
+use tidewire::{RequestContext, Server, WebSocketOptions};
+
+use crate::support::tcp::OPENING;
 
 #[test]
 fn a_response_has_a_length_a_type_and_a_date() {
@@ -117,6 +119,26 @@ fn a_client_that_half_closes_is_answered_for_any_upgrade() {
         let response = client.response().replace("connection: close\r\n", "");
         assert_eq!(response, PONG, "{lines}");
         assert_eq!(client.rest(), "");
+    }
+}
+
+#[test]
+fn a_handler_that_upgrades_at_once_is_not_too_late_for_a_client_that_half_closes() {
+    let mut server = Server::new();
+    server.get("/", |mut ctx: RequestContext| async move {
+        let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+        ws.recv().await?;
+        Ok(())
+    });
+    let addr = serve(server);
+    // The FIN comes at another moment each time, most often between two reads.
+    for round in 0..300 {
+        let mut client = Client::connect(addr);
+        for _ in 0..round * 100 {
+            std::hint::spin_loop();
+        }
+        client = client.send(OPENING).half_close();
+        assert!(client.head().starts_with("HTTP/1.1 101 "), "round {round}");
     }
 }
 
