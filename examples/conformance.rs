@@ -8,7 +8,6 @@
 //! | --- | --- |
 //! | `/echo` | messages up to 64 MiB, as Autobahn's 9.* cases need, and no heartbeat |
 //! | `/default` | the defaults, limits included |
-//! | `/ping` | five bytes over HTTP, for the benchmarks |
 //! | `/echo-heartbeat` | the defaults, and a ping each second |
 //! | `/echo-deflate` | compressed as the client offers, with every parameter accepted |
 //! | `/echo-takeover` | compressed with context takeover both ways and the largest windows |
@@ -34,7 +33,6 @@ const MAX_FRAGMENTS: usize = 1 << 17;
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
-    server.get("/ping", |_: RequestContext| async { Ok("pong!") });
     server.get("/echo", |ctx| echo(ctx, large()));
     server.get("/default", |ctx| echo(ctx, WebSocketOptions::default()));
     server.get("/echo-heartbeat", |ctx| {

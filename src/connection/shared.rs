@@ -70,11 +70,12 @@ struct Access<'a, 'b> {
 impl Drop for Access<'_, '_> {
     fn drop(&mut self) {
         let shared = self.wakes.shared;
+        let can_buffer = self.connection.can_buffer();
         if self.is_turn {
-            handler_buffer::set_room(shared.id(), self.connection.room());
+            handler_buffer::set_room(shared.id(), self.connection.room_if(can_buffer));
         }
         // The handler asks this flag before each send. It is written only when it changes, to keep its cache line shared.
-        let is_shut = !self.connection.can_buffer();
+        let is_shut = !can_buffer;
         if shared.is_shut.load(Ordering::Relaxed) != is_shut {
             shared.is_shut.store(is_shut, Ordering::Release);
         }

@@ -127,7 +127,7 @@ impl Connection {
         let is_ordered = self.deflation.as_ref().is_some_and(|deflation| deflation.is_ordered());
         let is_first = self.during_poll().is_none() && self.backlog.is_none();
         let is_free = !is_ordered && is_first && !self.state.is_sending_fragments();
-        is_free && self.send_error().is_none()
+        is_free && self.lifecycle.outcome().is_none() && self.state.can_send()
     }
 
     /// Takes the frames of the handler's buffer.
@@ -137,7 +137,13 @@ impl Connection {
 
     /// Bytes that the handler may send before it has to ask.
     pub(super) fn room(&self) -> usize {
-        if !self.can_buffer() {
+        self.room_if(self.can_buffer())
+    }
+
+    /// [`room`](Self::room), where the caller has asked whether it [may send](Self::can_buffer) without the lock.
+    #[inline]
+    pub(super) fn room_if(&self, can_buffer: bool) -> usize {
+        if !can_buffer {
             return 0;
         }
         self.settings.send_buffer_size.saturating_sub(self.queued_len())
@@ -290,7 +296,8 @@ impl Outbox {
         if self.push_copy(&frame) {
             return;
         }
-        self.push_header(&frame, None);
+        let len = frame.payload().len();
+        self.push_header(&frame, None, len, |header, buf| header.encode(buf));
         self.long.push_back((self.buf.len(), frame.into_payload()));
     }
 
@@ -302,18 +309,26 @@ impl Outbox {
             return false;
         }
         let mask = (self.role == Role::Client).then(thread_cache::bytes);
-        self.push_header(frame, mask);
-        match mask {
-            Some(key) => append_masked(key, 0, frame.payload(), &mut self.buf),
-            None => frame.append_payload_to(&mut self.buf),
-        }
+        self.push_header(frame, mask, 0, |header, buf| match mask {
+            Some(key) => {
+                header.encode(buf);
+                append_masked(key, 0, frame.payload(), buf);
+            }
+            None => frame.append_to(&header, buf),
+        });
         true
     }
 
-    /// Queues the header, and counts the whole frame.
+    /// Queues what `append` appends, and counts the whole frame, of whose payload so many bytes are not copied.
     #[expect(clippy::inline_always, reason = "called twice, and cheaper than the call")]
     #[inline(always)]
-    fn push_header(&mut self, frame: &Frame, mask: Option<[u8; 4]>) {
+    fn push_header(
+        &mut self,
+        frame: &Frame,
+        mask: Option<[u8; 4]>,
+        not_copied: usize,
+        append: impl FnOnce(FrameHeader, &mut Vec<u8>),
+    ) {
         // A connection without queued bytes has no buffer.
         if self.buf.capacity() == 0 {
             self.buf = thread_cache::take_write_buffer();
@@ -324,8 +339,8 @@ impl Outbox {
         let old_len = self.buf.len();
         // A length in memory fits 64 bits.
         let len = u64::try_from(payload_len).unwrap_or(u64::MAX);
-        FrameHeader { fin, rsv1, opcode, mask, len }.encode(&mut self.buf);
-        let queued = self.buf.len() - old_len + payload_len;
+        append(FrameHeader { fin, rsv1, opcode, mask, len }, &mut self.buf);
+        let queued = self.buf.len() - old_len + not_copied;
         self.len += queued;
         self.total += u64::try_from(queued).unwrap_or_default();
         self.counts.frames += 1;

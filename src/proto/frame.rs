@@ -5,7 +5,7 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 
-use super::OpCode;
+use super::{FrameHeader, OpCode};
 
 /// One WebSocket frame (RFC 6455 §5.2).
 ///
@@ -136,6 +136,25 @@ impl Frame {
 
     pub(crate) fn append_payload_to(&self, out: &mut Vec<u8>) {
         self.payload.append_to(out);
+    }
+
+    /// Appends the header and the payload to `out`. A short frame is one copy of a fixed size.
+    #[inline]
+    pub(crate) fn append_to(&self, header: &FrameHeader, out: &mut Vec<u8>) {
+        match (&self.payload.0, header.short()) {
+            (Repr::Inline { block, len }, Some([first, second])) => {
+                let mut frame = [0; 2 + Payload::INLINE];
+                let [at_first, at_second, payload @ ..] = &mut frame;
+                (*at_first, *at_second, *payload) = (first, second, block.0);
+                let end = out.len() + 2 + *len;
+                out.extend_from_slice(&frame);
+                out.truncate(end);
+            }
+            _ => {
+                header.encode(out);
+                self.payload.append_to(out);
+            }
+        }
     }
 
     pub(crate) fn payload_debug(&self) -> &dyn fmt::Debug {

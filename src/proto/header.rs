@@ -67,11 +67,24 @@ impl FrameHeader {
         Ok(Some((Self { fin, rsv1, opcode, mask, len }, bytes.len() - rest.len())))
     }
 
+    /// The header as two bytes; `None` if it takes more.
+    #[inline]
+    pub(crate) fn short(&self) -> Option<[u8; 2]> {
+        let len = u8::try_from(self.len).ok().filter(|len| *len < LEN_16 && self.mask.is_none())?;
+        Some([self.first(), len])
+    }
+
+    #[inline]
+    fn first(&self) -> u8 {
+        let fin = if self.fin { FIN } else { 0 };
+        let rsv1 = if self.rsv1 { RSV1 } else { 0 };
+        fin | rsv1 | u8::from(self.opcode)
+    }
+
     /// Appends the header to `out`.
     #[inline]
     pub(crate) fn encode(&self, out: &mut Vec<u8>) {
-        let rsv1 = if self.rsv1 { RSV1 } else { 0 };
-        let first = if self.fin { FIN } else { 0 } | rsv1 | u8::from(self.opcode);
+        let first = self.first();
         let mask = if self.mask.is_some() { MASK } else { 0 };
         if let Some(len) = u8::try_from(self.len).ok().filter(|len| *len < LEN_16) {
             out.extend_from_slice(&[first, mask | len]);

@@ -17,6 +17,9 @@ const MIN_SHARE: usize = 64;
 #[derive(Debug, Default)]
 pub(crate) struct WireBatch {
     bytes: BytesMut,
+    /// Bytes of messages that were taken out already. They are cut off when the rest is split: an index costs less than a
+    /// cut for each message.
+    taken: usize,
     messages: usize,
     /// Largest size of the run so far, in bytes. A payload that shares its memory keeps that much alive.
     memory: usize,
@@ -53,6 +56,7 @@ impl WireBatch {
         limits: &Limits,
         max: usize,
     ) -> (usize, usize) {
+        self.cut_taken();
         let longest = limits.max_message_size.min(limits.max_frame_size);
         let (mut messages, mut payloads) = (0, 0);
         let mut rest = *input;
@@ -106,7 +110,7 @@ impl WireBatch {
         if self.messages == 0 {
             return None;
         }
-        let head = Head::decode(&self.bytes)?;
+        let head = Head::decode(self.bytes.get(self.taken..)?)?;
         self.messages -= 1;
         let payload = self.take_payload(head);
         Some(Frame::from_payload(true, head.opcode, payload))
@@ -117,6 +121,7 @@ impl WireBatch {
         if self.messages <= max {
             return std::mem::take(self);
         }
+        self.cut_taken();
         let mut end = 0;
         for _ in 0..max {
             let head = self.bytes.get(end..).and_then(Head::decode);
@@ -124,17 +129,18 @@ impl WireBatch {
         }
         self.messages -= max;
         let bytes = self.bytes.split_to(end);
-        Self { bytes, messages: max, memory: self.memory, has_buffer: false }
+        Self { bytes, taken: 0, messages: max, memory: self.memory, has_buffer: false }
     }
 
     #[inline]
     fn take_payload(&mut self, head: Head) -> Payload {
         let Head { mask: key, start, len, .. } = head;
-        let body = self.bytes.get(start..).unwrap_or_default();
+        let body = self.bytes.get(self.taken + start..).unwrap_or_default();
         if let Some(payload) = Payload::unmask_inline(key.unwrap_or_default(), body, len) {
-            self.bytes.advance(start + len);
+            self.taken += start + len;
             return payload;
         }
+        self.cut_taken();
         let mut frame = self.bytes.split_to(start + len);
         frame.advance(start);
         if let Some(key) = key {
@@ -146,6 +152,10 @@ impl WireBatch {
         Payload::from(frame.freeze())
     }
 
+    fn cut_taken(&mut self) {
+        self.bytes.advance(std::mem::take(&mut self.taken));
+    }
+
     /// The number of messages that are left.
     pub(crate) fn len(&self) -> usize {
         self.messages
@@ -153,7 +163,7 @@ impl WireBatch {
 
     /// The bytes that the run holds.
     pub(crate) fn held(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.taken
     }
 
     /// The buffer of a run that is used up, to be used again; `None` if the run was not given one.
@@ -164,7 +174,7 @@ impl WireBatch {
     /// An empty run in a buffer that was used before.
     pub(crate) fn in_buffer(mut bytes: BytesMut) -> Self {
         bytes.clear();
-        Self { bytes, messages: 0, memory: 0, has_buffer: true }
+        Self { bytes, taken: 0, messages: 0, memory: 0, has_buffer: true }
     }
 }
 
@@ -177,6 +187,11 @@ impl Head {
             0x82 => OpCode::Binary,
             _ => return None,
         };
+        // A short message of a client, as nearly all are: one check for the whole header.
+        if let Some(&[_, second @ 0x80..0xFE, k0, k1, k2, k3]) = bytes.first_chunk() {
+            let len = usize::from(second & 0x7F);
+            return Some(Self { opcode, mask: Some([k0, k1, k2, k3]), start: 6, len });
+        }
         // The decoder reports what is wrong with a header, if anything.
         let (header, start) = FrameHeader::decode(bytes, false).ok()??;
         let len = usize::try_from(header.len).ok()?;

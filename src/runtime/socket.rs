@@ -256,7 +256,9 @@ impl<S: Kind> AsyncRead for Socket<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         #[cfg(feature = "server")]
-        this.io.settle()?;
+        if matches!(this.io, Io::New(_)) {
+            this.io.settle()?;
+        }
         #[cfg(feature = "server")]
         if let Io::Own(io) = &this.io {
             let room = buf.len();
@@ -343,7 +345,9 @@ impl<S: Kind> Socket<S> {
         #[cfg(feature = "server")] write_own: impl FnMut(&S::OnWorker) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         #[cfg(feature = "server")]
-        self.io.settle()?;
+        if matches!(self.io, Io::New(_)) {
+            self.io.settle()?;
+        }
         #[cfg(feature = "server")]
         if let Io::Own(io) = &self.io {
             return io.poll_io(cx, Direction::Write, write_own);
