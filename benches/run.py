@@ -22,6 +22,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import blocked
 import deflate
 import fanout
 import gets
@@ -56,7 +57,7 @@ SIZES = {16: "16 B", 1024: "1 KiB", 65_536: "64 KiB", 1_048_576: "1 MiB"}
 # Where system calls are counted unless `--cells` says otherwise.
 CALL_CELLS = ["64x16x32", "64x16x1", "1x16x1"]
 # What can be measured instead of messages.
-MODES = ["calls", "strace", "idle", "handshake", "http"]
+MODES = ["calls", "strace", "idle", "handshake", "http", "blocked"]
 # More than this on the way at once measures the memory, not the server.
 MOST_UNDER_WAY = 1 << 30
 # Seconds a program may take to say its next line, beyond what it was asked to run.
@@ -196,9 +197,9 @@ class Bench:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         return started(command + arguments, **pipes)
 
-    def measure(self, mode, name, arguments):
-        """One run of the load against a fresh server."""
-        with self.server(name) as (server, address):
+    def measure(self, mode, name, arguments, beside=contextlib.nullcontext):
+        """One run of the load against a fresh server, whose address `beside` gets for what it does meanwhile."""
+        with self.server(name) as (server, address), beside(address):
             with self.load(mode, server, address, arguments) as load:
                 # The load has its own patience, which tells more when it ends.
                 patience = 4 * PATIENCE + self.options.seconds
@@ -215,7 +216,7 @@ class Bench:
         record(self.options, name, result)
         return result
 
-    def rounds(self, mode, arguments):
+    def rounds(self, mode, arguments, beside=contextlib.nullcontext):
         """What every server did in each round: `{name: [result, …]}`; `arguments` by name as well."""
         results = {name: [] for name in arguments}
         names = list(arguments)
@@ -224,7 +225,7 @@ class Bench:
             turn = number % max(1, len(names))
             for name in names[turn:] + names[:turn]:
                 try:
-                    result = self.quietest(mode, name, arguments[name])
+                    result = self.quietest(mode, name, arguments[name], beside)
                 except Failure as failure:
                     note(f"{name}, round {number + 1}: {failure}")
                     continue
@@ -232,11 +233,11 @@ class Bench:
                 record(self.options, name, result)
         return results
 
-    def quietest(self, mode, name, arguments):
+    def quietest(self, mode, name, arguments, beside):
         """Measures again while something else takes the cores; returns the least disturbed run."""
         best = None
         for _ in range(1 + self.options.retries):
-            result = self.measure(mode, name, arguments)
+            result = self.measure(mode, name, arguments, beside)
             if best is None or result["disturbed"] < best["disturbed"]:
                 best = result
             if best["disturbed"] < DISTURBED:
@@ -285,6 +286,10 @@ class Bench:
 
     def http(self):
         gets.measure(self)
+
+    def blocked(self):
+        for cell in self.few_cells():
+            blocked.measure(self, cell)
 
     def idle(self):
         count = self.options.idle_connections or 5000

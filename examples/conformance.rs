@@ -14,6 +14,7 @@
 //! | `/default-deflate` | the defaults, and the defaults of compression |
 //! | `/room`, `/room-deflate` | the same two; each message goes to all clients |
 //! | `/ping` | no WebSocket: a `GET` is answered with five bytes |
+//! | `/block` | no WebSocket: a handler that blocks its thread for a second |
 //! | `/ping-middleware` | the same, behind a middleware of tide that does nothing |
 
 mod support;
@@ -52,6 +53,10 @@ async fn main() -> tidewire::Result<()> {
         talk(ctx, compressed.clone(), options)
     });
     server.get("/ping", ping);
+    server.get("/block", async |_: RequestContext| {
+        std::thread::sleep(Duration::from_secs(1));
+        Ok(())
+    });
     server.at("/ping-middleware").with(Nothing).get(endpoint(ping));
     support::serve(server).await
 }
