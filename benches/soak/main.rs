@@ -8,14 +8,15 @@
 //! Visitors come and go: echoes and rooms, with TLS or without, compressed or not. Some are idle and pinged, some
 //! read slowly, some never answer, and some break off with a reset. Every message has its number and a checksum,
 //! which are checked where it arrives. Both ends are in this process, whose memory and descriptors are watched. The
-//! exit code is 1 if a message was wrong, late or missing, if a visit failed, if memory grew, or if a resource was
-//! left at the end.
+//! exit code is 1 if a message was wrong, late or missing, if a visit failed, if the server warned of anything, if
+//! memory grew, or if a resource was left at the end.
 
 mod letter;
 mod server;
 mod tally;
 mod usage;
 mod visit;
+mod warnings;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
 
 async fn soak(time: Duration, visitors: u64) -> Result<(), Problem> {
     println!("{visitors} visitors for {} s", time.as_secs());
+    warnings::collect()?;
     // The runtime opens descriptors of its own, once.
     task::sleep(Duration::from_millis(1)).await;
     let before = usage::descriptors()?;
@@ -79,6 +81,7 @@ async fn soak(time: Duration, visitors: u64) -> Result<(), Problem> {
     settle(before).await?;
     println!("descriptors: {before} before, as many after");
     tally.verdict()?;
+    warnings::verdict()?;
     usage.verdict()
 }
 

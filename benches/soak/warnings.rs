@@ -1,0 +1,43 @@
+//! The warnings of the server, which has nothing to warn of here: above all, that no task holds its thread.
+
+use std::sync::Mutex;
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::Problem;
+
+static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
+
+struct Warnings(Mutex<Vec<String>>);
+
+impl Log for Warnings {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("tidewire")
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let warning = record.args().to_string();
+            println!("{}: {warning}", record.level());
+            self.0.lock().unwrap().push(warning);
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Collects the warnings from now on.
+pub(crate) fn collect() -> Result<(), Problem> {
+    log::set_logger(&WARNINGS)?;
+    log::set_max_level(LevelFilter::Warn);
+    Ok(())
+}
+
+/// Fails if there was one.
+pub(crate) fn verdict() -> Result<(), Problem> {
+    let warnings = WARNINGS.0.lock().unwrap();
+    match warnings.first() {
+        None => Ok(()),
+        Some(first) => Err(format!("{} warnings, first: {first}", warnings.len()).into()),
+    }
+}
