@@ -17,6 +17,7 @@ use super::enter;
 use super::label::Label;
 use super::park::Parking;
 use super::readiness::{Happened, Source};
+use super::run_delay::RunDelay;
 use super::stall::{Stalls, Watch};
 use super::timer::Timers;
 use super::turn::{Replaced, Turn, Turns};
@@ -73,6 +74,8 @@ pub(crate) struct Worker {
     /// The label of what runs, or 0. See [`Label`].
     label: AtomicUsize,
     stalls: Stalls,
+    /// How long the thread of the owner has waited for a core.
+    delay: Mutex<RunDelay>,
     /// The supervisor of the server's workers.
     watch: Arc<Watch>,
 }
@@ -119,6 +122,7 @@ impl Worker {
             is_ending: AtomicBool::new(false),
             label: AtomicUsize::new(0),
             stalls: Stalls::default(),
+            delay: Mutex::default(),
             watch,
         })
     }
@@ -245,12 +249,14 @@ impl Worker {
     pub(super) fn take_over(&self, seen: Turn) -> Option<Turn> {
         // Before the exchange, for what the next owner runs has another label.
         let label = Label::of(&self.label);
-        self.stalls.begin(seen, label, || self.turns.take_over(seen))
+        let delay = self.delay.lock().clone();
+        self.stalls.begin(seen, label, delay, || self.turns.take_over(seen))
     }
 
     /// Runs the worker on this thread until nothing is left of it, or another thread has it.
     pub(super) fn run(self: &Arc<Self>, turn: Turn) -> Left {
         let _entered = enter(self);
+        *self.delay.lock() = RunDelay::of_this_thread();
         match self.run_passes(turn) {
             Ok(()) => Left::Ended,
             Err(Replaced(seen)) => {

@@ -7,6 +7,7 @@ use super::label::Label;
 use super::pass::Worker;
 use super::primitives::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use super::primitives::{Condition, Mutex};
+use super::run_delay::RunDelay;
 use super::turn::Turn;
 use crate::foreign::tell;
 
@@ -31,11 +32,14 @@ pub(super) struct Stalls {
     present: Mutex<Vec<Stall>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Stall {
     turn: Turn,
     label: Option<Label>,
     since: Instant,
+    /// How long its thread has waited for a core, and what that was when the stall began.
+    delay: RunDelay,
+    delay_before: Duration,
     is_told: bool,
 }
 
@@ -49,14 +53,16 @@ impl Stalls {
         &self,
         turn: Turn,
         label: Option<Label>,
+        delay: RunDelay,
         take: impl FnOnce() -> Option<Turn>,
     ) -> Option<Turn> {
+        let delay_before = delay.get();
         // Under the lock, so that the owner, if it returns at once, finds the stall that it has to end.
         let mut present = self.present.lock();
         let next = take()?;
         self.count.fetch_add(1, Ordering::Relaxed);
         let since = Instant::now().checked_sub(LOOK * LOOKS).unwrap_or_else(Instant::now);
-        present.push(Stall { turn, label, since, is_told: false });
+        present.push(Stall { turn, label, since, delay, delay_before, is_told: false });
         Some(next)
     }
 
@@ -79,7 +85,7 @@ impl Stalls {
         let lasting = present.iter_mut().find(|stall| !stall.is_told && stall.lasts());
         let lasting = lasting.map(|stall| {
             stall.is_told = true;
-            Stall { ..*stall }
+            stall.clone()
         });
         drop(present);
         if let Some(stall) = lasting {
@@ -91,7 +97,14 @@ impl Stalls {
 
 impl Stall {
     fn lasts(&self) -> bool {
-        self.since.elapsed() >= TOLD
+        // The operating system is asked only then.
+        self.since.elapsed() >= TOLD && self.elapsed() >= TOLD
+    }
+
+    /// How long the task has held its thread.
+    fn elapsed(&self) -> Duration {
+        let waited = self.delay.get().saturating_sub(self.delay_before);
+        self.since.elapsed().saturating_sub(waited)
     }
 
     /// Tells of a stall that is long enough. The logger is foreign code.
@@ -99,7 +112,7 @@ impl Stall {
         if !self.lasts() {
             return;
         }
-        let elapsed = self.since.elapsed().as_millis();
+        let elapsed = self.elapsed().as_millis();
         match self.label {
             Some(label) => tell(|| {
                 log::warn!(

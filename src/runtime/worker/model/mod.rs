@@ -22,6 +22,7 @@ use self::park::Parking;
 use self::primitives::atomic::{AtomicUsize, Ordering};
 use self::primitives::check;
 use self::readiness::{Direction, Happened, Source};
+use self::run_delay::RunDelay;
 use self::stall::{Stalls, Watch};
 use self::turn::{Replaced, Turn, Turns};
 
@@ -38,6 +39,10 @@ mod turn;
 /// What `stall` names of the others.
 mod label {
     pub(super) use super::super::label::Label;
+}
+
+mod run_delay {
+    pub(super) use super::super::run_delay::RunDelay;
 }
 
 mod pass {
@@ -284,7 +289,7 @@ impl Shifts {
 
     /// `Worker::take_over`.
     fn take_over(&self, seen: Turn) -> Option<Turn> {
-        self.stalls.begin(seen, None, || self.turns.take_over(seen))
+        self.stalls.begin(seen, None, RunDelay::default(), || self.turns.take_over(seen))
     }
 }
 
