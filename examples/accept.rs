@@ -14,9 +14,9 @@
 
 mod support;
 
-use tide::{Body, StatusCode, http::mime};
+use tide::{Body, http::mime};
 use tidewire::upgrade::UpgradeOptions;
-use tidewire::{CloseCode, RequestContext, Server};
+use tidewire::{CloseCode, Reject, RequestContext, Server};
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
@@ -27,13 +27,13 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn page(_ctx: RequestContext) -> tide::Result<Body> {
+async fn page(_ctx: RequestContext) -> tidewire::HandlerResult<Body> {
     let mut page = Body::from("<h1>WebSocket Server</h1>");
     page.set_mime(mime::HTML);
     Ok(page)
 }
 
-async fn websocket(mut ctx: RequestContext) -> tide::Result<()> {
+async fn websocket(mut ctx: RequestContext) -> tidewire::HandlerResult {
     accept(&ctx)?;
     println!("WebSocket client connected");
     // Pages of other sites may connect, too.
@@ -56,10 +56,10 @@ async fn websocket(mut ctx: RequestContext) -> tide::Result<()> {
 }
 
 /// Refuses with an HTTP response, before there is a connection.
-fn accept(ctx: &RequestContext) -> tide::Result<()> {
+fn accept(ctx: &RequestContext) -> tidewire::HandlerResult {
     let is_unwanted = ctx.header("user-agent").is_some_and(|agent| agent.starts_with("BadBot"));
     if is_unwanted {
-        return Err(tide::Error::from_str(StatusCode::Forbidden, "no bots, please"));
+        return Err(Reject::status(403, "no bots, please").into());
     }
     Ok(())
 }

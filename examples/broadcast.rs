@@ -39,7 +39,7 @@ fn to_others(room: &Room, sender: ConnectionId, message: &Message) {
     }
 }
 
-async fn visit(mut ctx: RequestContext<Room>, pass_on: PassOn) -> tide::Result<()> {
+async fn visit(mut ctx: RequestContext<Room>, pass_on: PassOn) -> tidewire::HandlerResult {
     let room = ctx.state().clone();
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let member = room.join(&ws);

@@ -77,13 +77,13 @@ fn options() -> WebSocketOptions {
         .rate_limit(RateLimit::default())
 }
 
-async fn page(_ctx: RequestContext<Chat>) -> tide::Result<Body> {
+async fn page(_ctx: RequestContext<Chat>) -> tidewire::HandlerResult<Body> {
     let mut page = Body::from(include_str!("chat.html"));
     page.set_mime(mime::HTML);
     Ok(page)
 }
 
-async fn visit(mut ctx: RequestContext<Chat>) -> tide::Result<()> {
+async fn visit(mut ctx: RequestContext<Chat>) -> tidewire::HandlerResult {
     let wish: Wish = ctx.query().unwrap_or_default();
     let mut ws = ctx.upgrade_to_websocket(options()).await?;
     let mut guest = Guest::arrive(ctx.state(), ws.sender(), wish);

@@ -33,7 +33,7 @@ struct Query {
     user: String,
 }
 
-async fn visit(mut ctx: RequestContext<Hub>) -> tide::Result<()> {
+async fn visit(mut ctx: RequestContext<Hub>) -> tidewire::HandlerResult {
     let Query { user } = ctx.query()?;
     let room = ctx.state().room("chat");
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
@@ -55,7 +55,7 @@ async fn talk(ws: &mut WebSocket, room: &Room, user: &str) -> Result<()> {
     Ok(())
 }
 
-async fn visit_unnamed(mut ctx: RequestContext<Hub>) -> tide::Result<()> {
+async fn visit_unnamed(mut ctx: RequestContext<Hub>) -> tidewire::HandlerResult {
     let room = ctx.state().room(ctx.param("room").unwrap_or("lobby"));
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     // Local variables are the state of a connection, and end with it.

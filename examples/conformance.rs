@@ -61,7 +61,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn ping(_ctx: RequestContext) -> tide::Result<&'static str> {
+async fn ping(_ctx: RequestContext) -> tidewire::HandlerResult<&'static str> {
     Ok("pong\n")
 }
 
@@ -86,7 +86,7 @@ fn takeover() -> DeflateOptions {
     DeflateOptions::default().server_context_takeover(true).client_context_takeover(true)
 }
 
-async fn echo(mut ctx: RequestContext, options: WebSocketOptions) -> tide::Result<()> {
+async fn echo(mut ctx: RequestContext, options: WebSocketOptions) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     // An echo does not need the request any more, so its memory is freed while the socket is open.
     drop(ctx);
@@ -96,7 +96,11 @@ async fn echo(mut ctx: RequestContext, options: WebSocketOptions) -> tide::Resul
     Ok(())
 }
 
-async fn talk(mut ctx: RequestContext, room: Room, options: WebSocketOptions) -> tide::Result<()> {
+async fn talk(
+    mut ctx: RequestContext,
+    room: Room,
+    options: WebSocketOptions,
+) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     drop(ctx);
     let _member = room.join(&ws);

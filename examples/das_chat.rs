@@ -37,7 +37,7 @@ pub(crate) fn server() -> Server<Chat> {
     server
 }
 
-async fn visit(mut ctx: RequestContext<Chat>) -> tide::Result<()> {
+async fn visit(mut ctx: RequestContext<Chat>) -> tidewire::HandlerResult {
     let Chat { room, users } = ctx.state().clone();
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let user = format!("user_{}", users.fetch_add(1, Ordering::Relaxed) + 1);

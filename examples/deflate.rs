@@ -22,13 +22,13 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn page(_ctx: RequestContext) -> tide::Result<Body> {
+async fn page(_ctx: RequestContext) -> tidewire::HandlerResult<Body> {
     let mut page = Body::from(include_str!("deflate.html"));
     page.set_mime(mime::HTML);
     Ok(page)
 }
 
-async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+async fn echo(mut ctx: RequestContext) -> tidewire::HandlerResult {
     // Compression is off by default. Messages shorter than the threshold are not worth it.
     let deflate = DeflateOptions::default().level(6).threshold(128);
     let options = WebSocketOptions::default().deflate(deflate);

@@ -19,13 +19,13 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn page(_ctx: RequestContext) -> tide::Result<Body> {
+async fn page(_ctx: RequestContext) -> tidewire::HandlerResult<Body> {
     let mut page = Body::from(include_str!("echo.html"));
     page.set_mime(mime::HTML);
     Ok(page)
 }
 
-async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+async fn echo(mut ctx: RequestContext) -> tidewire::HandlerResult {
     if !ctx.is_websocket_upgrade() {
         ctx.response().set_status(StatusCode::BadRequest);
         ctx.response().set_body("This is a WebSocket route.\n");

@@ -16,7 +16,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn print_frames(mut ctx: RequestContext) -> tide::Result<()> {
+async fn print_frames(mut ctx: RequestContext) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     while let Some(frame) = ws.recv_frame().await? {
         let payload = frame.payload();

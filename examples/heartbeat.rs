@@ -31,7 +31,7 @@ fn heartbeat() -> HeartbeatOptions {
     HeartbeatOptions::default().interval(interval).timeout(interval.min(Duration::from_secs(20)))
 }
 
-async fn echo(mut ctx: RequestContext, heartbeat: HeartbeatOptions) -> tide::Result<()> {
+async fn echo(mut ctx: RequestContext, heartbeat: HeartbeatOptions) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let running = ws.sender().run_heartbeat(heartbeat);
     ws.spawn(async {

@@ -38,7 +38,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn visit(mut ctx: RequestContext<Visits>) -> tide::Result<()> {
+async fn visit(mut ctx: RequestContext<Visits>) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let number = ctx.state().fetch_add(1, Ordering::Relaxed) + 1;
     ws.send(format!("You are visitor {number}.")).await?;

@@ -33,7 +33,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn answer(mut ctx: RequestContext) -> tide::Result<()> {
+async fn answer(mut ctx: RequestContext) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     loop {
         let answer = match ws.recv_json().await {

@@ -51,7 +51,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn report(ctx: RequestContext<Limits>) -> tide::Result<Response> {
+async fn report(ctx: RequestContext<Limits>) -> tidewire::HandlerResult<Response> {
     let Limits { all, single } = ctx.state();
     let text = format!(
         "/ws: {} available, {} in use, {} waiting\n/single: {} in use, of as many addresses\n",
@@ -63,7 +63,7 @@ async fn report(ctx: RequestContext<Limits>) -> tide::Result<Response> {
     Ok(Response::builder(StatusCode::Ok).body(text).build())
 }
 
-async fn echo(mut ctx: RequestContext<Limits>, limit: ConnectionLimit) -> tide::Result<()> {
+async fn echo(mut ctx: RequestContext<Limits>, limit: ConnectionLimit) -> tidewire::HandlerResult {
     let options = UpgradeOptions::default().limit(&limit);
     // Returns when there is a place. The connection holds it until its end.
     let mut ws = ctx.upgrade_to_websocket(options).await?;

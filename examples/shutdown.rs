@@ -36,7 +36,7 @@ async fn main() -> tidewire::Result<()> {
     Ok(())
 }
 
-async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+async fn echo(mut ctx: RequestContext) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     while let Some(message) = ws.recv().await? {
         ws.send(message).await?;

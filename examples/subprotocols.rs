@@ -22,7 +22,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+async fn echo(mut ctx: RequestContext) -> tidewire::HandlerResult {
     let offered = ctx.offered_subprotocols();
     let choice = SPOKEN.into_iter().find(|name| offered.contains(name));
     println!("offered: {offered:?}");

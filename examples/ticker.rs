@@ -49,13 +49,13 @@ async fn tick(hub: Hub) {
     }
 }
 
-async fn page(_ctx: RequestContext<Hub>) -> tide::Result<Body> {
+async fn page(_ctx: RequestContext<Hub>) -> tidewire::HandlerResult<Body> {
     let mut page = Body::from(include_str!("ticker.html"));
     page.set_mime(mime::HTML);
     Ok(page)
 }
 
-async fn watch(mut ctx: RequestContext<Hub>) -> tide::Result<()> {
+async fn watch(mut ctx: RequestContext<Hub>) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let _members = SYMBOLS.map(|(symbol, _)| ctx.state().room(symbol).join(&ws));
     // Messages of a client are ignored. Only its end matters.

@@ -18,7 +18,7 @@ const PAGE: &str = "<!doctype html><title>tidewire</title>\
     <h1>HTTPS and WSS, one port</h1><p>The socket is at <code>/ws</code>.</p>";
 
 #[async_std::main]
-async fn main() -> tide::Result<()> {
+async fn main() -> tidewire::HandlerResult {
     let mut server = Server::new();
     server.get("/", page);
     server.get("/ws", echo);
@@ -27,7 +27,7 @@ async fn main() -> tide::Result<()> {
 }
 
 /// The certificate from the files in the arguments, or a self-signed one.
-fn certificate() -> tide::Result<TlsConfig> {
+fn certificate() -> tidewire::HandlerResult<TlsConfig> {
     let mut files = std::env::args().skip(2);
     if let (Some(chain), Some(key)) = (files.next(), files.next()) {
         return Ok(TlsConfig::from_pem_files(chain, key)?);
@@ -37,13 +37,13 @@ fn certificate() -> tide::Result<TlsConfig> {
     Ok(TlsConfig::from_pem(made.cert.pem(), made.signing_key.serialize_pem())?)
 }
 
-async fn page(_ctx: RequestContext) -> tide::Result<Body> {
+async fn page(_ctx: RequestContext) -> tidewire::HandlerResult<Body> {
     let mut page = Body::from(PAGE);
     page.set_mime(mime::HTML);
     Ok(page)
 }
 
-async fn echo(mut ctx: RequestContext) -> tide::Result<()> {
+async fn echo(mut ctx: RequestContext) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     while let Some(message) = ws.recv().await? {
         match message.as_text() {

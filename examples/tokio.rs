@@ -31,7 +31,7 @@ async fn main() -> tidewire::Result<()> {
     support::serve(server).await
 }
 
-async fn countdown(mut ctx: RequestContext) -> tide::Result<()> {
+async fn countdown(mut ctx: RequestContext) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let (count, mut counted) = mpsc::channel(1);
     loop {

@@ -49,8 +49,8 @@
 //! | TLS | the module `tls` |
 //! | an opening handshake without the server, or its options | the module `upgrade`, [`WebSocket::from_stream`], [`WebSocket::run`] |
 //! | single frames | [`WebSocket::recv_frame`], and the module [`frame`] |
-//! | errors | [`Error`], [`HandshakeError`] |
-//! | HTTP responses of handlers | the module `tide`: `Response`, `Body`, `StatusCode`, `Error` |
+//! | errors | [`Error`], [`HandshakeError`]; of handlers: `HandlerError`, and [`Reject`] for what the client is told |
+//! | HTTP responses of handlers | `server::IntoResponse`, `server::Json`, and the module `tide`: `Response`, `Body`, `StatusCode` |
 //! | tokio, and libraries on it | `server::ServerOptions::tokio` |
 //! | another executor than async-std's | the module `executor` |
 //!
@@ -67,8 +67,9 @@
 //! answers pings, and notices a close.
 //!
 //! **Ending.** [`recv`](WebSocket::recv) returns `Ok(None)` after a closing handshake, and an [`Error`]
-//! after any other end. When a handler returns, its connection is closed: with 1000 after `Ok`, with 1011
-//! after `Err` or a panic. [`CloseInfo`] tells which side closed, and how.
+//! after any other end. When a handler returns, its connection is closed: with 1000 after `Ok`; after `Err`
+//! as its [`Reject`] says, with 1007 if a message was not the expected JSON, and else, as after a panic, with 1011.
+//! [`CloseInfo`] tells which side closed, and how.
 //!
 //! **Cancelling.** Any future of [`WebSocket`] or [`Sender`] may be dropped at any time without the loss of a
 //! byte or a message. So `select!` and timeouts around them are normal use.
@@ -97,8 +98,8 @@
 //! connections, completes the responses under way, sends a close frame on every connection, and leaves no
 //! task behind.
 //!
-//! Until a handler upgrades, its result is an HTTP response, an `Err` included. So a request without the right
-//! token never becomes a connection. A page cannot read such a response; for pages,
+//! Until a handler upgrades, its result is an HTTP response, an `Err` included, whose status and text a [`Reject`]
+//! says. Any error converts into a `HandlerError` by `?`. So a request without the right token never becomes a connection. A page cannot read such a response; for pages,
 //! `RequestContext::reject_websocket` refuses in a close frame. `ConnectionLimit` caps connections, in total or
 //! per address.
 //!
@@ -170,9 +171,11 @@ mod foreign;
 mod message;
 mod options;
 mod proto;
+mod reject;
 mod runtime;
 mod stream;
 mod sync;
+mod typed;
 
 #[cfg(any(feature = "accept", feature = "client"))]
 mod head;
@@ -233,6 +236,9 @@ pub use self::message::Message;
 pub use self::options::WebSocketOptions;
 pub use self::proto::handshake::HandshakeError;
 pub use self::proto::{CloseCode, CloseFrame};
+pub use self::reject::Reject;
+#[cfg(feature = "server")]
+pub use self::reject::{HandlerError, HandlerResult};
 #[cfg(feature = "rooms")]
 #[doc(inline)]
 pub use self::rooms::{Hub, Room};
@@ -245,11 +251,12 @@ pub use self::server::Server;
 pub use tide;
 
 pub mod websocket {
-    //! What belongs to a [`WebSocket`](crate::WebSocket): its counters, its heartbeat, messages for many connections.
+    //! What belongs to a [`WebSocket`](crate::WebSocket): its counters, its heartbeat, typed messages, messages for many connections.
 
     pub use crate::connection::{ConnectionId, ConnectionStats, Initiator, PreparedMessage};
     pub use crate::error::TimeoutKind;
     pub use crate::options::HeartbeatOptions;
+    pub use crate::typed::{Codec, JsonCodec, Typed};
 }
 
 pub mod frame {

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use crate::error::Error;
 use crate::proto::{Frame, OpCode, Payload};
 
 /// A text or binary message (RFC 6455 §5.6).
@@ -50,10 +52,27 @@ impl Message {
     ///
     /// # Errors
     ///
-    /// [`serde_json::Error`] if the value cannot be written as JSON, such as a map whose keys are not
-    /// strings.
-    pub fn json<T: Serialize + ?Sized>(value: &T) -> Result<Self, serde_json::Error> {
-        serde_json::to_string(value).map(Self::text)
+    /// [`Error::Serialize`] if the value cannot be written as JSON, such as a map whose keys are not strings.
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> crate::Result<Self> {
+        let text = serde_json::to_string(value);
+        text.map(Self::text).map_err(|error| Error::Serialize(Arc::new(error)))
+    }
+
+    /// Reads the message as JSON (RFC 8259), whether it is text or binary.
+    ///
+    /// ```
+    /// # use tidewire::Message;
+    /// let numbers: Vec<u32> = Message::from("[1, 2]").parse()?;
+    /// assert_eq!(numbers, [1, 2]);
+    /// # Ok::<(), tidewire::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Json`](crate::Error::Json) if it is not JSON, or not of this shape. A handler that returns the error
+    /// closes the connection with 1007 and serde's sentence.
+    pub fn parse<T: DeserializeOwned>(&self) -> crate::Result<T> {
+        Ok(serde_json::from_slice(self.as_bytes())?)
     }
 
     fn new(opcode: OpCode, payload: Payload) -> Self {

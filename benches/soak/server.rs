@@ -123,7 +123,7 @@ where
     let options = options.clone();
     server.get(path, move |mut ctx: RequestContext<Hub>| {
         let options = options.clone();
-        async move { tide::Result::Ok(talk(ctx.upgrade_to_websocket(options).await?).await?) }
+        async move { Ok(talk(ctx.upgrade_to_websocket(options).await?).await?) }
     });
 }
 
@@ -146,7 +146,7 @@ async fn flood(mut ws: WebSocket) -> tidewire::Result<()> {
 }
 
 /// Sends each letter of a member to all members.
-async fn room(mut ctx: RequestContext<Hub>, options: UpgradeOptions) -> tide::Result<()> {
+async fn room(mut ctx: RequestContext<Hub>, options: UpgradeOptions) -> tidewire::HandlerResult {
     let room = ctx.state().room(ctx.param("name").unwrap_or_default());
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     let _member = room.join(&ws);

@@ -19,7 +19,9 @@ impl Log for Warnings {
         if self.enabled(record.metadata()) {
             let warning = record.args().to_string();
             println!("{}: {warning}", record.level());
-            self.0.lock().unwrap().push(warning);
+            if let Ok(mut warnings) = self.0.lock() {
+                warnings.push(warning);
+            }
         }
     }
 
@@ -35,7 +37,7 @@ pub(crate) fn collect() -> Result<(), Problem> {
 
 /// Fails if there was one.
 pub(crate) fn verdict() -> Result<(), Problem> {
-    let warnings = WARNINGS.0.lock().unwrap();
+    let warnings = WARNINGS.0.lock().map_err(|_| "a logger has panicked")?;
     match warnings.first() {
         None => Ok(()),
         Some(first) => Err(format!("{} warnings, first: {first}", warnings.len()).into()),

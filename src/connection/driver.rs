@@ -17,11 +17,12 @@ use super::wakes::{Wakes, guarded};
 use crate::escaped::Escaped;
 use crate::foreign::{Panicked, attempt, tell};
 use crate::proto::{CloseCode, CloseFrame};
+use crate::reject;
 
 pub(crate) struct ConnectionTask<T, E> {
     handler: Handling<T, E>,
-    /// The code to close with when the `WebSocket` is dropped.
-    code: CloseCode,
+    /// The close frame for when the `WebSocket` is dropped, if it is not that of an orderly end.
+    end: Option<Box<CloseFrame>>,
     shared: Arc<Shared>,
 }
 
@@ -29,25 +30,27 @@ impl<T, E> ConnectionTask<T, E> {
     pub(crate) fn new(handler: Handling<T, E>, shared: Arc<Shared>) -> Self {
         // From here on, and not from the first poll on: calls that come before rely on the task.
         shared.with(|connection, _| connection.driver = Driver::Task(None));
-        Self { handler, code: CloseCode::NORMAL, shared }
+        Self { handler, end: None, shared }
     }
 }
 
-impl<T, E: fmt::Display> Future for ConnectionTask<T, E> {
+impl<T, E: fmt::Display + 'static> Future for ConnectionTask<T, E> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { handler, code, shared } = &mut *self;
+        let Self { handler, end, shared } = &mut *self;
         // 1. The handler runs. Its frames go to the handler's buffer.
         let poll = PollScope::begin(shared, cx);
-        if let Poll::Ready(Err(Failed)) = handler.poll(cx) {
-            *code = CloseCode::INTERNAL_ERROR;
+        if let Poll::Ready(Err(Failed(frame))) = handler.poll(cx) {
+            *end = Some(frame);
         }
         // 2. It has parked: its buffer is in the outbox.
         let is_gone = poll.end(|connection, _| {
             // 3. Its `WebSocket` is dropped: the connection closes.
             if connection.receiver == Receiver::Dropped {
-                connection.begin_close(Some(CloseFrame::lossy(*code, "")));
+                let frame = end.as_deref().cloned();
+                connection
+                    .begin_close(frame.or_else(|| Some(CloseFrame::lossy(CloseCode::NORMAL, ""))));
             }
             // 4. Write, read ahead, go on closing, set the timer.
             connection.drive(&mut shared.io_context());
@@ -146,9 +149,9 @@ pub(crate) struct Handling<T, E>(Option<Handler<T, E>>);
 
 type Handler<T, E> = Pin<Box<dyn Future<Output = Result<T, E>> + Send>>;
 
-/// The handler has returned an error, or panicked, and the log has the reason.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Failed;
+/// The handler has returned an error, or panicked, and the log has the reason. The peer gets this frame.
+#[derive(Debug)]
+pub(crate) struct Failed(Box<CloseFrame>);
 
 impl<T, E> Handling<T, E> {
     pub(crate) fn new(handler: Handler<T, E>) -> Self {
@@ -159,28 +162,34 @@ impl<T, E> Handling<T, E> {
     /// that matters here.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>>
     where
-        E: fmt::Display,
+        E: fmt::Display + 'static,
     {
         let Some(handler) = &mut self.0 else { return Poll::Ready(Ok(())) };
-        let (is_ok, has_panicked) = match attempt(|| handler.as_mut().poll(cx)) {
+        let (end, has_panicked) = match attempt(|| handler.as_mut().poll(cx)) {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => (true, attempt(|| drop(value)).is_err()),
+            Ok(Poll::Ready(Ok(value))) => (None, attempt(|| drop(value)).is_err()),
             Ok(Poll::Ready(Err(error))) => {
-                // `Display` and `Drop` of the error are the application's, too.
+                // `Display` and `Drop` of the error, and of its causes, are the application's, too.
                 let told = attempt(|| {
-                    let error = Escaped(&error);
-                    log::debug!(error:%; "WebSocket handler failed: {error}");
-                })
-                .is_err();
-                (false, told | attempt(|| drop(error)).is_err())
+                    let frame = reject::close_frame(&error);
+                    let told = Escaped(&error);
+                    log::debug!(error:% = told; "WebSocket handler failed: {told}");
+                    frame
+                });
+                let has_panicked = told.is_err() | attempt(|| drop(error)).is_err();
+                (Some(told.ok().flatten().unwrap_or_else(internal_error)), has_panicked)
             }
-            Err(Panicked) => (false, true),
+            Err(Panicked) => (None, true),
         };
         let has_panicked = has_panicked | attempt(|| drop(self.0.take())).is_err();
         if has_panicked {
             Self::tell_panic();
         }
-        Poll::Ready(if is_ok && !has_panicked { Ok(()) } else { Err(Failed) })
+        let end = if has_panicked { Some(internal_error()) } else { end };
+        Poll::Ready(match end {
+            None => Ok(()),
+            Some(frame) => Err(Failed(Box::new(frame))),
+        })
     }
 
     /// Drops the handler where it stands.
@@ -203,6 +212,11 @@ impl<T, E> Drop for Handling<T, E> {
     fn drop(&mut self) {
         self.discard();
     }
+}
+
+/// The close frame where a handler has failed, and its peer is told no more than that.
+fn internal_error() -> CloseFrame {
+    CloseFrame::lossy(CloseCode::INTERNAL_ERROR, "")
 }
 
 #[cfg(test)]
@@ -278,7 +292,7 @@ mod tests {
             handling::<()>(async { panic!("on purpose") }).poll(cx),
             handling::<()>(async { std::panic::panic_any(Bomb) }).poll(cx),
         ];
-        assert!(failed.iter().all(|outcome| matches!(outcome, Poll::Ready(Err(Failed)))));
+        assert!(failed.iter().all(|outcome| matches!(outcome, Poll::Ready(Err(Failed(_))))));
 
         let mut waiting = handling::<()>(async {
             let _bomb = Bomb;

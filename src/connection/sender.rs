@@ -73,7 +73,7 @@ impl Sender {
     ///
     /// # Errors
     ///
-    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON; nothing is sent then. Else those
+    /// [`Error::Serialize`](crate::Error::Serialize) if the value cannot be written as JSON; nothing is sent then. Else those
     /// of [`send`](Self::send).
     pub fn send_json<T: Serialize + ?Sized>(
         &self,
@@ -82,7 +82,7 @@ impl Sender {
         match Message::json(value) {
             // Serialized at the call: the value may change before there is room.
             Ok(message) => self.shared.send(message, true),
-            Err(error) => SendFuture::failed(&self.shared, error.into()),
+            Err(error) => SendFuture::failed(&self.shared, error),
         }
     }
 

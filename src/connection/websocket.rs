@@ -170,7 +170,7 @@ impl WebSocket {
     /// and the next call reads the next message. Else those of [`recv`](Self::recv).
     pub async fn recv_json<T: DeserializeOwned>(&mut self) -> Result<Option<T>> {
         let Some(message) = self.recv().await? else { return Ok(None) };
-        Ok(Some(serde_json::from_slice(message.as_bytes())?))
+        message.parse().map(Some)
     }
 
     /// Sends a message: queues it **at the call**, if there is room. The future waits for room if there is none.
@@ -216,7 +216,7 @@ impl WebSocket {
     ///
     /// # Errors
     ///
-    /// [`Error::Json`](crate::Error::Json) if the value cannot be written as JSON; nothing is sent then. Else those of
+    /// [`Error::Serialize`](crate::Error::Serialize) if the value cannot be written as JSON; nothing is sent then. Else those of
     /// [`send`](Self::send).
     pub fn send_json<T: Serialize + ?Sized>(
         &mut self,
@@ -225,7 +225,7 @@ impl WebSocket {
         match Message::json(value) {
             // The value is not needed any more, whenever there is room.
             Ok(message) => self.send_in_order(message),
-            Err(error) => Sending::Direct(SendFuture::failed(&self.shared, error.into())),
+            Err(error) => Sending::Direct(SendFuture::failed(&self.shared, error)),
         }
     }
 

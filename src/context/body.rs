@@ -1,6 +1,5 @@
 //! The body of a request: its limits, and the code that collects it, in a limited time.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
@@ -9,10 +8,11 @@ use std::{fmt, io};
 
 use futures::AsyncReadExt;
 use serde::de::DeserializeOwned;
-use tide::StatusCode;
 use tide::http::Request;
 
 use super::RequestContext;
+use crate::error::Error;
+use crate::reject::{HandlerError, HandlerResult, Reject};
 use crate::runtime::Clock;
 
 /// The limits of a request body.
@@ -67,7 +67,7 @@ impl fmt::Display for BodyTooLarge {
     }
 }
 
-impl Error for BodyTooLarge {}
+impl std::error::Error for BodyTooLarge {}
 
 impl From<BodyTooLarge> for io::Error {
     fn from(error: BodyTooLarge) -> Self {
@@ -104,20 +104,17 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// default; a 400 if it ends early; a 408 if it stops coming for
     /// [`body_timeout`](crate::server::ServerOptions::body_timeout), or is not complete within
     /// [`body_deadline`](crate::server::ServerOptions::body_deadline), 60 s by default.
-    pub async fn body_bytes(&mut self) -> tide::Result<Vec<u8>> {
+    pub async fn body_bytes(&mut self) -> HandlerResult<Vec<u8>> {
         let limits = self.request.body_limits();
         let max = limits.max_size();
         let body = limits.clock.timeout(limits.deadline, self.collect_body(max)).await;
-        body.unwrap_or_else(|| {
-            let late = "the body was not complete in time";
-            Err(tide::Error::from_str(StatusCode::RequestTimeout, late))
-        })
+        body.unwrap_or_else(|| Err(Reject::status(408, "the body was not complete in time").into()))
     }
 
-    async fn collect_body(&mut self, max: usize) -> tide::Result<Vec<u8>> {
+    async fn collect_body(&mut self, max: usize) -> HandlerResult<Vec<u8>> {
         let announced = self.request.body_len();
         if announced.is_some_and(|len| len > max) {
-            return Err(read_error(BodyTooLarge { max }.into()));
+            return Err(read_error(&BodyTooLarge { max }.into()));
         }
         let most = announced.unwrap_or(max);
         let mut stream = self.request.take_body();
@@ -136,15 +133,15 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             match stream.read(body.get_mut(len..).unwrap_or_default()).await {
                 Ok(0) => break,
                 Ok(read) => len += read,
-                Err(error) => return Err(read_error(error)),
+                Err(error) => return Err(read_error(&error)),
             }
         }
         if announced.is_none() && len == most {
             // Only the end may follow.
             match stream.read(&mut [0]).await {
                 Ok(0) => {}
-                Ok(_) => return Err(read_error(BodyTooLarge { max }.into())),
-                Err(error) => return Err(read_error(error)),
+                Ok(_) => return Err(read_error(&BodyTooLarge { max }.into())),
+                Err(error) => return Err(read_error(&error)),
             }
         }
         body.truncate(len);
@@ -157,9 +154,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// # Errors
     ///
     /// A 400 if it is not UTF-8. Else as [`body_bytes`](Self::body_bytes).
-    pub async fn body_string(&mut self) -> tide::Result<String> {
+    pub async fn body_string(&mut self) -> HandlerResult<String> {
         let body = self.body_bytes().await?;
-        String::from_utf8(body).map_err(|error| tide::Error::new(StatusCode::BadRequest, error))
+        String::from_utf8(body).map_err(|error| {
+            Reject::status(400, format!("the body is not UTF-8: {}", error.utf8_error())).into()
+        })
     }
 
     /// Reads the whole body as JSON.
@@ -167,10 +166,9 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// # Errors
     ///
     /// A 400 if it is not JSON, or not of this shape. Else as [`body_bytes`](Self::body_bytes).
-    pub async fn body_json<T: DeserializeOwned>(&mut self) -> tide::Result<T> {
+    pub async fn body_json<T: DeserializeOwned>(&mut self) -> HandlerResult<T> {
         let body = self.body_bytes().await?;
-        serde_json::from_slice(&body)
-            .map_err(|error| tide::Error::new(StatusCode::BadRequest, error))
+        serde_json::from_slice(&body).map_err(|error| Error::from(error).into())
     }
 }
 
@@ -178,11 +176,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
 const MIN_ROOM: usize = 4 << 10;
 
 /// The answer to a request whose body cannot be read.
-fn read_error(error: io::Error) -> tide::Error {
+fn read_error(error: &io::Error) -> HandlerError {
     let status = match error.kind() {
-        io::ErrorKind::TimedOut => StatusCode::RequestTimeout,
-        io::ErrorKind::FileTooLarge => StatusCode::PayloadTooLarge,
-        _ => StatusCode::BadRequest,
+        io::ErrorKind::TimedOut => 408,
+        io::ErrorKind::FileTooLarge => 413,
+        _ => 400,
     };
-    tide::Error::new(status, error)
+    Reject::status(status, error.to_string()).into()
 }

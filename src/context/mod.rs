@@ -25,6 +25,7 @@ use crate::options::UpgradeOptions;
 use crate::proto::extension::is_token;
 use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, as_text, is_header_line};
 use crate::proto::{CloseCode, CloseFrame, ProtocolError};
+use crate::reject::{HandlerError, HandlerResult, Reject};
 use crate::runtime::Spawned;
 use crate::upgrade::{PendingUpgrade, Upgrade};
 
@@ -149,11 +150,11 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         &mut self,
         code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
         reason: &str,
-    ) -> tide::Result<()> {
+    ) -> HandlerResult {
         let code = code.try_into().map_err(|error| Error::InvalidClose(error.into()))?;
         CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
         if !self.is_websocket_upgrade() {
-            return Err(tide::Error::from_str(status_like(code), reason.to_owned()));
+            return Err(Reject::close(code, reason.to_owned()).into());
         }
         let mut options = UpgradeOptions::default().allow_any_origin();
         // A browser fails a handshake that agrees to none of the subprotocols that a page has offered.
@@ -202,8 +203,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// # Errors
     ///
     /// A 400 if it does not fit.
-    pub fn query<T: DeserializeOwned>(&self) -> tide::Result<T> {
-        self.request.tide().query()
+    pub fn query<T: DeserializeOwned>(&self) -> HandlerResult<T> {
+        self.request.tide().query().map_err(HandlerError::from_tide)
     }
 
     /// The state that the handlers of the server share.
@@ -356,10 +357,10 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// A 500 if HTTP does not allow the name, or the value is not visible ASCII, space and tab
     /// (RFC 9110 §5.5). The response is as it was.
-    pub fn set_response_header(&mut self, name: &str, value: &str) -> tide::Result<()> {
+    pub fn set_response_header(&mut self, name: &str, value: &str) -> HandlerResult {
         if !is_header_line(name, value) {
             let text = format!("HTTP does not allow this header: {name:?} with {value:?}");
-            return Err(tide::Error::from_str(StatusCode::InternalServerError, text));
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text).into());
         }
         self.response().insert_header(name, value);
         Ok(())
@@ -393,12 +394,6 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             headers: self,
         }
     }
-}
-
-/// The HTTP status of the same meaning as a close code: 401 for 4401.
-fn status_like(code: CloseCode) -> StatusCode {
-    let status = u16::from(code).checked_sub(4000).filter(|status| (400..600).contains(status));
-    status.and_then(|status| StatusCode::try_from(status).ok()).unwrap_or(StatusCode::Forbidden)
 }
 
 impl<State: Clone + Send + Sync + 'static> HeaderLines for RequestContext<State> {

@@ -54,8 +54,16 @@ pub enum Error {
     /// The close frame was not sent: its code must not be sent, or its reason has more than 123 bytes
     /// (RFC 6455 §5.5.1).
     InvalidClose(ProtocolError),
-    /// A message is not the expected JSON, or a value cannot be written as JSON.
+    /// A message is not JSON, or not of the expected shape. A handler that fails with it, with `?` for instance, closes
+    /// the connection with 1007 and serde's sentence.
     Json(Arc<serde_json::Error>),
+    /// A value cannot be written as JSON. Nothing was sent.
+    Serialize(Arc<serde_json::Error>),
+    /// A message is none that a [`Codec`](crate::websocket::Codec) knows. A handler that fails with it closes the
+    /// connection with 1007 and the text of the cause.
+    Decode(Arc<dyn error::Error + Send + Sync>),
+    /// A [`Codec`](crate::websocket::Codec) has no message for a value. Nothing was sent.
+    Encode(Arc<dyn error::Error + Send + Sync>),
     /// A certificate or a key cannot be used, or TLS cannot be configured with it.
     #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
     Tls(Arc<TlsError>),
@@ -150,7 +158,10 @@ impl fmt::Display for Error {
             Self::Frame(_) => f.write_str("the frame was not sent"),
             Self::MessageBegun => f.write_str("recv_frame has read a part of the message"),
             Self::InvalidClose(_) => f.write_str("the close frame was not sent"),
-            Self::Json(_) => f.write_str("JSON cannot be read or written"),
+            Self::Json(_) => f.write_str("the message is not the expected JSON"),
+            Self::Serialize(_) => f.write_str("the value cannot be written as JSON"),
+            Self::Decode(_) => f.write_str("the message cannot be decoded"),
+            Self::Encode(_) => f.write_str("the value cannot be encoded"),
             #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
             Self::Tls(_) => f.write_str("TLS is not configured"),
             Self::Io(_) => f.write_str("I/O failed"),
@@ -167,7 +178,8 @@ impl error::Error for Error {
             Self::Connect(error) => Some(&**error),
             Self::Protocol(error) | Self::InvalidClose(error) => Some(error),
             Self::Frame(error) => Some(error),
-            Self::Json(error) => Some(&**error),
+            Self::Json(error) | Self::Serialize(error) => Some(&**error),
+            Self::Decode(error) | Self::Encode(error) => Some(&**error),
             #[cfg(all(feature = "tls", any(feature = "server", feature = "client")))]
             Self::Tls(error) => Some(&**error),
             Self::Io(error) => Some(&**error),
@@ -208,6 +220,7 @@ impl From<io::Error> for Error {
     }
 }
 
+/// The error of reading JSON. One of writing is [`Error::Serialize`].
 impl From<serde_json::Error> for Error {
     fn from(error: serde_json::Error) -> Self {
         Self::Json(Arc::new(error))
@@ -224,6 +237,28 @@ mod tests {
         serde_json::from_str::<u8>("x").unwrap_err().into()
     }
 
+    fn not_json() -> Error {
+        let no_keys = std::collections::HashMap::from([((1, 2), 3)]);
+        crate::Message::json(&no_keys).unwrap_err()
+    }
+
+    #[test]
+    fn json_that_is_read_and_json_that_is_written_are_told_apart() {
+        /// Its errors have no place in the text.
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(tag = "type")]
+        #[expect(dead_code, reason = "it is only read")]
+        enum Tagged {
+            A { field: u8 },
+        }
+
+        let read = |text: &str| crate::Message::from(text).parse::<Tagged>().unwrap_err();
+        for text in ["", "x", "{}", r#"{"type":"A"}"#, r#"{"type":"A","field":-1}"#] {
+            assert!(matches!(read(text), Error::Json(_)), "{text}");
+        }
+        assert!(matches!(not_json(), Error::Serialize(_)));
+    }
+
     #[test]
     fn no_text_repeats_its_cause() {
         let unexpected_eof = io::Error::new(ErrorKind::UnexpectedEof, "the stream has ended");
@@ -238,6 +273,9 @@ mod tests {
             (Error::MessageBegun, 1),
             (Error::InvalidClose(invalid_close), 2),
             (json(), 2),
+            (not_json(), 2),
+            (Error::decode("too short"), 2),
+            (Error::encode("too long"), 2),
             (unexpected_eof.into(), 2),
             // An error inside of `io::Error` has the same text, and is not shown twice.
             (io::Error::other(Error::Protocol(ProtocolError::InvalidUtf8)).into(), 3),

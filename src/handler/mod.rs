@@ -9,35 +9,36 @@ mod response;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 
 use futures::TryFutureExt;
 use tide::utils::async_trait;
 use tide::{Response, StatusCode};
 
 pub(crate) use self::response::Answer;
-pub use self::response::IntoResponse;
 use self::response::Reply;
+pub use self::response::{IntoResponse, Json};
 use crate::context::{ContextRequest, RequestContext};
-use crate::error::Error;
 use crate::escaped::Escaped;
 use crate::foreign::tell;
-use crate::proto::handshake::HandshakeError;
+use crate::proto::handshake::{HandshakeError, is_header_line};
+use crate::reject::{HandlerError, HandlerResult, Reject, SharedJudge};
 use crate::runtime::Label;
 use crate::upgrade;
 use crate::upgrade::{Abandon, PendingUpgrade, Requested, Switched, Transport};
 
 /// A handler at work.
-type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
+type HandlerFuture = Pin<Box<dyn Future<Output = HandlerResult<Reply>> + Send>>;
 
 /// The code of a route: an `async` closure over a [`RequestContext`].
 ///
-/// Implemented for every `Fn(RequestContext<State>) -> impl Future<Output = tide::Result<R>>` with
-/// an `R` that is [`IntoResponse`]. Any [`std::error::Error`] converts into tide's error by `?`, and is a
-/// 500 then; `tide::Error::from_str` and `tide::Error::new` take another status. The client is told the
-/// status, and not the text: that is for middleware, in `Response::error`. A [`HandshakeError`] is told in
-/// full.
+/// Implemented for every `Fn(RequestContext<State>) -> impl Future<Output = HandlerResult<R>>` with an `R` that is
+/// [`IntoResponse`](super::server::IntoResponse). Any error converts into a [`HandlerError`] by `?`, whose page says what
+/// the client is told. A function with an error type of its own is mounted by [`fallible`](crate::server::fallible).
+///
+/// A closure is called for each request, so it cannot give away what it has captured. What handlers share goes into the
+/// [state](RequestContext::state) of the server, or is cloned for each call: `move |ctx| chat(ctx, room.clone())`.
 ///
 /// ```
 /// use tidewire::{RequestContext, Server};
@@ -49,25 +50,27 @@ type HandlerFuture = Pin<Box<dyn Future<Output = tide::Result<Reply>> + Send>>;
 /// ```
 pub trait Handler<State>: Send + Sync + 'static {
     #[doc(hidden)]
-    fn call(&self, ctx: RequestContext<State>, label: Label) -> HandlerFuture;
+    fn call(&self, ctx: RequestContext<State>, label: Label, judge: SharedJudge) -> HandlerFuture;
 }
 
 pin_project_lite::pin_project! {
-    /// A handler, which tells its worker the route with each poll.
+    /// A handler, which tells its worker the route with each poll, and has the server judge its error.
     struct Labelled<F> {
         label: Label,
+        judge: SharedJudge,
         #[pin]
         handler: F,
     }
 }
 
-impl<F: Future> Future for Labelled<F> {
+impl<F: Future<Output = HandlerResult<Reply>>> Future for Labelled<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         this.label.begin();
-        this.handler.poll(cx)
+        let result = ready!(this.handler.poll(cx));
+        Poll::Ready(result.map_err(|error| this.judge.judge(error)))
     }
 }
 
@@ -75,16 +78,61 @@ impl<State, F, Fut, R> Handler<State> for F
 where
     State: Clone + Send + Sync + 'static,
     F: Fn(RequestContext<State>) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = tide::Result<R>> + Send + 'static,
+    Fut: Future<Output = HandlerResult<R>> + Send + 'static,
     R: IntoResponse,
 {
-    fn call(&self, ctx: RequestContext<State>, label: Label) -> HandlerFuture {
+    fn call(&self, ctx: RequestContext<State>, label: Label, judge: SharedJudge) -> HandlerFuture {
         // The closure itself runs in this call.
         label.begin();
         // Mapped, because an `async` block would hold room for the handler twice.
         let handler = self(ctx).map_ok(IntoResponse::into_reply);
-        Box::pin(Labelled { label, handler })
+        Box::pin(Labelled { label, judge, handler })
     }
+}
+
+/// A handler whose error is of a type of its own: `server.get("/lots/:id", fallible(lot))`.
+///
+/// A closure has [`HandlerError`] as its error, so that `?` needs no annotation in it. A named function may return any
+/// other that converts into it; [`HandlerError`] says what the client is told.
+///
+/// ```
+/// use std::fmt;
+///
+/// use tidewire::server::fallible;
+/// use tidewire::{Reject, RequestContext, Server};
+///
+/// #[derive(Debug)]
+/// enum AuctionError {
+///     NoSuchLot,
+/// }
+///
+/// impl fmt::Display for AuctionError {
+///     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+///         f.write_str("there is no such lot")
+///     }
+/// }
+///
+/// impl std::error::Error for AuctionError {}
+///
+/// async fn lot(_: RequestContext) -> Result<String, AuctionError> {
+///     Err(AuctionError::NoSuchLot)
+/// }
+///
+/// let mut server = Server::new();
+/// server.get("/lots/:id", fallible(lot));
+/// server.on_error(|error| match error.find()? {
+///     AuctionError::NoSuchLot => Some(Reject::status(404, "no such lot")),
+/// });
+/// ```
+pub fn fallible<State, F, Fut, R, E>(handler: F) -> impl Handler<State>
+where
+    State: Clone + Send + Sync + 'static,
+    F: Fn(RequestContext<State>) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<R, E>> + Send + 'static,
+    R: IntoResponse,
+    E: Into<HandlerError> + 'static,
+{
+    move |ctx| handler(ctx).map_err(Into::into)
 }
 
 /// Mounts a handler in a tide app: `app.at("/ws").get(tidewire::server::endpoint(handler))`.
@@ -109,7 +157,7 @@ where
     State: Clone + Send + Sync + 'static,
 {
     let label = Label::new(std::any::type_name_of_val(&handler));
-    HandlerEndpoint { handler: Arc::new(handler), label }
+    HandlerEndpoint::new(handler, label)
 }
 
 /// As [`endpoint`], for a route that is known.
@@ -120,16 +168,27 @@ pub(crate) fn endpoint_of<State>(
 where
     State: Clone + Send + Sync + 'static,
 {
-    HandlerEndpoint { handler: Arc::new(handler), label: Label::new(route) }
+    HandlerEndpoint::new(handler, Label::new(route))
 }
 
 /// A handler as an endpoint of tide, which our own server may also call without tide.
 pub(crate) struct HandlerEndpoint<State> {
     handler: Arc<dyn Handler<State>>,
     label: Label,
+    /// That of the first server in which it is mounted.
+    judge: OnceLock<SharedJudge>,
 }
 
 impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
+    fn new(handler: impl Handler<State>, label: Label) -> Self {
+        Self { handler: Arc::new(handler), label, judge: OnceLock::new() }
+    }
+
+    /// Sets who judges the errors of the handler.
+    pub(crate) fn set_judge(&self, judge: &SharedJudge) {
+        self.judge.get_or_init(|| judge.clone());
+    }
+
     /// Runs the handler, to its answer or to the 101 of its upgrade.
     pub(crate) async fn answer(
         &self,
@@ -139,8 +198,9 @@ impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
         let pending = Arc::new(PendingUpgrade::new(&transport));
         let _abandon = Abandon(&pending);
         let requested = Requested::new(&pending);
-        let mut handler =
-            self.handler.call(RequestContext::new(request, Arc::clone(&pending)), self.label);
+        let ctx = RequestContext::new(request, Arc::clone(&pending));
+        let judge = self.judge.get().cloned().unwrap_or_default();
+        let mut handler = self.handler.call(ctx, self.label, judge);
 
         // Polled in place: a handler that answers with HTTP costs no task. One that upgrades goes
         // on in its own, once the 101 is on its way.
@@ -162,7 +222,7 @@ impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
             {
                 Ok(Switched::Plain(fields)) => Answer::Switching(fields),
                 Ok(Switched::Response(response)) => Answer::Response(response),
-                Err(error) => Answer::Response(error_response(error)),
+                Err(error) => Answer::Response(error_response(error.into())),
             },
         }
     }
@@ -170,7 +230,8 @@ impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
 
 impl<State> Clone for HandlerEndpoint<State> {
     fn clone(&self) -> Self {
-        Self { handler: Arc::clone(&self.handler), label: self.label }
+        let (handler, judge) = (Arc::clone(&self.handler), self.judge.clone());
+        Self { handler, label: self.label, judge }
     }
 }
 
@@ -189,23 +250,36 @@ impl<State> fmt::Debug for HandlerEndpoint<State> {
 }
 
 /// The answer for an error. Middleware finds the error itself in the response.
-fn error_response(error: tide::Error) -> Response {
-    let own = error.downcast_ref::<Error>().and_then(|error| match error {
-        Error::Handshake(handshake) => Some(*handshake),
-        _ => None,
-    });
-    if let Some(handshake) = own.or_else(|| error.downcast_ref::<HandshakeError>().copied()) {
-        let mut response = handshake_response(handshake);
-        response.set_error(error);
-        return response;
-    }
-    if error.status().is_server_error() {
+fn error_response(error: HandlerError) -> Response {
+    let mut response = if let Some(handshake) = error.handshake() {
+        handshake_response(handshake)
+    } else if let Some(reject) = error.reject() {
+        reject_response(&reject)
+    } else {
         // The client is told the status alone.
-        let status = u16::from(error.status());
-        let told = Escaped(&error);
+        Response::new(StatusCode::InternalServerError)
+    };
+    let status = response.status();
+    if status.is_server_error() && error.handshake().is_none() {
+        let (told, status) = (Escaped(&error), u16::from(status));
         tell(|| log::debug!(status, error:% = told; "handler failed: {told}"));
     }
-    error.into()
+    response.set_error(error.into_tide(status));
+    response
+}
+
+fn reject_response(reject: &Reject) -> Response {
+    let status = StatusCode::try_from(reject.status_code());
+    let mut response = Response::new(status.unwrap_or(StatusCode::InternalServerError));
+    for (name, value) in reject.fields() {
+        if is_header_line(name, value) {
+            response.append_header(&**name, &**value);
+        }
+    }
+    if !reject.text().is_empty() {
+        response.set_body(reject.text());
+    }
+    response
 }
 
 fn handshake_response(error: HandshakeError) -> Response {

@@ -2,8 +2,12 @@
 
 use std::borrow::Cow;
 
+use serde::Serialize;
 use tide::{Body, Response, StatusCode};
 
+use super::error_response;
+use crate::proto::handshake::is_header_line;
+use crate::reject::HandlerError;
 use crate::upgrade::{Field, Switched};
 
 /// The value that a handler has returned. Most of them need no response of tide, which takes several allocations.
@@ -168,5 +172,107 @@ impl IntoResponse for Vec<u8> {
 impl IntoResponse for serde_json::Value {
     fn into_response(self, prepared: Response) -> Response {
         Body::from(self).into_response(prepared)
+    }
+}
+
+/// Sets the body: `application/json`. A value that cannot be written as JSON is a 500.
+///
+/// ```
+/// use serde::Serialize;
+/// use tidewire::server::Json;
+/// use tidewire::{RequestContext, Server};
+///
+/// #[derive(Serialize)]
+/// struct Lot {
+///     id: u32,
+/// }
+///
+/// let mut server = Server::new();
+/// server.get("/lots/first", |_: RequestContext| async { Ok(Json(Lot { id: 1 })) });
+/// ```
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Json<T>(pub T);
+
+impl<T: Serialize + Send + 'static> IntoResponse for Json<T> {
+    fn into_response(self, prepared: Response) -> Response {
+        match Body::from_json(&self.0) {
+            Ok(body) => body.into_response(prepared),
+            Err(error) => error_response(HandlerError::from_tide(error)),
+        }
+    }
+}
+
+/// The value's response with this status.
+///
+/// ```
+/// use tidewire::server::Json;
+/// use tidewire::tide::StatusCode;
+/// use tidewire::{RequestContext, Server};
+///
+/// let mut server = Server::new();
+/// server.post("/lots", |_: RequestContext| async { Ok((StatusCode::Created, Json([1, 2]))) });
+/// ```
+impl<R: IntoResponse> IntoResponse for (StatusCode, R) {
+    fn into_response(self, prepared: Response) -> Response {
+        let mut response = self.1.into_response(prepared);
+        response.set_status(self.0);
+        response
+    }
+}
+
+/// The value's response with these header lines, in place of those of the same names. A line that HTTP does not allow
+/// (RFC 9110 §5.5) makes it a 500, since it may be one that protects something.
+///
+/// ```
+/// use tidewire::{RequestContext, Server};
+///
+/// let mut server = Server::new();
+/// server.get("/style.css", |_: RequestContext| async {
+///     Ok(([("content-type", "text/css"), ("cache-control", "max-age=60")], "body {}"))
+/// });
+/// ```
+impl<V, R, const N: usize> IntoResponse for ([(&'static str, V); N], R)
+where
+    V: AsRef<str> + Send + 'static,
+    R: IntoResponse,
+{
+    fn into_response(self, prepared: Response) -> Response {
+        let (lines, value) = self;
+        let mut response = value.into_response(prepared);
+        for (name, value) in &lines {
+            if !is_header_line(name, value.as_ref()) {
+                let text = format!("HTTP does not allow this header: {name:?}");
+                return error_response(HandlerError::boxed(text.into()));
+            }
+            response.insert_header(*name, value.as_ref());
+        }
+        response
+    }
+}
+
+/// The value's response, or 404 without a body for `None`.
+///
+/// ```
+/// use tidewire::{RequestContext, Server};
+///
+/// let mut server = Server::new();
+/// server.get("/lots/:id", |ctx: RequestContext| async move {
+///     Ok((ctx.param("id") == Some("1")).then_some("a lamp"))
+/// });
+/// ```
+impl<R: IntoResponse> IntoResponse for Option<R> {
+    fn into_response(self, mut prepared: Response) -> Response {
+        let Some(value) = self else {
+            prepared.set_status(StatusCode::NotFound);
+            return prepared;
+        };
+        value.into_response(prepared)
+    }
+
+    fn into_reply(self) -> Reply {
+        match self {
+            Some(value) => value.into_reply(),
+            None => Reply::of(None::<R>),
+        }
     }
 }

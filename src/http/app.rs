@@ -13,6 +13,7 @@ use tide::http::headers::{ALLOW, CONTENT_TYPE};
 use tide::http::{Method, Request, Response, StatusCode};
 
 use super::handlers::{Handlers, Tables};
+use crate::reject::SharedJudge;
 
 /// The routes, middleware and state of a server.
 pub(crate) struct App<State> {
@@ -21,6 +22,7 @@ pub(crate) struct App<State> {
     handlers: Arc<Handlers<State>>,
     /// Whether middleware runs around every request.
     has_middleware: bool,
+    judge: SharedJudge,
 }
 
 impl<State: Clone + Send + Sync + 'static> App<State> {
@@ -31,13 +33,14 @@ impl<State: Clone + Send + Sync + 'static> App<State> {
 
     fn new(tide: tide::Server<State>, routes: Arc<Routes>) -> Self {
         let handlers = Arc::new(Handlers::with_state(tide.state().clone()));
-        Self { tide, routes, handlers, has_middleware: false }
+        Self { tide, routes, handlers, has_middleware: false, judge: SharedJudge::default() }
     }
 
     /// Adds a route. The caller records its methods in the returned tables.
     pub(crate) fn at(&mut self, path: &str) -> (tide::Route<'_, State>, Tables<'_, State>) {
         let routes = Arc::make_mut(&mut self.routes);
-        let tables = Tables { routes, handlers: Arc::make_mut(&mut self.handlers) };
+        let handlers = Arc::make_mut(&mut self.handlers);
+        let tables = Tables { routes, handlers, judge: &self.judge };
         (self.tide.at(path), tables)
     }
 
@@ -45,6 +48,11 @@ impl<State: Clone + Send + Sync + 'static> App<State> {
     pub(crate) fn with(&mut self, middleware: impl tide::Middleware<State>) {
         self.has_middleware = true;
         self.tide.with(middleware);
+    }
+
+    /// Who judges the errors of the handlers.
+    pub(crate) fn judge(&self) -> &SharedJudge {
+        &self.judge
     }
 
     /// The state that the handlers share.
@@ -95,6 +103,7 @@ impl<State: Clone> Clone for App<State> {
             routes: Arc::clone(&self.routes),
             handlers: Arc::clone(&self.handlers),
             has_middleware: self.has_middleware,
+            judge: self.judge.clone(),
         }
     }
 }

@@ -16,6 +16,7 @@ use tide::{Response, StatusCode};
 
 use super::app::Routes;
 use crate::handler::HandlerEndpoint;
+use crate::reject::SharedJudge;
 use crate::sync::Mutex;
 
 /// The routes with a method. A handler is `None` if tide answers.
@@ -127,6 +128,7 @@ impl<State> fmt::Debug for Handlers<State> {
 pub(crate) struct Tables<'a, State> {
     pub(crate) routes: &'a mut Routes,
     pub(super) handlers: &'a mut Handlers<State>,
+    pub(crate) judge: &'a SharedJudge,
 }
 
 impl<State: Clone + Send + Sync + 'static> Tables<'_, State> {
@@ -144,6 +146,6 @@ impl<State: Clone + Send + Sync + 'static> Tables<'_, State> {
     }
 
     pub(crate) fn reborrow(&mut self) -> Tables<'_, State> {
-        Tables { routes: self.routes, handlers: self.handlers }
+        Tables { routes: self.routes, handlers: self.handlers, judge: self.judge }
     }
 }

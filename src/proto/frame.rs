@@ -134,6 +134,7 @@ impl Frame {
         self.fin() && matches!(self.opcode, OpCode::Text | OpCode::Binary)
     }
 
+    #[cfg(feature = "tungstenite")]
     pub(crate) fn append_payload_to(&self, out: &mut Vec<u8>) {
         self.payload.append_to(out);
     }
@@ -141,19 +142,17 @@ impl Frame {
     /// Appends the header and the payload to `out`. A short frame is one copy of a fixed size.
     #[inline]
     pub(crate) fn append_to(&self, header: &FrameHeader, out: &mut Vec<u8>) {
-        match (&self.payload.0, header.short()) {
-            (Repr::Inline { block, len }, Some([first, second])) => {
-                let mut frame = [0; 2 + Payload::INLINE];
-                let [at_first, at_second, payload @ ..] = &mut frame;
-                (*at_first, *at_second, *payload) = (first, second, block.0);
-                let end = out.len() + 2 + *len;
-                out.extend_from_slice(&frame);
-                out.truncate(end);
-            }
-            _ => {
-                header.encode(out);
-                self.payload.append_to(out);
-            }
+        let short = header.short();
+        if let (Repr::Inline { block, len }, Some([first, second])) = (&self.payload.0, short) {
+            let mut frame = [0; 2 + Payload::INLINE];
+            let [at_first, at_second, payload @ ..] = &mut frame;
+            (*at_first, *at_second, *payload) = (first, second, block.0);
+            let end = out.len() + 2 + *len;
+            out.extend_from_slice(&frame);
+            out.truncate(end);
+        } else {
+            header.encode(out);
+            self.payload.append_to(out);
         }
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use serde::Serialize;
+
 use super::Registry;
 use super::options::RoomOptions;
 use super::presence::{KEPT, PresenceEvent, PresenceEvents};
@@ -13,6 +15,7 @@ use super::tail::Tail;
 use crate::connection::{
     ConnectionId, Delivery, GroupWrites, PreparedMessage, Sender, charge_turn,
 };
+use crate::message::Message;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Connections that are loaded into the processor's cache side by side.
@@ -314,6 +317,26 @@ impl<U> Room<U> {
     /// ```
     pub fn broadcast(&self, message: impl Into<PreparedMessage>) -> BroadcastReport {
         self.0.broadcast(&message.into(), None)
+    }
+
+    /// Sends a value as JSON, in a text message, to all members. Otherwise like [`broadcast`](Self::broadcast).
+    ///
+    /// ```
+    /// use tidewire::{Hub, Room};
+    ///
+    /// let room: Room = Hub::new().room("lobby");
+    /// room.broadcast_json(&["the doors", "are open"])?;
+    /// # Ok::<(), tidewire::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Serialize`](crate::Error::Serialize) if the value cannot be written as JSON; nothing is sent then.
+    pub fn broadcast_json<T: Serialize + ?Sized>(
+        &self,
+        value: &T,
+    ) -> crate::Result<BroadcastReport> {
+        Ok(self.broadcast(Message::json(value)?))
     }
 
     /// Sends a message to all members but one. Otherwise like [`broadcast`](Self::broadcast).

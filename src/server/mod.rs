@@ -32,10 +32,11 @@ use crate::admission::ConnectionLimit;
 use crate::context::RequestContext;
 use crate::error::Result;
 use crate::handler::endpoint_of;
-pub use crate::handler::{Handler, IntoResponse, endpoint};
+pub use crate::handler::{Handler, IntoResponse, Json, endpoint, fallible};
 use crate::http::App;
 pub use crate::http::ServerOptions;
 pub use crate::instance::{Metrics, WorkerMetrics};
+use crate::reject::{HandlerError, HandlerResult, Reject};
 use crate::runtime::ToSocketAddrs;
 
 /// A server for HTTP and WebSocket routes behind one port.
@@ -186,6 +187,28 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         Inner: Clone + Send + Sync + 'static,
     {
         self.at(path).nest(server);
+        self
+    }
+
+    /// Says what the client is told of the application's own errors, in place of what was said before.
+    ///
+    /// `judge` gets the error of every handler of this server, whose route may have been added before or after, unless
+    /// it has an answer already: see [`HandlerError`]. `None` leaves it at 500, or 1011. It is called in the
+    /// handler's task and must not block. One that panics is a handler that panics.
+    ///
+    /// ```
+    /// use tidewire::{Reject, Server};
+    /// # let mut server = Server::new();
+    /// server.on_error(|error| {
+    ///     let missing = error.find::<std::io::Error>()?.kind() == std::io::ErrorKind::NotFound;
+    ///     missing.then(|| Reject::status(404, "there is no such thing"))
+    /// });
+    /// ```
+    pub fn on_error(
+        &mut self,
+        judge: impl Fn(&HandlerError) -> Option<Reject> + Send + Sync + 'static,
+    ) -> &mut Self {
+        self.app.judge().set(judge);
         self
     }
 
@@ -360,7 +383,7 @@ impl<State> fmt::Debug for Server<State> {
 ///
 /// None. The return type is that of handlers.
 #[expect(clippy::unused_async, reason = "a handler is `async`")]
-pub async fn metrics<State>(ctx: RequestContext<State>) -> tide::Result<tide::Response>
+pub async fn metrics<State>(ctx: RequestContext<State>) -> HandlerResult<tide::Response>
 where
     State: Clone + Send + Sync + 'static,
 {

@@ -71,7 +71,7 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     /// ```
     /// # use tidewire::Server;
     /// # use tidewire::server::endpoint;
-    /// # async fn upload(_: tidewire::RequestContext) -> tide::Result<()> { Ok(()) }
+    /// # async fn upload(_: tidewire::RequestContext) -> tidewire::HandlerResult { Ok(()) }
     /// # let mut server = Server::new();
     /// server.at("/upload").max_body_size(1 << 30).post(endpoint(upload));
     /// ```
@@ -90,6 +90,9 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
     /// Calls `endpoint` for requests with this method.
     pub fn method(&mut self, method: Method, endpoint: impl tide::Endpoint<State>) -> &mut Self {
         let handler = (&endpoint as &dyn Any).downcast_ref::<HandlerEndpoint<State>>();
+        if let Some(handler) = handler {
+            handler.set_judge(self.tables.judge);
+        }
         let handler = handler.filter(|_| !self.has_middleware).cloned();
         self.tables.add(self.tide.path(), method, handler);
         self.tide.method(method, endpoint);
@@ -98,6 +101,9 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
 
     /// Calls `endpoint` for requests with a method that has no endpoint of its own, `OPTIONS` included.
     pub fn all(&mut self, endpoint: impl tide::Endpoint<State>) -> &mut Self {
+        if let Some(handler) = (&endpoint as &dyn Any).downcast_ref::<HandlerEndpoint<State>>() {
+            handler.set_judge(self.tables.judge);
+        }
         self.tables.routes.add_all(self.tide.path());
         self.tide.all(endpoint);
         self

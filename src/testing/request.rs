@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -49,7 +50,8 @@ impl TestRequest {
 
     /// Sets the body to `value` as JSON, with its `Content-Type`.
     pub fn json(mut self, value: &impl Serialize) -> Self {
-        self.body = serde_json::to_vec(value).map(Bytes::from).map_err(Error::from);
+        let body = serde_json::to_vec(value).map(Bytes::from);
+        self.body = body.map_err(|error| Error::Serialize(Arc::new(error)));
         self.header("Content-Type", "application/json")
     }
 
@@ -59,7 +61,7 @@ impl TestRequest {
     ///
     /// [`Error::Io`] if HTTP does not allow the request, if the connection ends before the response is complete,
     /// if the response takes longer than the [patience](TestClient::patience) of the client, or if no executor
-    /// runs the server (see [`TestClient::open`]). [`Error::Json`] if the body cannot be written as JSON.
+    /// runs the server (see [`TestClient::open`]). [`Error::Serialize`] if the body cannot be written as JSON.
     ///
     /// # Cancel safety
     ///

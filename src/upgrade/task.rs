@@ -15,19 +15,19 @@ use super::pending::{PendingUpgrade, Switching};
 use super::{Field, OnUpgrade, Requested, Transport, Upgraded};
 use crate::admission::Admission;
 use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
-use crate::error::Result;
 use crate::escaped::Escaped;
 use crate::foreign::tell;
 use crate::instance::OpenSocket;
 use crate::options::Settings;
 use crate::proto::Role;
 use crate::proto::handshake::{HandshakeError, RESERVED};
+use crate::reject::{HandlerError, HandlerResult};
 use crate::runtime;
 use crate::runtime::Clock;
 use crate::stream::Stream;
 
 /// A handler at work. Its result is for the middleware around it.
-type HandlerFuture<T> = Pin<Box<dyn Future<Output = tide::Result<T>> + Send>>;
+type HandlerFuture<T> = Pin<Box<dyn Future<Output = HandlerResult<T>> + Send>>;
 
 /// The 101 of an upgrade.
 #[expect(clippy::large_enum_variant, reason = "it is moved once, and soon taken apart")]
@@ -53,7 +53,7 @@ pub(crate) async fn start<T: 'static>(
     pending: Arc<PendingUpgrade>,
     requested: Requested,
     transport: Transport,
-) -> tide::Result<Switched> {
+) -> Result<Switched, HandshakeError> {
     let switching = pending.take_switching().ok_or(HandshakeError::Abandoned)?;
     let Switching { mut upgrade, timeout, admission } = *switching;
     let fields = upgrade.take_fields();
@@ -65,7 +65,7 @@ pub(crate) async fn start<T: 'static>(
             };
             (switched, Source::HttpServer(stream), peer_addr.0)
         }
-        (Transport::HttpServer(None, ..), _) => return Err(HandshakeError::NotUpgradable.into()),
+        (Transport::HttpServer(None, ..), _) => return Err(HandshakeError::NotUpgradable),
         (Transport::Tide, prepared) => {
             let mut response = switching_protocols(prepared, &fields);
             let inner: &mut tide::http::Response = response.as_mut();
@@ -88,7 +88,7 @@ pub(crate) async fn start<T: 'static>(
     if !is_taken {
         let error = HandshakeError::ShuttingDown;
         pending.count(error);
-        return Err(error.into());
+        return Err(error);
     }
     Ok(switched)
 }
@@ -160,7 +160,7 @@ impl Drop for Promise {
 ///
 /// What it needs until the connection is there is boxed, and freed then: the task of an idle connection is small.
 fn run<T: 'static>(
-    handler: Handling<T, tide::Error>,
+    handler: Handling<T, HandlerError>,
     promise: (Promise, Requested),
     source: Source,
     parts: Box<(Settings, Opened)>,
@@ -177,13 +177,13 @@ fn run<T: 'static>(
 
 /// Waits for the stream, and gives the handler its connection. Without a stream, the handler runs to its end.
 async fn open<T>(
-    mut handler: Handling<T, tide::Error>,
+    mut handler: Handling<T, HandlerError>,
     (promise, requested): (Promise, Requested),
     source: Source,
     parts: Box<(Settings, Opened)>,
     admission: Admission,
     deadline: Instant,
-) -> Option<(ConnectionTask<T, tide::Error>, Option<OpenSocket>, Admission)> {
+) -> Option<(ConnectionTask<T, HandlerError>, Option<OpenSocket>, Admission)> {
     match source.open(deadline, &parts.0.clock).await {
         Ok((stream, unread)) => {
             let (settings, opened) = *parts;

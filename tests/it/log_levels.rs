@@ -70,7 +70,7 @@ fn a_server_that_keeps_its_log() {
             Ok(format!("{} of tidewire\n{failed:?}\n{loud:?}", ours.count()))
         });
         server.get("/fails", |_: RequestContext| async {
-            Err::<(), _>(tide::Error::from_str(503, "the reason"))
+            Err::<(), _>(tidewire::HandlerError::boxed("the reason".into()))
         });
         server
     });
@@ -155,7 +155,7 @@ enum Greeting {
 }
 
 /// The first message is the name of a room, and the second JSON.
-async fn speak(mut ctx: RequestContext, hub: Hub) -> tide::Result<()> {
+async fn speak(mut ctx: RequestContext, hub: Hub) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let name = ws.recv().await?.and_then(|message| message.into_text().ok());
     let room = hub.room(&name.unwrap_or_default());
@@ -179,7 +179,7 @@ fn a_server_whose_peers_choose_the_logged_text() {
         let hub = Hub::with_backplane(Unsteady::default());
         server.get("/", move |ctx: RequestContext| speak(ctx, hub.clone()));
         server.get("/fails", |_: RequestContext| async {
-            Err::<(), _>(tide::Error::from_str(503, FORGED))
+            Err::<(), _>(tidewire::HandlerError::boxed(FORGED.into()))
         });
         server.get("/log", |_: RequestContext| async {
             #[derive(Serialize)]

@@ -18,7 +18,11 @@ use crate::support::peer::{echo, within};
 use crate::support::tcp::{OPENING, Tcp, bind, echo_server};
 
 /// What the handlers of the next tests do once they have a connection and a message.
-async fn end(how: &str, ctx: &mut RequestContext, limit: &ConnectionLimit) -> tide::Result<()> {
+async fn end(
+    how: &str,
+    ctx: &mut RequestContext,
+    limit: &ConnectionLimit,
+) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(limited(limit)).await?;
     if how == "moves" {
         task::spawn(echo(ws));
@@ -27,7 +31,7 @@ async fn end(how: &str, ctx: &mut RequestContext, limit: &ConnectionLimit) -> ti
     ws.recv().await?;
     match how {
         "returns" => Ok(()),
-        "fails" => Err(tide::Error::from_str(500, "on purpose")),
+        "fails" => Err(std::io::Error::other("on purpose").into()),
         "panics" => panic!("on purpose"),
         "closes" => Ok(ws.close(1000_u16, "").await.map(drop)?),
         _ => Ok(echo(ws).await?),

@@ -465,7 +465,7 @@ fn beside_patient<Fut>(
     handler: impl Fn(RequestContext) -> Fut + Send + Sync + 'static,
 ) -> TestClient
 where
-    Fut: Future<Output = tide::Result<()>> + Send + 'static,
+    Fut: Future<Output = tidewire::HandlerResult> + Send + 'static,
 {
     let patient = patient(clock);
     let mut server = Server::new();

@@ -14,6 +14,7 @@
 //! | `fairness` | peers that never stop |
 //! | `stream_end` | the end of a stream that the caller has brought |
 //! | `wakes` | tasks that wait for a connection are woken |
+//! | `typed` | messages that are values, by a codec |
 //! | `timers` | heartbeats, connections that end with time, limits on rates |
 //! | `abuse` | hostile clients of a real server |
 //! | `interop` | the client of async-tungstenite |
@@ -38,6 +39,7 @@ mod wakes;
 
 #[cfg(feature = "testing")]
 mod timers;
+mod typed;
 
 // It has a server in a process of its own.
 #[cfg(target_os = "linux")]

@@ -71,7 +71,12 @@ pub(super) fn server(
     server.get("/state", move |ctx: RequestContext| {
         let held = held.clone();
         async move {
-            let metrics = metrics(ctx).await?.take_body().into_string().await?;
+            let metrics = metrics(ctx)
+                .await?
+                .take_body()
+                .into_string()
+                .await
+                .map_err(tidewire::HandlerError::from_tide)?;
             let (permits, members) = (held.limit.in_use(), held.room.len());
             let allocated = ALLOCATED.current_usage();
             Ok(format!("{metrics}permits {permits}\nmembers {members}\nallocated {allocated}\n"))

@@ -8,11 +8,11 @@ use tidewire::{RequestContext, Server, WebSocketOptions};
 
 use super::{Client, header, serve};
 
-async fn pong(_: RequestContext) -> tide::Result<&'static str> {
+async fn pong(_: RequestContext) -> tidewire::HandlerResult<&'static str> {
     Ok("pong")
 }
 
-async fn socket(mut ctx: RequestContext) -> tide::Result<()> {
+async fn socket(mut ctx: RequestContext) -> tidewire::HandlerResult {
     let _ = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     Ok(())
 }

@@ -90,7 +90,7 @@ fn a_panic_before_the_answer_is_a_500_also_with_panics_of_dropped_values() {
         .at("/payload")
         .get(|_| async { if true { std::panic::panic_any(Bomb) } else { Ok("") } });
     server.at("/error").get(|_| async { Err::<Body, _>(tide::Error::new(409, Bomb)) });
-    server.get("/ours", |_: RequestContext| async { Err::<(), _>(tide::Error::new(503, Bomb)) });
+    server.get("/ours", |_: RequestContext| async { Err::<(), _>(Bomb.into()) });
     server.at("/local").get(|_| async {
         let _local = Bomb;
         Ok("")

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tide::StatusCode;
 use tide::utils::async_trait;
 use tidewire::server::{ServerOptions, endpoint};
-use tidewire::{RequestContext, Server};
+use tidewire::{Reject, RequestContext, Server};
 
 use super::{Client, serve};
 
@@ -60,7 +60,7 @@ fn seen_by_tide(request: &tide::Request<&'static str>) -> String {
     )
 }
 
-async fn tell(mut ctx: RequestContext<&'static str>) -> tide::Result<String> {
+async fn tell(mut ctx: RequestContext<&'static str>) -> tidewire::HandlerResult<String> {
     let before = seen_by_context(&ctx);
     let of_tide = seen_by_tide(ctx.request());
     let after = seen_by_context(&ctx);
@@ -100,7 +100,7 @@ fn app(has_middleware: bool) -> Server<&'static str> {
     server.get("/json", |_: Context| async { Ok(serde_json::json!({"a": 1})) });
     server.get("/no-method", |_: Context| async { Ok(StatusCode::MethodNotAllowed) });
     server.get("/error", |_: Context| async {
-        Err::<(), _>(tide::Error::from_str(StatusCode::ImATeapot, "short and stout"))
+        Err::<(), _>(Reject::status(418, "short and stout").header("x-pot", "tea").into())
     });
     server.get("/panic", |_: Context| async { if true { panic!("on purpose") } else { Ok(()) } });
     server.get("/prepared", |mut ctx: Context| async move {

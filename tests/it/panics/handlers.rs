@@ -34,11 +34,11 @@ pub(super) fn server() -> Server {
     });
     server.get("/error", |mut ctx: RequestContext| async move {
         first_message(&mut ctx).await?;
-        Err::<(), _>(tide::Error::new(500, Bomb))
+        Err::<(), _>(Bomb.into())
     });
     server.get("/display", |mut ctx: RequestContext| async move {
         first_message(&mut ctx).await?;
-        Err::<(), _>(tide::Error::new(500, Unspeakable(Bomb)))
+        Err::<(), _>(Unspeakable(Bomb).into())
     });
     server.get("/captured", |mut ctx: RequestContext| {
         // Dropped with the future, and not before.
@@ -91,7 +91,7 @@ impl<F: Future> Future for Captured<F> {
     }
 }
 
-async fn first_message(ctx: &mut RequestContext) -> tide::Result<()> {
+async fn first_message(ctx: &mut RequestContext) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     ws.recv().await?;
     Ok(())

@@ -152,7 +152,7 @@ fn waiting(limit: &ConnectionLimit, held: &Arc<AtomicUsize>) -> ServerHandle {
             async move {
                 let _ws = ctx.upgrade_to_websocket(options).await?;
                 let (_held, _bomb) = (Held::by(&held), is_armed.then(|| Bomb));
-                pending::<tide::Result<()>>().await
+                pending::<tidewire::HandlerResult>().await
             }
         });
     }
@@ -161,7 +161,7 @@ fn waiting(limit: &ConnectionLimit, held: &Arc<AtomicUsize>) -> ServerHandle {
         let held = Arc::clone(&held);
         async move {
             let (_held, _bomb) = (Held::by(&held), Bomb);
-            pending::<tide::Result<()>>().await
+            pending::<tidewire::HandlerResult>().await
         }
     });
     within(server.start("127.0.0.1:0")).unwrap()

@@ -6,11 +6,13 @@
 //! | `shutdown` | what a shutdown does to whom, and what is left of it |
 //! | `impatience` | what becomes of those who do not end in time |
 //! | `metrics` | what a server counts |
+//! | `errors` | the errors of handlers, and what a client is told of them |
 //! | `reject` | refusals that a page can read |
 //! | `tokio` | servers in programs on tokio, with the feature `tokio` |
 //! | `workers` | the threads that serve connections: how they share them, and one that blocks |
 //! | `load` | these threads under load: whose turn it is, and connections in more than one task |
 
+mod errors;
 mod impatience;
 mod load;
 mod metrics;

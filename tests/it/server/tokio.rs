@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use tidewire::server::{ServerHandle, ServerOptions};
-use tidewire::{RequestContext, Server, WebSocketOptions, tide};
+use tidewire::{RequestContext, Server, WebSocketOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
@@ -35,7 +35,7 @@ fn current_thread() -> Runtime {
 }
 
 /// What libraries on tokio use: timers, tasks, sockets and threads.
-async fn use_all_of_tokio() -> tide::Result<&'static str> {
+async fn use_all_of_tokio() -> tidewire::HandlerResult<&'static str> {
     sleep(MOMENT).await;
     assert!(timeout(MOMENT, pending::<()>()).await.is_err());
     let listener = TcpListener::bind("127.0.0.1:0").await?;
@@ -218,7 +218,7 @@ fn waiting<F>(
     waits: &mpsc::UnboundedSender<()>,
     wait: impl Fn() -> F + Clone + Send + Sync + 'static,
 ) where
-    F: Future<Output = tide::Result<()>> + Send + 'static,
+    F: Future<Output = tidewire::HandlerResult> + Send + 'static,
 {
     let waits = waits.clone();
     server.get(path, move |mut ctx: RequestContext| {

@@ -80,7 +80,7 @@ fn the_deadlines_of_a_server_and_of_its_shutdown_follow_the_clock_of_its_options
     let mut server = pong();
     server.get("/stuck", move |_| {
         tell.send(()).unwrap();
-        std::future::pending::<tide::Result<&str>>()
+        std::future::pending::<tidewire::HandlerResult<&str>>()
     });
     server.options(ServerOptions::default().clock(&clock));
     let server = within(server.bind("127.0.0.1:0")).unwrap();

@@ -131,7 +131,7 @@ fn a_shutdown_reports_the_end_of_every_connection() {
         while ws.recv().await?.is_some() {}
         Ok(())
     });
-    server.get("/never", |_ctx: RequestContext| std::future::pending::<tide::Result<()>>());
+    server.get("/never", |_ctx: RequestContext| std::future::pending::<tidewire::HandlerResult>());
     within(async {
         let client = TestClient::new(&server);
         let mut ws = client.connect("/ws").await.unwrap();

@@ -132,7 +132,7 @@ fn a_failed_expectation_shows_the_bytes_and_the_line_of_the_test() {
 #[test]
 fn a_missing_event_is_reported_when_patience_is_over() {
     let mut server = Server::new();
-    server.get("/never", |_ctx: RequestContext| std::future::pending::<tide::Result<()>>());
+    server.get("/never", |_ctx: RequestContext| std::future::pending::<tidewire::HandlerResult>());
     server.get("/ws", |mut ctx: RequestContext| async move {
         let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
         ws.recv().await?;

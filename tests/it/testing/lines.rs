@@ -23,8 +23,7 @@ fn kind<T: std::fmt::Debug>(outcome: Result<T, Error>) -> ErrorKind {
 #[test]
 fn everything_works_when_it_is_split_at_every_byte() {
     let mut server = Server::new();
-    server
-        .post("/", |mut ctx: RequestContext| async move { ctx.request_mut().body_string().await });
+    server.post("/", |mut ctx: RequestContext| async move { ctx.body_string().await });
     server.get("/ws", |mut ctx: RequestContext| async move {
         let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
         while let Some(message) = ws.recv().await? {

@@ -35,7 +35,7 @@ fn endless() -> (impl Future<Output = ()> + Send + 'static, oneshot::Receiver<()
 fn server<F, Fut>(workers: usize, handler: F) -> Server
 where
     F: Fn(RequestContext) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = tide::Result<()>> + Send + 'static,
+    Fut: Future<Output = tidewire::HandlerResult> + Send + 'static,
 {
     let mut server = Server::new();
     server.options(ServerOptions::default().workers(workers));

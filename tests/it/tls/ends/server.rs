@@ -164,7 +164,7 @@ fn routes() -> Server {
     server
 }
 
-fn panics() -> tide::Result<()> {
+fn panics() -> tidewire::HandlerResult {
     panic!("the handler of a test");
 }
 
@@ -247,7 +247,7 @@ fn a_server_that_shuts_down_sends_close_notify_to_all_clients() {
         receiving(&mut server, "/patient", WebSocketOptions::default());
         server.get("/stuck", |mut ctx: RequestContext| async move {
             let _ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
-            pending::<tide::Result<()>>().await
+            pending::<tidewire::HandlerResult>().await
         });
         let (addr, handle) = start(server);
 
