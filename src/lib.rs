@@ -190,6 +190,9 @@ mod admission;
 mod context;
 
 #[cfg(feature = "server")]
+mod files;
+
+#[cfg(feature = "server")]
 mod handler;
 
 #[cfg(feature = "server")]

@@ -380,6 +380,15 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         })
     }
 
+    pub(crate) fn method(&self) -> Method {
+        self.request.method()
+    }
+
+    /// The path of the request, as it was sent; of a nested server, the rest of it.
+    pub(crate) fn path(&self) -> &str {
+        self.request.path()
+    }
+
     fn opening(&self) -> Opening<'_, Self> {
         let is_get = match self.request.method() {
             Method::Get => true,

@@ -4,7 +4,7 @@
 //! since every route with a method is here, also one that tide answers, and the routes with parameters are in a router of
 //! the same kind. A path without parameters that is a route itself always wins there, so it is looked up in a table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -33,6 +33,8 @@ struct OfMethod<State> {
     /// The routes without parameters, without their first slash.
     plain: HashMap<Box<str>, Option<HandlerEndpoint<State>>>,
     others: Option<Router<Option<HandlerEndpoint<State>>>>,
+    /// The paths of `others`, without their first slash.
+    paths: HashSet<Box<str>>,
 }
 
 /// The handler for a request, and the values that it gets.
@@ -52,7 +54,8 @@ impl<State: Clone + Send + Sync + 'static> Handlers<State> {
         let Ok(name) = ::http::Method::from_bytes(method.as_ref().as_bytes()) else { return };
         self.keeping.at(path).method(method, Keep);
         let index = self.of_method.iter().position(|of| of.name == name).unwrap_or_else(|| {
-            self.of_method.push(OfMethod { name, method, plain: HashMap::new(), others: None });
+            let (plain, paths) = (HashMap::new(), HashSet::new());
+            self.of_method.push(OfMethod { name, method, plain, others: None, paths });
             self.of_method.len() - 1
         });
         let Some(of_method) = self.of_method.get_mut(index) else { return };
@@ -62,7 +65,15 @@ impl<State: Clone + Send + Sync + 'static> Handlers<State> {
             of_method.plain.insert(route.into(), handler);
         } else {
             of_method.others.get_or_insert_default().add(path, handler);
+            of_method.paths.insert(route.into());
         }
+    }
+
+    /// Whether a route with this very path was added.
+    fn has(&self, path: &str, method: Method) -> bool {
+        let route = path.strip_prefix('/').unwrap_or(path);
+        let mut of_method = self.of_method.iter().filter(|of| of.method == method);
+        of_method.any(|of| of.plain.contains_key(route) || of.paths.contains(route))
     }
 
     /// The handler for a path that begins with a slash; `None` if tide has to answer.
@@ -143,6 +154,11 @@ impl<State: Clone + Send + Sync + 'static> Tables<'_, State> {
         let handler = handler.filter(|_| !matches!(method, Method::Head | Method::Connect));
         self.routes.add(path, method);
         self.handlers.add(path, method, handler);
+    }
+
+    /// Whether there is a route for this very path and method.
+    pub(crate) fn has(&self, path: &str, method: Method) -> bool {
+        self.handlers.has(path, method)
     }
 
     pub(crate) fn reborrow(&mut self) -> Tables<'_, State> {

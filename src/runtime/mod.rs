@@ -38,6 +38,9 @@ use std::net::SocketAddr;
 pub(crate) use ::tokio::runtime::Handle as TokioHandle;
 #[cfg(feature = "server")]
 pub(crate) use async_std::net::ToSocketAddrs;
+/// Work of [`unblock`]. Dropped, it does not begin; once it has begun, it goes on to its end.
+#[cfg(feature = "server")]
+pub(crate) use blocking::Task as Unblocked;
 
 pub(crate) use self::clock::{Clock, Timer, align, later};
 #[cfg(feature = "rooms")]
@@ -92,6 +95,15 @@ pub(crate) async fn yield_now() {
         std::task::Poll::Pending
     })
     .await;
+}
+
+/// Does work that may wait for a disk on a thread that is there for that. If the work panics, so does the task that
+/// waits for it.
+#[cfg(feature = "server")]
+pub(crate) fn unblock<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Unblocked<T> {
+    blocking::unblock(work)
 }
 
 /// Looks up the socket addresses of a name.

@@ -31,6 +31,7 @@ pub(crate) use self::tls::TlsConfig;
 use crate::admission::ConnectionLimit;
 use crate::context::RequestContext;
 use crate::error::Result;
+pub use crate::files::Files;
 use crate::handler::endpoint_of;
 pub use crate::handler::{Handler, IntoResponse, Json, endpoint, fallible};
 use crate::http::App;
@@ -55,9 +56,7 @@ use crate::runtime::ToSocketAddrs;
 /// # }
 /// ```
 ///
-/// `serve_dir` is tide's, and writes many log records: one at level info for each request, and one at
-/// level warn for each missing file. Where strangers can send requests, keep tide's
-/// target `tide::fs` out of the log, or let a proxy serve the files.
+/// [`serve_dir`](Route::serve_dir) sends the files of a folder; [`Files`] has its options and its rules.
 pub struct Server<State = ()> {
     app: App<State>,
     options: ServerOptions,
@@ -152,15 +151,15 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         self
     }
 
-    /// Returns the route of a path, for all that the methods above cannot add: static files, tide
-    /// endpoints, other methods, middleware of its own.
+    /// Returns the route of a path, for all that the methods above cannot add: [static files](Route::serve_dir),
+    /// tide endpoints, other methods, middleware of its own.
     ///
     /// [`endpoint`] turns a handler of this crate into a tide endpoint.
     ///
     /// # Panics
     ///
     /// If the path has more than one wildcard, as in `/a/*b/*c`: a request with many slashes could then
-    /// keep the router busy for seconds. `serve_dir` and `nest` add a wildcard to their path.
+    /// keep the router busy for seconds. `serve_dir`, `files` and `nest` add a wildcard to their path.
     #[track_caller]
     pub fn at(&mut self, path: &str) -> Route<'_, State> {
         Route::new(self.app.at(path))

@@ -9,7 +9,9 @@ use tide::utils::async_trait;
 
 use super::Server;
 use crate::context::BodyLimits;
-use crate::handler::HandlerEndpoint;
+use crate::files;
+use crate::files::{Files, Served};
+use crate::handler::{HandlerEndpoint, endpoint_of};
 use crate::http::Tables;
 
 /// A path of a [`Server`], to which tide endpoints, middleware and files are added.
@@ -173,34 +175,73 @@ impl<'a, State: Clone + Send + Sync + 'static> Route<'a, State> {
         self
     }
 
-    /// Serves the files below a directory, by `GET` and `HEAD`.
+    /// Serves the files below a directory, by `GET` and `HEAD`: [`files`](Self::files) with the defaults of
+    /// [`Files::new`].
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// let mut server = tidewire::Server::new();
+    /// server.at("/assets").serve_dir("public/")?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
-    /// If the directory does not exist.
+    /// If the directory does not exist, or cannot be opened. The text has its path.
     ///
     /// # Panics
     ///
     /// If the path has a wildcard: the directory adds one, and [`Server::at`] allows one only.
     #[track_caller]
     pub fn serve_dir(&mut self, dir: impl AsRef<Path>) -> io::Result<()> {
-        check_wildcards(self.tide.path(), 1);
-        self.tide.serve_dir(dir)?;
-        let path = self.tide.at("*").path().to_owned();
-        self.tables.add(&path, Method::Get, None);
-        Ok(())
+        self.files(Files::new(dir))
     }
 
-    /// Serves one file, by `GET` and `HEAD`.
+    /// Serves the files of a folder, by `GET` and `HEAD`: those below it at the paths below this one, and its index at
+    /// this path with a slash. [`Files`] tells which files, and how.
+    ///
+    /// An endpoint for `GET` of this very path takes precedence, so `get("/", …)` and files at `/` go together. So does
+    /// any route that is more specific than the path of a file. Where a server is nested at `/app`, its own path `/` is
+    /// both `/app` and `/app/`, so there is no redirect between them.
     ///
     /// # Errors
     ///
-    /// If the file does not exist.
-    pub fn serve_file(&mut self, file: impl AsRef<Path>) -> io::Result<()> {
-        self.tide.serve_file(file)?;
-        let path = self.tide.path().to_owned();
-        self.tables.add(&path, Method::Get, None);
+    /// If the directory does not exist, or cannot be opened; the text has its path. If the name of the index is not
+    /// that of a file, or the value of `Cache-Control` is none for HTTP.
+    ///
+    /// # Panics
+    ///
+    /// If the path has a wildcard: the directory adds one, and [`Server::at`] allows one only.
+    #[track_caller]
+    pub fn files(&mut self, files: Files) -> io::Result<()> {
+        check_wildcards(self.tide.path(), 1);
+        let served = files.check()?;
+        self.serve(&served, false);
+        self.at("").serve(&served, false);
+        self.at(&format!("*{}", files::REST)).serve(&served, true);
         Ok(())
+    }
+
+    /// Serves one file, by `GET` and `HEAD`, as [`Files`] tells. If it is gone later on, the answer is 404.
+    ///
+    /// The path is the server's own, so symlinks are followed wherever they lead, and the name may be hidden.
+    ///
+    /// # Errors
+    ///
+    /// If the file does not exist, or is not a regular one. The text has its path.
+    pub fn serve_file(&mut self, file: impl AsRef<Path>) -> io::Result<()> {
+        self.serve(&files::one_file(file.as_ref())?, true);
+        Ok(())
+    }
+
+    /// Answers `GET` of this path with files. Unless `replaces`, an endpoint that is there stays.
+    fn serve(&mut self, served: &Served, replaces: bool) {
+        if !replaces && self.tables.has(self.tide.path(), Method::Get) {
+            return;
+        }
+        let (label, served) = (format!("GET {}", self.tide.path()), served.clone());
+        self.get(endpoint_of(&label, move |ctx| served.clone().answer(ctx)));
     }
 }
 

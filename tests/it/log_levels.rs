@@ -72,16 +72,22 @@ fn a_server_that_keeps_its_log() {
         server.get("/fails", |_: RequestContext| async {
             Err::<(), _>(tidewire::HandlerError::boxed("the reason".into()))
         });
+        server.at("/files").serve_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap();
         server
     });
 }
 
 /// What is sent in place of a request.
-const REQUESTS: [&str; 7] = [
+const REQUESTS: [&str; 12] = [
     "\x16\x03\x01 is no HTTP\r\n\r\n",
     "GET / HTTP/1.1\r\n\r\n",
     "GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
     "GET /fails HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /files/lib.rs HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /files/http HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /files/missing HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /files/..%2fCargo.toml HTTP/1.1\r\nHost: x\r\n\r\n",
+    "GET /files/lib.rs HTTP/1.1\r\nHost: x\r\nRange: bytes=99999999-\r\n\r\n",
     "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nHello",
     "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     "GET / HTTP/1.1\r\nHost: x\r\nOrigin: http://y\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -126,6 +132,47 @@ fn nothing_that_a_client_does_is_logged_above_debug() {
     // The client is told the status, and the log why.
     assert_eq!(failed, r#"Some((Debug, "tidewire::handler: handler failed: the reason"))"#);
     assert_eq!(loud, "[]");
+}
+
+/// The server of the test below.
+#[test]
+fn a_server_whose_folder_is_gone() {
+    serve(|| {
+        log::set_logger(&RECORDS).unwrap();
+        log::set_max_level(LevelFilter::Trace);
+        let folder = std::env::temp_dir().join(format!("tidewire-gone-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let mut server = Server::new();
+        server.at("/files").serve_dir(&folder).unwrap();
+        std::fs::remove_dir(&folder).unwrap();
+        server.get("/log", |_: RequestContext| async {
+            let records = RECORDS.0.lock().unwrap();
+            let told = records.iter().filter(|(_, text, _)| text.contains("cannot serve"));
+            let told: Vec<_> = told.map(|(level, text, _)| format!("{level} {text}")).collect();
+            Ok(told.join("\n"))
+        });
+        server
+    });
+}
+
+#[test]
+fn a_failure_of_the_disk_is_logged_at_warn_once_and_cannot_be_repeated_by_a_client() {
+    let process = Process::start("log_levels::a_server_whose_folder_is_gone");
+    let ask = |path: &str| {
+        let mut client = Tcp::connect(process.addr);
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
+        let mut answer = String::new();
+        client.socket.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    for path in ["/files/a%0aforged", "/files/b", "/files/missing/", "/files/c"] {
+        assert!(ask(path).starts_with("HTTP/1.1 500 "), "{path}");
+    }
+    let answer = ask("/log");
+    let records: Vec<_> = answer.split_once("\r\n\r\n").unwrap().1.lines().collect();
+    let levels: Vec<_> = records.iter().filter_map(|record| record.split(' ').next()).collect();
+    assert_eq!(levels, ["WARN", "DEBUG", "DEBUG", "DEBUG"], "{records:?}");
+    assert!(records[0].contains("a\\nforged"), "{records:?}");
 }
 
 /// A line that a stranger would like to see in the log.
@@ -208,6 +255,11 @@ fn no_text_of_a_client_or_a_broker_forges_a_record_or_is_logged_each_time() {
     }
     for request in [
         "GET /fails HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /files/lib.rs HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /files/http HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /files/missing HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /files/..%2fCargo.toml HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /files/lib.rs HTTP/1.1\r\nHost: x\r\nRange: bytes=99999999-\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: x\r\n\x1b[31m: \u{85}\r\n\r\n",
         "G\x1b[31mT \u{85} HTTP/1.1\r\n\r\n",
     ] {

@@ -9,6 +9,7 @@ mod client;
 mod closing;
 mod connections;
 mod deadline;
+mod files;
 mod listen;
 mod malformed;
 mod message;
