@@ -6,32 +6,26 @@
 //! ```
 //!
 //! Connect some WebSocket clients to `ws://127.0.0.1:8080/ws`, and press Ctrl-C. Each client gets its close frame at
-//! another moment, so that they do not all reconnect at once.
+//! another moment, so that they do not all reconnect at once. A second Ctrl-C ends the server without waiting for them.
 
 use std::time::Duration;
 
-use async_signal::{Signal, Signals};
-use async_std::task;
-use futures::StreamExt;
+use futures::FutureExt;
 use tidewire::server::ShutdownOptions;
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
     let addr = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".into());
-    let mut signals = Signals::new([Signal::Int, Signal::Term])?;
     let mut server = Server::new();
     server.get("/ws", echo);
     server.get("/metrics", tidewire::server::metrics);
     let bound = server.bind(addr.as_str()).await?;
     println!("listening on http://{}", bound.local_addr());
 
-    let handle = bound.handle();
-    task::spawn(bound.serve());
-    signals.next().await;
     let options =
         ShutdownOptions::default().spread(Duration::from_secs(1)).grace(Duration::from_secs(10));
-    let report = handle.shutdown(options).await;
+    let report = bound.serve_until(tidewire::signals().map(|()| options)).await?;
     println!("{} closed, {} lost, {} dropped", report.closed, report.lost, report.dropped);
     Ok(())
 }

@@ -21,7 +21,7 @@
 //!         }
 //!         Ok(())
 //!     });
-//!     server.listen("127.0.0.1:8080").await
+//!     server.listen_until("127.0.0.1:8080", tidewire::signals()).await
 //! }
 //! ```
 //!
@@ -92,11 +92,11 @@
 //!
 //! # A server
 //!
-//! A small program needs only `Server::listen`. `Server::bind` returns the port before it serves,
-//! `Server::start` serves in the background, and `Server::bind_to` takes several addresses, Unix sockets, and
-//! sockets of a service manager. `ServerHandle::shutdown` ends a server in order: it accepts no more
-//! connections, completes the responses under way, sends a close frame on every connection, and leaves no
-//! task behind.
+//! A small program needs only `Server::listen_until`, which ends the server in order when a future resolves, such as
+//! that of `tidewire::signals`: it accepts no more connections, completes the responses under way, sends a close
+//! frame on every connection, and leaves no task behind. `ServerHandle::shutdown` does the same from another task.
+//! `Server::bind` returns the port before it serves, `Server::start` serves in the background, and `Server::bind_to`
+//! takes several addresses, Unix sockets, and sockets of a service manager.
 //!
 //! Until a handler upgrades, its result is an HTTP response, an `Err` included, whose status and text a [`Reject`]
 //! says. Any error converts into a `HandlerError` by `?`. So a request without the right token never becomes a connection. A page cannot read such a response; for pages,
@@ -245,6 +245,8 @@ pub use self::reject::{HandlerError, HandlerResult};
 #[cfg(feature = "rooms")]
 #[doc(inline)]
 pub use self::rooms::{Hub, Room};
+#[cfg(feature = "server")]
+pub use self::runtime::signals;
 #[cfg(feature = "server")]
 #[doc(inline)]
 pub use self::server::Server;

@@ -47,7 +47,7 @@ use crate::upgrade::{PendingUpgrade, Upgrade};
 ///     }
 ///     Ok(())
 /// });
-/// server.listen("127.0.0.1:8080").await
+/// server.listen_until("127.0.0.1:8080", tidewire::signals()).await
 /// # }
 /// ```
 pub struct RequestContext<State = ()> {

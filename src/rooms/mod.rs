@@ -88,7 +88,7 @@ const LARGE: usize = 64;
 ///     }
 ///     Ok(())
 /// });
-/// server.listen("127.0.0.1:8080").await
+/// server.listen_until("127.0.0.1:8080", tidewire::signals()).await
 /// # }
 /// ```
 pub struct Hub<U = ()>(Arc<Registry<U>>);

@@ -3,7 +3,8 @@
 //! No other folder names async-std, async-io, mio or tokio. All code above uses `futures::io` and the few types of this
 //! folder, so another runtime would need another version of this folder only. `clock` holds clocks and timers,
 //! `listener` listening sockets, `socket` connected ones, `task` background tasks, `spawned` those that end with
-//! something else, and `tokio` the runtime that a server was started in, for what its handlers use of tokio.
+//! something else, `signals` those that ask a program to end, and `tokio` the runtime that a server was started in, for
+//! what its handlers use of tokio.
 //!
 //! There are two engines. A server has workers (`worker`), threads of its own that run its connections. Everything else,
 //! and a server with `workers(0)`, runs on an executor and waits on async-io's reactor. What a task creates decides by
@@ -17,6 +18,8 @@ mod home;
 mod listener;
 #[cfg(feature = "testing")]
 mod manual_clock;
+#[cfg(feature = "server")]
+mod signals;
 mod socket;
 #[cfg(feature = "rooms")]
 mod spawned;
@@ -51,6 +54,10 @@ pub(crate) use self::listener::TcpListener;
 pub(crate) use self::listener::UnixListener;
 #[cfg(feature = "testing")]
 pub use self::manual_clock::ManualClock;
+#[cfg(feature = "server")]
+pub(crate) use self::signals::signals_if_caught;
+#[cfg(feature = "server")]
+pub use self::signals::{Signals, signals};
 pub(crate) use self::socket::TcpStream;
 #[cfg(unix)]
 pub(crate) use self::socket::UnixStream;

@@ -3,23 +3,23 @@
 use std::net::{Ipv4Addr, SocketAddr};
 #[cfg(feature = "testing")]
 use std::pin::Pin;
+use std::pin::pin;
 use std::sync::Arc;
 #[cfg(feature = "testing")]
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use std::{fmt, io};
 
 use futures::FutureExt;
 #[cfg(feature = "testing")]
 use futures::channel::oneshot;
-#[cfg(feature = "testing")]
-use futures::future::Either;
-use futures::future::{select, select_all};
+use futures::future::{Either, join, select, select_all};
 
 use super::accept;
 use super::capacity::Capacity;
 use super::handle::ServerHandle;
 use super::listener::{Listener, LocalAddr};
-use super::shutdown::Shutdown;
+use super::shutdown::{Shutdown, ShutdownOptions, ShutdownReport};
 #[cfg(feature = "tls")]
 use super::tls;
 #[cfg(feature = "tls")]
@@ -124,6 +124,68 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
             }
         }
         Ok(())
+    }
+
+    /// Serves connections until `end` resolves, then shuts down in order, and returns the report of that.
+    ///
+    /// `end` is the future of [`signals`](crate::signals), or any other that resolves to `()`, for the default
+    /// [`ShutdownOptions`], or to options. The shutdown is that of [`ServerHandle::shutdown`]. A handle may shut the
+    /// server down earlier; `end` is then dropped.
+    ///
+    /// **A second signal** ends a shutdown at once: in a program that has called [`signals`](crate::signals), SIGINT or
+    /// SIGTERM cuts the grace period short, so that handlers and connections that are left are dropped. A signal counts
+    /// from the moment when `end` has resolved.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use futures::FutureExt;
+    /// use tidewire::Server;
+    /// use tidewire::server::ShutdownOptions;
+    ///
+    /// # async fn run(server: Server) -> tidewire::Result<()> {
+    /// let bound = server.bind("127.0.0.1:0").await?;
+    /// println!("listening on http://{}", bound.local_addr());
+    /// let options = ShutdownOptions::default().spread(Duration::from_secs(20));
+    /// let report = bound.serve_until(tidewire::signals().map(|()| options)).await?;
+    /// println!("{} connections closed, {} lost", report.closed, report.lost);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// None so far, as for [`serve`](Self::serve).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future closes the listening sockets. Accepted connections go on, and so does a shutdown that has
+    /// begun.
+    pub async fn serve_until(
+        self,
+        end: impl Future<Output: Into<ShutdownOptions>>,
+    ) -> Result<ShutdownReport> {
+        let handle = self.handle();
+        let serving = pin!(self.serve());
+        let (options, serving) = match select(serving, pin!(end)).await {
+            Either::Left((served, _)) => {
+                served?;
+                return Ok(handle.stopped().await);
+            }
+            Either::Right((options, serving)) => (options.into(), serving),
+        };
+        // Before the first close frame: who sees that may send the second signal.
+        let again = runtime::signals_if_caught();
+        let ending = async {
+            match select(pin!(handle.shutdown(options)), again).await {
+                Either::Left((report, _)) => report,
+                Either::Right(_) => {
+                    handle.shutdown(ShutdownOptions::default().grace(Duration::ZERO)).await
+                }
+            }
+        };
+        // Without workers, it is `serving` that closes the listeners.
+        let (served, report) = join(serving, ending).await;
+        served.map(|()| report)
     }
 
     /// Serves in the background, until the server is [shut down](ServerHandle::shutdown).

@@ -38,6 +38,7 @@ use crate::http::App;
 pub use crate::http::ServerOptions;
 pub use crate::instance::{Metrics, WorkerMetrics};
 use crate::reject::{HandlerError, HandlerResult, Reject};
+pub use crate::runtime::Signals;
 use crate::runtime::ToSocketAddrs;
 
 /// A server for HTTP and WebSocket routes behind one port.
@@ -52,7 +53,7 @@ use crate::runtime::ToSocketAddrs;
 /// let mut server = Server::new();
 /// server.get("/ping", |_ctx: RequestContext| async { Ok("pong") });
 /// server.at("/assets").serve_dir("public/")?;
-/// server.listen("127.0.0.1:8080").await
+/// server.listen_until("127.0.0.1:8080", tidewire::signals()).await
 /// # }
 /// ```
 ///
@@ -321,6 +322,32 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// Those of [`bind`](Self::bind).
     pub async fn listen(self, addr: impl ToSocketAddrs<Iter: Send>) -> Result<()> {
         self.bind(addr).await?.serve().await
+    }
+
+    /// Listens on `addr` and serves until `end` resolves, then shuts down in order: [`bind`](Self::bind) and
+    /// [`BoundServer::serve_until`] in one.
+    ///
+    /// ```no_run
+    /// # async fn run(server: tidewire::Server) -> tidewire::Result<()> {
+    /// // Until SIGINT or SIGTERM.
+    /// server.listen_until("127.0.0.1:8080", tidewire::signals()).await
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`bind`](Self::bind).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`BoundServer::serve_until`].
+    pub async fn listen_until(
+        self,
+        addr: impl ToSocketAddrs<Iter: Send>,
+        end: impl Future<Output: Into<ShutdownOptions>>,
+    ) -> Result<()> {
+        self.bind(addr).await?.serve_until(end).await?;
+        Ok(())
     }
 
     /// Listens on `addr` and serves in the background. Returns when clients can connect.

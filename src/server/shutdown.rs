@@ -87,6 +87,14 @@ impl Default for ShutdownOptions {
     }
 }
 
+/// The default options, for a future that resolves to nothing else: see
+/// [`BoundServer::serve_until`](super::BoundServer::serve_until).
+impl From<()> for ShutdownOptions {
+    fn from((): ()) -> Self {
+        Self::default()
+    }
+}
+
 /// The report of a shutdown.
 #[derive(Clone, Debug, Eq, PartialEq)]
 #[non_exhaustive]

@@ -25,7 +25,7 @@ use crate::certificates::{Pem, TlsError};
 /// let mut server = Server::new();
 /// server.get("/ping", |_ctx: RequestContext| async { Ok("pong") });
 /// server.tls(TlsConfig::from_pem_files("fullchain.pem", "privkey.pem")?);
-/// server.listen("0.0.0.0:443").await
+/// server.listen_until("0.0.0.0:443", tidewire::signals()).await
 /// # }
 /// ```
 #[derive(Clone)]

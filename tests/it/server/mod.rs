@@ -9,6 +9,7 @@
 //! | `errors` | the errors of handlers, and what a client is told of them |
 //! | `reject` | refusals that a page can read |
 //! | `tokio` | servers in programs on tokio, with the feature `tokio` |
+//! | `until` | servers that end when a future resolves, and programs that end at a signal |
 //! | `workers` | the threads that serve connections: how they share them, and one that blocks |
 //! | `load` | these threads under load: whose turn it is, and connections in more than one task |
 
@@ -21,6 +22,7 @@ mod shutdown;
 mod start;
 #[cfg(feature = "tokio")]
 mod tokio;
+mod until;
 mod workers;
 
 use std::time::Duration;

@@ -12,15 +12,17 @@ const WITHIN: Duration = Duration::from_secs(20);
 
 /// Runs the test of this name in a process of its own, which must succeed there. Returns its standard error.
 pub(crate) fn run(test: &str, program: &str) -> String {
-    let output = Command::new(env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env(PROGRAM, program)
-        .env("RUST_BACKTRACE", "0")
-        .output()
-        .unwrap();
+    let output = command(test, program).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{program}: {}\n{said}", output.status);
     said
+}
+
+/// The command that runs the test of this name in a process of its own.
+pub(crate) fn command(test: &str, program: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["--exact", test, "--nocapture"]).env(PROGRAM, program).env("RUST_BACKTRACE", "0");
+    command
 }
 
 /// What this process is to do; `None` if it runs tests.
