@@ -56,7 +56,7 @@ async fn talk(ws: &mut WebSocket, room: &Room, user: &str) -> Result<()> {
 }
 
 async fn visit_unnamed(mut ctx: RequestContext<Hub>) -> tidewire::HandlerResult {
-    let room = ctx.state().room(ctx.param("room").unwrap_or("lobby"));
+    let room = ctx.state().room(&ctx.param::<String>("room")?);
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     // Local variables are the state of a connection, and end with it.
     let _member = room.join(&ws);

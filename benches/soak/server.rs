@@ -147,7 +147,7 @@ async fn flood(mut ws: WebSocket) -> tidewire::Result<()> {
 
 /// Sends each letter of a member to all members.
 async fn room(mut ctx: RequestContext<Hub>, options: UpgradeOptions) -> tidewire::HandlerResult {
-    let room = ctx.state().room(ctx.param("name").unwrap_or_default());
+    let room = ctx.state().room(&ctx.param::<String>("name")?);
     let mut ws = ctx.upgrade_to_websocket(options).await?;
     let _member = room.join(&ws);
     while let Some(message) = ws.recv().await? {

@@ -32,7 +32,9 @@ static SOCKET: LazyLock<PathBuf> = LazyLock::new(|| {
         Ok(())
     });
     server.get("/text/:name", |ctx: RequestContext| async move {
-        Ok(format!("{:?} {:?}", ctx.param("name").map(str::to_owned), ctx.peer_addr()))
+        let name = ctx.param::<String>("name").map_err(|error| error.to_string());
+        let (raw, cookie) = (ctx.param_raw("name"), ctx.cookie("name"));
+        Ok(format!("{name:?} {raw:?} {cookie:?} {:?}", ctx.peer_addr()))
     });
     server.post("/echo", |mut ctx: RequestContext| async move { ctx.body_bytes().await });
     let bound = server.bind_to(Listeners::new().unix(&path).unwrap()).unwrap();

@@ -1,15 +1,18 @@
 //! The request that a handler gets. `request` is the request itself, in one of two forms; `body` limits and collects
-//! its body.
+//! its body, and `cookie` reads the header of cookies.
 
 mod body;
+mod cookie;
 mod request;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
 use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use tide::http::Method;
 use tide::{Request, Response, StatusCode};
@@ -192,9 +195,81 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         self.request.values(name).next()
     }
 
-    /// A parameter of the route's path, as it was sent, percent-encoding included.
+    /// The first cookie of this name that the client sends (RFC 6265 §5.4), as it was sent: quotes and encodings are
+    /// part of the value. Names differ in upper and lower case.
+    ///
+    /// `None` if there is none, or if its value is not UTF-8. A client with two cookies of one name, for two paths, sends
+    /// that of the longer path first.
+    ///
+    /// Anyone can send any cookie. One that names a user must be signed, or a secret that the server looks up.
+    ///
+    /// ```
+    /// # use tidewire::{RequestContext, Server};
+    /// # let mut server = Server::new();
+    /// server.get("/theme", |ctx: RequestContext| async move {
+    ///     Ok(ctx.cookie("theme").unwrap_or("light").to_owned())
+    /// });
+    /// ```
     #[must_use]
-    pub fn param(&self, name: &str) -> Option<&str> {
+    pub fn cookie(&self, name: &str) -> Option<&str> {
+        let value = self.request.values("cookie").find_map(|line| cookie::find(line, name))?;
+        std::str::from_utf8(value).ok()
+    }
+
+    /// The method of the request.
+    #[must_use]
+    pub fn method(&self) -> Method {
+        self.request.method()
+    }
+
+    /// The path of the URL, percent-encoded, with its dot segments resolved, and without the query. In a
+    /// [nested](crate::Server::nest) server it is the rest of the path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.request.path()
+    }
+
+    /// A parameter of the route's path, percent-decoded and parsed: a number, a `String`, any type with [`FromStr`].
+    ///
+    /// Decoded text may hold any character, also `/` and NUL, and may be `..`. Do not make the path of a file of it.
+    ///
+    /// ```
+    /// # use tidewire::{RequestContext, Server};
+    /// # let mut server = Server::new();
+    /// server.get("/lots/:id/bids/:bidder", |ctx: RequestContext| async move {
+    ///     let lot: u64 = ctx.param("id")?;
+    ///     let bidder: String = ctx.param("bidder")?;
+    ///     Ok(format!("lot {lot}, {bidder}\n"))
+    /// });
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A 400 that names the parameter, if a `%` is not followed by two hexadecimal digits, if the decoded bytes are not
+    /// UTF-8, or if the text cannot be parsed. A 500 if the route has no parameter of this name:
+    /// [`param_raw`](Self::param_raw) is for handlers of several routes.
+    pub fn param<T: FromStr<Err: fmt::Display>>(&self, name: &str) -> HandlerResult<T> {
+        let Some(raw) = self.param_raw(name) else {
+            let text = format!("the route has no parameter {name:?}");
+            return Err(HandlerError::boxed(text.into()));
+        };
+        let bad = |reason: &dyn fmt::Display| {
+            HandlerError::from(Reject::status(
+                400,
+                format!("the parameter {name:?} of the path: {reason}"),
+            ))
+        };
+        if !is_percent_encoded(raw) {
+            return Err(bad(&"a % that is not followed by two hexadecimal digits"));
+        }
+        let text = percent_decode_str(raw).decode_utf8().map_err(|error| bad(&error))?;
+        text.parse().map_err(|error| bad(&error))
+    }
+
+    /// A parameter of the route's path, as it was sent, percent-encoding included; `None` if the route has none of this
+    /// name.
+    #[must_use]
+    pub fn param_raw(&self, name: &str) -> Option<&str> {
         self.request.param(name)
     }
 
@@ -347,7 +422,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// # let mut server = Server::new();
     /// server.get("/to/*path", |mut ctx: RequestContext| async move {
     ///     // As it was sent, percent-encoding included.
-    ///     let target = format!("/{}", ctx.param("path").unwrap_or_default());
+    ///     let target = format!("/{}", ctx.param_raw("path").unwrap_or_default());
     ///     ctx.set_response_header("location", &target)?;
     ///     Ok(tide::StatusCode::Found)
     /// });
@@ -380,15 +455,6 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         })
     }
 
-    pub(crate) fn method(&self) -> Method {
-        self.request.method()
-    }
-
-    /// The path of the request, as it was sent; of a nested server, the rest of it.
-    pub(crate) fn path(&self) -> &str {
-        self.request.path()
-    }
-
     fn opening(&self) -> Opening<'_, Self> {
         let is_get = match self.request.method() {
             Method::Get => true,
@@ -403,6 +469,13 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             headers: self,
         }
     }
+}
+
+/// Whether each `%` is followed by two hexadecimal digits (RFC 3986 §2.1).
+fn is_percent_encoded(text: &str) -> bool {
+    text.split('%').skip(1).all(|rest| {
+        matches!(rest.as_bytes(), [a, b, ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit())
+    })
 }
 
 impl<State: Clone + Send + Sync + 'static> HeaderLines for RequestContext<State> {

@@ -49,7 +49,7 @@ impl Served {
     where
         State: Clone + Send + Sync + 'static,
     {
-        let rest = ctx.param(REST).unwrap_or_default();
+        let rest = ctx.param_raw(REST).unwrap_or_default();
         let name = match self.0.place {
             Place::Folder { .. } => {
                 Name::parse(rest, ctx.path().ends_with('/'), self.0.serves_hidden)

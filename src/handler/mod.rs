@@ -45,7 +45,7 @@ type HandlerFuture = Pin<Box<dyn Future<Output = HandlerResult<Reply>> + Send>>;
 ///
 /// let mut server = Server::new();
 /// server.get("/hello/:name", |ctx: RequestContext| async move {
-///     Ok(format!("Hello, {}!", ctx.param("name").unwrap_or("you")))
+///     Ok(format!("Hello, {}!", ctx.param::<String>("name")?))
 /// });
 /// ```
 pub trait Handler<State>: Send + Sync + 'static {

@@ -257,7 +257,7 @@ where
 ///
 /// let mut server = Server::new();
 /// server.get("/lots/:id", |ctx: RequestContext| async move {
-///     Ok((ctx.param("id") == Some("1")).then_some("a lamp"))
+///     Ok((ctx.param::<u32>("id")? == 1).then_some("a lamp"))
 /// });
 /// ```
 impl<R: IntoResponse> IntoResponse for Option<R> {

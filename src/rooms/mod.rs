@@ -80,7 +80,7 @@ const LARGE: usize = 64;
 /// # async fn run() -> tidewire::Result<()> {
 /// let mut server = Server::with_state(Hub::new());
 /// server.get("/rooms/:name", |mut ctx: RequestContext<Hub>| async move {
-///     let room = ctx.state().room(ctx.param("name").unwrap_or("lobby"));
+///     let room = ctx.state().room(&ctx.param::<String>("name")?);
 ///     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
 ///     let _member = room.join(&ws);
 ///     while let Some(message) = ws.recv().await? {

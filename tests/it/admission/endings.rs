@@ -45,7 +45,7 @@ fn ending(limit: &ConnectionLimit) -> SocketAddr {
     server.get("/:how", move |mut ctx: RequestContext| {
         let limit = limit.clone();
         async move {
-            let how = ctx.param("how").unwrap_or_default().to_owned();
+            let how: String = ctx.param("how")?;
             end(&how, &mut ctx, &limit).await
         }
     });

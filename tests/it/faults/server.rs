@@ -53,7 +53,7 @@ pub(super) fn server(
     server.get("/:how", move |mut ctx: RequestContext| {
         let (room, options, ends) = (room.clone(), options.clone(), ends.clone());
         async move {
-            let how = ctx.param("how").unwrap_or_default().to_owned();
+            let how: String = ctx.param("how")?;
             let mut ws = ctx.upgrade_to_websocket(options).await?;
             let _member = room.join(&ws);
             let result = act(&how, &mut ws).await;

@@ -84,6 +84,82 @@ fn a_nested_server_keeps_its_own_state_and_sees_the_rest_of_the_path() {
 }
 
 #[test]
+fn a_parameter_is_decoded_and_parsed_and_one_that_does_not_fit_is_a_400_that_names_it() {
+    let mut server = Server::new();
+    server.get("/number/:n", |ctx: RequestContext| async move {
+        Ok(format!("{:?}", ctx.param::<u8>("n")?))
+    });
+    server.get("/text/:n", |ctx: RequestContext| async move { ctx.param::<String>("n") });
+    server.get("/raw/:n", |ctx: RequestContext| async move {
+        Ok(format!("{:?} {:?}", ctx.param_raw("n"), ctx.param_raw("other")))
+    });
+    server.get("/other/:n", |ctx: RequestContext| async move { ctx.param::<String>("other") });
+    server.with(Text);
+    let addr = serve(server);
+
+    for (path, status, body) in [
+        ("/number/255", 200, "255"),
+        ("/number/%32%35", 200, "25"),
+        ("/text/caf%C3%A9%20%2F%25", 200, "caf\u{e9} /%"),
+        ("/text/a+b", 200, "a+b"),
+        ("/raw/caf%C3%A9", 200, "Some(\"caf%C3%A9\") None"),
+        (
+            "/number/256",
+            400,
+            "the parameter \"n\" of the path: number too large to fit in target type",
+        ),
+        ("/number/x", 400, "the parameter \"n\" of the path: invalid digit found in string"),
+        (
+            "/text/%ff",
+            400,
+            "the parameter \"n\" of the path: invalid utf-8 sequence of 1 bytes from index 0",
+        ),
+        (
+            "/text/a%2",
+            400,
+            "the parameter \"n\" of the path: a % that is not followed by two hexadecimal digits",
+        ),
+        (
+            "/text/%+1",
+            400,
+            "the parameter \"n\" of the path: a % that is not followed by two hexadecimal digits",
+        ),
+        ("/other/x", 500, "the route has no parameter \"other\""),
+    ] {
+        let response = get(addr, path);
+        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {response}");
+        assert!(response.ends_with(&format!("\r\n\r\n{body}")), "{path}: {response}");
+    }
+}
+
+/// Middleware that answers with the text of an error, which a client is not told otherwise.
+struct Text;
+
+#[tide::utils::async_trait]
+impl<State: Clone + Send + Sync + 'static> tide::Middleware<State> for Text {
+    async fn handle(&self, request: Request<State>, next: Next<'_, State>) -> tide::Result {
+        let mut response = next.run(request).await;
+        if let Some(text) = response.error().map(ToString::to_string) {
+            response.set_body(text);
+        }
+        Ok(response)
+    }
+}
+
+#[test]
+fn a_nested_server_sees_method_rest_of_the_path_and_cookies() {
+    let mut inner = Server::new();
+    inner.post("/who/:name", |ctx: RequestContext| async move {
+        Ok(format!("{} {} {:?}", ctx.method(), ctx.path(), ctx.cookie("sid")))
+    });
+    let mut server = Server::new();
+    server.nest("/api", inner);
+    let request = "POST /api/who/m%65?a=b HTTP/1.1\r\nHost: x\r\nCookie: a=b; sid=1\r\n\r\n";
+    let response = Client::to(serve(server), request).response();
+    assert!(response.ends_with("POST /who/m%65 Some(\"1\")"), "{response}");
+}
+
+#[test]
 fn files_and_folders_are_served_with_their_type_and_nothing_above_them() {
     let dir = folder("files_and_folders");
     fs::write(dir.join("public/page.html"), "<p>page</p>").unwrap();

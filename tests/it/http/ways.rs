@@ -26,13 +26,18 @@ impl<State: Clone + Send + Sync + 'static> tide::Middleware<State> for Nothing {
 /// All that a handler can ask the context for.
 fn seen_by_context(ctx: &RequestContext<&'static str>) -> String {
     format!(
-        "{ctx:?} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        "{ctx:?} {} {} {} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
+        ctx.method(),
+        ctx.path(),
         ctx.state(),
-        ["name", "other", "rest"].map(|name| ctx.param(name)),
+        ["name", "other", "rest"].map(|name| ctx.param_raw(name)),
+        ["name", "other", "rest"].map(|name| told(ctx.param::<String>(name))),
+        ["name", "other", "rest"].map(|name| told(ctx.param::<u8>(name))),
+        ["sid", "x", "latin", ""].map(|name| ctx.cookie(name)),
         ["host", "X-Two", "x-latin", "content-type", "content-length", "?"]
             .map(|name| ctx.header_bytes(name)),
         ctx.header("x-two"),
-        ctx.query::<BTreeMap<String, String>>().map_err(|error| error.to_string()),
+        told(ctx.query::<BTreeMap<String, String>>()),
         ctx.peer_addr().map(|addr| addr.ip()),
         ctx.client_ip(),
         ctx.is_secure(),
@@ -41,6 +46,11 @@ fn seen_by_context(ctx: &RequestContext<&'static str>) -> String {
         ctx.is_shutting_down(),
         ctx.peer_certificates().len(),
     )
+}
+
+/// A value, or the status and the text of the error.
+fn told<T>(outcome: tide::Result<T>) -> Result<T, String> {
+    outcome.map_err(|error| format!("{} {error}", error.status()))
 }
 
 /// All that a handler can ask tide's request for.
@@ -149,6 +159,15 @@ fn a_request_has_the_same_answer_straight_from_its_handler_and_through_tide() {
         "/a/",
         "/a/%62",
         "/a/x%2fy",
+        "/a/255",
+        "/a/256",
+        "/a/%32%35",
+        "/a/caf%C3%A9",
+        "/a/%ff",
+        "/a/%",
+        "/a/%4",
+        "/a/%zz",
+        "/rest/a%20b/%00/+",
         "/a/b?",
         "/a/..",
         "/a/%2e%2E/plain",
@@ -261,6 +280,9 @@ fn a_request_has_the_same_answer_straight_from_its_handler_and_through_tide() {
         "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: a, b\r\n",
         "Host: x\r\nUpgrade: else\r\nConnection: Upgrade\r\n",
+        "Host: x\r\nCookie: sid=1; x=2\r\n",
+        "Host: x\r\nCookie: latin=\u{e9}; x=2\r\nCookie: sid=1\r\n",
+        "Host: x\r\ncookie: sid=\"a b\";x=; sid=2\r\nCookie: =1\r\n",
         "Host: x\r\nConnection: close\r\n",
     ] {
         requests.push(format!("GET /plain HTTP/1.1\r\n{headers}\r\n"));

@@ -182,7 +182,7 @@ fn rooms_are_those_of_the_application() {
     let hub = Hub::new();
     let mut server = Server::with_state(hub.clone());
     server.get("/:room", |mut ctx: RequestContext<Hub>| async move {
-        let room = ctx.state().room(ctx.param("room").unwrap_or_default());
+        let room = ctx.state().room(&ctx.param::<String>("room")?);
         let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
         let _membership = room.join(&ws);
         ws.send("joined").await?;

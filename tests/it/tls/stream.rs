@@ -131,7 +131,7 @@ fn bytes_that_were_altered_are_a_lost_stream() {
 fn requests_in_one_record_are_answered_in_order() {
     let mut server = Server::new();
     server.get("/:n", |ctx: RequestContext| async move {
-        Ok(format!("number {}\n", ctx.param("n").unwrap_or_default()))
+        Ok(format!("number {}\n", ctx.param::<u8>("n")?))
     });
     server.tls(server_config());
     let mut client = connect(bind(server));

@@ -279,7 +279,7 @@ fn the_context_shows_the_request() {
     let mut server = Server::with_state("shared");
     server.post("/users/:id", |mut ctx: RequestContext<&'static str>| async move {
         let Query { page } = ctx.query()?;
-        let id = ctx.param("id").unwrap_or_default().to_owned();
+        let id: String = ctx.param("id")?;
         let offered = ctx.offered_subprotocols().join(" ");
         let (city, raw) = (ctx.header("x-city").map(str::to_owned), ctx.header_bytes("x-raw"));
         let raw = raw.map(<[u8]>::to_vec);
