@@ -35,10 +35,23 @@ impl Backoff {
     /// The pause after one more failure. `random` is an unpredictable number. `retry_after` is the pause that
     /// the server asks for; a random time is added, so that clients with the same answer come back one by one.
     pub(super) fn after(&mut self, random: u64, retry_after: Option<Duration>) -> Duration {
+        let bound = self.fail();
+        retry_after.unwrap_or_default().min(MAX_RETRY_AFTER).saturating_add(share(bound, random))
+    }
+
+    /// The pause after an overload of the server, which counts as one more failure: at least `least`. The random time
+    /// on top may be as long again, so that clients that were sent away together come back one by one.
+    pub(super) fn after_overload(&mut self, random: u64, least: Duration) -> Duration {
+        let bound = self.fail().max(least);
+        least.saturating_add(share(bound, random))
+    }
+
+    /// Counts a failure. Returns the bound of the random pause after it.
+    fn fail(&mut self) -> Duration {
         let doubled = 1_u32.checked_shl(self.failures).unwrap_or(u32::MAX);
         let bound = self.first.saturating_mul(doubled).min(self.longest);
         self.failures = self.failures.saturating_add(1);
-        retry_after.unwrap_or_default().min(MAX_RETRY_AFTER).saturating_add(share(bound, random))
+        bound
     }
 }
 
@@ -73,6 +86,18 @@ mod tests {
         assert_eq!(pause(0), Duration::ZERO);
         assert_eq!(pause(1 << 63), Duration::from_millis(500));
         assert!(pause(u64::MAX) < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn the_pause_after_an_overload_has_a_least_length_and_counts_as_a_failure() {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
+        let least = Duration::from_secs(5);
+        assert_eq!(backoff.after_overload(0, least), least);
+        assert_eq!(backoff.after_overload(1 << 63, least), Duration::from_millis(7_500));
+        assert_eq!(backoff.after_overload(1 << 63, Duration::ZERO), Duration::from_secs(2));
+        assert_eq!(backoff.after_overload(1 << 63, least), Duration::from_secs(9));
+        assert_eq!(backoff.failures(), 4);
+        assert_eq!(backoff.after_overload(u64::MAX, Duration::MAX), Duration::MAX);
     }
 
     #[test]

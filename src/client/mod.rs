@@ -11,6 +11,7 @@
 // | `request`, `response`, `check_response` | the opening handshake: the request, the response, and its check |
 // | `opening` | all these steps in order, with redirects and deadlines |
 // | `reconnect`, `backoff` | connections one after another, and the pauses between them |
+// | `states` | the state of that, for other tasks |
 
 mod backoff;
 mod check_response;
@@ -20,6 +21,7 @@ mod proxy;
 mod reconnect;
 mod request;
 mod response;
+mod states;
 mod target;
 #[cfg(feature = "tls")]
 pub(crate) mod tls;
@@ -39,10 +41,12 @@ use bytes::Bytes;
 use futures::FutureExt;
 use futures::channel::oneshot;
 use futures::io::{AsyncRead, AsyncWrite};
+use url::Url;
 
 use self::dial::Route;
 use self::opening::Opened;
 pub use self::reconnect::{Reconnect, ReconnectOptions};
+pub use self::states::{ReconnectState, ReconnectStates};
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::ClientTls;
 use crate::connection::{ConnectionTask, Handling, Shared, WebSocket};
@@ -155,6 +159,25 @@ impl Client {
     fn change(mut self, change: impl FnOnce(&mut Parts)) -> Self {
         change(Arc::make_mut(&mut self.parts));
         self
+    }
+
+    /// Replaces the URL.
+    #[must_use]
+    pub fn url(self, url: impl Into<String>) -> Self {
+        self.change(|parts| parts.url = url.into())
+    }
+
+    /// Adds a parameter to the query of the URL, in the encoding of forms: a space becomes `+`.
+    ///
+    /// An invalid URL stays as it is; [`connect`](Self::connect) reports it.
+    #[must_use]
+    pub fn query(self, name: &str, value: &str) -> Self {
+        self.change(|parts| {
+            if let Ok(mut url) = Url::parse(&parts.url) {
+                url.query_pairs_mut().append_pair(name, value);
+                parts.url = url.into();
+            }
+        })
     }
 
     /// Adds a header to the request.

@@ -1,46 +1,54 @@
 //! Connections one after another, for a client that keeps a connection open.
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+use std::{error, fmt, mem};
 
-use futures::Stream;
+use futures::future::BoxFuture;
 use futures::stream::FusedStream;
+use futures::{FutureExt, Stream};
 
 use super::Client;
 use super::backoff::Backoff;
+use super::states::{ReconnectState, ReconnectStates, Teller};
 use crate::connection::{CloseInfo, Sender, WebSocket, random_bytes};
 use crate::error::{ConnectError, Error, HandshakeResponse, Result};
 use crate::escaped::Escaped;
 use crate::foreign::tell;
+use crate::proto::CloseCode;
 use crate::runtime::Timer;
 
-/// Options for a [`Reconnect`]: its pauses, and the reasons to try again or to stop.
+/// Options for a [`Reconnect`]: its pauses, the reasons to try again or to stop, and what each try sends.
 #[derive(Clone)]
 pub struct ReconnectOptions {
     first_delay: Duration,
     max_delay: Duration,
+    try_again_later: Duration,
     stable_after: Duration,
     max_attempts: Option<u32>,
     after_close: Arc<AfterClose>,
     after_error: Arc<AfterError>,
+    prepare: Option<Arc<Prepare>>,
 }
 
 type AfterClose = dyn Fn(&CloseInfo) -> bool + Send + Sync;
 type AfterError = dyn Fn(&ConnectError) -> bool + Send + Sync;
+type Prepare = dyn Fn(Client) -> BoxFuture<'static, Result<Client, ConnectError>> + Send + Sync;
 
 impl Default for ReconnectOptions {
     fn default() -> Self {
         Self {
             first_delay: Duration::from_millis(500),
             max_delay: Duration::from_secs(30),
+            try_again_later: Duration::from_secs(5),
             stable_after: Duration::from_secs(10),
             max_attempts: None,
             after_close: Arc::new(is_worth_another),
             after_error: Arc::new(ConnectError::is_transient),
+            prepare: None,
         }
     }
 }
@@ -60,6 +68,15 @@ impl ReconnectOptions {
     #[must_use]
     pub fn max_delay(mut self, delay: Duration) -> Self {
         self.max_delay = delay;
+        self
+    }
+
+    /// Shortest pause after a connection that the server has closed with 1013, try again later. Default: 5 s.
+    ///
+    /// A random time of up to as long again, or of up to the longest pause if that is longer, is added.
+    #[must_use]
+    pub fn try_again_later(mut self, delay: Duration) -> Self {
+        self.try_again_later = delay;
         self
     }
 
@@ -103,6 +120,43 @@ impl ReconnectOptions {
         self.after_error = Arc::new(is_worth_another);
         self
     }
+
+    /// Prepares the client of each try, for instance with a fresh token: changes its headers, its URL, its query.
+    ///
+    /// The closure is given the client as it was at [`Client::reconnect`], so what it adds is not there at the next try.
+    /// It runs after the pause, and as long as it likes.
+    ///
+    /// Its error is a failed try, [`ConnectError::Prepare`]: by default there is another try after a pause, since a
+    /// service that issues tokens may be away for a moment, too. [`after_error`](Self::after_error) may decide otherwise
+    /// by the error, for instance for a user who has logged out. It also decides about a 401, after which there is no
+    /// other try by default. In the closure, `?` takes any [`std::error::Error`].
+    ///
+    /// ```no_run
+    /// use tidewire::Client;
+    /// use tidewire::client::ReconnectOptions;
+    ///
+    /// # async fn fresh_token() -> std::io::Result<String> { Ok(String::new()) }
+    /// # async fn run() -> tidewire::Result<()> {
+    /// let options = ReconnectOptions::default().prepare(|client| async move {
+    ///     let token = fresh_token().await?;
+    ///     Ok(client.header("Authorization", format!("Bearer {token}")))
+    /// });
+    /// let mut reconnect = Client::new("wss://example.com/feed").reconnect(options);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn prepare<F, Fut>(mut self, prepare: F) -> Self
+    where
+        F: Fn(Client) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Client, Box<dyn error::Error + Send + Sync>>> + Send + 'static,
+    {
+        self.prepare = Some(Arc::new(move |client| {
+            let failed = |error| ConnectError::Prepare(Arc::from(error));
+            prepare(client).map(move |prepared| prepared.map_err(failed)).boxed()
+        }));
+        self
+    }
 }
 
 impl fmt::Debug for ReconnectOptions {
@@ -110,6 +164,7 @@ impl fmt::Debug for ReconnectOptions {
         f.debug_struct("ReconnectOptions")
             .field("first_delay", &self.first_delay)
             .field("max_delay", &self.max_delay)
+            .field("try_again_later", &self.try_again_later)
             .field("stable_after", &self.stable_after)
             .field("max_attempts", &self.max_attempts)
             .finish_non_exhaustive()
@@ -131,6 +186,7 @@ pub struct Reconnect {
     options: ReconnectOptions,
     backoff: Backoff,
     state: State,
+    teller: Teller,
 }
 
 enum State {
@@ -139,7 +195,7 @@ enum State {
     Connecting(Pin<Box<dyn Future<Output = Result<WebSocket>> + Send>>),
     /// A connection was handed out. It is open, or has ended.
     Open(Watched),
-    Pausing(Timer),
+    Pausing(Timer, Instant),
     Ended,
 }
 
@@ -153,7 +209,7 @@ struct Watched {
 impl Reconnect {
     pub(super) fn new(client: Client, options: ReconnectOptions) -> Self {
         let backoff = Backoff::new(options.first_delay, options.max_delay);
-        Self { client, options, backoff, state: State::Begun }
+        Self { client, options, backoff, state: State::Begun, teller: Teller::new() }
     }
 
     /// Waits until the last connection has ended, and opens the next. `None` if its end is not to be followed by
@@ -180,29 +236,64 @@ impl Reconnect {
         self.backoff.failures()
     }
 
+    /// The state at the moment. It changes only during a call of [`next`](Self::next).
+    #[must_use]
+    pub fn state(&self) -> ReconnectState {
+        match &self.state {
+            State::Begun | State::Connecting(_) => ReconnectState::Connecting,
+            State::Open(_) => ReconnectState::Open,
+            State::Pausing(_, until) => ReconnectState::Waiting { until: *until },
+            State::Ended => ReconnectState::Ended,
+        }
+    }
+
+    /// A stream of the states from now on, for other tasks, such as one that shows them to a user.
+    #[must_use]
+    pub fn states(&self) -> ReconnectStates {
+        self.teller.states()
+    }
+
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<WebSocket>>> {
+        let polled = self.poll_steps(cx);
+        self.teller.tell(self.state());
+        polled
+    }
+
+    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<WebSocket>>> {
         loop {
             match &mut self.state {
                 State::Begun => self.connect(),
-                State::Connecting(connecting) => match ready!(connecting.as_mut().poll(cx)) {
-                    Ok(ws) => {
-                        self.state =
-                            State::Open(Watched::new(&ws, self.client.parts.clock().now()));
-                        return Poll::Ready(Some(Ok(ws)));
-                    }
-                    Err(error) => {
-                        if let Some(error) = self.fail(error) {
-                            return Poll::Ready(Some(Err(error)));
+                State::Connecting(_) => {
+                    // It is put back if it is not ready: after a panic of `prepare`, it must not be polled again.
+                    let State::Connecting(mut connecting) =
+                        mem::replace(&mut self.state, State::Ended)
+                    else {
+                        continue;
+                    };
+                    match connecting.as_mut().poll(cx) {
+                        Poll::Pending => {
+                            self.state = State::Connecting(connecting);
+                            return Poll::Pending;
+                        }
+                        Poll::Ready(Ok(ws)) => {
+                            let since = self.client.parts.clock().now();
+                            self.state = State::Open(Watched::new(&ws, since));
+                            return Poll::Ready(Some(Ok(ws)));
+                        }
+                        Poll::Ready(Err(error)) => {
+                            if let Some(error) = self.fail(error) {
+                                return Poll::Ready(Some(Err(error)));
+                            }
                         }
                     }
-                },
+                }
                 State::Open(watched) => {
                     let info = ready!(watched.poll_ended(cx));
                     let lasted = self.client.parts.clock().since(watched.since);
                     let was_stable = lasted >= self.options.stable_after;
                     self.lose(&info, was_stable);
                 }
-                State::Pausing(timer) => {
+                State::Pausing(timer, _) => {
                     ready!(Pin::new(timer).poll(cx));
                     self.connect();
                 }
@@ -212,8 +303,13 @@ impl Reconnect {
     }
 
     fn connect(&mut self) {
-        let client = self.client.clone();
-        self.state = State::Connecting(Box::pin(async move { client.connect().await }));
+        let (client, prepare) = (self.client.clone(), self.options.prepare.clone());
+        self.state = State::Connecting(Box::pin(async move {
+            match prepare {
+                Some(prepare) => prepare(client).await?.connect().await,
+                None => client.connect().await,
+            }
+        }));
     }
 
     /// Handles a failed try. Returns the error if there is no other try.
@@ -226,7 +322,8 @@ impl Reconnect {
         if is_last || !(self.options.after_error)(reason) {
             return Some(error);
         }
-        self.pause(reason.response().and_then(HandshakeResponse::retry_after));
+        let retry_after = reason.response().and_then(HandshakeResponse::retry_after);
+        self.pause(|backoff, random| backoff.after(random, retry_after));
         let told = Escaped(reason);
         tell(|| log::debug!(error:% = told; "no connection yet: {told}"));
         None
@@ -238,15 +335,26 @@ impl Reconnect {
             self.backoff.reset();
         }
         self.state = State::Ended;
-        if (self.options.after_close)(info) {
-            self.pause(None);
+        if !(self.options.after_close)(info) {
+            return;
         }
+        let least = self.options.try_again_later;
+        let is_overloaded = info.reported_code() == u16::from(CloseCode::TRY_AGAIN_LATER);
+        self.pause(|backoff, random| {
+            if is_overloaded {
+                backoff.after_overload(random, least)
+            } else {
+                backoff.after(random, None)
+            }
+        });
     }
 
-    fn pause(&mut self, retry_after: Option<Duration>) {
+    /// Waits before the next try. `pause` is given a random number.
+    fn pause(&mut self, pause: impl FnOnce(&mut Backoff, u64) -> Duration) {
+        let pause = pause(&mut self.backoff, u64::from_ne_bytes(random_bytes()));
         let clock = self.client.parts.clock();
-        let pause = self.backoff.after(u64::from_ne_bytes(random_bytes()), retry_after);
-        self.state = State::Pausing(clock.timer(clock.after(pause)));
+        let until = clock.after(pause);
+        self.state = State::Pausing(clock.timer(until), until);
     }
 }
 
@@ -286,7 +394,7 @@ impl fmt::Debug for State {
             Self::Begun => "Begun",
             Self::Connecting(_) => "Connecting",
             Self::Open(_) => "Open",
-            Self::Pausing(_) => "Pausing",
+            Self::Pausing(..) => "Pausing",
             Self::Ended => "Ended",
         })
     }

@@ -31,6 +31,9 @@ pub enum ConnectError {
         /// The subprotocol.
         name: String,
     },
+    /// The closure of [`ReconnectOptions::prepare`](crate::client::ReconnectOptions::prepare) has failed, with this
+    /// error.
+    Prepare(Arc<dyn error::Error + Send + Sync>),
     /// The URL needs TLS, and this build has no TLS.
     TlsMissing,
     /// The lookup of the host's name failed.
@@ -216,12 +219,16 @@ impl ConnectError {
 
     /// Whether another try, a little later, may succeed.
     ///
-    /// True if the network failed or took too long, and for the statuses 408, 425, 429 and 5xx except
+    /// True if the network failed or took too long, if the preparation failed, and for the statuses 408, 425, 429 and 5xx except
     /// 501 and 505. [`Reconnect`](crate::client::Reconnect) uses this unless it is given a rule of its own.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Resolve { .. } | Self::Connect { .. } | Self::TimedOut(_) | Self::Io(_) => true,
+            Self::Prepare(_)
+            | Self::Resolve { .. }
+            | Self::Connect { .. }
+            | Self::TimedOut(_)
+            | Self::Io(_) => true,
             Self::Refused(response) | Self::ProxyRefused(response) => {
                 matches!(response.status, 408 | 425 | 429 | 500 | 502..=504 | 506..=599)
             }
@@ -238,6 +245,7 @@ impl fmt::Display for ConnectError {
             Self::InvalidSubprotocol { name } => {
                 write!(f, "the subprotocol {name:?} cannot be offered")
             }
+            Self::Prepare(_) => f.write_str("the connection could not be prepared"),
             Self::TlsMissing => f.write_str("this build has no TLS"),
             Self::Resolve { host, .. } => write!(f, "cannot look up {host}"),
             Self::Connect { addr, .. } => write!(f, "cannot connect to {addr}"),
@@ -311,6 +319,7 @@ impl error::Error for ConnectError {
             | Self::Connect { error, .. }
             | Self::Tls { error, .. }
             | Self::Io(error) => Some(&**error),
+            Self::Prepare(error) => Some(&**error),
             Self::InvalidResponse { violation, .. } => Some(violation),
             _ => None,
         }

@@ -1,10 +1,15 @@
 //! Connections one after the other.
 
+use std::error::Error as _;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use async_std::task;
+use futures::stream::FusedStream;
 use futures::{FutureExt, StreamExt};
-use tidewire::client::{ConnectError, Reconnect, ReconnectOptions};
+use tidewire::client::{ConnectError, Reconnect, ReconnectOptions, ReconnectState};
 use tidewire::{Client, CloseInfo, Error, Message, WebSocket};
 
 use super::{Scripted, accepting, refusal};
@@ -20,7 +25,8 @@ fn closing(word: &str, code: u16) -> Vec<u8> {
 
 /// Pauses that no test has to wait for.
 fn quick() -> ReconnectOptions {
-    ReconnectOptions::default().first_delay(Duration::from_millis(1))
+    let moment = Duration::from_millis(1);
+    ReconnectOptions::default().first_delay(moment).try_again_later(moment)
 }
 
 fn reconnect(server: &Scripted, options: ReconnectOptions) -> Reconnect {
@@ -131,6 +137,165 @@ fn the_server_may_say_when_to_come_back() {
 }
 
 #[test]
+fn after_try_again_later_the_pause_is_five_seconds_at_least() {
+    for (code, least) in [(1013, 5), (1012, 0)] {
+        let server = Scripted::ending([closing("first", code)]);
+        let mut reconnect = reconnect(&server, ReconnectOptions::default());
+        within(async { hear(reconnect.next().await.unwrap().unwrap()).await });
+        let begin = Instant::now();
+        assert!(reconnect.next().now_or_never().is_none());
+        let ReconnectState::Waiting { until, .. } = reconnect.state() else {
+            panic!("{:?}", reconnect.state())
+        };
+        let pause = until - begin;
+        assert!(pause >= Duration::from_secs(least), "{code}: {pause:?}");
+        assert!(pause <= Duration::from_secs(2 * least + 1), "{code}: {pause:?}");
+    }
+}
+
+/// A closure that counts the tries: it fails at the first `failing`, and then adds the number to the query and the
+/// headers.
+fn counting(options: ReconnectOptions, failing: usize) -> (ReconnectOptions, Arc<AtomicUsize>) {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&tries);
+    let options = options.prepare(move |client| {
+        let number = counted.fetch_add(1, Ordering::Relaxed) + 1;
+        async move {
+            // It may take its time.
+            task::yield_now().await;
+            if number <= failing {
+                return Err(format!("no token {number}").into());
+            }
+            let token = format!("no. {number}&");
+            Ok(client.query("token", &token).header("X-Token", token))
+        }
+    });
+    (options, tries)
+}
+
+#[test]
+fn each_try_is_prepared_anew() {
+    let server = Scripted::ending([closing("first", 1001), BUSY.to_vec(), closing("last", 1000)]);
+    let (options, _) = counting(quick(), 0);
+    let reconnect = Client::new(format!("{}?a=b", server.url())).reconnect(options);
+    assert_eq!(within(words(reconnect)), ["first", "last"]);
+    for (number, visit) in (1..).zip(server.visits()) {
+        let line = format!("GET /ws?a=b&token=no.+{number}%26 HTTP/1.1\r\n");
+        assert!(visit.head.starts_with(&line), "{}", visit.head);
+        let headers = visit.head.lines().filter(|line| line.starts_with("x-token"));
+        assert_eq!(headers.collect::<Vec<_>>(), [format!("x-token: no. {number}&")]);
+    }
+}
+
+#[test]
+fn a_try_may_go_to_another_url() {
+    let server = Scripted::ending([closing("only", 1000)]);
+    let url = server.url();
+    let options = quick().prepare(move |client| {
+        let client = client.url(url.clone());
+        async { Ok(client) }
+    });
+    // Port 1 of this machine, where nothing listens.
+    let reconnect = Client::new("ws://127.0.0.1:1/").reconnect(options);
+    assert_eq!(within(words(reconnect)), ["only"]);
+}
+
+#[test]
+fn a_preparation_that_fails_is_a_try_that_fails() {
+    let server = Scripted::ending([closing("only", 1000)]);
+    let (options, tries) = counting(quick(), 3);
+    let mut reconnect = reconnect(&server, options);
+    let ws = within(reconnect.next()).unwrap().unwrap();
+    assert_eq!((tries.load(Ordering::Relaxed), reconnect.failures()), (4, 3));
+    assert_eq!(within(hear(ws)), "only");
+}
+
+#[test]
+fn a_preparation_that_fails_may_end_it() {
+    let give_up = |options: ReconnectOptions| {
+        let (options, tries) = counting(options, usize::MAX);
+        let mut reconnect = Client::new("ws://127.0.0.1:1/").reconnect(options);
+        let error = refusal(within(reconnect.next()));
+        assert!(within(reconnect.next()).unwrap().is_none());
+        (error, tries.load(Ordering::Relaxed))
+    };
+    let (error, tries) = give_up(quick().max_attempts(2));
+    assert_eq!(tries, 2);
+    assert_eq!(format!("{error:#}"), "the connection could not be prepared: no token 2");
+    assert_eq!(error.source().unwrap().to_string(), "no token 2");
+    let is_worth_another = |error: &ConnectError| !matches!(error, ConnectError::Prepare(_));
+    assert_eq!(give_up(quick().after_error(is_worth_another)).1, 1);
+}
+
+#[test]
+fn after_a_panic_of_a_preparation_there_are_no_more_connections() {
+    let closures = [
+        quick().prepare(|client| if true { panic!("on purpose") } else { async { Ok(client) } }),
+        quick().prepare(|client| async {
+            task::yield_now().await;
+            if true { panic!("on purpose") } else { Ok(client) }
+        }),
+    ];
+    for options in closures {
+        let mut reconnect = Client::new("ws://127.0.0.1:1/").reconnect(options);
+        within(async {
+            assert!(AssertUnwindSafe(reconnect.next()).catch_unwind().await.is_err());
+            assert!(reconnect.next().await.unwrap().is_none());
+        });
+        assert_eq!(reconnect.state(), ReconnectState::Ended);
+    }
+}
+
+#[test]
+fn its_state_is_told_to_those_who_watch() {
+    let server = Scripted::ending([closing("first", 1013), closing("last", 1000)]);
+    let pause = Duration::from_millis(20);
+    let mut reconnect = reconnect(&server, quick().try_again_later(pause));
+    let mut states = reconnect.states();
+    // One that another task waits for, from the first state to the last.
+    let watching = task::spawn(reconnect.states().collect::<Vec<_>>());
+    within(async {
+        assert_eq!(reconnect.state(), ReconnectState::Connecting);
+        assert_eq!(states.next().await, Some(ReconnectState::Connecting));
+        assert!(states.next().now_or_never().is_none());
+
+        let ws = reconnect.next().await.unwrap().unwrap();
+        assert_eq!(reconnect.state(), ReconnectState::Open);
+        assert_eq!(states.next().await, Some(ReconnectState::Open));
+
+        hear(ws).await;
+        let begin = Instant::now();
+        assert!(reconnect.next().now_or_never().is_none());
+        let waiting = states.next().await.unwrap();
+        assert_eq!(reconnect.state(), waiting);
+        assert!(matches!(waiting, ReconnectState::Waiting { until, .. } if until >= begin + pause));
+
+        // What comes between is left out.
+        let ws = reconnect.next().await.unwrap().unwrap();
+        assert_eq!(states.next().await, Some(ReconnectState::Open));
+        hear(ws).await;
+        assert!(reconnect.next().await.unwrap().is_none());
+        assert_eq!(reconnect.state(), ReconnectState::Ended);
+        assert!(!states.is_terminated());
+        assert_eq!(states.next().await, Some(ReconnectState::Ended));
+        assert!(states.is_terminated());
+        assert_eq!(states.next().await, None);
+        let seen = watching.await;
+        assert_eq!(seen.last(), Some(&ReconnectState::Ended), "{seen:?}");
+    });
+}
+
+#[test]
+fn when_it_is_dropped_those_who_watch_are_told_the_end() {
+    let reconnect = Client::new("ws://127.0.0.1:1/").reconnect(quick());
+    let mut states = reconnect.states();
+    assert_eq!(within(states.next()), Some(ReconnectState::Connecting));
+    let waiting = task::spawn(async move { states.next().await });
+    drop(reconnect);
+    assert_eq!(within(waiting), Some(ReconnectState::Ended));
+}
+
+#[test]
 fn failures_count_until_a_connection_was_stable() {
     let responses = || [closing("a", 1001), closing("b", 1001), closing("c", 1000)];
     for (stable_after, failures) in [(Duration::MAX, 2), (Duration::ZERO, 1)] {
@@ -171,7 +336,7 @@ fn an_abandoned_wait_goes_on_where_it_was() {
             if let Some(outcome) = reconnect.next().now_or_never() {
                 break outcome.unwrap().unwrap();
             }
-            async_std::task::yield_now().await;
+            task::yield_now().await;
         };
         assert_eq!(hear(ws).await, "last");
     });
