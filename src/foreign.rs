@@ -35,7 +35,7 @@ pub(crate) fn tell(record: impl FnOnce()) {
 }
 
 /// Drops a value of the application, and catches a panic of its destructor.
-#[cfg(feature = "rooms")]
+#[cfg(any(feature = "client", feature = "rooms"))]
 pub(crate) fn discard<T>(value: T) {
     let _ = attempt(|| drop(value));
 }

@@ -145,7 +145,7 @@
 //!
 //! A server has a thread for each core, and a connection stays on one of them, with its socket, its handler and its
 //! timers: `ServerOptions::workers`. A handler that blocks its thread for long is logged, and another thread goes on
-//! with the other connections. Handlers are ordinary futures, and may use async-std's tasks, timers and sockets.
+//! with the other connections. `blocking` runs code that blocks on a thread apart. Handlers are ordinary futures, and may use async-std's tasks, timers and sockets.
 //!
 //! With the feature `tokio`, a server that is started inside a tokio runtime, such as that of `#[tokio::main]` or
 //! `#[tokio::test]`, lets its handlers use that runtime: tokio's tasks, timers and sockets, and libraries on tokio. The
@@ -245,6 +245,8 @@ pub use self::reject::{HandlerError, HandlerResult};
 #[cfg(feature = "rooms")]
 #[doc(inline)]
 pub use self::rooms::{Hub, Room};
+#[cfg(any(feature = "server", feature = "client"))]
+pub use self::runtime::blocking;
 #[cfg(feature = "server")]
 pub use self::runtime::signals;
 #[cfg(feature = "server")]

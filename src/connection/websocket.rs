@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::Sink;
 use futures::io::{AsyncRead, AsyncWrite};
+use futures::stream::FusedStream;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -63,8 +64,8 @@ pub struct WebSocket {
     pub(super) received: Box<Received>,
     /// `None` until the `Sink` is used. Boxed for the same reason.
     pub(super) sink: Option<Box<SinkState>>,
-    /// Whether the `Stream` has ended with an error.
-    pub(super) has_failed: bool,
+    /// Whether the `Stream` has ended, with an error or without.
+    pub(super) is_over: bool,
 }
 
 impl WebSocket {
@@ -124,7 +125,7 @@ impl WebSocket {
 
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         let received = Box::new(Received::new(shared.inflation()));
-        Self { shared, received, sink: None, has_failed: false }
+        Self { shared, received, sink: None, is_over: false }
     }
 
     /// Receives the next message; `None` once the closing handshake is complete.
@@ -427,12 +428,19 @@ impl futures::Stream for WebSocket {
 
     /// The next message, as [`recv`](WebSocket::recv); ends after the first error.
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if self.has_failed {
+        if self.is_over {
             return Poll::Ready(None);
         }
         let result = ready!(self.poll_recv(cx));
-        self.has_failed = result.is_err();
+        self.is_over = !matches!(result, Ok(Some(_)));
         Poll::Ready(result.transpose())
+    }
+}
+
+impl FusedStream for WebSocket {
+    /// Whether the stream has returned its last item, or `None`.
+    fn is_terminated(&self) -> bool {
+        self.is_over
     }
 }
 

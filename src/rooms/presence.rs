@@ -3,9 +3,10 @@
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures::Stream;
+use futures::stream::FusedStream;
 
 use super::tail::{Read, Reader};
 use crate::connection::ConnectionId;
@@ -45,22 +46,33 @@ impl<U> Clone for PresenceEvent<U> {
 /// # Cancel safety
 ///
 /// Safe: an event that was not returned is returned next.
-pub struct PresenceEvents<U = ()>(Reader<PresenceEvent<U>>);
+pub struct PresenceEvents<U = ()> {
+    reader: Reader<PresenceEvent<U>>,
+    is_over: bool,
+}
 
 impl<U> PresenceEvents<U> {
     pub(super) fn new(reader: Reader<PresenceEvent<U>>) -> Self {
-        Self(reader)
+        Self { reader, is_over: false }
     }
 }
 
 impl<U> Stream for PresenceEvents<U> {
     type Item = PresenceEvent<U>;
 
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_read(cx).map(|read| match read? {
-            Read::Next(event) => Some(event),
-            Read::Missed(missed) => Some(PresenceEvent::Lagged(missed)),
-        })
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let read = ready!(self.reader.poll_read(cx));
+        self.is_over = read.is_none();
+        Poll::Ready(read.map(|read| match read {
+            Read::Next(event) => event,
+            Read::Missed(missed) => PresenceEvent::Lagged(missed),
+        }))
+    }
+}
+
+impl<U> FusedStream for PresenceEvents<U> {
+    fn is_terminated(&self) -> bool {
+        self.is_over
     }
 }
 

@@ -1,7 +1,8 @@
 //! The async runtime: tasks, timers and sockets.
 //!
 //! No other folder names async-std, async-io, mio or tokio. All code above uses `futures::io` and the few types of this
-//! folder, so another runtime would need another version of this folder only. `clock` holds clocks and timers,
+//! folder, so another runtime would need another version of this folder only. `blocking` runs code that blocks, `clock`
+//! holds clocks and timers,
 //! `listener` listening sockets, `socket` connected ones, `task` background tasks, `spawned` those that end with
 //! something else, `signals` those that ask a program to end, and `tokio` the runtime that a server was started in, for
 //! what its handlers use of tokio.
@@ -11,6 +12,8 @@
 //! itself, when it is used first: on the thread of a worker, sockets, timers and tasks are that worker's. `home` tells
 //! later on where that was.
 
+#[cfg(any(feature = "server", feature = "client"))]
+mod blocking;
 mod clock;
 #[cfg(feature = "rooms")]
 mod home;
@@ -45,6 +48,8 @@ pub(crate) use async_std::net::ToSocketAddrs;
 #[cfg(feature = "server")]
 pub(crate) use blocking::Task as Unblocked;
 
+#[cfg(any(feature = "server", feature = "client"))]
+pub use self::blocking::blocking;
 pub(crate) use self::clock::{Clock, Timer, align, later};
 #[cfg(feature = "rooms")]
 pub(crate) use self::home::Home;
@@ -128,5 +133,5 @@ pub(crate) async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>>
         return Ok(vec![SocketAddr::new(ip, port)]);
     }
     let host = host.to_owned();
-    blocking::unblock(move || (host, port).to_socket_addrs().map(Iterator::collect)).await
+    ::blocking::unblock(move || (host, port).to_socket_addrs().map(Iterator::collect)).await
 }

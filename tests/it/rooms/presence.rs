@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_std::task;
-use futures::{FutureExt, StreamExt};
+use futures::stream::FusedStream;
+use futures::{FutureExt, StreamExt, select};
 use tidewire::frame::Role;
 use tidewire::rooms::{Membership, PresenceEvent, PresenceEvents};
 use tidewire::websocket::ConnectionId;
@@ -48,6 +49,28 @@ fn joins_and_leaves_are_told_in_order_to_all_watchers() {
             let events: Vec<_> = watcher.map(|event| shown(&event)).collect().await;
             assert_eq!(events, ["+ann", "-early", "-ann", "+ann again", "-ann again"]);
         }
+    });
+}
+
+#[test]
+fn a_stream_of_events_is_fused_for_select() {
+    within(async {
+        let room: Room = Hub::new().room("room");
+        let (ws, _end) = connection();
+        let mut events = room.events();
+        drop(room.join(&ws));
+        drop(room);
+        let mut seen = 0;
+        loop {
+            assert!(!events.is_terminated());
+            select! {
+                _ = events.select_next_some() => seen += 1,
+                complete => break,
+            }
+        }
+        assert_eq!(seen, 2);
+        assert!(events.is_terminated());
+        assert!(events.next().await.is_none());
     });
 }
 

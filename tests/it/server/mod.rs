@@ -2,6 +2,7 @@
 //!
 //! | file | shows |
 //! | --- | --- |
+//! | `blocking` | code that blocks, beside a server |
 //! | `start` | servers in the background |
 //! | `shutdown` | what a shutdown does to whom, and what is left of it |
 //! | `impatience` | what becomes of those who do not end in time |
@@ -13,6 +14,7 @@
 //! | `workers` | the threads that serve connections: how they share them, and one that blocks |
 //! | `load` | these threads under load: whose turn it is, and connections in more than one task |
 
+mod blocking;
 mod errors;
 mod impatience;
 mod load;

@@ -1,6 +1,8 @@
 //! The closing handshake (RFC 6455 §5.5.1, §7).
 
 use futures::channel::oneshot;
+use futures::stream::FusedStream;
+use futures::{StreamExt, select};
 use tidewire::frame::Role;
 use tidewire::websocket::Initiator;
 use tidewire::{CloseInfo, Error, WebSocketOptions};
@@ -30,6 +32,35 @@ pub(crate) fn a_close_frame_is_answered_with_its_code_and_the_stream_ends() {
                 eprintln!("{}, {delivery:?}, {by:?}", shown(&sent));
                 within(is_closed(delivery, by, &sent, &seen, code));
             }
+        }
+    }
+}
+
+#[test]
+fn the_stream_of_messages_is_fused_after_a_close_and_after_an_error() {
+    // A frame from a client must be masked.
+    for (end_of_it, errors) in [(masked(CLOSE, close(1000, "")), 0), (hex("81 00"), 1)] {
+        for by in Drive::BOTH {
+            let (stream, end) = pipe(Knobs::default());
+            let (tell, told) = oneshot::channel();
+            drive(by, stream, Role::Server, &WebSocketOptions::default(), |mut ws| async move {
+                let mut seen = [0, 0];
+                loop {
+                    select! {
+                        message = ws.select_next_some() => seen[usize::from(message.is_err())] += 1,
+                        complete => break,
+                    }
+                }
+                let is_over = ws.is_terminated() && ws.next().await.is_none();
+                let _ = tell.send((seen, is_over));
+                Ok(())
+            });
+            within(async {
+                let mut peer = Peer { end };
+                peer.send([masked(TEXT, "one"), masked(TEXT, "two"), end_of_it.clone()].concat())
+                    .await;
+                assert_eq!(told.await.unwrap(), ([2, errors], true), "{by:?}");
+            });
         }
     }
 }
