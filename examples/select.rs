@@ -21,7 +21,7 @@ use std::time::Duration;
 use async_std::task::sleep;
 use futures::channel::mpsc;
 use futures::{FutureExt, SinkExt, StreamExt, select};
-use tidewire::{RequestContext, Server, WebSocketOptions, tide};
+use tidewire::{RequestContext, Server, WebSocketOptions};
 
 const TICK: Duration = Duration::from_secs(10);
 
@@ -39,7 +39,7 @@ async fn main() -> tidewire::Result<()> {
     Ok(())
 }
 
-async fn jobs(mut ctx: RequestContext) -> tide::Result<()> {
+async fn jobs(mut ctx: RequestContext) -> tidewire::HandlerResult {
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     let (report, mut reports) = mpsc::channel(1);
     let mut at_work = 0;

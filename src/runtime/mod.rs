@@ -40,13 +40,13 @@ use std::io;
 #[cfg(any(feature = "server", feature = "client"))]
 use std::net::SocketAddr;
 
+/// Work of [`unblock`]. Dropped, it does not begin; once it has begun, it goes on to its end.
+#[cfg(feature = "server")]
+pub(crate) use ::blocking::Task as Unblocked;
 #[cfg(feature = "tokio")]
 pub(crate) use ::tokio::runtime::Handle as TokioHandle;
 #[cfg(feature = "server")]
 pub(crate) use async_std::net::ToSocketAddrs;
-/// Work of [`unblock`]. Dropped, it does not begin; once it has begun, it goes on to its end.
-#[cfg(feature = "server")]
-pub(crate) use blocking::Task as Unblocked;
 
 #[cfg(any(feature = "server", feature = "client"))]
 pub use self::blocking::blocking;
@@ -115,7 +115,7 @@ pub(crate) async fn yield_now() {
 pub(crate) fn unblock<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Unblocked<T> {
-    blocking::unblock(work)
+    ::blocking::unblock(work)
 }
 
 /// Looks up the socket addresses of a name.

@@ -398,7 +398,7 @@ fn a_folder_has_the_index_that_the_options_name() {
 
 #[test]
 fn a_route_of_the_folder_s_own_path_takes_precedence_whenever_it_is_added() {
-    async fn own(_: RequestContext) -> tide::Result<&'static str> {
+    async fn own(_: RequestContext) -> tidewire::HandlerResult<&'static str> {
         Ok("own")
     }
     let folder = Folder::new("precedence").with("index.html", "index").with("a.txt", "a");

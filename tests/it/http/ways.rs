@@ -49,8 +49,9 @@ fn seen_by_context(ctx: &RequestContext<&'static str>) -> String {
 }
 
 /// A value, or the status and the text of the error.
-fn told<T>(outcome: tide::Result<T>) -> Result<T, String> {
-    outcome.map_err(|error| format!("{} {error}", error.status()))
+fn told<T>(outcome: tidewire::HandlerResult<T>) -> Result<T, String> {
+    outcome
+        .map_err(|error| format!("{:?} {error}", error.reject().map(|reject| reject.status_code())))
 }
 
 /// All that a handler can ask tide's request for.

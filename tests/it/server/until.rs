@@ -8,8 +8,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use async_std::task;
-use futures::channel::{mpsc, oneshot};
-use futures::{FutureExt, StreamExt};
+use futures::FutureExt;
+use futures::channel::oneshot;
 use tidewire::server::{ServerOptions, ShutdownOptions};
 use tidewire::{CloseCode, Server, WebSocketOptions, signals};
 
@@ -205,9 +205,12 @@ fn a_signal_closes_the_connections_of_a_program_and_ends_it_with_success() {
     }
 }
 
-#[cfg(unix)]
+#[cfg(all(unix, feature = "client"))]
 #[test]
 fn a_program_under_load_ends_in_order_at_a_signal() {
+    use futures::StreamExt;
+    use futures::channel::mpsc;
+
     let mut program = Program::start("tokio");
     let (tell, mut echoes) = mpsc::unbounded();
     let clients: Vec<_> = (0..8)
