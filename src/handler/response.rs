@@ -89,7 +89,7 @@ impl From<Answer> for Response {
 ///
 /// After an upgrade the value is dropped: the 101 was the answer.
 pub trait IntoResponse: Send + 'static {
-    /// Makes the response from the one prepared in [`RequestContext::response`].
+    /// Makes the response from the one prepared in [`RequestContext::response`](crate::RequestContext::response).
     fn into_response(self, prepared: Response) -> Response;
 
     #[doc(hidden)]
