@@ -38,7 +38,7 @@ fn app() -> Server {
         tokio::time::sleep(Duration::from_millis(1)).await;
         Ok("slow")
     });
-    server.get("/never", |_: RequestContext| std::future::pending::<tidewire::tidewire::HandlerResult>());
+    server.get("/never", |_: RequestContext| std::future::pending::<tidewire::HandlerResult>());
     server.get("/ws", |mut ctx: RequestContext| async move {
         let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
         while let Some(message) = ws.recv().await? {
