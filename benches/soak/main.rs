@@ -81,7 +81,7 @@ async fn soak(time: Duration, visitors: u64) -> Result<(), Problem> {
     settle(before).await?;
     println!("descriptors: {before} before, as many after");
     tally.verdict()?;
-    warnings::verdict()?;
+    warnings::verdict(time)?;
     usage.verdict()
 }
 

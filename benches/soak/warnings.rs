@@ -1,10 +1,14 @@
 //! The warnings of the server, which has nothing to warn of here: above all, that no task holds its thread.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::Problem;
+
+/// From this length on, a run has to be without any warning.
+const LONG: Duration = Duration::from_secs(600);
 
 static WARNINGS: Warnings = Warnings(Mutex::new(Vec::new()));
 
@@ -36,10 +40,14 @@ pub(crate) fn collect() -> Result<(), Problem> {
 }
 
 /// Fails if there was one.
-pub(crate) fn verdict() -> Result<(), Problem> {
+///
+/// In a run of less than ten minutes, one that a handler has blocked its thread is only shown: a machine that is shared
+/// with others may stand still for that long.
+pub(crate) fn verdict(time: Duration) -> Result<(), Problem> {
     let warnings = WARNINGS.0.lock().map_err(|_| "a logger has panicked")?;
-    match warnings.first() {
+    let counts = |warning: &&String| time >= LONG || !warning.contains("has blocked its thread");
+    match warnings.iter().find(counts) {
         None => Ok(()),
-        Some(first) => Err(format!("{} warnings, first: {first}", warnings.len()).into()),
+        Some(first) => Err(format!("{} warnings, among them: {first}", warnings.len()).into()),
     }
 }
