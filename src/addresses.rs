@@ -1,9 +1,12 @@
 //! The addresses of clients, and the number of connections of each.
 
+#[cfg(feature = "server")]
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
+#[cfg(feature = "server")]
 use std::sync::Arc;
 
+#[cfg(feature = "server")]
 use crate::sync::{Mutex, MutexGuard};
 
 /// The number of leading bits that tell IPv6 clients apart. Default: 64, the network that one customer gets.
@@ -39,6 +42,7 @@ impl Default for Ipv6Prefix {
 }
 
 /// The number of connections of each address, up to a limit.
+#[cfg(feature = "server")]
 #[derive(Debug)]
 pub(crate) struct Addresses {
     max: usize,
@@ -47,6 +51,7 @@ pub(crate) struct Addresses {
     counts: Mutex<HashMap<IpAddr, usize>>,
 }
 
+#[cfg(feature = "server")]
 impl Addresses {
     /// Creates a counter for up to `max` connections of each address.
     pub(crate) fn new(max: usize, prefix: Ipv6Prefix) -> Self {
@@ -71,12 +76,14 @@ impl Addresses {
 }
 
 /// A counted connection of an address. The address is forgotten when its last connection ends.
+#[cfg(feature = "server")]
 #[derive(Debug)]
 pub(crate) struct Visitor {
     address: IpAddr,
     addresses: Arc<Addresses>,
 }
 
+#[cfg(feature = "server")]
 impl Drop for Visitor {
     fn drop(&mut self) {
         let mut counts = self.addresses.counts();
@@ -88,7 +95,7 @@ impl Drop for Visitor {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "server"))]
 mod tests {
     use super::*;
 

@@ -81,7 +81,10 @@ pub(crate) struct BudgetFigures {
     pub(crate) closed: u64,
 }
 
-#[cfg_attr(not(feature = "server"), expect(dead_code, reason = "servers alone have a budget"))]
+#[cfg_attr(
+    not(feature = "accept"),
+    expect(dead_code, reason = "who accepts connections has a budget")
+)]
 impl MessageBudget {
     pub(crate) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self {

@@ -180,10 +180,10 @@ mod typed;
 #[cfg(any(feature = "accept", feature = "client"))]
 mod head;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 mod addresses;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 mod admission;
 
 #[cfg(feature = "server")]
@@ -198,10 +198,10 @@ mod handler;
 #[cfg(feature = "server")]
 mod http;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 mod instance;
 
-#[cfg(feature = "server")]
+#[cfg(feature = "accept")]
 mod permits;
 
 #[cfg(feature = "client")]
@@ -286,7 +286,7 @@ pub mod deflate {
 pub mod limits {
     //! Limits on the number of connections, and on what a peer may send.
 
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     pub use crate::admission::ConnectionLimit;
     pub use crate::options::RateLimit;
 }

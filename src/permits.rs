@@ -8,6 +8,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
+#[cfg(feature = "server")]
 use crate::addresses::Visitor;
 use crate::foreign::attempt;
 use crate::sync::{Mutex, MutexGuard};
@@ -61,6 +62,7 @@ impl Permits {
     }
 
     /// Waits in line for a permit. If the future is dropped, it leaves the line, and no permit is lost.
+    #[cfg(feature = "server")]
     pub(crate) async fn acquire(&self) -> Permit {
         match self.try_acquire() {
             Some(permit) => permit,
@@ -119,6 +121,7 @@ impl Drop for Permit {
 }
 
 /// The part of its server's capacity that an open socket holds. Dropping it frees that part.
+#[cfg(feature = "server")]
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     /// `None` if sockets are not counted.

@@ -1,6 +1,7 @@
 //! The admission of a request: a permit of each of its limits, or none at all.
 
 use std::net::IpAddr;
+#[cfg(feature = "server")]
 use std::sync::Arc;
 
 use super::pool::AddressEntry;
@@ -11,6 +12,7 @@ use crate::runtime::Clock;
 
 /// The limits of a whole server. If it has any, every request that may be upgraded holds them in its
 /// extensions.
+#[cfg(feature = "server")]
 #[derive(Clone, Debug)]
 pub(crate) struct ServerLimits(pub(crate) Arc<[ConnectionLimit]>);
 

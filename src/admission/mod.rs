@@ -12,7 +12,9 @@ mod admit;
 mod limit;
 mod pool;
 
-pub(crate) use self::admit::{Admission, ServerLimits, admit};
+#[cfg(feature = "server")]
+pub(crate) use self::admit::ServerLimits;
+pub(crate) use self::admit::{Admission, admit};
 pub use self::limit::ConnectionLimit;
 
 /// The address of a client, if it is known.
@@ -23,5 +25,9 @@ pub(crate) enum ClientAddr {
     Unknown,
     /// The client may have forged the address that proxies report. To count it under any address would give it
     /// one more permit.
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "a server reads what proxies report")
+    )]
     Disputed,
 }

@@ -208,7 +208,7 @@ impl Backlog {
     }
 
     /// Bytes that wait, uncompressed.
-    #[cfg(any(test, feature = "server"))]
+    #[cfg(any(test, feature = "accept"))]
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -212,7 +212,7 @@ impl Shared {
     }
 
     /// Bytes that were sent and that the stream has not taken.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     pub(crate) fn queued_bytes(&self) -> usize {
         self.with(|connection, _| connection.waiting_len())
     }
@@ -340,7 +340,7 @@ impl Shared {
     }
 
     /// Begins the closing handshake, unless it has begun, and leaves it to the connection's task.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     pub(crate) fn begin_close(&self, frame: CloseFrame) {
         self.with(|connection, _| connection.begin_close(Some(frame)));
     }

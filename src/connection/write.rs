@@ -187,7 +187,7 @@ impl Connection {
     }
 
     /// Bytes that were sent and that the stream has not taken.
-    #[cfg(feature = "server")]
+    #[cfg(feature = "accept")]
     pub(super) fn waiting_len(&self) -> usize {
         let backlog = self.backlog.as_ref().map_or(0, |backlog| backlog.bytes());
         self.queued_len().saturating_add(backlog)

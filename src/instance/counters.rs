@@ -1,13 +1,10 @@
 //! Counters of a server since it was bound that no other type keeps.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use super::Instance;
-use crate::proto::handshake::HandshakeError;
-use crate::sync::Mutex;
 
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
@@ -17,7 +14,6 @@ pub(crate) struct Counters {
     turned_away: AtomicU64,
     /// The number of responses by the first digit of their status, from 1 on.
     responses: [AtomicU64; 5],
-    refused: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Counters {
@@ -34,12 +30,6 @@ impl Counters {
         }
     }
 
-    /// Counts an upgrade that is refused.
-    pub(crate) fn count_refused(&self, error: HandshakeError) {
-        let mut refused = self.refused.lock();
-        *refused.entry(error.name()).or_default() += 1;
-    }
-
     pub(crate) fn open_http(&self) -> usize {
         self.open_http.load(Relaxed)
     }
@@ -54,10 +44,6 @@ impl Counters {
 
     pub(crate) fn responses(&self) -> [u64; 5] {
         self.responses.each_ref().map(|count| count.load(Relaxed))
-    }
-
-    pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
-        self.refused.lock().clone()
     }
 }
 

@@ -5,7 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Display, Write};
 
+#[cfg(feature = "server")]
 use super::Instance;
+use super::Sockets;
+#[cfg(feature = "server")]
 use crate::runtime::WorkerStats;
 
 /// A snapshot of a server's counters: its state at one moment, and sums since it was bound.
@@ -75,6 +78,7 @@ pub struct WorkerMetrics {
     pub stalls: u64,
 }
 
+#[cfg(feature = "server")]
 impl From<WorkerStats> for WorkerMetrics {
     fn from(WorkerStats { tasks, connections, queued, stalls }: WorkerStats) -> Self {
         Self { tasks, connections, queued, stalls }
@@ -82,31 +86,40 @@ impl From<WorkerStats> for WorkerMetrics {
 }
 
 impl Metrics {
-    pub(super) fn of(instance: &Instance) -> Self {
-        let (sockets, open_websockets) = instance.sockets.totals();
-        let budget = instance.budget.as_ref().map(|budget| budget.figures());
+    /// Those of WebSocket connections; all others are zero.
+    pub(crate) fn of_sockets(sockets: &Sockets) -> Self {
+        let budget = sockets.budget().map(|budget| budget.figures());
         let held = budget.unwrap_or_default();
+        let (totals, open_websockets) = sockets.totals();
+        Self {
+            open_websockets,
+            upgraded: totals.connections,
+            refused: sockets.refused(),
+            closes: totals.closes,
+            messages_in: totals.messages_in,
+            messages_out: totals.messages_out,
+            wire_bytes_in: totals.wire_bytes_in,
+            wire_bytes_out: totals.wire_bytes_out,
+            queued_bytes: totals.queued_bytes,
+            message_bytes: held.held,
+            message_bytes_limit: budget.map(|budget| budget.limit),
+            message_pauses: held.pauses,
+            message_closes: held.closed,
+            is_shutting_down: sockets.is_shutting_down(),
+            ..Self::default()
+        }
+    }
+
+    #[cfg(feature = "server")]
+    pub(super) fn of(instance: &Instance) -> Self {
         Self {
             accepted: instance.counters.accepted(),
             turned_away: instance.counters.turned_away(),
             made_room: instance.idle.closed(),
             open_http: instance.counters.open_http(),
-            open_websockets,
-            upgraded: sockets.connections,
-            refused: instance.counters.refused(),
-            closes: sockets.closes,
-            messages_in: sockets.messages_in,
-            messages_out: sockets.messages_out,
-            wire_bytes_in: sockets.wire_bytes_in,
-            wire_bytes_out: sockets.wire_bytes_out,
-            queued_bytes: sockets.queued_bytes,
-            message_bytes: held.held,
-            message_bytes_limit: budget.map(|budget| budget.limit),
-            message_pauses: held.pauses,
-            message_closes: held.closed,
             responses: instance.counters.responses(),
             workers: instance.tasks.workers().into_iter().map(WorkerMetrics::from).collect(),
-            is_shutting_down: instance.is_shutting_down(),
+            ..Self::of_sockets(&instance.sockets)
         }
     }
 

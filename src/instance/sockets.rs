@@ -1,18 +1,31 @@
-//! The open WebSocket connections of a server.
+//! The WebSocket connections of a server, or of a program with an HTTP server of its own: those that are open, the
+//! sums over those that have ended, what they share, and their end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::{Arc, OnceLock};
 
 use slab::Slab;
 
-use super::Instance;
+use crate::budget::MessageBudget;
+use crate::changes::Changes;
 use crate::connection::{CloseInfo, ConnectionStats, Shared};
 use crate::foreign::tell;
+use crate::proto::CloseFrame;
+use crate::proto::handshake::HandshakeError;
 use crate::sync::{Mutex, MutexGuard};
 
-/// The open connections, and the sums over those that have ended.
 #[derive(Debug, Default)]
-pub(crate) struct Sockets(Mutex<Table>);
+pub(crate) struct Sockets {
+    table: Mutex<Table>,
+    /// The number of upgrades that were refused, by [`HandshakeError::name`].
+    refused: Mutex<BTreeMap<&'static str, u64>>,
+    /// The limit on the bytes of messages in progress, if there is one.
+    budget: Option<Arc<MessageBudget>>,
+    /// Set when all connections are to end: their close frame.
+    last_frame: OnceLock<CloseFrame>,
+    shutting_down: Changes,
+}
 
 #[derive(Debug, Default)]
 struct Table {
@@ -46,6 +59,52 @@ impl Totals {
 }
 
 impl Sockets {
+    /// Creates a table whose connections may hold `message_memory` bytes for messages in progress.
+    pub(crate) fn new(message_memory: Option<usize>) -> Self {
+        Self { budget: message_memory.map(MessageBudget::new), ..Self::default() }
+    }
+
+    /// Announces the end of all connections. From now on, new ones are closed with `frame`.
+    pub(crate) fn begin_shutdown(&self, frame: CloseFrame) {
+        self.last_frame.get_or_init(|| frame);
+        self.shutting_down.tell();
+    }
+
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.last_frame.get().is_some()
+    }
+
+    /// Waits until the shutdown begins.
+    pub(crate) fn shutting_down(&self) -> impl Future<Output = ()> + Send + Unpin {
+        self.shutting_down.until(|| self.is_shutting_down().then_some(()))
+    }
+
+    /// Enters a connection. It is closed at once if the shutdown has begun, and has closed the others already.
+    pub(crate) fn enter(this: &Arc<Self>, shared: &Arc<Shared>) -> OpenSocket {
+        let key = this.table().open.insert(Arc::clone(shared));
+        let open = OpenSocket { sockets: Arc::clone(this), key };
+        if let Some(frame) = this.last_frame.get() {
+            shared.begin_close(frame.clone());
+        }
+        open
+    }
+
+    /// Counts an upgrade that is refused.
+    pub(crate) fn count_refused(&self, error: HandshakeError) {
+        let mut refused = self.refused.lock();
+        *refused.entry(error.name()).or_default() += 1;
+    }
+
+    /// The number of upgrades that were refused, by [`HandshakeError::name`].
+    pub(crate) fn refused(&self) -> BTreeMap<&'static str, u64> {
+        self.refused.lock().clone()
+    }
+
+    /// The limit on the bytes of messages in progress, if there is one.
+    pub(crate) fn budget(&self) -> Option<&Arc<MessageBudget>> {
+        self.budget.as_ref()
+    }
+
     /// The connections that are open.
     pub(crate) fn open(&self) -> Vec<Arc<Shared>> {
         self.table().open()
@@ -73,7 +132,7 @@ impl Sockets {
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.0.lock()
+        self.table.lock()
     }
 }
 
@@ -83,24 +142,17 @@ impl Table {
     }
 }
 
-/// The entry of an open connection in its server. It is dropped when the connection has ended, and then
+/// The entry of an open connection. It is dropped when the connection has ended, and then
 /// counts that end.
 #[derive(Debug)]
 pub(crate) struct OpenSocket {
-    instance: Arc<Instance>,
+    sockets: Arc<Sockets>,
     key: usize,
-}
-
-impl OpenSocket {
-    pub(crate) fn take(instance: Arc<Instance>, shared: Arc<Shared>) -> Self {
-        let key = instance.sockets.table().open.insert(shared);
-        Self { instance, key }
-    }
 }
 
 impl Drop for OpenSocket {
     fn drop(&mut self) {
-        let sockets = &self.instance.sockets;
+        let sockets = &self.sockets;
         let Some(shared) = sockets.table().open.get(self.key).cloned() else { return };
         let (stats, info) = (shared.stats(), shared.close_info());
         let mut table = sockets.table();

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::WebSocketOptions;
-#[cfg(feature = "server")]
 use crate::admission::ConnectionLimit;
 use crate::proto::handshake::Origins;
 
@@ -36,7 +35,6 @@ pub(crate) struct UpgradeParts {
     pub(crate) subprotocol: Option<String>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) handshake_timeout: Duration,
-    #[cfg(feature = "server")]
     pub(crate) limits: Vec<ConnectionLimit>,
 }
 
@@ -48,7 +46,6 @@ impl Default for UpgradeParts {
             subprotocol: None,
             headers: Vec::new(),
             handshake_timeout: Duration::from_secs(10),
-            #[cfg(feature = "server")]
             limits: Vec::new(),
         }
     }
@@ -75,7 +72,6 @@ impl UpgradeOptions {
     /// Call this once for each of several limits: the connection then needs a permit of all of them.
     /// Create a limit once, outside the handler; one that is new for each request limits nothing.
     /// [`ConnectionLimit`] explains the answer to a request that gets no permit.
-    #[cfg(feature = "server")]
     #[must_use]
     pub fn limit(mut self, limit: &ConnectionLimit) -> Self {
         self.parts.limits.push(limit.clone());

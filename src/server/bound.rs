@@ -19,14 +19,14 @@ use super::accept;
 use super::capacity::Capacity;
 use super::handle::ServerHandle;
 use super::listener::{Listener, LocalAddr};
-use super::shutdown::{Shutdown, ShutdownOptions, ShutdownReport};
+use super::shutdown::Shutdown;
 #[cfg(feature = "tls")]
 use super::tls;
 #[cfg(feature = "tls")]
 use super::tls::TlsConfig;
 use crate::admission::ConnectionLimit;
 use crate::http::{Addrs, App, HttpServer, ServerOptions};
-use crate::instance::Instance;
+use crate::instance::{Instance, ShutdownOptions, ShutdownReport};
 #[cfg(feature = "testing")]
 use crate::permits::Held;
 use crate::runtime::Task;

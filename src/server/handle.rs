@@ -4,8 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::shutdown::{Shutdown, ShutdownOptions, ShutdownReport};
-use crate::instance::{Instance, Metrics};
+use super::shutdown::Shutdown;
+use crate::instance::{Instance, Metrics, ShutdownOptions, ShutdownReport};
 
 /// A handle of a running server, to watch it and to shut it down.
 ///

@@ -25,7 +25,6 @@ pub use self::handle::ServerHandle;
 pub use self::listener::LocalAddr;
 pub use self::listeners::Listeners;
 pub use self::route::Route;
-pub use self::shutdown::{ShutdownOptions, ShutdownReport};
 #[cfg(feature = "tls")]
 pub(crate) use self::tls::TlsConfig;
 use crate::admission::ConnectionLimit;
@@ -36,7 +35,7 @@ use crate::handler::endpoint_of;
 pub use crate::handler::{Handler, IntoResponse, Json, endpoint, fallible};
 use crate::http::App;
 pub use crate::http::ServerOptions;
-pub use crate::instance::{Metrics, WorkerMetrics};
+pub use crate::instance::{Metrics, ShutdownOptions, ShutdownReport, WorkerMetrics};
 use crate::reject::{HandlerError, HandlerResult, Reject};
 pub use crate::runtime::Signals;
 use crate::runtime::ToSocketAddrs;

@@ -7,109 +7,14 @@ use std::time::{Duration, Instant};
 use futures::future::{Either, select};
 
 use crate::changes::Changes;
-use crate::error::Result;
 use crate::foreign::{attempt, tell};
-use crate::instance::Instance;
-use crate::proto::{CloseCode, CloseFrame, ProtocolError};
+use crate::instance::{Instance, ShutdownOptions, ShutdownReport, close_all};
 use crate::runtime;
 use crate::runtime::Clock;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Longest time for dropping the tasks that are left. Only a task that blocks its thread needs longer.
 const DROPPING: Duration = Duration::from_secs(1);
-
-/// Options for the shutdown of a server.
-///
-/// ```
-/// use std::time::Duration;
-/// use tidewire::CloseCode;
-/// use tidewire::server::ShutdownOptions;
-///
-/// // A new version takes over: come back, but not all at once.
-/// let options = ShutdownOptions::default()
-///     .close_code(CloseCode::SERVICE_RESTART)
-///     .spread(Duration::from_secs(20));
-/// # let _ = options;
-/// ```
-#[derive(Clone, Debug)]
-pub struct ShutdownOptions {
-    grace: Duration,
-    spread: Duration,
-    close: CloseFrame,
-}
-
-impl ShutdownOptions {
-    /// Longest time for requests and connections to end, counted from the last close frame. Default 10 s.
-    ///
-    /// A WebSocket connection whose peer does not answer the close frame ends earlier, after
-    /// [`close_timeout`](crate::WebSocketOptions::close_timeout).
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
-        self
-    }
-
-    /// The time over which close frames are sent, in random order. Default: zero, all at once.
-    ///
-    /// Clients that reconnect after a close are then spread over the same time.
-    #[must_use]
-    pub fn spread(mut self, spread: Duration) -> Self {
-        self.spread = spread;
-        self
-    }
-
-    /// The code of the close frames (RFC 6455 §7.4). Default 1001, going away.
-    /// [`CloseCode::SERVICE_RESTART`] asks clients to reconnect.
-    #[must_use]
-    pub fn close_code(mut self, code: CloseCode) -> Self {
-        self.close = CloseFrame::lossy(code, self.close.reason());
-        self
-    }
-
-    /// The reason in the close frames. Default: none.
-    ///
-    /// # Errors
-    ///
-    /// [`ProtocolError`] if it exceeds 123 bytes (§5.5.1).
-    pub fn reason(mut self, reason: &str) -> Result<Self, ProtocolError> {
-        self.close = CloseFrame::new(self.close.code(), reason)?;
-        Ok(self)
-    }
-}
-
-impl Default for ShutdownOptions {
-    fn default() -> Self {
-        Self {
-            grace: Duration::from_secs(10),
-            spread: Duration::ZERO,
-            close: CloseFrame::lossy(CloseCode::GOING_AWAY, ""),
-        }
-    }
-}
-
-/// The default options, for a future that resolves to nothing else: see
-/// [`BoundServer::serve_until`](super::BoundServer::serve_until).
-impl From<()> for ShutdownOptions {
-    fn from((): ()) -> Self {
-        Self::default()
-    }
-}
-
-/// The report of a shutdown.
-#[derive(Clone, Debug, Eq, PartialEq)]
-#[non_exhaustive]
-pub struct ShutdownReport {
-    /// WebSocket connections that ended with a closing handshake.
-    pub closed: u64,
-    /// WebSocket connections that ended without a closing handshake: the peer did not answer or was gone,
-    /// or the grace period was over.
-    pub lost: u64,
-    /// Tasks that were dropped because they had not ended within the grace period: handlers, requests, and
-    /// connections whose client has read its last response and not ended its side.
-    pub dropped: usize,
-    /// The duration of the shutdown.
-    pub elapsed: Duration,
-}
 
 /// The shutdown of one server, from before it begins to its report.
 #[derive(Debug)]
@@ -160,7 +65,7 @@ impl Shutdown {
         // From here on new connections close by themselves, so the list of open ones below is complete.
         self.instance.begin_shutdown(options.close.clone());
         let work = async {
-            self.close_sockets(&options).await;
+            close_all(&self.instance.sockets, &options, &self.instance.clock).await;
             self.instance.tasks.finished().await;
         };
         let in_time =
@@ -171,37 +76,14 @@ impl Shutdown {
             // Nothing lives there any more, but for what a handler has moved elsewhere.
             let _ = Clock::default().timeout(Some(DROPPING), Box::pin(ended)).await;
         }
-        let after = self.instance.sockets.ended();
-        let ended = after.connections.saturating_sub(before.connections);
-        let closed = after.clean.saturating_sub(before.clean);
-        let report = ShutdownReport {
-            closed,
-            lost: ended.saturating_sub(closed),
-            dropped,
-            elapsed: self.instance.clock.since(begin),
-        };
+        let elapsed = self.instance.clock.since(begin);
+        let report = ShutdownReport::of(&self.instance.sockets, &before, dropped, elapsed);
         let ShutdownReport { closed, lost, dropped, .. } = report;
         tell(|| {
             log::info!(closed, lost, dropped; "shut down: {closed} closed, {lost} lost, {dropped} dropped");
         });
         self.progress().report = Some(report);
         self.changed.tell();
-    }
-
-    /// Sends the close frames. Connections that are opened meanwhile close by themselves.
-    async fn close_sockets(&self, options: &ShutdownOptions) {
-        let clock = &self.instance.clock;
-        let begin = clock.now();
-        let sockets = self.instance.sockets.open().into_iter();
-        let mut due: Vec<_> =
-            sockets.map(|shared| (options.spread.mul_f64(fastrand::f64()), shared)).collect();
-        due.sort_by_key(|(delay, _)| *delay);
-        for (delay, shared) in due {
-            if delay > clock.since(begin) {
-                clock.timer(runtime::later(begin, delay)).await;
-            }
-            shared.begin_close(options.close.clone());
-        }
     }
 
     /// Waits until the grace period is over. Another call of `begin` may move that forward.

@@ -9,7 +9,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -100,6 +100,7 @@ pub struct Upgrade {
     /// Holds its part of a [`DeflateBudget`](crate::deflate::DeflateBudget).
     deflation: Option<Arc<Deflation>>,
     peer_addr: Option<SocketAddr>,
+    client_ip: Option<IpAddr>,
     unread: Bytes,
     settings: Settings,
 }
@@ -113,8 +114,8 @@ impl Upgrade {
     /// [options](UpgradeOptions::allow_origins) (§10.2). Agrees on a subprotocol and on
     /// permessage-deflate, as the options say.
     ///
-    /// A `ConnectionLimit` and the handshake timeout of the options are not used: the caller decides how many
-    /// requests it takes, and writes the answer.
+    /// The limits of the options are taken by [`Connections::admit`](super::Connections::admit). The handshake timeout is
+    /// not used: the caller writes the answer.
     ///
     /// The request counts as one of HTTP/1.1 over a connection of which it is not known whether the client
     /// speaks TLS: see [`check_version`](Self::check_version) and [`check_over_tls`](Self::check_over_tls).
@@ -200,6 +201,7 @@ impl Upgrade {
             deflate,
             deflation,
             peer_addr: None,
+            client_ip: None,
             unread: Bytes::new(),
             settings: websocket.settings.clone(),
         })
@@ -242,6 +244,18 @@ impl Upgrade {
     pub fn peer_addr(mut self, addr: SocketAddr) -> Self {
         self.peer_addr = Some(addr);
         self
+    }
+
+    /// Says which address the client has, for a [`ConnectionLimit`](crate::limits::ConnectionLimit) for each address: if it
+    /// is not that of the [peer](Self::peer_addr), which is then a proxy that you trust.
+    pub fn client_ip(mut self, address: IpAddr) -> Self {
+        self.client_ip = Some(address);
+        self
+    }
+
+    /// The address that limits count, if it is known.
+    pub(super) fn client(&self) -> Option<IpAddr> {
+        self.client_ip.or(self.peer_addr.map(|addr| addr.ip()))
     }
 
     /// Gives bytes that were read behind the head of the request, which are the first frames. Default: none.

@@ -13,7 +13,7 @@ use super::{Early, Transport, Upgrade};
 use crate::admission::Admission;
 use crate::connection::{Shared, WebSocket};
 use crate::error::Result;
-use crate::instance::{Instance, OpenSocket};
+use crate::instance::{Instance, OpenSocket, Sockets};
 use crate::options::UpgradeOptions;
 use crate::proto::handshake::{HandshakeError, is_header_line};
 use crate::runtime;
@@ -165,7 +165,7 @@ impl PendingUpgrade {
     /// Counts a refusal.
     pub(super) fn count(&self, error: HandshakeError) {
         if let Some(instance) = &self.instance {
-            instance.counters.count_refused(error);
+            instance.sockets.count_refused(error);
         }
     }
 
@@ -271,12 +271,7 @@ impl PendingUpgrade {
     /// down, and has closed the others already.
     pub(super) fn count_open(&self, shared: &Arc<Shared>) -> Option<OpenSocket> {
         self.scope.open(shared);
-        let instance = self.instance.as_ref()?;
-        let open = OpenSocket::take(Arc::clone(instance), Arc::clone(shared));
-        if let Some(frame) = instance.shutdown_frame() {
-            shared.begin_close(frame.clone());
-        }
-        Some(open)
+        Some(Sockets::enter(&self.instance.as_ref()?.sockets, shared))
     }
 
     /// Runs a task that ends with the request: when the response is sent, or the connection that it becomes has ended.

@@ -74,7 +74,7 @@ pub(crate) async fn start<T: 'static>(
         }
     };
     let instance = pending.instance().cloned();
-    let budget = instance.as_ref().and_then(|instance| instance.budget.clone());
+    let budget = instance.as_ref().and_then(|instance| instance.sockets.budget().cloned());
     let (settings, opened, _) = upgrade.into_parts();
     let deadline = settings.clock.after(timeout);
     let parts = Box::new((settings, Opened { budget, peer_addr, ..opened }));

@@ -74,6 +74,9 @@ pub enum HandshakeError {
     AlreadyUpgraded,
     /// 400: the request has a body, where the frames begin (RFC 9112 §6.3).
     NotUpgradable,
+    /// 500: the HTTP server does not give its stream away, or has given it to another handler. Seen with HTTP libraries
+    /// of the caller only.
+    StreamMissing,
     /// 500: a header of the options has a name or a value that HTTP does not allow.
     InvalidHeader,
     /// 500: the client went away, or middleware replaced the answer, before the 101 was sent.
@@ -115,6 +118,7 @@ impl HandshakeError {
             Self::LimitIsZero
             | Self::SubprotocolNotOffered
             | Self::AlreadyUpgraded
+            | Self::StreamMissing
             | Self::InvalidHeader
             | Self::Abandoned
             | Self::TimedOut => 500,
@@ -147,6 +151,7 @@ impl HandshakeError {
             Self::OriginForbidden => "origin_forbidden",
             Self::AlreadyUpgraded => "already_upgraded",
             Self::NotUpgradable => "not_upgradable",
+            Self::StreamMissing => "stream_missing",
             Self::InvalidHeader => "invalid_header",
             Self::Abandoned => "abandoned",
             Self::TimedOut => "timed_out",
@@ -271,6 +276,7 @@ impl HandshakeError {
             | Self::LimitIsZero
             | Self::SubprotocolNotOffered
             | Self::AlreadyUpgraded
+            | Self::StreamMissing
             | Self::InvalidHeader
             | Self::Abandoned
             | Self::TimedOut => "",
@@ -307,6 +313,7 @@ impl fmt::Display for HandshakeError {
             Self::EarlyData => "the client has sent something before the 101",
             Self::AlreadyUpgraded => "the request was upgraded before",
             Self::NotUpgradable => "the request has a body",
+            Self::StreamMissing => "the HTTP server has no stream for the connection",
             Self::InvalidHeader => "a header for the 101 response is not valid HTTP",
             Self::Abandoned => "the request ended before the 101 response was sent",
             Self::TimedOut => "the 101 response could not be sent in time",
@@ -323,7 +330,7 @@ mod tests {
 
     use super::{HandshakeError as E, *};
 
-    const CASES: [(E, u16, &str); 30] = [
+    const CASES: [(E, u16, &str); 31] = [
         (E::MethodNotGet, 405, "method_not_get"),
         (E::HeadMalformed, 400, "head_malformed"),
         (E::HeadTooLarge, 431, "head_too_large"),
@@ -350,6 +357,7 @@ mod tests {
         (E::EarlyData, 400, "early_data"),
         (E::AlreadyUpgraded, 500, "already_upgraded"),
         (E::NotUpgradable, 400, "not_upgradable"),
+        (E::StreamMissing, 500, "stream_missing"),
         (E::InvalidHeader, 500, "invalid_header"),
         (E::Abandoned, 500, "abandoned"),
         (E::TimedOut, 500, "timed_out"),
