@@ -132,6 +132,7 @@
 //! | `client` | on | `connect` and `Client` |
 //! | `tls` | on | `https` and `wss`, by rustls, for the server and the client |
 //! | `testing` | | requests and connections to a `Server` in memory: `tidewire::testing` |
+//! | `axum` | | WebSocket handlers in an application of axum 0.8: `axum::WebSocketUpgrade`; brings neither tide nor async-std |
 //! | `tokio` | | handlers in the context of the tokio runtime that the server is started in: `server::ServerOptions::tokio` |
 //! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
 //! | `tungstenite` | | conversions of messages, and of whole connections, from and to async-tungstenite; a new version of that crate is a breaking change of this feature only |
@@ -204,6 +205,9 @@ mod instance;
 #[cfg(feature = "accept")]
 mod permits;
 
+#[cfg(feature = "axum")]
+pub mod axum;
+
 #[cfg(feature = "client")]
 pub mod client;
 
@@ -240,7 +244,7 @@ pub use self::options::WebSocketOptions;
 pub use self::proto::handshake::HandshakeError;
 pub use self::proto::{CloseCode, CloseFrame};
 pub use self::reject::Reject;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "axum"))]
 pub use self::reject::{HandlerError, HandlerResult};
 #[cfg(feature = "rooms")]
 #[doc(inline)]

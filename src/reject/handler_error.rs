@@ -2,12 +2,16 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+#[cfg(feature = "server")]
 use std::sync::Arc;
 
+#[cfg(feature = "server")]
 use tide::StatusCode;
 
 use super::{Reject, of_error};
+#[cfg(feature = "server")]
 use crate::proto::handshake::HandshakeError;
+#[cfg(feature = "server")]
 use crate::sync::Mutex;
 
 /// The result of a handler.
@@ -21,6 +25,8 @@ pub type HandlerResult<T = ()> = Result<T, HandlerError>;
 ///
 /// # What the client is told
 ///
+/// Of a handler in axum, only what comes after the upgrade is ours.
+///
 /// | the error, or one of its causes, is | before the upgrade | after it |
 /// | --- | --- | --- |
 /// | a [`HandshakeError`] | its own status and text | – |
@@ -31,6 +37,7 @@ pub type HandlerResult<T = ()> = Result<T, HandlerError>;
 /// The text of any other error is for the log alone.
 ///
 /// ```
+/// # #[cfg(feature = "server")] {
 /// use tidewire::{HandlerError, HandlerResult, Reject, RequestContext, Server};
 ///
 /// fn find(id: u32) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
@@ -48,6 +55,7 @@ pub type HandlerResult<T = ()> = Result<T, HandlerError>;
 ///
 /// let mut server = Server::new();
 /// server.get("/lot", lot);
+/// # }
 /// ```
 pub struct HandlerError(anyhow::Error);
 
@@ -61,6 +69,7 @@ impl HandlerError {
     /// Converts an error of tide, which `?` cannot: `.map_err(HandlerError::from_tide)?`.
     ///
     /// A status of 4xx is told with the text of the error, one of 5xx without.
+    #[cfg(feature = "server")]
     #[must_use]
     pub fn from_tide(error: tide::Error) -> Self {
         let status = u16::from(error.status());
@@ -93,20 +102,24 @@ impl HandlerError {
     }
 
     /// The answer of an opening handshake that failed.
+    #[cfg(feature = "server")]
     pub(crate) fn handshake(&self) -> Option<HandshakeError> {
         self.find().copied()
     }
 
     /// The error for middleware, which finds it in the response.
+    #[cfg(feature = "server")]
     pub(crate) fn into_tide(self, status: StatusCode) -> tide::Error {
         tide::Error::new(status, self.0)
     }
 }
 
 /// What an application says of its own errors.
+#[cfg(feature = "server")]
 type Judge = dyn Fn(&HandlerError) -> Option<Reject> + Send + Sync;
 
 /// The judge of a server, which its handlers share: [`Server::on_error`](crate::Server::on_error).
+#[cfg(feature = "server")]
 #[doc(hidden)]
 #[expect(
     unnameable_types,
@@ -116,6 +129,7 @@ type Judge = dyn Fn(&HandlerError) -> Option<Reject> + Send + Sync;
 #[derive(Clone, Default)]
 pub struct SharedJudge(Arc<Mutex<Option<Arc<Judge>>>>);
 
+#[cfg(feature = "server")]
 impl SharedJudge {
     pub(crate) fn set(
         &self,

@@ -5,7 +5,7 @@
 //!
 //! `handler_error` is the error of a server's handlers.
 
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "axum"))]
 mod handler_error;
 
 use std::any::Any;
@@ -15,7 +15,7 @@ use std::fmt;
 
 #[cfg(feature = "server")]
 pub(crate) use self::handler_error::SharedJudge;
-#[cfg(feature = "server")]
+#[cfg(any(feature = "server", feature = "axum"))]
 pub use self::handler_error::{HandlerError, HandlerResult};
 use crate::error::Error;
 use crate::proto::{CloseCode, CloseFrame};
@@ -169,7 +169,7 @@ fn of_peer(error: &Error) -> Option<Reject> {
 
 /// The close frame for a handler's error, of whatever type; `None` for a failure of ours.
 pub(crate) fn close_frame(error: &dyn Any) -> Option<CloseFrame> {
-    #[cfg(feature = "server")]
+    #[cfg(any(feature = "server", feature = "axum"))]
     if let Some(error) = error.downcast_ref::<HandlerError>() {
         return error.reject().map(|reject| reject.close_frame());
     }

@@ -33,7 +33,7 @@ mod tokio;
 #[cfg(feature = "server")]
 mod worker;
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(any(feature = "axum", all(test, feature = "server")))]
 use std::future::Future;
 #[cfg(any(feature = "server", feature = "client"))]
 use std::io;
@@ -116,6 +116,14 @@ pub(crate) fn unblock<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Unblocked<T> {
     ::blocking::unblock(work)
+}
+
+/// Runs a future in a task of the tokio runtime of this thread; `None` if there is none.
+#[cfg(feature = "axum")]
+pub(crate) fn spawn_on_tokio(future: impl Future<Output = ()> + Send + 'static) -> Option<()> {
+    let runtime = ::tokio::runtime::Handle::try_current().ok()?;
+    let _goes_on = runtime.spawn(future);
+    Some(())
 }
 
 /// Looks up the socket addresses of a name.
