@@ -90,6 +90,14 @@ impl Lifecycle {
     }
 }
 
+/// The close frame that a caller asks for, if it may be sent (§7.4, §5.5).
+pub(crate) fn close_frame(
+    code: Result<CloseCode, ProtocolError>,
+    reason: &str,
+) -> Result<CloseFrame> {
+    code.and_then(|code| CloseFrame::new(code, reason)).map_err(Error::InvalidClose)
+}
+
 impl Connection {
     /// Ends the connection by the peer's close frame or violation: now, or once the messages before it are received.
     pub(super) fn on_peer_end(&mut self, end: PeerEnd) {

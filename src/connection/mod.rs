@@ -196,6 +196,8 @@ pub use self::backlog::SlowConsumer;
 #[cfg(feature = "rooms")]
 pub(crate) use self::backlog::{Bounds, Delivery};
 pub use self::broadcast::PreparedMessage;
+#[cfg(feature = "rooms")]
+pub(crate) use self::close::close_frame;
 #[cfg(any(feature = "accept", feature = "client"))]
 pub(crate) use self::compression::Deflation;
 #[cfg(any(feature = "accept", feature = "client"))]

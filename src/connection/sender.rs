@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::close::close_frame;
 use super::send::SendFuture;
 use super::{CloseInfo, ConnectionId, PreparedMessage, Shared, WebSocket};
 use crate::error::Result;
@@ -130,6 +131,32 @@ impl Sender {
         reason: &str,
     ) -> Result<CloseInfo> {
         self.shared.close(code.try_into().map_err(Into::into), reason).await
+    }
+
+    /// Begins to close the connection, and does not wait for the peer: the close frame is queued at the call, behind
+    /// everything that was sent before. Otherwise like [`close`](Self::close), with the same deadlines.
+    ///
+    /// The connection's own task does the rest; without one, whoever waits in a call on the connection. Once the
+    /// connection closes, this has no effect. [`closed`](Self::closed) waits for the end.
+    ///
+    /// ```
+    /// # use tidewire::Sender;
+    /// fn kick(sender: &Sender) -> tidewire::Result<()> {
+    ///     sender.start_close(4003, "kicked")
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`close`](Self::close); the connection stays open then.
+    pub fn start_close(
+        &self,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> Result<()> {
+        let frame = close_frame(code.try_into().map_err(Into::into), reason)?;
+        self.shared.start_close(frame);
+        Ok(())
     }
 
     /// Closes the connection at a point in time, as

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 use bytes::Bytes;
 
 use super::backlog::SendTicket;
+use super::close::close_frame;
 use super::compression::Deflation;
 use super::handler_buffer::{self, HandlerBuffer};
 use super::recv::Inflation;
@@ -18,7 +19,7 @@ use super::stats::{CloseInfo, ConnectionId, ConnectionStats};
 use super::wakes::{Signals, Wakes};
 use crate::budget::{Account, MessageBudget};
 use crate::changes;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::options::Settings;
 use crate::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
 #[cfg(feature = "rooms")]
@@ -324,9 +325,7 @@ impl Shared {
         code: Result<CloseCode, ProtocolError>,
         reason: &str,
     ) -> Result<CloseInfo> {
-        let code = code.map_err(Error::InvalidClose)?;
-        let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
-        let (mut frame, mut listener) = (Some(frame), None);
+        let (mut frame, mut listener) = (Some(close_frame(code, reason)?), None);
         std::future::poll_fn(|cx| {
             self.poll_wait(cx, &mut listener, |connection| {
                 // By the first poll only: a caller that polls again waits for the same closing.
@@ -339,10 +338,10 @@ impl Shared {
         .await
     }
 
-    /// Begins the closing handshake, unless it has begun, and leaves it to the connection's task.
-    #[cfg(feature = "accept")]
-    pub(crate) fn begin_close(&self, frame: CloseFrame) {
-        self.with(|connection, _| connection.begin_close(Some(frame)));
+    /// Begins the closing handshake, unless it has begun, and leaves it to the connection's task, or without one to those
+    /// who wait in a call.
+    pub(crate) fn start_close(&self, frame: CloseFrame) {
+        self.reschedule(|connection| connection.begin_close(Some(frame)));
     }
 
     /// Waits for the end of the connection.

@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::backlog::SendTicket;
+use super::close::close_frame;
 use super::compression::Deflation;
 use super::driver::{ConnectionTask, Handling};
 use super::recv::Received;
@@ -27,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::options::WebSocketOptions;
 use crate::options::heartbeat::HeartbeatOptions;
-use crate::proto::{CloseCode, CloseFrame, DeflateParameters, Frame, OpCode, ProtocolError, Role};
+use crate::proto::{CloseCode, DeflateParameters, Frame, OpCode, ProtocolError, Role};
 #[cfg(feature = "rooms")]
 use crate::runtime;
 #[cfg(feature = "rooms")]
@@ -683,8 +684,7 @@ impl Shared {
         code: Result<CloseCode, ProtocolError>,
         reason: &str,
     ) -> Result<()> {
-        let code = code.map_err(Error::InvalidClose)?;
-        let frame = CloseFrame::new(code, reason).map_err(Error::InvalidClose)?;
+        let frame = close_frame(code, reason)?;
         self.reschedule(|connection| connection.set_expiry(Some((at, frame))));
         Ok(())
     }

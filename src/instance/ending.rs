@@ -131,6 +131,6 @@ pub(crate) async fn close_all(sockets: &Sockets, options: &ShutdownOptions, cloc
         if delay > clock.since(begin) {
             clock.timer(runtime::later(begin, delay)).await;
         }
-        shared.begin_close(options.close.clone());
+        shared.start_close(options.close.clone());
     }
 }

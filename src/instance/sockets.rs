@@ -84,7 +84,7 @@ impl Sockets {
         let key = this.table().open.insert(Arc::clone(shared));
         let open = OpenSocket { sockets: Arc::clone(this), key };
         if let Some(frame) = this.last_frame.get() {
-            shared.begin_close(frame.clone());
+            shared.start_close(frame.clone());
         }
         open
     }

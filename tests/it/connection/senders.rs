@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::time::Duration;
 
 use async_std::task;
 use futures::channel::oneshot;
 use futures::future::{join_all, pending};
 use tidewire::frame::{Frame, OpCode, Role};
+use tidewire::websocket::{Initiator, TimeoutKind};
 use tidewire::{Error, WebSocketOptions};
 
 use crate::support::attempts::patience;
@@ -238,6 +240,70 @@ fn messages_of_a_sender_go_out_without_a_call_of_recv() {
                 sender.send("Hello").await.unwrap();
                 peer.expect_hex("81 05 48656c6c6f").await;
             }
+        });
+    }
+}
+
+#[test]
+fn a_close_that_is_started_does_not_wait_and_ends_as_any_other() {
+    for by in Drive::BOTH {
+        for answers in [true, false] {
+            eprintln!("{by:?}, {answers}");
+            within(async {
+                let (stream, end) = pipe(Knobs::default());
+                let brief = options().close_timeout(Duration::from_millis(50));
+                let (tell, told) = oneshot::channel();
+                let handling = drive(by, stream, Role::Server, &brief, |mut ws| async move {
+                    let _ = tell.send(ws.sender());
+                    let outcome = collect(&mut ws).await.1;
+                    let timed_out = matches!(outcome, Err(Error::Timeout(TimeoutKind::Close)));
+                    assert_eq!((outcome.is_ok(), timed_out), (answers, !answers), "{outcome:?}");
+                    Ok(())
+                });
+                let (sender, mut peer) = (told.await.unwrap(), Peer { end });
+                for (code, reason) in [(1005, ""), (5000, ""), (4003, &*"x".repeat(124))] {
+                    let error = sender.start_close(code, reason).unwrap_err();
+                    assert!(matches!(error, Error::InvalidClose(_)), "{error:?}");
+                }
+                assert!(sender.is_open());
+                drop(sender.send("before"));
+                sender.start_close(4003, "kicked").unwrap();
+                assert!(!sender.is_open());
+                assert!(sender.send("after").await.is_err());
+                sender.start_close(4004, "too late").unwrap();
+                peer.expect(plain(TEXT, "before")).await;
+                peer.expect(plain(CLOSE, close(4003, "kicked"))).await;
+                if answers {
+                    peer.send(masked(CLOSE, close(4003, "kicked"))).await;
+                }
+                peer.expect_end().await;
+                let info = sender.closed().await;
+                assert_eq!(info.initiator, Initiator::Local);
+                handling.await;
+            });
+        }
+    }
+}
+
+#[test]
+fn a_handler_may_start_to_close_its_own_connection() {
+    for by in Drive::BOTH {
+        within(async {
+            let (stream, end) = pipe(Knobs::default());
+            let mut peer = Peer { end };
+            let handling = drive(by, stream, Role::Server, &options(), |mut ws| async move {
+                ws.send("before").await?;
+                ws.sender().start_close(1000_u16, "enough")?;
+                let (messages, outcome) = collect(&mut ws).await;
+                assert_eq!((messages.len(), outcome.is_ok()), (1, true), "{outcome:?}");
+                Ok(())
+            });
+            peer.expect(plain(TEXT, "before")).await;
+            peer.expect(plain(CLOSE, close(1000, "enough"))).await;
+            peer.send(masked(TEXT, "was on its way")).await;
+            peer.send(masked(CLOSE, close(1000, ""))).await;
+            peer.expect_end().await;
+            handling.await;
         });
     }
 }
