@@ -1,11 +1,10 @@
 //! The admission of a request: a permit of each of its limits, or none at all.
 
-use std::net::IpAddr;
 #[cfg(feature = "server")]
 use std::sync::Arc;
 
-use super::pool::AddressEntry;
-use super::{ClientAddr, ConnectionLimit};
+use super::pool::{AccountEntry, Client};
+use super::{ClientAddr, ConnectionLimit, LimitKey};
 use crate::permits::Permit;
 use crate::proto::handshake::HandshakeError;
 use crate::runtime::Clock;
@@ -26,7 +25,7 @@ pub(crate) struct Admission {
 #[derive(Debug)]
 struct Seat {
     _permit: Permit,
-    _place: AddressEntry,
+    _place: AccountEntry,
 }
 
 /// Takes a permit of each limit, and waits for permits if the limit allows that. A limit that is given
@@ -38,18 +37,31 @@ struct Seat {
 pub(crate) async fn admit(
     mut limits: Vec<&ConnectionLimit>,
     client: ClientAddr,
+    key: &LimitKey,
     clock: &Clock,
 ) -> Result<Admission, HandshakeError> {
     if limits.iter().any(|limit| limit.is_zero()) {
         return Err(HandshakeError::LimitIsZero);
     }
-    let client = match client {
+    let key = match key {
+        LimitKey::Known(key) => Some(Arc::clone(key)),
+        LimitKey::Missing => None,
+        LimitKey::Exempt => {
+            limits.retain(|limit| !limit.pool.is_for_each_key());
+            None
+        }
+    };
+    if key.is_none() && limits.iter().any(|limit| limit.pool.is_for_each_key()) {
+        return Err(HandshakeError::LimitKeyMissing);
+    }
+    let address = match client {
         ClientAddr::Known(address) => Some(address),
         ClientAddr::Disputed if limits.iter().any(|limit| limit.pool.is_for_each_address()) => {
             return Err(HandshakeError::AddressDisputed);
         }
         ClientAddr::Unknown | ClientAddr::Disputed => None,
     };
+    let client = Client { address, key };
     // All requests use one order: a request that holds a permit waits for later limits only. So no two
     // requests can wait for each other.
     limits.sort_by_key(|limit| limit.pool.rank());
@@ -57,17 +69,17 @@ pub(crate) async fn admit(
     // On an error, the seats so far are dropped, and their permits are free.
     let mut seats = Vec::with_capacity(limits.len());
     for limit in limits {
-        seats.push(take_seat(limit, client, clock).await?);
+        seats.push(take_seat(limit, &client, clock).await?);
     }
     Ok(Admission { _seats: seats.into() })
 }
 
 async fn take_seat(
     limit: &ConnectionLimit,
-    client: Option<IpAddr>,
+    client: &Client,
     clock: &Clock,
 ) -> Result<Seat, HandshakeError> {
-    let place = limit.pool.enter(client);
+    let place = limit.pool.enter(client).ok_or(HandshakeError::LimitKeyMissing)?;
     let permit = match place.permits.try_acquire() {
         Some(permit) => permit,
         None => wait_in_line(limit, &place, clock)
@@ -79,7 +91,7 @@ async fn take_seat(
 
 async fn wait_in_line(
     limit: &ConnectionLimit,
-    place: &AddressEntry,
+    place: &AccountEntry,
     clock: &Clock,
 ) -> Option<Permit> {
     let queue = limit.queue?;
@@ -89,6 +101,7 @@ async fn wait_in_line(
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::time::Duration;
 
     use futures::FutureExt;
@@ -99,8 +112,21 @@ mod tests {
         limits: Vec<&ConnectionLimit>,
         client: ClientAddr,
     ) -> impl Future<Output = Result<Admission, HandshakeError>> {
-        super::admit(limits, client, Box::leak(Box::default()))
+        super::admit(limits, client, &LimitKey::Missing, Box::leak(Box::default()))
     }
+
+    fn admit_keyed(
+        limits: &[&ConnectionLimit],
+        key: &LimitKey,
+    ) -> Result<Admission, HandshakeError> {
+        let clock = Clock::default();
+        super::admit(limits.to_vec(), CLIENT, key, &clock).now_or_never().unwrap()
+    }
+
+    fn key(key: &str) -> LimitKey {
+        LimitKey::Known(key.into())
+    }
+
     const CLIENT: ClientAddr = ClientAddr::Known(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
 
     fn try_admit(limits: &[&ConnectionLimit]) -> Option<Result<Admission, HandshakeError>> {
@@ -204,8 +230,52 @@ mod tests {
     }
 
     #[test]
+    fn each_key_has_permits_of_its_own_from_any_address() {
+        let (all, each) = (waiting(9), ConnectionLimit::per_key(2));
+        let limits = [&all, &each];
+        let held = [(); 2].map(|()| admit_keyed(&limits, &key("ada")).unwrap());
+        let refusal = HandshakeError::LimitReached { retry_after: Duration::from_secs(5) };
+        assert_eq!(admit_keyed(&limits, &key("ada")).unwrap_err(), refusal);
+        let _other = admit_keyed(&limits, &key("bob")).unwrap();
+        assert_eq!((all.in_use(), each.in_use(), each.available()), (3, 3, 0));
+        assert_eq!(["ada", "bob", "eve"].map(|key| each.available_to_key(key)), [0, 1, 2]);
+        drop(held);
+        assert_eq!((all.in_use(), each.in_use(), each.available_to_key("ada")), (1, 1, 2));
+    }
+
+    #[test]
+    fn a_connection_without_a_key_is_an_error_unless_it_is_opened_to_refuse() {
+        let (all, each) = (waiting(1), ConnectionLimit::per_key(1));
+        let error = admit_keyed(&[&all, &each], &LimitKey::Missing).unwrap_err();
+        assert_eq!((error, all.in_use()), (HandshakeError::LimitKeyMissing, 0));
+        let _refusing = admit_keyed(&[&all, &each], &LimitKey::Exempt).unwrap();
+        assert_eq!((all.in_use(), each.in_use()), (1, 0));
+    }
+
+    #[test]
+    fn permits_are_taken_of_addresses_first_then_of_keys_then_of_all() {
+        let clock = Clock::default();
+        let wait = |limit: ConnectionLimit| limit.wait(Duration::from_secs(60), 10);
+        let (all, keys) = (waiting(1), wait(ConnectionLimit::per_key(1)));
+        let addresses = wait(ConnectionLimit::per_address(1));
+        let ada = key("ada");
+        let held = admit_keyed(&[&keys], &ada).unwrap();
+        let waits = super::admit(vec![&all, &keys, &addresses], CLIENT, &ada, &clock);
+        let mut waits = Box::pin(waits);
+        assert!((&mut waits).now_or_never().is_none());
+        assert_eq!((addresses.in_use(), keys.waiting(), all.in_use()), (1, 1, 0));
+        drop(held);
+        assert!(waits.now_or_never().unwrap().is_ok());
+    }
+
+    #[test]
     fn a_limit_of_zero_is_an_error_that_says_so() {
-        for zero in [ConnectionLimit::new(0), ConnectionLimit::per_address(0), waiting(0)] {
+        for zero in [
+            ConnectionLimit::new(0),
+            ConnectionLimit::per_address(0),
+            ConnectionLimit::per_key(0),
+            waiting(0),
+        ] {
             let error = try_admit(&[&ConnectionLimit::new(1), &zero]).unwrap().unwrap_err();
             assert_eq!(error, HandshakeError::LimitIsZero);
         }

@@ -1,10 +1,11 @@
 //! The public type for a limit on open connections.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::pool::Pool;
+use super::pool::{AccountKind, Client, Pool};
 use crate::addresses::Ipv6Prefix;
 
 /// A limit on the number of open WebSocket connections. Clones share their permits.
@@ -16,10 +17,10 @@ use crate::addresses::Ipv6Prefix;
 ///
 /// Many routes ([`UpgradeOptions::limit`]) and servers ([`Server::connection_limit`]) may share one
 /// limit. A route may have several limits; a connection then needs a permit of each. Permits are taken
-/// in a fixed order, which does not depend on the order of calls: first of limits for each address, then of the
-/// others, and of older limits before newer ones. A request that waits may hold permits of limits that
-/// come earlier in this order. So two routes never wait for each other, and one address cannot fill the
-/// queue of a limit for all.
+/// in a fixed order, which does not depend on the order of calls: first of limits for each address, then of
+/// limits for each key, then of the others, and of older limits before newer ones. A request that waits may hold permits of limits that
+/// come earlier in this order. So two routes never wait for each other, and one address or key cannot fill
+/// the queue of a limit for all.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -77,7 +78,45 @@ impl ConnectionLimit {
     /// takes memory only while it has connections or waiting requests.
     #[must_use]
     pub fn per_address(number: usize) -> Self {
-        Self::of(Pool::for_each_address(number, Ipv6Prefix::default()))
+        Self::of(Pool::for_each(number, AccountKind::Address(Ipv6Prefix::default())))
+    }
+
+    /// Creates a limit of `number` connections for each key, such as an account, from whatever addresses. A limit of 0
+    /// is an error where it is used.
+    ///
+    /// The handler says the key, once it knows who the client is, with
+    /// [`UpgradeOptions::limit_key`](crate::upgrade::UpgradeOptions::limit_key). An upgrade without a key is an error
+    /// ([`HandshakeError::LimitKeyMissing`](crate::HandshakeError::LimitKeyMissing)), so clients without an account need
+    /// routes without such a limit. A key takes memory only while it has connections or waiting requests.
+    ///
+    /// ```
+    /// use tidewire::limits::ConnectionLimit;
+    /// use tidewire::upgrade::UpgradeOptions;
+    /// use tidewire::{Reject, RequestContext, Server};
+    ///
+    /// let three_each = ConnectionLimit::per_key(3);
+    /// let mut server = Server::new();
+    /// server.get("/ws", move |mut ctx: RequestContext| {
+    ///     let limit = three_each.clone();
+    ///     async move {
+    ///         let user = ctx.cookie("session").and_then(user_of).ok_or(Reject::status(401, "log in first"))?;
+    ///         let options = UpgradeOptions::default().limit(&limit).limit_key(user);
+    ///         let mut ws = ctx.upgrade_to_websocket(options).await?;
+    ///         while let Some(message) = ws.recv().await? {
+    ///             ws.send(message).await?;
+    ///         }
+    ///         Ok(())
+    ///     }
+    /// });
+    ///
+    /// /// The number of the user that a session belongs to.
+    /// fn user_of(session: &str) -> Option<u64> {
+    ///     # Some(session.len() as u64)
+    /// }
+    /// ```
+    #[must_use]
+    pub fn per_key(number: usize) -> Self {
+        Self::of(Pool::for_each(number, AccountKind::Key))
     }
 
     /// Sets the number of leading bits by which a limit [for each address](Self::per_address) tells IPv6
@@ -90,7 +129,8 @@ impl ConnectionLimit {
     #[must_use]
     pub fn ipv6_prefix(mut self, bits: u8) -> Self {
         if self.pool.is_for_each_address() {
-            let pool = Pool::for_each_address(self.pool.number, Ipv6Prefix::new(bits));
+            let kind = AccountKind::Address(Ipv6Prefix::new(bits));
+            let pool = Pool::for_each(self.pool.number, kind);
             self.pool = Arc::new(pool);
         }
         self
@@ -113,8 +153,8 @@ impl ConnectionLimit {
     /// Lets requests wait for a permit: up to `timeout`, and at most `max_waiting` of them at once.
     /// Default: no request waits.
     ///
-    /// A request that exceeds either limit is refused. With a limit [for each
-    /// address](Self::per_address), each address has a queue of its own. Permits go to waiting requests in
+    /// A request that exceeds either limit is refused. With a limit for each
+    /// [address](Self::per_address) or [key](Self::per_key), each of these has a queue of its own. Permits go to waiting requests in
     /// the order of arrival. A waiting client gets no answer meanwhile. A client that hangs up leaves the
     /// queue at once. A client that has sent bytes before its 101, which RFC 6455 §4.1 forbids, is refused
     /// with 400 instead of waiting.
@@ -124,26 +164,37 @@ impl ConnectionLimit {
         self
     }
 
-    /// The number of free permits. With a limit [for each address](Self::per_address), the number that
-    /// is left for the address with the most connections.
+    /// The number of free permits. With a limit for each [address](Self::per_address) or [key](Self::per_key), the number
+    /// that is left for the one with the most connections.
     #[must_use]
     pub fn available(&self) -> usize {
         self.pool.available()
     }
 
-    /// The number of connections that this address may open now.
+    /// The number of connections that this address may open now. With a limit [for each key](Self::per_key), which counts
+    /// no addresses, [`available`](Self::available).
     #[must_use]
     pub fn available_to(&self, address: IpAddr) -> usize {
-        self.pool.available_to(address)
+        self.pool.available_to(&Client { address: Some(address), key: None })
     }
 
-    /// The number of permits in use, by all addresses together.
+    /// The number of connections that this key may open now. With a limit that counts no keys, [`available`](Self::available).
+    #[must_use]
+    pub fn available_to_key(&self, key: impl fmt::Display) -> usize {
+        if self.pool.is_for_each_key() {
+            self.pool.available_to(&Client { address: None, key: Some(key.to_string().into()) })
+        } else {
+            self.available()
+        }
+    }
+
+    /// The number of permits in use, by all addresses and keys together.
     #[must_use]
     pub fn in_use(&self) -> usize {
         self.pool.in_use()
     }
 
-    /// The number of waiting requests, of all addresses together.
+    /// The number of waiting requests, of all addresses and keys together.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.pool.waiting()

@@ -119,6 +119,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             admission::admit(
                 limits,
                 self.client_addr(),
+                &options.parts.limit_key,
                 &options.parts.websocket.parts.settings.clock,
             )
             .boxed()
@@ -159,7 +160,7 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         if !self.is_websocket_upgrade() {
             return Err(Reject::close(code, reason.to_owned()).into());
         }
-        let mut options = UpgradeOptions::default().allow_any_origin();
+        let mut options = UpgradeOptions::default().allow_any_origin().without_limit_key();
         // A browser fails a handshake that agrees to none of the subprotocols that a page has offered.
         if let Some(first) = self.offered_subprotocols().first() {
             options = options.subprotocol(*first);

@@ -10,7 +10,7 @@ use futures::channel::mpsc;
 use futures::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::*;
-use crate::admission::{ClientAddr, admit};
+use crate::admission::{ClientAddr, LimitKey, admit};
 use crate::context::{BodyLimits, RawHeaders};
 use crate::limits::ConnectionLimit;
 use crate::runtime::{Clock, block_on, spawn};
@@ -254,7 +254,7 @@ impl std::error::Error for Bomb {}
 fn a_connection_that_is_dropped_while_its_handler_waits_for_a_permit_leaves_the_queue() {
     let limit = ConnectionLimit::new(1).wait(Duration::from_secs(60), 1);
     let clock = Clock::default();
-    let held = admit(vec![&limit], ClientAddr::Unknown, &clock);
+    let held = admit(vec![&limit], ClientAddr::Unknown, &LimitKey::Missing, &clock);
     let held = held.now_or_never().unwrap().unwrap();
     let options = UpgradeOptions::default().limit(&limit);
     let mut app = tide::new();

@@ -1,9 +1,10 @@
 //! The options of the server for an upgrade.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::WebSocketOptions;
-use crate::admission::ConnectionLimit;
+use crate::admission::{ConnectionLimit, LimitKey};
 use crate::proto::handshake::Origins;
 
 /// Options of the server for an upgrade: who may connect, how long the opening handshake may take, and the
@@ -36,6 +37,7 @@ pub(crate) struct UpgradeParts {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) handshake_timeout: Duration,
     pub(crate) limits: Vec<ConnectionLimit>,
+    pub(crate) limit_key: LimitKey,
 }
 
 impl Default for UpgradeParts {
@@ -47,6 +49,7 @@ impl Default for UpgradeParts {
             headers: Vec::new(),
             handshake_timeout: Duration::from_secs(10),
             limits: Vec::new(),
+            limit_key: LimitKey::Missing,
         }
     }
 }
@@ -75,6 +78,24 @@ impl UpgradeOptions {
     #[must_use]
     pub fn limit(mut self, limit: &ConnectionLimit) -> Self {
         self.parts.limits.push(limit.clone());
+        self
+    }
+
+    /// Says under which key limits [for each key](ConnectionLimit::per_key) count the connection: the account of the client,
+    /// as a name or a number. Default: none, which is an error if there is such a limit.
+    ///
+    /// Keys are equal if they are written alike. All limits for each key, of the route and of the server, use this one.
+    /// Other limits do not look at it. Say only what the handler has checked: a client that may choose its key is not
+    /// limited.
+    #[must_use]
+    pub fn limit_key(mut self, key: impl fmt::Display) -> Self {
+        self.parts.limit_key = LimitKey::Known(key.to_string().into());
+        self
+    }
+
+    /// For a connection that is opened to refuse a client: limits for each key do not count it.
+    pub(crate) fn without_limit_key(mut self) -> Self {
+        self.parts.limit_key = LimitKey::Exempt;
         self
     }
 

@@ -239,7 +239,8 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     /// Counts every WebSocket connection of this server towards `limit`, besides the limits of its route.
     ///
     /// If several limits are added, a connection needs a permit of each. A limit of 0 is an error when the
-    /// server is bound.
+    /// server is bound. With a limit [for each key](ConnectionLimit::per_key), every handler that upgrades has to say the
+    /// key.
     pub fn connection_limit(&mut self, limit: &ConnectionLimit) -> &mut Self {
         self.limits.push(limit.clone());
         self

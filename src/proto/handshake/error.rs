@@ -64,6 +64,8 @@ pub enum HandshakeError {
     },
     /// 500: a `ConnectionLimit` of 0, which admits no connection.
     LimitIsZero,
+    /// 500: a `ConnectionLimit` for each key, and the handler has not said the key of the connection.
+    LimitKeyMissing,
     /// 400: a `ConnectionLimit` for each address has no address to count, because the headers in which
     /// trusted proxies tell it contradict each other, or are malformed.
     AddressDisputed,
@@ -116,6 +118,7 @@ impl HandshakeError {
             | Self::EarlyData
             | Self::NotUpgradable => 400,
             Self::LimitIsZero
+            | Self::LimitKeyMissing
             | Self::SubprotocolNotOffered
             | Self::AlreadyUpgraded
             | Self::StreamMissing
@@ -157,6 +160,7 @@ impl HandshakeError {
             Self::TimedOut => "timed_out",
             Self::LimitReached { .. } => "limit_reached",
             Self::LimitIsZero => "limit_is_zero",
+            Self::LimitKeyMissing => "limit_key_missing",
             Self::AddressDisputed => "address_disputed",
             Self::EarlyData => "early_data",
             Self::ShuttingDown => "shutting_down",
@@ -274,6 +278,7 @@ impl HandshakeError {
             | Self::HeadTooLarge
             | Self::HeadTimedOut
             | Self::LimitIsZero
+            | Self::LimitKeyMissing
             | Self::SubprotocolNotOffered
             | Self::AlreadyUpgraded
             | Self::StreamMissing
@@ -309,6 +314,9 @@ impl fmt::Display for HandshakeError {
             Self::OriginForbidden => "pages of this origin may not connect",
             Self::LimitReached { .. } => "the server has as many connections as it may have",
             Self::LimitIsZero => "a connection limit of 0 admits no connection",
+            Self::LimitKeyMissing => {
+                "a connection limit for each key needs the key of the connection"
+            }
             Self::AddressDisputed => "what proxies tell of the client's address is contradictory",
             Self::EarlyData => "the client has sent something before the 101",
             Self::AlreadyUpgraded => "the request was upgraded before",
@@ -353,6 +361,7 @@ mod tests {
         (E::OriginForbidden, 403, "origin_forbidden"),
         (E::LimitReached { retry_after: Duration::ZERO }, 503, "limit_reached"),
         (E::LimitIsZero, 500, "limit_is_zero"),
+        (E::LimitKeyMissing, 500, "limit_key_missing"),
         (E::AddressDisputed, 400, "address_disputed"),
         (E::EarlyData, 400, "early_data"),
         (E::AlreadyUpgraded, 500, "already_upgraded"),

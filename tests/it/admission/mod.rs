@@ -6,9 +6,11 @@
 //! | `endings` | that a permit is free again, whatever ends its connection |
 //! | `refusals` | what those get who do not get in |
 //! | `addresses` | limits for each address |
+//! | `keys` | limits for each key, such as an account |
 
 mod addresses;
 pub(super) mod endings;
+mod keys;
 mod queue;
 mod refusals;
 
