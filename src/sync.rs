@@ -1,18 +1,19 @@
 //! A lock that cannot be poisoned, and the order in which locks are taken.
 //!
 //! After a panic under a lock of ours, its value is still valid: each step under a lock changes the value at once. Code
-//! of the application, which may panic, does not run there, but for the few things that `connection/mod.rs` lists. So
-//! [`Mutex`] hands out the value after a panic, and taking a lock cannot fail.
+//! of the application, which may panic, does not run there, but for the few things that `connection/mod.rs` and
+//! `rooms/mod.rs` list. So [`Mutex`] hands out the value after a panic, and taking a lock cannot fail.
 //!
 //! # Order
 //!
 //! A thread that holds one lock takes only locks further down in this list:
 //!
-//! 1. the roster of a room, see `rooms/mod.rs`;
-//! 2. a connection, see `connection/mod.rs`;
-//! 3. its compressor, its tasks' wakers, a channel of presence events.
+//! 1. the state of a room, under which code of the application runs, see `rooms/mod.rs`;
+//! 2. the roster of a room, see there;
+//! 3. a connection, see `connection/mod.rs`;
+//! 4. its compressor, its tasks' wakers, a channel of presence events.
 //!
-//! All other locks are leaves: no lock is taken under them.
+//! All other locks are leaves: no lock is taken under them. Under the first, any may be taken.
 
 use std::fmt;
 pub(crate) use std::sync::MutexGuard;

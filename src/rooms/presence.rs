@@ -1,4 +1,4 @@
-//! A stream of the members of a room that come and go.
+//! A stream of the members of a room that come, change and go.
 
 use std::fmt;
 use std::pin::Pin;
@@ -20,6 +20,8 @@ pub(super) const KEPT: usize = 256;
 pub enum PresenceEvent<U = ()> {
     /// The connection has joined the room.
     Joined(ConnectionId, Arc<U>),
+    /// The data of a member has changed, to this: [`Membership::set`](crate::rooms::Membership::set).
+    Updated(ConnectionId, Arc<U>),
     /// The connection has left the room, for any reason.
     Left(ConnectionId, Arc<U>),
     /// The reader was too slow, and has missed this number of events before the next one.
@@ -31,13 +33,14 @@ impl<U> Clone for PresenceEvent<U> {
     fn clone(&self) -> Self {
         match self {
             Self::Joined(id, user) => Self::Joined(*id, Arc::clone(user)),
+            Self::Updated(id, user) => Self::Updated(*id, Arc::clone(user)),
             Self::Left(id, user) => Self::Left(*id, Arc::clone(user)),
             Self::Lagged(missed) => Self::Lagged(*missed),
         }
     }
 }
 
-/// A stream of the members that join and leave a room, returned by [`Room::watch`](crate::Room::watch)
+/// A stream of the members that join, change and leave a room, returned by [`Room::watch`](crate::Room::watch)
 /// and [`Room::events`](crate::Room::events).
 ///
 /// The latest 256 events are kept for a slow reader. [`PresenceEvent::Lagged`] has the number of events that it

@@ -66,7 +66,11 @@ impl Bridge {
 
     /// Subscribes a room to the broadcasts of other processes, unless it is subscribed. Call it without a
     /// lock: a backplane is code of the application, and may use the hub.
-    pub(super) fn subscribe<U: Send + Sync + 'static>(&self, room: &Arc<Inner<U>>) {
+    pub(super) fn subscribe<U, S>(&self, room: &Arc<Inner<U, S>>)
+    where
+        U: Send + Sync + 'static,
+        S: Send + 'static,
+    {
         let Some(link) = &room.link else { return };
         let Some(ended) = link.unheard.lock().take() else { return };
         let listener = Listener {
@@ -304,14 +308,14 @@ async fn publish(backplane: Arc<dyn Backplane>, publisher: Publisher) {
 }
 
 /// The task that receives, for one room, the broadcasts of other processes.
-struct Listener<U> {
+struct Listener<U, S> {
     backplane: Arc<dyn Backplane>,
     line: Arc<Line>,
     topic: Arc<str>,
-    room: Weak<Inner<U>>,
+    room: Weak<Inner<U, S>>,
 }
 
-impl<U> Listener<U> {
+impl<U, S> Listener<U, S> {
     /// Subscribes to the topic; `None` if the backplane panics.
     fn subscribe(&self) -> Option<Subscription> {
         let subscribe = || self.backplane.subscribe(Arc::clone(&self.topic));

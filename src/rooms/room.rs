@@ -1,21 +1,24 @@
-//! Rooms: members, broadcasts and memberships.
+//! Rooms: members and broadcasts.
 
 use std::fmt;
+use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use serde::Serialize;
 
-use super::Registry;
+use super::hub::Registry;
 use super::options::RoomOptions;
 use super::presence::{KEPT, PresenceEvent, PresenceEvents};
 use super::publisher::RoomFeed;
-use super::roster::{MemberStats, RoomStats, Roster};
-use super::tail::Tail;
+use super::roster::{Member, MemberStats, RoomStats, Roster};
+use super::state::{NestedUpdate, RoomState};
+use super::tail::{Tail, Told};
 use crate::connection::{
-    ConnectionId, Delivery, GroupWrites, PreparedMessage, Sender, charge_turn,
+    ConnectionId, Delivery, GroupWrites, PreparedMessage, Sender, charge_turn, close_frame,
 };
 use crate::message::Message;
+use crate::proto::{CloseCode, ProtocolError};
 use crate::sync::{Mutex, MutexGuard};
 
 /// Connections that are loaded into the processor's cache side by side.
@@ -55,16 +58,17 @@ const PREFETCH: usize = 8;
 /// [`rate_limit`](crate::WebSocketOptions::rate_limit) and
 /// [`max_message_size`](crate::WebSocketOptions::max_message_size) on routes where strangers speak to a
 /// room.
-pub struct Room<U = ()>(Arc<Inner<U>>);
+pub struct Room<U = (), S = ()>(pub(super) Arc<Inner<U, S>>);
 
-pub(super) struct Inner<U> {
+pub(super) struct Inner<U, S> {
     name: Arc<str>,
     /// The number that marks this room's messages in the backlog of a member.
     source: u64,
-    options: RoomOptions,
+    pub(super) options: RoomOptions,
     roster: Mutex<Roster<U>>,
     events: Tail<PresenceEvent<U>>,
-    shelf: Weak<Registry<U>>,
+    pub(super) state: RoomState<S>,
+    shelf: Weak<Registry<U, S>>,
     /// The link to the same room in other processes, if the hub has a backplane.
     pub(super) link: Option<RoomFeed>,
 }
@@ -100,11 +104,12 @@ impl BroadcastReport {
     }
 }
 
-impl<U> Inner<U> {
+impl<U, S> Inner<U, S> {
     pub(super) fn new(
         name: Arc<str>,
         options: RoomOptions,
-        shelf: Weak<Registry<U>>,
+        state: RoomState<S>,
+        shelf: Weak<Registry<U, S>>,
         link: Option<RoomFeed>,
     ) -> Self {
         static SOURCES: AtomicU64 = AtomicU64::new(0);
@@ -114,6 +119,7 @@ impl<U> Inner<U> {
             options,
             roster: Mutex::default(),
             events: Tail::new(KEPT),
+            state,
             shelf,
             link,
         }
@@ -192,11 +198,19 @@ impl<U> Inner<U> {
         broadcast
     }
 
-    /// Hands the message to one member; `None` if it is not in the room.
-    fn deliver_to(&self, id: ConnectionId, message: &PreparedMessage) -> Option<Delivery> {
+    /// Hands the message to one member; `None` if it is not in the room, or not by this membership if one is given.
+    pub(super) fn deliver_to(
+        &self,
+        id: ConnectionId,
+        generation: Option<u64>,
+        message: &PreparedMessage,
+    ) -> Option<Delivery> {
         let mut writers = GroupWrites::among(1);
         let mut roster = self.roster();
-        let delivery = roster.get_mut(id)?.deliver(self.source, message, &mut writers);
+        let is_meant =
+            |member: &&mut Member<U>| generation.is_none_or(|it| it == member.generation);
+        let member = roster.get_mut(id).filter(is_meant)?;
+        let delivery = member.deliver(self.source, message, &mut writers);
         roster.stats.messages += 1;
         roster.stats.closed += u64::from(delivery == Delivery::Closed);
         drop(roster);
@@ -205,7 +219,7 @@ impl<U> Inner<U> {
         Some(delivery)
     }
 
-    fn enter(&self, sender: &Sender, user: &Arc<U>, options: &RoomOptions) -> u64 {
+    pub(super) fn enter(&self, sender: &Sender, user: &Arc<U>, options: &RoomOptions) -> u64 {
         let (id, shared) = (sender.id(), Arc::clone(sender.shared()));
         let mut roster = self.roster();
         let (generation, before) = roster.enter(shared, Arc::clone(user), options.bounds());
@@ -226,14 +240,29 @@ impl<U> Inner<U> {
         drop((left, member));
     }
 
+    /// Replaces the data of a member; `None` if its connection has joined again since. Drop the returned values without a
+    /// lock.
+    pub(super) fn set(
+        &self,
+        id: ConnectionId,
+        generation: u64,
+        user: &Arc<U>,
+    ) -> Option<(Told<PresenceEvent<U>>, Arc<U>)> {
+        let mut roster = self.roster();
+        let member = roster.get_mut(id).filter(|member| member.generation == generation)?;
+        let before = mem::replace(&mut member.user, Arc::clone(user));
+        // Under the lock, so that watchers see changes, joins and leaves in their order.
+        Some((self.events.tell(PresenceEvent::Updated(id, Arc::clone(user))), before))
+    }
+
     pub(super) fn member_stats(&self, id: ConnectionId, generation: u64) -> Option<MemberStats> {
         let roster = self.roster();
         roster.get(id).filter(|member| member.generation == generation).map(|member| member.stats)
     }
 }
 
-impl<U> Room<U> {
-    pub(super) fn new(inner: Arc<Inner<U>>) -> Self {
+impl<U, S> Room<U, S> {
+    pub(super) fn new(inner: Arc<Inner<U, S>>) -> Self {
         Self(inner)
     }
 
@@ -241,61 +270,6 @@ impl<U> Room<U> {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.0.name
-    }
-
-    /// Adds a connection to the room, without presence data.
-    ///
-    /// `ws` is a `&WebSocket` or a [`Sender`]. The connection leaves when the returned value is dropped. Keep
-    /// that value in the handler, so that the connection leaves when the handler ends in any way. A
-    /// connection may be in many rooms. If it joins a room again, the earlier membership ends.
-    ///
-    /// ```
-    /// # use tidewire::{Room, WebSocket};
-    /// # async fn handler(room: Room, mut ws: WebSocket) -> tidewire::Result<()> {
-    /// let _member = room.join(&ws);
-    /// while let Some(message) = ws.recv().await? {
-    ///     room.broadcast(message);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
-    #[must_use = "dropped, the connection leaves at once"]
-    pub fn join(&self, ws: impl Into<Sender>) -> Membership<U>
-    where
-        U: Default,
-    {
-        self.join_with(ws, U::default())
-    }
-
-    /// Adds a connection to the room, with presence data about it. Otherwise like [`join`](Self::join).
-    ///
-    /// ```
-    /// # use tidewire::{Room, WebSocket};
-    /// # async fn handler(room: Room<String>, ws: WebSocket, name: String) {
-    /// let member = room.join_with(&ws, name);
-    /// for (id, name) in room.members() {
-    ///     println!("{name} is here, over connection {id}");
-    /// }
-    /// room.broadcast_except(member.id(), format!("{} comes in", member.user()));
-    /// # }
-    /// ```
-    #[must_use = "dropped, the connection leaves at once"]
-    pub fn join_with(&self, ws: impl Into<Sender>, user: U) -> Membership<U> {
-        self.join_with_options(ws, user, &self.0.options)
-    }
-
-    /// Adds a connection with options of its own, in place of the room's. Otherwise like
-    /// [`join`](Self::join).
-    #[must_use = "dropped, the connection leaves at once"]
-    pub fn join_with_options(
-        &self,
-        ws: impl Into<Sender>,
-        user: U,
-        options: &RoomOptions,
-    ) -> Membership<U> {
-        let (sender, user): (Sender, _) = (ws.into(), Arc::new(user));
-        let generation = self.0.enter(&sender, &user, options);
-        Membership::new(Arc::clone(&self.0), sender.id(), generation, user)
     }
 
     /// Sends a message to all members of the room, and to the same room of other hubs if there is a
@@ -348,13 +322,104 @@ impl<U> Room<U> {
         self.0.broadcast(&message.into(), Some(except))
     }
 
+    /// Changes the state of the room, and broadcasts what has changed, in one step.
+    ///
+    /// The state is made by the first call: see [`Hub::with_rooms`](crate::Hub::with_rooms). One call at a time runs in
+    /// each room. So all members receive the broadcasts of the closures in the order in which the state has changed.
+    /// Broadcasts outside of `update` wait for no closure, and have no place in that order.
+    ///
+    /// ```
+    /// use tidewire::Hub;
+    ///
+    /// #[derive(Default)]
+    /// struct Lot {
+    ///     price: u32,
+    /// }
+    ///
+    /// let hub: Hub<(), Lot> = Hub::with_rooms(|_name| Lot::default());
+    /// let room = hub.room("a clock");
+    /// let bid = |amount: u32| {
+    ///     room.update(|lot, room| {
+    ///         if amount <= lot.price {
+    ///             return false;
+    ///         }
+    ///         lot.price = amount;
+    ///         room.broadcast(format!("{amount} is bid"));
+    ///         true
+    ///     })
+    /// };
+    /// assert!(bid(120)?);
+    /// assert!(!bid(110)?);
+    /// # Ok::<(), tidewire::rooms::NestedUpdate>(())
+    /// ```
+    ///
+    /// # Locks
+    ///
+    /// A lock of this room is held while `update` runs, and other calls block their threads meanwhile. So keep the closure
+    /// short: it must not wait for anything. It may use the hub, all rooms, their members and connections. If
+    /// it updates another room, all code has to take the two rooms in the same order; else two threads may wait for each
+    /// other for ever.
+    ///
+    /// # Panics
+    ///
+    /// A panic of the closure goes through. The state stays as the closure has left it, and the next call gets that. A
+    /// panic of the function that makes the state goes through as well, and the next call calls that function again.
+    ///
+    /// # Errors
+    ///
+    /// [`NestedUpdate`] inside another `update` or [`join_then`](Self::join_then) of this room, on the same thread. It
+    /// would wait for itself.
+    pub fn update<R>(&self, update: impl FnOnce(&mut S, &Self) -> R) -> Result<R, NestedUpdate> {
+        self.0.state.update(self.name(), |state| update(state, self))
+    }
+
     /// Sends a message to one member; false if that is not in the room, too slow, or gone.
     ///
     /// The message keeps its order among the broadcasts of the room. If the member is too slow, it may be
     /// dropped or replaced as they are.
     pub fn send_to(&self, id: ConnectionId, message: impl Into<PreparedMessage>) -> bool {
-        let delivery = self.0.deliver_to(id, &message.into());
+        let delivery = self.0.deliver_to(id, None, &message.into());
         matches!(delivery, Some(Delivery::Sent | Delivery::Waiting { .. }))
+    }
+
+    /// Begins to close the connection of a member, as [`Sender::start_close`] does. Returns false if it is not in the
+    /// room.
+    ///
+    /// The member receives what was sent and broadcast before, and then the close frame. It leaves the room when its
+    /// handler ends: [`recv`](crate::WebSocket::recv) returns `None` there once the peer has answered, or fails after
+    /// [`close_timeout`](crate::WebSocketOptions::close_timeout).
+    ///
+    /// ```
+    /// use tidewire::Hub;
+    ///
+    /// /// Closes all connections of a user.
+    /// fn log_out_everywhere(hub: &Hub<String>, user: &str) -> tidewire::Result<()> {
+    ///     for room in hub.rooms() {
+    ///         for (id, _) in room.members().iter().filter(|(_, name)| **name == user) {
+    ///             room.close_member(*id, 4001, "logged out")?;
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InvalidClose`](crate::Error::InvalidClose) if `code` may not be sent (RFC 6455 §7.4) or `reason` exceeds
+    /// 123 bytes.
+    pub fn close_member(
+        &self,
+        id: ConnectionId,
+        code: impl TryInto<CloseCode, Error: Into<ProtocolError>>,
+        reason: &str,
+    ) -> crate::Result<bool> {
+        let frame = close_frame(code.try_into().map_err(Into::into), reason)?;
+        let member = self.0.roster().get(id).map(|member| member.shared());
+        // Without the lock, since it wakes tasks.
+        Ok(member.is_some_and(|shared| {
+            shared.start_close(frame);
+            true
+        }))
     }
 
     /// The members of the room, in the order in which their connections were opened.
@@ -397,6 +462,7 @@ impl<U> Room<U> {
     /// while let Some(event) = events.next().await {
     ///     match event {
     ///         PresenceEvent::Joined(id, _) => here.push(id),
+    ///         PresenceEvent::Updated(..) => {}
     ///         PresenceEvent::Left(id, _) => here.retain(|one| *one != id),
     ///         PresenceEvent::Lagged(_) => {
     ///             let (members, later) = room.watch();
@@ -414,7 +480,7 @@ impl<U> Room<U> {
         (roster.users(), self.events())
     }
 
-    /// Returns a stream of the members that join and leave from now on. [`watch`](Self::watch) returns the
+    /// Returns a stream of the members that join, change and leave from now on. [`watch`](Self::watch) returns the
     /// current members, too.
     ///
     /// ```
@@ -427,8 +493,9 @@ impl<U> Room<U> {
     /// while let Some(event) = events.next().await {
     ///     match event {
     ///         PresenceEvent::Joined(_, name) => println!("{name} comes"),
+    ///         PresenceEvent::Updated(_, name) => println!("it is {name} now"),
     ///         PresenceEvent::Left(_, name) => println!("{name} goes"),
-    ///         PresenceEvent::Lagged(missed) => println!("{missed} came or went"),
+    ///         PresenceEvent::Lagged(missed) => println!("{missed} events are missing"),
     ///     }
     /// }
     /// # }
@@ -439,7 +506,7 @@ impl<U> Room<U> {
     }
 }
 
-impl<U> Drop for Inner<U> {
+impl<U, S> Drop for Inner<U, S> {
     fn drop(&mut self) {
         if let Some(shelf) = self.shelf.upgrade() {
             shelf.forget(&self.name);
@@ -447,79 +514,17 @@ impl<U> Drop for Inner<U> {
     }
 }
 
-impl<U> Clone for Room<U> {
+impl<U, S> Clone for Room<U, S> {
     fn clone(&self) -> Self {
         Self(Arc::clone(&self.0))
     }
 }
 
-impl<U> fmt::Debug for Room<U> {
+impl<U, S> fmt::Debug for Room<U, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Room")
             .field("name", &self.name())
             .field("members", &self.len())
-            .finish_non_exhaustive()
-    }
-}
-
-/// The membership of a connection in a [`Room`]. Dropping it makes the connection leave.
-///
-/// Keep it in the handler: it is then dropped when the handler returns, fails, panics, or is dropped with
-/// its task. Messages that were broadcast before are still sent. A membership keeps its room alive.
-pub struct Membership<U = ()> {
-    room: Arc<Inner<U>>,
-    id: ConnectionId,
-    generation: u64,
-    user: Arc<U>,
-}
-
-impl<U> Membership<U> {
-    pub(super) fn new(
-        room: Arc<Inner<U>>,
-        id: ConnectionId,
-        generation: u64,
-        user: Arc<U>,
-    ) -> Self {
-        Self { room, id, generation, user }
-    }
-
-    /// The id of the connection.
-    #[must_use]
-    pub fn id(&self) -> ConnectionId {
-        self.id
-    }
-
-    /// The presence data of the connection.
-    #[must_use]
-    pub fn user(&self) -> &Arc<U> {
-        &self.user
-    }
-
-    /// The room.
-    #[must_use]
-    pub fn room(&self) -> Room<U> {
-        Room::new(Arc::clone(&self.room))
-    }
-
-    /// The counters of this member since it joined. All are zero once the connection has joined the room
-    /// again.
-    #[must_use]
-    pub fn stats(&self) -> MemberStats {
-        self.room.member_stats(self.id, self.generation).unwrap_or_default()
-    }
-}
-
-impl<U> Drop for Membership<U> {
-    fn drop(&mut self) {
-        self.room.leave(self.id, self.generation);
-    }
-}
-
-impl<U> fmt::Debug for Membership<U> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Membership")
-            .field("room", &self.room.name())
-            .field("id", &self.id)
             .finish_non_exhaustive()
     }
 }

@@ -145,6 +145,10 @@ impl<U> Member<U> {
         PresenceEvent::Left(id, Arc::clone(&self.user))
     }
 
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
     /// Before a few members get a message, one after the other.
     pub(super) fn prefetch(&self) {
         self.shared.prefetch();

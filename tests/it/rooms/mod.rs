@@ -3,11 +3,13 @@
 //! | file | shows |
 //! | --- | --- |
 //! | `joining` | who is in a room, and for how long |
+//! | `state` | the state of a room, its changes and its end |
+//! | `closing` | members whose connection is closed by others |
 //! | `order` | what arrives before what, whoever sends it |
 //! | `independence` | rooms that do not wait for each other |
 //! | `slow` | members that do not keep up: bounds, policies, counters |
 //! | `deflate` | messages that are compressed once for many |
-//! | `presence` | who comes and goes, as a stream |
+//! | `presence` | who comes, changes and goes, as a stream |
 //! | `backplane` | rooms that span hubs |
 //! | `writing` | who writes, and what becomes of members that cannot be written to |
 //! | `turns` | members that never stop speaking, and the others on their thread |
@@ -15,6 +17,7 @@
 //! | `servers` | a hub behind real servers, and clients that do not read |
 
 mod backplane;
+mod closing;
 mod deflate;
 mod independence;
 mod joining;
@@ -23,6 +26,7 @@ mod presence;
 mod reentry;
 mod servers;
 mod slow;
+mod state;
 mod turns;
 mod writing;
 

@@ -1,4 +1,4 @@
-//! Who comes and goes, as a stream.
+//! Who comes, changes and goes, as a stream.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,10 +22,11 @@ fn connection() -> (WebSocket, End) {
     (WebSocket::from_stream(stream, [].as_slice(), Role::Server, &options()), end)
 }
 
-/// `+name` or `-name`.
+/// `+name`, `=name` or `-name`.
 fn shown(event: &PresenceEvent<String>) -> String {
     match event {
         PresenceEvent::Joined(_, name) => format!("+{name}"),
+        PresenceEvent::Updated(_, name) => format!("={name}"),
         PresenceEvent::Left(_, name) => format!("-{name}"),
         PresenceEvent::Lagged(missed) => format!("{missed} missed"),
     }
@@ -49,6 +50,36 @@ fn joins_and_leaves_are_told_in_order_to_all_watchers() {
             let events: Vec<_> = watcher.map(|event| shown(&event)).collect().await;
             assert_eq!(events, ["+ann", "-early", "-ann", "+ann again", "-ann again"]);
         }
+    });
+}
+
+#[test]
+fn a_member_that_changes_is_told_in_order_with_joins_and_leaves() {
+    within(async {
+        let room: Room<String> = Hub::new().room("room");
+        let [(one, _one), (other, _other)] = [(); 2].map(|()| connection());
+        let watchers = [room.events(), room.events()];
+        let mut ann = room.join_with(&one, "ann".into());
+        assert!(ann.set("anna".into()));
+        let bob = room.join_with(&other, "bob".into());
+        assert!(ann.set("hannah".into()));
+        let (members, later) = room.watch();
+        let names: Vec<_> = members.iter().map(|(_, name)| &***name).collect();
+        assert_eq!((names, ann.user().as_str()), (vec!["hannah", "bob"], "hannah"));
+        drop(bob);
+        // A membership that is over changes nobody.
+        let again = room.join_with(&one, "ann again".into());
+        assert!(!ann.set("nobody".into()));
+        assert_eq!((ann.user().as_str(), again.user().as_str()), ("hannah", "ann again"));
+        drop((ann, again, room));
+        let after = ["-bob", "-hannah", "+ann again", "-ann again"];
+        let before = ["+ann", "=anna", "+bob", "=hannah"];
+        for watcher in watchers {
+            let events: Vec<_> = watcher.map(|event| shown(&event)).collect().await;
+            assert_eq!(events, [before, after].concat());
+        }
+        let events: Vec<_> = later.map(|event| shown(&event)).collect().await;
+        assert_eq!(events, after);
     });
 }
 
@@ -144,13 +175,16 @@ fn a_reader_that_begins_while_others_come_and_go_misses_no_event_and_sees_none_t
                 let (room, is_over) = (&room, &is_over);
                 scope.spawn(move || {
                     let (ws, _end) = connection();
-                    let mut members = vec![];
+                    let mut members: Vec<Membership<_>> = vec![];
                     for round in 0.. {
                         if is_over.load(Ordering::Relaxed) {
                             break;
                         }
                         // Leaves, comes, and comes again in place of itself.
                         members.push(room.join_with(&ws, format!("{number} {round}")));
+                        if let Some(member) = members.last_mut().filter(|_| round % 2 == 0) {
+                            member.set(format!("{number} {round} changed"));
+                        }
                         if round % 3 == 0 {
                             members.clear();
                         }
@@ -170,6 +204,9 @@ fn a_reader_that_begins_while_others_come_and_go_misses_no_event_and_sees_none_t
                 match events.next().now_or_never() {
                     Some(Some(PresenceEvent::Joined(id, user))) => {
                         assert_eq!(here.insert(id, user), None, "is told twice");
+                    }
+                    Some(Some(PresenceEvent::Updated(id, user))) => {
+                        assert!(here.insert(id, user).is_some(), "is not here");
                     }
                     Some(Some(PresenceEvent::Left(id, user))) => {
                         assert_eq!(here.remove(&id), Some(user), "was not told before");

@@ -48,8 +48,10 @@ fn connection_over(knobs: Knobs) -> (WebSocket, End) {
 fn use_all<U: Default + Send + Sync + 'static>(hub: &Hub<U>, ws: &WebSocket) {
     let room = hub.room("room");
     let _events = room.events();
-    let member = room.join(ws);
+    let mut member = room.join(ws);
+    member.set(U::default());
     room.broadcast("to all");
+    let _ = room.update(|(), room| room.broadcast("in an update"));
     room.broadcast_except(ws.id(), "to others");
     room.send_to(ws.id(), "to one");
     let _ = (room.len(), room.stats(), member.stats(), format!("{hub:?} {room:?}"));
@@ -80,7 +82,10 @@ impl Drop for Guest {
 /// A way in which the last of a user goes.
 type Way = fn(&Hub<Guest>, &WebSocket, Guest);
 
-const WAYS: [(&str, Way); 7] = [
+const WAYS: [(&str, Way); 8] = [
+    ("one in whose place another comes", |hub, ws, guest| {
+        hub.room("room").join_with(ws, guest).set(Guest::default());
+    }),
     ("one that leaves", |hub, ws, guest| drop(hub.room("room").join_with(ws, guest))),
     ("one that joins again", |hub, ws, guest| {
         let first = hub.room("room").join_with(ws, guest);
