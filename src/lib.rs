@@ -90,6 +90,10 @@
 //! that `Room::join` returns. `Room::broadcast` sends to all members, and waits for none. A member that does
 //! not keep up does not delay the others, and takes no more memory than `RoomOptions` allow.
 //!
+//! A room may have a state, such as a board or a history: `Hub::with_rooms` makes it on demand, and it goes with the room.
+//! `Room::update` changes it and broadcasts the change in one order, and `Room::join_then` sends a newcomer the first
+//! messages without a gap or a double.
+//!
 //! # A server
 //!
 //! A small program needs only `Server::listen_until`, which ends the server in order when a future resolves, such as
@@ -100,8 +104,8 @@
 //!
 //! Until a handler upgrades, its result is an HTTP response, an `Err` included, whose status and text a [`Reject`]
 //! says. Any error converts into a `HandlerError` by `?`. So a request without the right token never becomes a connection. A page cannot read such a response; for pages,
-//! `RequestContext::reject_websocket` refuses in a close frame. `ConnectionLimit` caps connections, in total or
-//! per address.
+//! `RequestContext::reject_websocket` refuses in a close frame. `ConnectionLimit` caps connections, in total,
+//! per address, or per account.
 //!
 //! `ServerHandle::metrics` takes a snapshot of all counters, and the handler `tidewire::metrics` answers with
 //! it in the format of Prometheus. [`WebSocket::stats`] has the counters of one connection. Log records have

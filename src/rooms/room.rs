@@ -414,7 +414,7 @@ impl<U, S> Room<U, S> {
         reason: &str,
     ) -> crate::Result<bool> {
         let frame = close_frame(code.try_into().map_err(Into::into), reason)?;
-        let member = self.0.roster().get(id).map(|member| member.shared());
+        let member = self.0.roster().get(id).map(Member::shared);
         // Without the lock, since it wakes tasks.
         Ok(member.is_some_and(|shared| {
             shared.start_close(frame);

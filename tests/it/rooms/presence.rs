@@ -206,7 +206,8 @@ fn a_reader_that_begins_while_others_come_and_go_misses_no_event_and_sees_none_t
                         assert_eq!(here.insert(id, user), None, "is told twice");
                     }
                     Some(Some(PresenceEvent::Updated(id, user))) => {
-                        assert!(here.insert(id, user).is_some(), "is not here");
+                        let before = here.insert(id, Arc::clone(&user));
+                        assert!(before.is_some_and(|before| before != user), "is told twice");
                     }
                     Some(Some(PresenceEvent::Left(id, user))) => {
                         assert_eq!(here.remove(&id), Some(user), "was not told before");

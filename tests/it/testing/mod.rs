@@ -9,8 +9,11 @@
 //! | `lines` | what the network does: splits, stalls, cuts, ends |
 //! | `endings` | that nothing is left: permits, places, tasks |
 //! | `failures` | what a test says when it fails, and that it does |
+//! | `auction` | the tests that the example of that name has of itself |
 //! | `tokio` | tests with `#[tokio::test]`, with the feature `tokio` |
 
+#[path = "../../../examples/auction.rs"]
+mod auction;
 mod clock;
 mod endings;
 mod failures;
