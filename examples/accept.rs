@@ -12,9 +12,9 @@
 //! curl -i -A BadBot/1.0 http://127.0.0.1:8080/websocket
 //! ```
 
-mod support;
+use std::env;
 
-use tide::{Body, http::mime};
+use tidewire::tide::{Body, http::mime};
 use tidewire::upgrade::UpgradeOptions;
 use tidewire::{CloseCode, Reject, RequestContext, Server};
 
@@ -24,7 +24,11 @@ async fn main() -> tidewire::Result<()> {
     server.get("/websocket", websocket);
     server.get("/", page);
     server.get("/*path", page);
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn page(_ctx: RequestContext) -> tidewire::HandlerResult<Body> {

@@ -8,7 +8,7 @@
 //! All clients are in one room. A message of a client at `/ws` goes to all clients, its sender included. A
 //! message of a client at `/except` goes to all clients but its sender, as `User says: …`.
 
-mod support;
+use std::env;
 
 use tidewire::websocket::ConnectionId;
 use tidewire::{Hub, Message, RequestContext, Room, Server, WebSocket};
@@ -16,7 +16,11 @@ use tidewire::{Result, WebSocketOptions};
 
 #[async_std::main]
 async fn main() -> Result<()> {
-    support::serve(server()).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server().bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 pub(crate) fn server() -> Server<Room> {

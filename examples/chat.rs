@@ -26,10 +26,15 @@
 //!
 //! `/ws?room=tea&username=Ada` starts in that room, with that name. Names of users and rooms are trimmed and cut
 //! to 32 characters. The second Ada in a room is `Ada (2)`.
-
-mod support;
+//!
+//! Beside the dependencies in the README:
+//!
+//! ```toml
+//! serde = { version = "1", features = ["derive"] }
+//! ```
 
 use std::collections::HashSet;
+use std::env;
 use std::iter;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -37,10 +42,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
-use tide::{Body, http::mime};
 use tidewire::deflate::DeflateOptions;
 use tidewire::limits::{ConnectionLimit, RateLimit};
 use tidewire::rooms::{Membership, RoomOptions, SlowConsumer};
+use tidewire::tide::{Body, http::mime};
 use tidewire::{Error, Hub, Message, RequestContext, Room, Sender, Server, WebSocketOptions};
 
 const LOBBY: &str = "lobby";
@@ -55,7 +60,11 @@ const INVALID: &str = r#"{"error":"Invalid message"}"#;
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
-    support::serve(server()).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server().bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 pub(crate) fn server() -> Server<Chat> {

@@ -8,9 +8,14 @@
 //!
 //! At `/ws` all clients see joins, leaves and messages, with names. At `/rooms/NAME` a client has no name until
 //! it sends `/name ada`.
+//!
+//! Beside the dependencies in the README:
+//!
+//! ```toml
+//! serde = { version = "1", features = ["derive"] }
+//! ```
 
-mod support;
-
+use std::env;
 use std::time::Instant;
 
 use serde::Deserialize;
@@ -18,7 +23,11 @@ use tidewire::{Hub, RequestContext, Result, Room, Server, WebSocket, WebSocketOp
 
 #[async_std::main]
 async fn main() -> Result<()> {
-    support::serve(server()).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server().bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 pub(crate) fn server() -> Server<Hub> {

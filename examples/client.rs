@@ -7,6 +7,12 @@
 //! Options, before or after the URL: `--subprotocol NAME` and `--header 'NAME: VALUE'` (each as often as needed),
 //! `--deflate`, and `--insecure` for a server with a self-signed certificate. If its input is not a terminal, as in
 //! `echo 'Hello, Server!' | …`, it waits a moment for answers after the end of the input, and closes.
+//!
+//! Beside the dependencies in the README:
+//!
+//! ```toml
+//! futures = "0.3"
+//! ```
 
 use std::io::IsTerminal;
 use std::pin::pin;

@@ -17,8 +17,7 @@
 //! | `/block` | no WebSocket: a handler that blocks its thread for a second |
 //! | `/ping-middleware` | the same, behind a middleware of tide that does nothing |
 
-mod support;
-
+use std::env;
 use std::time::Duration;
 
 use tidewire::deflate::DeflateOptions;
@@ -58,7 +57,11 @@ async fn main() -> tidewire::Result<()> {
         Ok(())
     });
     server.at("/ping-middleware").with(Nothing).get(endpoint(ping));
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn ping(_ctx: RequestContext) -> tidewire::HandlerResult<&'static str> {
@@ -68,7 +71,7 @@ async fn ping(_ctx: RequestContext) -> tidewire::HandlerResult<&'static str> {
 /// Middleware that does nothing.
 struct Nothing;
 
-#[tide::utils::async_trait]
+#[tidewire::tide::utils::async_trait]
 impl tide::Middleware<()> for Nothing {
     async fn handle(&self, request: tide::Request<()>, next: tide::Next<'_, ()>) -> tide::Result {
         Ok(next.run(request).await)

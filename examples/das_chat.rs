@@ -7,8 +7,7 @@
 //! curl http://127.0.0.1:8080/ping
 //! ```
 
-mod support;
-
+use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -23,7 +22,11 @@ pub(crate) struct Chat {
 
 #[async_std::main]
 async fn main() -> Result<()> {
-    support::serve(server()).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server().bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 pub(crate) fn server() -> Server<Chat> {

@@ -6,12 +6,18 @@
 //!
 //! Then open <http://127.0.0.1:8080/>. Two messages to `ws://127.0.0.1:8080/ws` are not echoed, but answered:
 //! `stats` and `login NAME`.
+//!
+//! Beside the dependencies in the README:
+//!
+//! ```toml
+//! serde_json = "1"
+//! ```
 
-mod support;
+use std::env;
 
 use serde_json::json;
-use tide::{Body, http::mime};
 use tidewire::deflate::DeflateOptions;
+use tidewire::tide::{Body, http::mime};
 use tidewire::{Message, RequestContext, Server, WebSocketOptions};
 
 #[async_std::main]
@@ -19,7 +25,11 @@ async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
     server.get("/", page);
     server.get("/ws", echo);
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn page(_ctx: RequestContext) -> tidewire::HandlerResult<Body> {

@@ -6,9 +6,9 @@
 //!
 //! Then open <http://127.0.0.1:8080/>, or connect any WebSocket client to `ws://127.0.0.1:8080/ws`.
 
-mod support;
+use std::env;
 
-use tide::{Body, StatusCode, http::mime};
+use tidewire::tide::{Body, StatusCode, http::mime};
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
 #[async_std::main]
@@ -16,7 +16,11 @@ async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
     server.get("/", page);
     server.get("/ws", echo);
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn page(_ctx: RequestContext) -> tidewire::HandlerResult<Body> {

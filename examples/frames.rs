@@ -4,7 +4,7 @@
 //! cargo run --release --example frames
 //! ```
 
-mod support;
+use std::env;
 
 use tidewire::frame::OpCode;
 use tidewire::{CloseFrame, RequestContext, Server, WebSocketOptions};
@@ -13,7 +13,11 @@ use tidewire::{CloseFrame, RequestContext, Server, WebSocketOptions};
 async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
     server.get("/ws", print_frames);
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn print_frames(mut ctx: RequestContext) -> tidewire::HandlerResult {

@@ -5,12 +5,11 @@
 //! curl http://127.0.0.1:8080/visits
 //! ```
 
-mod support;
-
+use std::env;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tide::{Body, Response, StatusCode, http::mime};
+use tidewire::tide::{Body, Response, StatusCode, http::mime};
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
 /// The number of WebSocket connections so far.
@@ -35,7 +34,11 @@ async fn main() -> tidewire::Result<()> {
         let not_found = Response::builder(StatusCode::NotFound).body("Not Found");
         Ok(not_found.build())
     });
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn visit(mut ctx: RequestContext<Visits>) -> tidewire::HandlerResult {

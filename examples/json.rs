@@ -6,8 +6,14 @@
 //!
 //! Then send `{"type":"ping"}` or `{"type":"add","numbers":[1,2]}` to `ws://127.0.0.1:8080/ws`. Any other message is
 //! not answered, and the connection stays open.
+//!
+//! Beside the dependencies in the README:
+//!
+//! ```toml
+//! serde = { version = "1", features = ["derive"] }
+//! ```
 
-mod support;
+use std::env;
 
 use serde::{Deserialize, Serialize};
 use tidewire::{Error, RequestContext, Server, WebSocketOptions};
@@ -30,7 +36,11 @@ enum Answer {
 async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
     server.get("/ws", answer);
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn answer(mut ctx: RequestContext) -> tidewire::HandlerResult {

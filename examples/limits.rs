@@ -8,12 +8,11 @@
 //! The second argument is the number of places at `ws://127.0.0.1:8080/ws`, an echo. Another client gets no answer
 //! until a place is free. At `/single`, the second client of an address is refused.
 
-mod support;
-
+use std::env;
 use std::time::Duration;
 
-use tide::{Response, StatusCode};
 use tidewire::limits::ConnectionLimit;
+use tidewire::tide::{Response, StatusCode};
 use tidewire::upgrade::UpgradeOptions;
 use tidewire::{RequestContext, Server};
 
@@ -28,7 +27,7 @@ struct Limits {
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
-    let places = match std::env::args().nth(2).as_deref().unwrap_or("2").parse() {
+    let places = match env::args().nth(2).as_deref().unwrap_or("2").parse() {
         Ok(places) if places > 0 => places,
         _ => {
             eprintln!("the second argument is the number of places, at least 1");
@@ -48,7 +47,11 @@ async fn main() -> tidewire::Result<()> {
         let limit = ctx.state().single.clone();
         echo(ctx, limit)
     });
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn report(ctx: RequestContext<Limits>) -> tidewire::HandlerResult<Response> {

@@ -7,6 +7,12 @@
 //!
 //! Connect some WebSocket clients to `ws://127.0.0.1:8080/ws`, and press Ctrl-C. Each client gets its close frame at
 //! another moment, so that they do not all reconnect at once. A second Ctrl-C ends the server without waiting for them.
+//!
+//! Beside the dependencies in the README:
+//!
+//! ```toml
+//! futures = "0.3"
+//! ```
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@
 //! Then connect to `ws://127.0.0.1:8080/ws` offering `chat`, `binary` or both, as in
 //! `new WebSocket("ws://127.0.0.1:8080/ws", ["chat"])`. A client that offers neither is served, too.
 
-mod support;
+use std::env;
 
 use tidewire::upgrade::UpgradeOptions;
 use tidewire::{RequestContext, Server};
@@ -19,7 +19,11 @@ const SPOKEN: [&str; 2] = ["chat", "binary"];
 async fn main() -> tidewire::Result<()> {
     let mut server = Server::new();
     server.get("/ws", echo);
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn echo(mut ctx: RequestContext) -> tidewire::HandlerResult {

@@ -7,15 +7,21 @@
 //!
 //! Then open <http://127.0.0.1:8080/>. Old prices are worthless, so the rooms conflate: a client that is too slow for
 //! all prices gets the latest of each symbol.
+//!
+//! Beside the dependencies in the README:
+//!
+//! ```toml
+//! fastrand = "2"
+//! serde_json = "1"
+//! ```
 
-mod support;
-
+use std::env;
 use std::time::Duration;
 
 use async_std::task;
 use serde_json::json;
-use tide::{Body, http::mime};
 use tidewire::rooms::{RoomOptions, SlowConsumer};
+use tidewire::tide::{Body, http::mime};
 use tidewire::{Hub, RequestContext, Server, WebSocketOptions};
 
 /// The symbols, with their first prices.
@@ -32,7 +38,11 @@ async fn main() -> tidewire::Result<()> {
     let mut server = Server::with_state(hub);
     server.get("/", page);
     server.get("/ws", watch);
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 /// Broadcasts a price in the room of each symbol, four times a second, with or without listeners.

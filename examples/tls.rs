@@ -7,10 +7,16 @@
 //! ```
 //!
 //! Without files, the server makes a self-signed certificate for `localhost` in memory.
+//!
+//! Beside the dependencies in the README:
+//!
+//! ```toml
+//! rcgen = "0.14"
+//! ```
 
-mod support;
+use std::env;
 
-use tide::{Body, http::mime};
+use tidewire::tide::{Body, http::mime};
 use tidewire::tls::TlsConfig;
 use tidewire::{RequestContext, Server, WebSocketOptions};
 
@@ -23,12 +29,16 @@ async fn main() -> tidewire::HandlerResult {
     server.get("/", page);
     server.get("/ws", echo);
     server.tls(certificate()?);
-    Ok(support::serve(server).await?)
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8443".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on https://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 /// The certificate from the files in the arguments, or a self-signed one.
 fn certificate() -> tidewire::HandlerResult<TlsConfig> {
-    let mut files = std::env::args().skip(2);
+    let mut files = env::args().skip(2);
     if let (Some(chain), Some(key)) = (files.next(), files.next()) {
         return Ok(TlsConfig::from_pem_files(chain, key)?);
     }

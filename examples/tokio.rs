@@ -6,9 +6,15 @@
 //! ```
 //!
 //! A client sends a number, and gets it counted down, one message a second. `GET /slow` answers after a second.
+//!
+//! Dependencies:
+//!
+//! ```toml
+//! tidewire = { version = "0.1", features = ["tokio"] }
+//! tokio = { version = "1", features = ["full"] }
+//! ```
 
-mod support;
-
+use std::env;
 use std::time::Duration;
 
 use tidewire::{RequestContext, Server, WebSocketOptions};
@@ -28,7 +34,11 @@ async fn main() -> tidewire::Result<()> {
         Ok("at last\n")
     });
     server.get("/countdown", countdown);
-    support::serve(server).await
+    let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
+    let bound = server.bind(addr.as_str()).await?;
+    println!("listening on http://{}", bound.local_addr());
+    bound.serve_until(tidewire::signals()).await?;
+    Ok(())
 }
 
 async fn countdown(mut ctx: RequestContext) -> tidewire::HandlerResult {

@@ -1,5 +1,11 @@
 //! Chapters of the documentation. This module has no code.
 
+#[doc = include_str!("building.md")]
+pub mod building {}
+
+#[doc = include_str!("blocking.md")]
+pub mod blocking {}
+
 #[doc = include_str!("options.md")]
 pub mod options {}
 

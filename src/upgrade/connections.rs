@@ -140,7 +140,8 @@ impl Connections {
             Admission::default()
         } else {
             let client = upgrade.client().map_or(ClientAddr::Unknown, ClientAddr::Known);
-            let admitting = std::pin::pin!(admit(limits, client, &options.parts.limit_key, &self.0.clock));
+            let admitting =
+                std::pin::pin!(admit(limits, client, &options.parts.limit_key, &self.0.clock));
             match select(admitting, sockets.shutting_down()).await {
                 Either::Left((admission, _)) => admission?,
                 Either::Right(_) => return Err(HandshakeError::ShuttingDown),

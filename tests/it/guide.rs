@@ -59,6 +59,24 @@ fn every_test_that_the_table_of_faults_names_is_there() {
     assert!(named > 20, "only {named} were found");
 }
 
+#[test]
+fn every_line_of_the_tutorial_is_part_of_its_program() {
+    let program = include_str!("../../examples/board.rs");
+    let chapter = include_str!("../../src/guide/building.md");
+    let blocks = chapter.split("```rust,ignore\n").skip(1);
+    let blocks: Vec<_> = blocks.filter_map(|rest| rest.split_once("```")).map(|it| it.0).collect();
+    for block in &blocks {
+        assert!(program.contains(block), "this is not in examples/board.rs:\n{block}");
+    }
+    // And the other way round: who copies all blocks has the program.
+    let copied: usize = blocks.iter().map(|block| block.lines().count()).sum();
+    let code = program.lines().skip_while(|line| line.starts_with("//!") || line.is_empty());
+    let missing =
+        code.filter(|line| !line.is_empty() && !blocks.iter().any(|it| it.contains(line)));
+    assert_eq!(missing.collect::<Vec<_>>(), [""; 0]);
+    assert!(copied > 100, "only {copied} lines were found");
+}
+
 /// The documents that are not part of the crate's, whose links rustdoc looks at.
 const DOCUMENTS: [&str; 8] = [
     "README.md",
