@@ -71,6 +71,7 @@ pub struct WebSocketUpgrade {
     method: Method,
     version: Version,
     headers: HeaderMap,
+    path: Box<str>,
     /// `None` if the HTTP server cannot give the stream away.
     stream: Option<OnUpgrade>,
     peer_addr: Option<SocketAddr>,
@@ -157,6 +158,7 @@ impl WebSocketUpgrade {
         if self.stream.is_none() {
             return Err(HandshakeError::StreamMissing);
         }
+        upgrade = upgrade.path(&self.path);
         if let Some(addr) = self.peer_addr {
             upgrade = upgrade.peer_addr(addr);
         }
@@ -172,6 +174,7 @@ impl WebSocketUpgrade {
             method: parts.method.clone(),
             version: parts.version,
             headers: parts.headers.clone(),
+            path: parts.uri.path().into(),
             peer_addr: connect_info.map(|ConnectInfo(addr)| *addr),
             client_ip: None,
             is_secure: false,

@@ -14,6 +14,23 @@ const MOST: usize = 1024;
 /// An error is shown with its causes.
 pub(crate) struct Escaped<T>(pub(crate) T);
 
+impl<T: Display> Escaped<T> {
+    /// The text itself, for a record that is written later.
+    pub(crate) fn to_text(&self) -> EscapedText {
+        EscapedText(self.to_string().into())
+    }
+}
+
+/// A text that is escaped already, and cut.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(crate) struct EscapedText(Box<str>);
+
+impl Display for EscapedText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 impl<T: Display> Display for Escaped<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Alternate, so that an error shows its causes, too.

@@ -4,6 +4,7 @@
 //! dropped, ends the process, and so does a second panic while the first unwinds. So values and code that may panic
 //! are dropped and run one after another, each inside `catch_unwind`.
 
+use std::any::Any;
 #[cfg(feature = "server")]
 use std::future::Future;
 use std::mem;
@@ -13,6 +14,8 @@ use std::pin::Pin;
 #[cfg(feature = "server")]
 use std::task::{Context, Poll};
 
+use crate::escaped::{Escaped, EscapedText};
+
 /// The error of code that has panicked. The panic hook has reported the panic.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Panicked;
@@ -21,12 +24,35 @@ pub(crate) struct Panicked;
 /// has changed.
 pub(crate) fn attempt<T>(run: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|payload| {
-        // The destructor of the payload is foreign code, too. If it panics, its own payload is leaked.
-        if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-            mem::forget(second);
-        }
+        drop_payload(payload);
         Panicked
     })
+}
+
+/// As [`attempt`], with the text of the panic.
+pub(crate) fn attempt_told<T>(run: impl FnOnce() -> T) -> Result<T, PanicText> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(PanicText::of)
+}
+
+/// The text of a panic, escaped; `None` if its payload is no text.
+#[derive(Debug)]
+pub(crate) struct PanicText(pub(crate) Option<EscapedText>);
+
+impl PanicText {
+    /// Takes the payload of a panic.
+    pub(crate) fn of(payload: Box<dyn Any + Send>) -> Self {
+        let text = payload.downcast_ref::<&str>().map(|text| Escaped(*text).to_text());
+        let text = text.or_else(|| Some(Escaped(payload.downcast_ref::<String>()?).to_text()));
+        drop_payload(payload);
+        Self(text)
+    }
+}
+
+/// The destructor of a payload is foreign code, too. If it panics, its own payload is leaked.
+fn drop_payload(payload: Box<dyn Any + Send>) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(second);
+    }
 }
 
 /// Writes a record to the log. The logger is code of the application, so its panic is caught.
@@ -51,14 +77,14 @@ impl<T> Contained<T> {
         Self(Some(value))
     }
 
-    /// Calls `act` with the value; `None` if it panics. After a panic the value is gone.
-    pub(crate) fn with<R>(&mut self, act: impl FnOnce(&mut T) -> R) -> Option<R> {
-        let value = self.0.as_mut()?;
-        let outcome = attempt(|| act(value));
+    /// Calls `act` with the value; an error if it panics. After a panic the value is gone.
+    pub(crate) fn with<R>(&mut self, act: impl FnOnce(&mut T) -> R) -> Result<R, PanicText> {
+        let value = self.0.as_mut().ok_or(PanicText(None))?;
+        let outcome = attempt_told(|| act(value));
         if outcome.is_err() {
             discard(self.0.take());
         }
-        outcome.ok()
+        outcome
     }
 }
 
@@ -101,8 +127,17 @@ mod tests {
         assert_eq!(attempt(|| 1).unwrap(), 1);
         for bombs in 0..4 {
             attempt(|| panic_any(Bomb(bombs))).unwrap_err();
+            assert_eq!(attempt_told(|| panic_any(Bomb(bombs))).unwrap_err().0, None);
         }
         assert!(!std::thread::panicking());
+    }
+
+    #[test]
+    fn the_text_of_a_panic_is_told_and_escaped() {
+        let told = |panic: fn()| attempt_told(panic).unwrap_err().0.map(|text| text.to_string());
+        assert_eq!(told(|| panic!("on\npurpose")).as_deref(), Some("on\\npurpose"));
+        assert_eq!(told(|| panic!("{}", "\x1b[31m")).as_deref(), Some("\\u{1b}[31m"));
+        assert_eq!(told(|| panic_any(7)), None);
     }
 
     #[test]

@@ -55,7 +55,7 @@
 //! | another executor than async-std's | the module `executor` |
 //!
 //! Chapters: [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
-//! [security, threat by threat](guide::security); [proxies](guide::proxies);
+//! [security, threat by threat](guide::security); [the log](guide::logs); [proxies](guide::proxies);
 //! [clients with special needs](guide::clients); [migrating from other crates](guide::migrating).
 //!
 //! # A connection
@@ -108,9 +108,12 @@
 //! per address, or per account.
 //!
 //! `ServerHandle::metrics` takes a snapshot of all counters, and the handler `tidewire::metrics` answers with
-//! it in the format of Prometheus. [`WebSocket::stats`] has the counters of one connection. Log records have
-//! the module as target, and fields beside their text (`peer`, `error`, `code`). Events that a peer causes are
-//! logged at level debug, never above, so that strangers cannot fill the log.
+//! it in the format of Prometheus. [`WebSocket::stats`] has the counters of one connection.
+//!
+//! Log records go to the subscriber of `tracing`, or to the logger of `log` where there is none. A failure of the
+//! application is a record of level warn, and a panic one of level error; what a peer does is told at level debug, never
+//! above, so that strangers cannot fill the log. `Server::access_log` has a line for each request. [The log](guide::logs)
+//! is a chapter.
 //!
 //! The server speaks HTTP/1.1. For other versions, put a [proxy](guide::proxies) in front of it.
 //!
@@ -176,6 +179,7 @@ mod foreign;
 mod message;
 mod options;
 mod proto;
+mod records;
 mod reject;
 mod runtime;
 mod stream;

@@ -1,6 +1,5 @@
 //! The admission of a request: a permit of each of its limits, or none at all.
 
-#[cfg(feature = "server")]
 use std::sync::Arc;
 
 use super::pool::{AccountEntry, Client};

@@ -43,5 +43,9 @@ pub(crate) enum LimitKey {
     Missing,
     Known(Arc<str>),
     /// The connection is opened to refuse a client, which has no key. Limits that count keys do not count it.
+    #[cfg_attr(
+        not(feature = "server"),
+        expect(dead_code, reason = "a server refuses clients in close frames")
+    )]
     Exempt,
 }

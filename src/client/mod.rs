@@ -54,6 +54,7 @@ pub use crate::error::{ConnectError, ConnectStep, HandshakeResponse, ResponseVio
 use crate::error::{Error, Result, without_secrets};
 use crate::foreign::attempt;
 use crate::options::{DeflateOptions, WebSocketOptions};
+use crate::reject::Returned;
 use crate::runtime::Clock;
 use crate::stream::Stream;
 
@@ -389,8 +390,8 @@ where
         let verdict = match &outcome {
             Ok(Ok(_)) => Ok(()),
             // The log needs the text. The caller gets the error, even if its `Display` panics.
-            Ok(Err(error)) => Err(attempt(|| format!("{error:#}")).unwrap_or_default()),
-            Err(_) => Err("the handler panicked".to_owned()),
+            Ok(Err(error)) => Err(Returned(attempt(|| format!("{error:#}")).unwrap_or_default())),
+            Err(_) => Err(Returned("the handler panicked".to_owned())),
         };
         // Fails only if the future of `run` is being dropped.
         drop(sender.send(outcome));

@@ -17,8 +17,8 @@ use super::states::{ReconnectState, ReconnectStates, Teller};
 use crate::connection::{CloseInfo, Sender, WebSocket, random_bytes};
 use crate::error::{ConnectError, Error, HandshakeResponse, Result};
 use crate::escaped::Escaped;
-use crate::foreign::tell;
 use crate::proto::CloseCode;
+use crate::records::record;
 use crate::runtime::Timer;
 
 /// Options for a [`Reconnect`]: its pauses, the reasons to try again or to stop, and what each try sends.
@@ -324,8 +324,7 @@ impl Reconnect {
         }
         let retry_after = reason.response().and_then(HandshakeResponse::retry_after);
         self.pause(|backoff, random| backoff.after(random, retry_after));
-        let told = Escaped(reason);
-        tell(|| log::debug!(error:% = told; "no connection yet: {told}"));
+        record!(debug, "no connection yet", error = Escaped(reason));
         None
     }
 

@@ -15,9 +15,9 @@ use super::Parts;
 use super::target::Target;
 use crate::error::{ConnectError, without_secrets};
 use crate::escaped::Escaped;
-use crate::foreign::tell;
 use crate::proto::extension;
 use crate::proto::handshake::is_reserved;
+use crate::records::record;
 
 /// An opening handshake, ready to be sent.
 #[derive(Debug)]
@@ -117,8 +117,7 @@ fn offered(names: &[String]) -> Result<Option<String>, ConnectError> {
 
 /// Logs an error of the request's generator, which expects text in the headers that it writes itself.
 fn invalid_header(error: &async_tungstenite::tungstenite::Error) -> ConnectError {
-    let error = Escaped(error);
-    tell(|| log::debug!(error:%; "the opening handshake cannot be written: {error}"));
+    record!(debug, "the opening handshake cannot be written", error = Escaped(error));
     ConnectError::InvalidHeader { name: "Host".to_owned() }
 }
 

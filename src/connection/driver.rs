@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::handler_buffer::{self, HandlerBuffer};
-use super::shared::Shared;
+use super::shared::{Shared, Whose};
 use super::state::{Connection, Driver, Receiver, Work};
 use super::wakes::{Wakes, guarded};
 use crate::escaped::Escaped;
-use crate::foreign::{Panicked, attempt, tell};
+use crate::foreign::{Panicked, attempt, attempt_told};
 use crate::proto::{CloseCode, CloseFrame};
 use crate::reject;
 
@@ -41,7 +41,7 @@ impl<T, E: fmt::Display + 'static> Future for ConnectionTask<T, E> {
         let Self { handler, end, shared } = &mut *self;
         // 1. The handler runs. Its frames go to the handler's buffer.
         let poll = PollScope::begin(shared, cx);
-        if let Poll::Ready(Err(Failed(frame))) = handler.poll(cx) {
+        if let Poll::Ready(Err(Failed(frame))) = handler.poll(cx, Whose::Open(shared)) {
             *end = Some(frame);
         }
         // 2. It has parked: its buffer is in the outbox.
@@ -68,7 +68,7 @@ impl<T, E: fmt::Display + 'static> Future for ConnectionTask<T, E> {
 impl<T, E> Drop for ConnectionTask<T, E> {
     fn drop(&mut self) {
         // The handler goes first, and with it what it sends in its destructors.
-        self.handler.discard();
+        self.handler.discard(Whose::Open(&self.shared));
         // A stream of the application may panic when it is dropped. It is gone then, and the rest is done.
         let _ = attempt(|| self.shared.lose_task())
             .or_else(|Panicked| attempt(|| self.shared.lose_task()));
@@ -160,32 +160,44 @@ impl<T, E> Handling<T, E> {
 
     /// Polls the handler. Once it has returned it is dropped, and what it returned: that it succeeded is all
     /// that matters here.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failed>>
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        whose: Whose<'_>,
+    ) -> Poll<Result<(), Failed>>
     where
         E: fmt::Display + 'static,
     {
         let Some(handler) = &mut self.0 else { return Poll::Ready(Ok(())) };
-        let (end, has_panicked) = match attempt(|| handler.as_mut().poll(cx)) {
+        let (end, panic) = match attempt_told(|| handler.as_mut().poll(cx)) {
             Ok(Poll::Pending) => return Poll::Pending,
-            Ok(Poll::Ready(Ok(value))) => (None, attempt(|| drop(value)).is_err()),
+            Ok(Poll::Ready(Ok(value))) => (None, attempt_told(|| drop(value)).err()),
             Ok(Poll::Ready(Err(error))) => {
                 // `Display` and `Drop` of the error, and of its causes, are the application's, too.
-                let told = attempt(|| {
-                    let frame = reject::close_frame(&error);
-                    let told = Escaped(&error);
-                    log::debug!(error:% = told; "WebSocket handler failed: {told}");
-                    frame
+                let told = attempt_told(|| {
+                    let verdict = reject::verdict(&error);
+                    let is_over = verdict.is_of_connection && whose.is_over();
+                    let shown = Escaped(&error).to_text();
+                    reject::tell_end(whose.subject(), &verdict, is_over, shown);
+                    verdict.frame
                 });
-                let has_panicked = told.is_err() | attempt(|| drop(error)).is_err();
-                (Some(told.ok().flatten().unwrap_or_else(internal_error)), has_panicked)
+                let (frame, panic) = match told {
+                    Ok(frame) => (frame, None),
+                    Err(panic) => (None, Some(panic)),
+                };
+                let panic = panic.or(attempt_told(|| drop(error)).err());
+                (Some(frame.unwrap_or_else(internal_error)), panic)
             }
-            Err(Panicked) => (None, true),
+            Err(panic) => (None, Some(panic)),
         };
-        let has_panicked = has_panicked | attempt(|| drop(self.0.take())).is_err();
-        if has_panicked {
-            Self::tell_panic();
-        }
-        let end = if has_panicked { Some(internal_error()) } else { end };
+        let panic = panic.or(attempt_told(|| drop(self.0.take())).err());
+        let end = match panic {
+            Some(panic) => {
+                reject::tell_panic(whose.subject(), &panic);
+                Some(internal_error())
+            }
+            None => end,
+        };
         Poll::Ready(match end {
             None => Ok(()),
             Some(frame) => Err(Failed(Box::new(frame))),
@@ -193,14 +205,10 @@ impl<T, E> Handling<T, E> {
     }
 
     /// Drops the handler where it stands.
-    pub(crate) fn discard(&mut self) {
-        if attempt(|| drop(self.0.take())).is_err() {
-            Self::tell_panic();
+    pub(crate) fn discard(&mut self, whose: Whose<'_>) {
+        if let Err(panic) = attempt_told(|| drop(self.0.take())) {
+            reject::tell_panic(whose.subject(), &panic);
         }
-    }
-
-    fn tell_panic() {
-        tell(|| log::error!("WebSocket handler panicked"));
     }
 
     fn is_over(&self) -> bool {
@@ -210,7 +218,7 @@ impl<T, E> Handling<T, E> {
 
 impl<T, E> Drop for Handling<T, E> {
     fn drop(&mut self) {
-        self.discard();
+        self.discard(Whose::Unknown);
     }
 }
 
@@ -285,12 +293,12 @@ mod tests {
         }
 
         let cx = &mut Context::from_waker(Waker::noop());
-        assert!(matches!(handling(async { Ok(()) }).poll(cx), Poll::Ready(Ok(()))));
+        assert!(matches!(handling(async { Ok(()) }).poll(cx, Whose::Unknown), Poll::Ready(Ok(()))));
         let failed = [
-            handling(async { Ok(Bomb) }).poll(cx),
-            handling(async { Err::<(), _>(Bomb) }).poll(cx),
-            handling::<()>(async { panic!("on purpose") }).poll(cx),
-            handling::<()>(async { std::panic::panic_any(Bomb) }).poll(cx),
+            handling(async { Ok(Bomb) }).poll(cx, Whose::Unknown),
+            handling(async { Err::<(), _>(Bomb) }).poll(cx, Whose::Unknown),
+            handling::<()>(async { panic!("on purpose") }).poll(cx, Whose::Unknown),
+            handling::<()>(async { std::panic::panic_any(Bomb) }).poll(cx, Whose::Unknown),
         ];
         assert!(failed.iter().all(|outcome| matches!(outcome, Poll::Ready(Err(Failed(_))))));
 
@@ -298,7 +306,7 @@ mod tests {
             let _bomb = Bomb;
             std::future::pending().await
         });
-        assert!(waiting.poll(cx).is_pending());
+        assert!(waiting.poll(cx, Whose::Unknown).is_pending());
         drop(waiting);
     }
 }

@@ -214,6 +214,8 @@ pub use self::sender::Sender;
 #[cfg(any(feature = "accept", feature = "client", feature = "tungstenite"))]
 pub(crate) use self::shared::Opened;
 pub(crate) use self::shared::Shared;
+#[cfg(feature = "server")]
+pub(crate) use self::shared::Whose;
 pub use self::stats::{CloseInfo, ConnectionId, ConnectionStats, Initiator};
 #[cfg(any(feature = "client", feature = "rooms"))]
 pub(crate) use self::thread_cache::bytes as random_bytes;

@@ -22,6 +22,7 @@ use crate::changes;
 use crate::error::Result;
 use crate::options::Settings;
 use crate::proto::{CloseCode, CloseFrame, Frame, ProtocolError, Role};
+use crate::reject::Subject;
 #[cfg(feature = "rooms")]
 use crate::runtime::Home;
 use crate::stream::Stream;
@@ -40,6 +41,60 @@ pub(crate) struct Opened {
     pub(crate) budget: Option<Arc<MessageBudget>>,
     pub(crate) subprotocol: Option<Box<str>>,
     pub(crate) peer_addr: Option<SocketAddr>,
+    /// The path of the request, without its query, for log records. Only servers know it.
+    pub(crate) path: Option<Box<str>>,
+    /// The number that the connection has already, if it had another protocol before.
+    pub(crate) id: Option<ConnectionId>,
+}
+
+impl Opened {
+    /// What is left for records, of a connection whose stream has not come.
+    #[cfg(feature = "server")]
+    pub(crate) fn lost(self) -> Self {
+        let Self { peer_addr, path, id, .. } = self;
+        Self { peer_addr, path, id, ..Self::default() }
+    }
+
+    /// What records tell of the connection.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject {
+            method: self.path.is_some().then_some("GET"),
+            path: self.path.as_deref(),
+            peer: self.peer_addr,
+            connection: self.id.map(u64::from),
+        }
+    }
+}
+
+/// The connection that a handler belongs to, for log records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Whose<'a> {
+    Open(&'a Shared),
+    /// Its stream has never come.
+    #[cfg(feature = "server")]
+    Lost(&'a Opened),
+    Unknown,
+}
+
+impl<'a> Whose<'a> {
+    pub(super) fn subject(self) -> Subject<'a> {
+        match self {
+            Self::Open(shared) => shared.subject(),
+            #[cfg(feature = "server")]
+            Self::Lost(opened) => opened.subject(),
+            Self::Unknown => Subject::default(),
+        }
+    }
+
+    /// Whether errors of the connection may be what its handler fails with.
+    pub(super) fn is_over(self) -> bool {
+        match self {
+            Self::Open(shared) => !shared.is_open(),
+            #[cfg(feature = "server")]
+            Self::Lost(_) => true,
+            Self::Unknown => true,
+        }
+    }
 }
 
 /// The fields stand in the order in which a broadcast comes to them, as those of [`Connection`].
@@ -101,7 +156,7 @@ impl Shared {
             connection: Mutex::new(connection),
             signals,
             is_shut: AtomicBool::new(false),
-            connection_id: ConnectionId::next(),
+            connection_id: opened.id.unwrap_or_else(ConnectionId::next),
             #[cfg(feature = "rooms")]
             home: Home::here(),
             io_waker,
@@ -170,6 +225,11 @@ impl Shared {
 
     pub(crate) fn connection_id(&self) -> ConnectionId {
         self.connection_id
+    }
+
+    /// What records tell of the connection.
+    pub(crate) fn subject(&self) -> Subject<'_> {
+        Subject { connection: Some(self.connection_id.into()), ..self.opened.subject() }
     }
 
     /// The budget of the server for messages in progress, if it has one.

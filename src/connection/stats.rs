@@ -1,11 +1,13 @@
 //! Counters of a connection, its name, and how it ended.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::write::Counts;
 use crate::proto::{CloseCode, CloseFrame, State};
+use crate::records::Field;
 
 /// Counters of one connection, since it was opened.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -175,24 +177,36 @@ impl CloseInfo {
 /// The number of a connection: another one for each that this process has opened, in the order in
 /// which they were.
 ///
+/// A connection of a [`Server`](crate::Server) has it from its first request on, so some belong to connections that never
+/// became WebSockets. It is the field `connection` of log records.
+///
 /// ```
 /// # fn run(ws: &tidewire::WebSocket) {
 /// println!("connection {} is open", ws.id());
 /// # }
 /// ```
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct ConnectionId(u64);
+pub struct ConnectionId(NonZeroU64);
 
 impl ConnectionId {
-    pub(super) fn next() -> Self {
-        static LAST: AtomicU64 = AtomicU64::new(0);
-        Self(LAST.fetch_add(1, Ordering::Relaxed).wrapping_add(1))
+    pub(crate) fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Zero comes after centuries.
+        Self(NonZeroU64::new(NEXT.fetch_add(1, Ordering::Relaxed)).unwrap_or(NonZeroU64::MAX))
     }
 }
 
 impl From<ConnectionId> for u64 {
     fn from(id: ConnectionId) -> Self {
-        id.0
+        id.0.get()
+    }
+}
+
+impl Field for ConnectionId {
+    type Value<'a> = u64;
+
+    fn value(&self) -> u64 {
+        self.0.get()
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::BytesMut;
 use crate::escaped::Escaped;
 use crate::foreign::attempt;
 use crate::proto::{Frame, WireBatch};
+use crate::records::record;
 
 /// Bytes read from a stream at once: a message of 64 KiB with its header, of 14 bytes at most.
 const READ_SIZE: usize = (64 << 10) + 14;
@@ -153,7 +154,7 @@ pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     unused.ok().flatten().unwrap_or_else(|| {
         let tell = |error: &getrandom::Error| {
             let error = Escaped(error);
-            log::error!(error:%; "no random numbers from the operating system: {error}");
+            record!(error, "no random numbers from the operating system", error = error);
         };
         fetch(getrandom::fill, tell)
     })

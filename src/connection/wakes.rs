@@ -13,8 +13,9 @@ use crate::budget::{MessageBudget, Owed};
 use crate::changes::Changes;
 use crate::error::Error;
 use crate::escaped::Escaped;
-use crate::foreign::{attempt, tell};
+use crate::foreign::attempt;
 use crate::proto::CloseCode;
+use crate::records::record;
 use crate::sync::{Mutex, MutexGuard};
 
 /// The wake-ups and records that a step under the lock owes, and must not do itself: wakers and loggers are foreign code.
@@ -133,8 +134,14 @@ impl<'a> Wakes<'a> {
         // Wakers first: a logger may be slow.
         let Rare { failure, owed } = self.rare.take().map(|rare| *rare).unwrap_or_default();
         if let Some((error, code)) = failure.map(|failure| *failure) {
-            let error = Escaped(error);
-            tell(|| log::debug!(code = u16::from(code), error:%; "connection failed: {error}"));
+            record!(
+                debug,
+                "connection failed",
+                peer = self.shared.peer_addr(),
+                connection = self.shared.connection_id(),
+                code = u16::from(code),
+                error = Escaped(error)
+            );
         }
         // Last: it may close and wake other connections.
         if let Some((budget, owed)) = owed {

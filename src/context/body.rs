@@ -108,7 +108,10 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
         let limits = self.request.body_limits();
         let max = limits.max_size();
         let body = limits.clock.timeout(limits.deadline, self.collect_body(max)).await;
-        body.unwrap_or_else(|| Err(Reject::status(408, "the body was not complete in time").into()))
+        body.unwrap_or_else(|| {
+            let reject = Reject::status(408, "the body was not complete in time");
+            Err(reject.named("body_timed_out").into())
+        })
     }
 
     async fn collect_body(&mut self, max: usize) -> HandlerResult<Vec<u8>> {
@@ -157,7 +160,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     pub async fn body_string(&mut self) -> HandlerResult<String> {
         let body = self.body_bytes().await?;
         String::from_utf8(body).map_err(|error| {
-            Reject::status(400, format!("the body is not UTF-8: {}", error.utf8_error())).into()
+            let text = format!("the body is not UTF-8: {}", error.utf8_error());
+            Reject::status(400, text).named("body_not_utf8").into()
         })
     }
 
@@ -177,10 +181,10 @@ const MIN_ROOM: usize = 4 << 10;
 
 /// The answer to a request whose body cannot be read.
 fn read_error(error: &io::Error) -> HandlerError {
-    let status = match error.kind() {
-        io::ErrorKind::TimedOut => 408,
-        io::ErrorKind::FileTooLarge => 413,
-        _ => 400,
+    let (status, name) = match error.kind() {
+        io::ErrorKind::TimedOut => (408, "body_timed_out"),
+        io::ErrorKind::FileTooLarge => (413, "body_too_large"),
+        _ => (400, "body_incomplete"),
     };
-    Reject::status(status, error.to_string()).into()
+    Reject::status(status, error.to_string()).named(name).into()
 }

@@ -18,7 +18,7 @@ use tide::http::Method;
 use tide::{Request, Response, StatusCode};
 
 pub(crate) use self::body::{BodyLimits, BodyTooLarge};
-pub(crate) use self::request::{ContextRequest, IntoTide, Origin, ReadRequest};
+pub(crate) use self::request::{ContextRequest, IntoTide, ReadRequest};
 use crate::admission;
 use crate::admission::{Admission, ClientAddr};
 use crate::connection::WebSocket;
@@ -255,10 +255,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
             return Err(HandlerError::boxed(text.into()));
         };
         let bad = |reason: &dyn fmt::Display| {
-            HandlerError::from(Reject::status(
-                400,
-                format!("the parameter {name:?} of the path: {reason}"),
-            ))
+            let text = format!("the parameter {name:?} of the path: {reason}");
+            HandlerError::from(Reject::status(400, text).named("param_invalid"))
         };
         if !is_percent_encoded(raw) {
             return Err(bad(&"a % that is not followed by two hexadecimal digits"));
@@ -280,7 +278,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     ///
     /// A 400 if it does not fit.
     pub fn query<T: DeserializeOwned>(&self) -> HandlerResult<T> {
-        self.request.tide().query().map_err(HandlerError::from_tide)
+        let query = self.request.tide().query();
+        query.map_err(|error| HandlerError::of_tide(error, "query_invalid"))
     }
 
     /// The state that the handlers of the server share.
@@ -435,7 +434,8 @@ impl<State: Clone + Send + Sync + 'static> RequestContext<State> {
     /// (RFC 9110 §5.5). The response is as it was.
     pub fn set_response_header(&mut self, name: &str, value: &str) -> HandlerResult {
         if !is_header_line(name, value) {
-            let text = format!("HTTP does not allow this header: {name:?} with {value:?}");
+            // Without the value, which may be a cookie.
+            let text = format!("HTTP does not allow this header: {name:?}");
             return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, text).into());
         }
         self.response().insert_header(name, value);

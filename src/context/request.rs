@@ -22,18 +22,7 @@ use super::{BodyLimits, RawHeaders, Told};
 use crate::admission::ServerLimits;
 use crate::stream::Security;
 use crate::sync::Mutex;
-use crate::upgrade::PeerAddr;
-
-/// Where the requests of a connection come from, and what holds for all of them.
-#[derive(Debug, Default)]
-pub(crate) struct Origin {
-    pub(crate) peer: Option<SocketAddr>,
-    pub(crate) local: Option<SocketAddr>,
-    /// The facts about the peer of an encrypted connection.
-    pub(crate) security: Option<Arc<Security>>,
-    /// The limits of the server on WebSocket connections.
-    pub(crate) limits: Option<ServerLimits>,
-}
+use crate::upgrade::Origin;
 
 /// A request as it was read. It is one of HTTP/1.1.
 pub(crate) struct ReadRequest<State> {
@@ -159,7 +148,7 @@ impl<State> ContextRequest<State> {
     pub(super) fn peer(&self) -> Option<SocketAddr> {
         match self.read() {
             Ok(read) => read.origin.peer,
-            Err(request) => request.ext::<PeerAddr>().and_then(|addr| addr.0),
+            Err(request) => request.ext::<Arc<Origin>>().and_then(|origin| origin.peer),
         }
     }
 

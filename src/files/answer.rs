@@ -15,7 +15,8 @@ use super::name::Name;
 use super::range::Range;
 use crate::context::RequestContext;
 use crate::escaped::Escaped;
-use crate::foreign::tell;
+use crate::handler::is_told;
+use crate::records::record;
 use crate::reject::HandlerResult;
 use crate::runtime::unblock;
 use crate::sync::Mutex;
@@ -65,7 +66,11 @@ impl Served {
             Found::Missing => Response::new(StatusCode::NotFound),
             Found::Folder => with_slash(&ctx),
             Found::File(selected) => self.0.response(selected),
-            Found::Failed => Response::new(StatusCode::InternalServerError),
+            Found::Failed => {
+                let mut response = Response::new(StatusCode::InternalServerError);
+                is_told(&mut response);
+                response
+            }
         })
     }
 }
@@ -143,9 +148,9 @@ impl Inner {
         let full = self.place.path().join(path);
         let (path, error) = (Escaped(full.display()), Escaped(error));
         if is_due {
-            tell(|| log::warn!(path:%, error:%; "cannot serve {path}: {error}"));
+            record!(warn, "cannot serve a file", path = path, error = error);
         } else {
-            tell(|| log::debug!(path:%, error:%; "cannot serve {path}: {error}"));
+            record!(debug, "cannot serve a file", path = path, error = error);
         }
     }
 }

@@ -12,7 +12,7 @@
 //! - **Regular files only.** The kind is looked at before the file is opened, and again after. The file is opened
 //!   without blocking, so that a FIFO that takes its place between the two holds no thread.
 //! - **No disk work on a worker**, and no more than one piece of a file in memory for each response.
-//! - **A stranger is not heard in the log.** What a client asks for in vain is not logged at all. A failure of the
+//! - **A stranger is not loud in the log.** What a client asks for in vain is told at debug. A failure of the
 //!   server itself is logged at warn, once a minute for each folder, and at debug in between.
 //!
 //! [RFC 9110 §13, §14]: https://www.rfc-editor.org/rfc/rfc9110#section-13

@@ -15,6 +15,9 @@ pub mod cancel_safety {}
 #[doc = include_str!("security.md")]
 pub mod security {}
 
+#[doc = include_str!("logs.md")]
+pub mod logs {}
+
 #[doc = include_str!("proxies.md")]
 pub mod proxies {}
 

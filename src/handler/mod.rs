@@ -20,13 +20,11 @@ pub(crate) use self::response::Answer;
 use self::response::Reply;
 pub use self::response::{IntoResponse, Json};
 use crate::context::{ContextRequest, RequestContext};
-use crate::escaped::Escaped;
-use crate::foreign::tell;
 use crate::proto::handshake::{HandshakeError, is_header_line};
-use crate::reject::{HandlerError, HandlerResult, Reject, SharedJudge};
+use crate::reject::{HandlerError, HandlerResult, Reason, Reject, SharedJudge};
 use crate::runtime::Label;
 use crate::upgrade;
-use crate::upgrade::{Abandon, PendingUpgrade, Requested, Switched, Transport};
+use crate::upgrade::{Abandon, AnswerLog, PendingUpgrade, Requested, Switched, Transport};
 
 /// A handler at work.
 type HandlerFuture = Pin<Box<dyn Future<Output = HandlerResult<Reply>> + Send>>;
@@ -213,17 +211,28 @@ impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
             Some(Ok(reply)) => {
                 let mut answer = reply.over(pending.take_prepared());
                 if let Answer::Response(response) = &mut answer {
+                    tell_error(response, || transport.log());
                     requested.until_sent(response);
                 }
                 answer
             }
-            Some(Err(error)) => Answer::Response(error_response(error)),
-            None => match upgrade::start(handler, Arc::clone(&pending), requested, transport).await
-            {
-                Ok(Switched::Plain(fields)) => Answer::Switching(fields),
-                Ok(Switched::Response(response)) => Answer::Response(response),
-                Err(error) => Answer::Response(error_response(error.into())),
-            },
+            Some(Err(error)) => {
+                let mut response = error_response(error);
+                tell_error(&mut response, || transport.log());
+                Answer::Response(response)
+            }
+            None => {
+                let log = transport.log();
+                match upgrade::start(handler, Arc::clone(&pending), requested, transport).await {
+                    Ok(Switched::Plain(fields)) => Answer::Switching(fields),
+                    Ok(Switched::Response(response)) => Answer::Response(response),
+                    Err(error) => {
+                        let mut response = error_response(error.into());
+                        tell_error(&mut response, || log);
+                        Answer::Response(response)
+                    }
+                }
+            }
         }
     }
 }
@@ -260,12 +269,27 @@ fn error_response(error: HandlerError) -> Response {
         Response::new(StatusCode::InternalServerError)
     };
     let status = response.status();
-    if status.is_server_error() && error.handshake().is_none() {
-        let (told, status) = (Escaped(&error), u16::from(status));
-        tell(|| log::debug!(status, error:% = told; "handler failed: {told}"));
-    }
+    response.insert_ext(Told(Reason::of(&error, status.into())));
     response.set_error(error.into_tide(status));
     response
+}
+
+/// The reason for the status of a response, in its extensions.
+struct Told(Reason);
+
+/// Has the log tell of a response that is an error.
+fn tell_error(response: &mut Response, log: impl FnOnce() -> AnswerLog) {
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        let response: &mut tide::http::Response = response.as_mut();
+        let reason = response.ext_mut().remove().map(|Told(reason)| reason);
+        log().tell(status.into(), reason);
+    }
+}
+
+/// Says that the log has been told why this response is an error.
+pub(crate) fn is_told(response: &mut Response) {
+    response.insert_ext(Told(Reason::Told));
 }
 
 fn reject_response(reject: &Reject) -> Response {

@@ -9,11 +9,14 @@ use std::fmt;
 use std::sync::Arc;
 
 use route_recognizer::{Params, Router};
+use tide::Next;
 use tide::http::headers::{ALLOW, CONTENT_TYPE};
 use tide::http::{Method, Request, Response, StatusCode};
+use tide::utils::async_trait;
 
 use super::handlers::{Handlers, Tables};
-use crate::reject::SharedJudge;
+use crate::reject::{Reason, SharedJudge};
+use crate::upgrade::Origin;
 
 /// The routes, middleware and state of a server.
 pub(crate) struct App<State> {
@@ -22,6 +25,7 @@ pub(crate) struct App<State> {
     handlers: Arc<Handlers<State>>,
     /// Whether middleware runs around every request.
     has_middleware: bool,
+    has_access_log: bool,
     judge: SharedJudge,
 }
 
@@ -31,9 +35,12 @@ impl<State: Clone + Send + Sync + 'static> App<State> {
         Self::new(tide::Server::with_state(state), Arc::default())
     }
 
-    fn new(tide: tide::Server<State>, routes: Arc<Routes>) -> Self {
+    fn new(mut tide: tide::Server<State>, routes: Arc<Routes>) -> Self {
+        tide.with(NoteErrors);
         let handlers = Arc::new(Handlers::with_state(tide.state().clone()));
-        Self { tide, routes, handlers, has_middleware: false, judge: SharedJudge::default() }
+        let (has_middleware, has_access_log) = (false, false);
+        let judge = SharedJudge::default();
+        Self { tide, routes, handlers, has_middleware, has_access_log, judge }
     }
 
     /// Adds a route. The caller records its methods in the returned tables.
@@ -48,6 +55,15 @@ impl<State: Clone + Send + Sync + 'static> App<State> {
     pub(crate) fn with(&mut self, middleware: impl tide::Middleware<State>) {
         self.has_middleware = true;
         self.tide.with(middleware);
+    }
+
+    /// Has the access log written.
+    pub(crate) fn log_access(&mut self) {
+        self.has_access_log = true;
+    }
+
+    pub(crate) fn has_access_log(&self) -> bool {
+        self.has_access_log
     }
 
     /// Who judges the errors of the handlers.
@@ -103,8 +119,27 @@ impl<State: Clone> Clone for App<State> {
             routes: Arc::clone(&self.routes),
             handlers: Arc::clone(&self.handlers),
             has_middleware: self.has_middleware,
+            has_access_log: self.has_access_log,
             judge: self.judge.clone(),
         }
+    }
+}
+
+/// Middleware that notes the errors of tide's own endpoints and middleware, for the log.
+struct NoteErrors;
+
+#[async_trait]
+impl<State: Clone + Send + Sync + 'static> tide::Middleware<State> for NoteErrors {
+    async fn handle(&self, request: tide::Request<State>, next: Next<'_, State>) -> tide::Result {
+        let origin: Option<Arc<Origin>> = request.ext().cloned();
+        let response = next.run(request).await;
+        let status = response.status();
+        if let (Some(origin), Some(error), true) =
+            (origin, response.error(), status.is_server_error())
+        {
+            origin.note_if_unknown(|| Reason::failed(error));
+        }
+        Ok(response)
     }
 }
 

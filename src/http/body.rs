@@ -14,7 +14,8 @@ use tide::http::Body;
 
 use super::exchange::{Answering, HttpProgress, Receipt};
 use crate::context::{BodyLimits, BodyTooLarge};
-use crate::foreign::Contained;
+use crate::foreign::{Contained, PanicText};
+use crate::reject::tell_body;
 use crate::runtime::Timer;
 
 /// Largest piece of a response read at once, in bytes.
@@ -71,6 +72,7 @@ impl RequestBody {
                     Err(_) => self.settle(Receipt::Doubtful),
                 },
                 Some(Err(error)) => {
+                    self.fail();
                     self.settle(Receipt::Doubtful);
                     return Poll::Ready(Err(io_error(error)));
                 }
@@ -94,8 +96,16 @@ impl RequestBody {
         if self.len.saturating_add(announced) <= size(max) {
             return Ok(());
         }
+        self.fail();
         self.settle(Receipt::TooLarge(max));
         Err(BodyTooLarge { max }.into())
+    }
+
+    /// Records that the client is the reason for an error.
+    fn fail(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.set_body_failed();
+        }
     }
 
     /// Records the outcome of the body, once.
@@ -110,6 +120,7 @@ impl RequestBody {
         let clock = &self.limits.clock;
         let stall = self.stall.get_or_insert_with(|| clock.timer(clock.after(timeout)));
         ready!(Pin::new(stall).poll(cx));
+        self.fail();
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -173,7 +184,7 @@ pub(crate) fn io_error(error: hyper::Error) -> io::Error {
 #[derive(Debug)]
 pub(super) struct ResponseBody {
     content: Content,
-    _answering: Option<Answering>,
+    answering: Option<Answering>,
 }
 
 #[derive(Debug)]
@@ -188,12 +199,12 @@ enum Content {
 impl ResponseBody {
     /// An empty body.
     pub(super) fn empty() -> Self {
-        Self { content: Content::Empty, _answering: None }
+        Self { content: Content::Empty, answering: None }
     }
 
     /// A body that is known already.
     pub(super) fn full(bytes: impl Into<Bytes>) -> Self {
-        Self { content: Content::Full(bytes.into()), _answering: None }
+        Self { content: Content::Full(bytes.into()), answering: None }
     }
 
     /// A body of tide, read while it is written.
@@ -207,12 +218,32 @@ impl ResponseBody {
                 buf: BytesMut::new(),
             }),
         };
-        Self { content, _answering: None }
+        Self { content, answering: None }
     }
 
     /// Holds `answering` until hyper has the last byte.
-    pub(super) fn until_sent(self, answering: Answering) -> Self {
-        Self { _answering: Some(answering), ..self }
+    pub(super) fn until_sent(self, mut answering: Answering) -> Self {
+        if let Content::Streamed(_) = self.content {
+            answering.settle();
+        }
+        Self { answering: Some(answering), ..self }
+    }
+
+    /// Tells that the body cannot be read to its end, unless that is the client's doing.
+    fn tell(&self, failure: Failure) -> io::Error {
+        let Some(answering) = self.answering.as_ref().filter(|it| !it.has_body_failed()) else {
+            return failure.into();
+        };
+        match failure {
+            Failure::Io(error) => {
+                tell_body(answering.subject(), Ok(&error));
+                error
+            }
+            Failure::Panicked(panic) => {
+                tell_body(answering.subject(), Err(panic));
+                panicked()
+            }
+        }
     }
 }
 
@@ -228,7 +259,8 @@ impl hyper::body::Body for ResponseBody {
         let piece = match &mut this.content {
             Content::Streamed(streamed) => match ready!(streamed.poll_piece(cx)) {
                 Ok(piece) => piece,
-                Err(error) => {
+                Err(failure) => {
+                    let error = this.tell(failure);
                     // On an error, hyper forgets bytes that it has not written. So it gets the error at
                     // the next poll, and the client sees that the response is cut off.
                     this.content = Content::Failed(error);
@@ -242,6 +274,10 @@ impl hyper::body::Body for ResponseBody {
                 Content::Empty | Content::Streamed(_) => None,
             },
         };
+        let access = this.answering.as_mut().and_then(|answering| answering.access.as_mut());
+        if let (Some(access), Some(piece)) = (access, &piece) {
+            access.count(piece.len());
+        }
         Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
     }
 
@@ -260,6 +296,22 @@ impl hyper::body::Body for ResponseBody {
     }
 }
 
+/// Why a body ends too early.
+#[derive(Debug)]
+enum Failure {
+    Io(io::Error),
+    Panicked(PanicText),
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Io(error) => error,
+            Failure::Panicked(_) => panicked(),
+        }
+    }
+}
+
 /// A body of tide that is being sent.
 #[derive(Debug)]
 struct Streamed {
@@ -274,20 +326,24 @@ impl Streamed {
     ///
     /// It uses `AsyncRead`, because the `AsyncBufRead` of an `http_types` body reads beyond the body's
     /// length.
-    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+    fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
         // hyper has copied and dropped the last piece, so this reuses its memory.
         self.buf.resize(self.piece_len(), 0);
         let buf = &mut self.buf;
         let read = self.body.with(|body| Pin::new(body).poll_read(cx, buf));
-        let Poll::Ready(read) = read.unwrap_or_else(|| Poll::Ready(Err(panicked()))) else {
-            // An event stream may be silent for hours: do not hold a buffer meanwhile.
-            self.buf = BytesMut::new();
-            return Poll::Pending;
+        let len = match read {
+            Ok(Poll::Ready(read)) => read.map_err(Failure::Io)?,
+            Ok(Poll::Pending) => {
+                // An event stream may be silent for hours: do not hold a buffer meanwhile.
+                self.buf = BytesMut::new();
+                return Poll::Pending;
+            }
+            Err(panic) => return Poll::Ready(Err(Failure::Panicked(panic))),
         };
-        let len = read?;
         if let Some(left) = &mut self.left {
             if len == 0 && *left > 0 {
-                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Poll::Ready(Err(Failure::Io(error)));
             }
             *left = left.saturating_sub(size(len));
         }

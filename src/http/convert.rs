@@ -24,20 +24,18 @@ use super::ServerOptions;
 use super::body::{RequestBody, ResponseBody};
 use super::exchange::HttpProgress;
 use super::refusal::Refusal;
-use crate::context::{BodyLimits, IntoTide, Origin, RawHeaders, ReadRequest, Told};
-use crate::escaped::Escaped;
-use crate::foreign::tell;
+use crate::context::{BodyLimits, IntoTide, RawHeaders, ReadRequest, Told};
 use crate::instance::Instance;
 use crate::sync::Mutex;
-use crate::upgrade::{Field, PeerAddr, Upgraded};
+use crate::upgrade::{Field, Origin, Upgraded};
 
 /// Makes a request for tide, or returns the reason to refuse it.
 pub(super) fn request(
     request: ::http::Request<Incoming>,
     options: &ServerOptions,
-    origin: &Origin,
     exchange: &Arc<HttpProgress>,
 ) -> Result<Request, Refusal> {
+    let origin = exchange.origin();
     let (head, incoming) = request.into_parts();
     let limits = body_limits(options);
     let body = body(incoming, options, &limits, exchange);
@@ -150,7 +148,7 @@ fn told(options: &ServerOptions, origin: &Origin, headers: &HeaderMap) -> Option
 fn fill(
     request: &mut Request,
     headers: &HeaderMap,
-    origin: &Origin,
+    origin: &Arc<Origin>,
     told: Option<Told>,
     limits: BodyLimits,
     body: Option<Body>,
@@ -160,7 +158,7 @@ fn fill(
     if let Some(security) = &origin.security {
         request.ext_mut().insert(Arc::clone(security));
     }
-    request.ext_mut().insert(PeerAddr(origin.peer));
+    request.ext_mut().insert(Arc::clone(origin));
     request.ext_mut().insert(limits);
     if let Some(told) = told {
         request.ext_mut().insert(told);
@@ -519,7 +517,5 @@ fn frame(status: StatusCode, to_head: bool, headers: &mut HeaderMap, body: Body)
 }
 
 fn invalid(what: &str) -> Refusal {
-    let reason = Escaped(what);
-    tell(|| log::error!(reason:%; "a handler's response cannot be sent: {reason}"));
-    Refusal::ResponseInvalid
+    Refusal::ResponseInvalid(format!("the response cannot be sent: {what}").into())
 }

@@ -9,15 +9,17 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use ::http::header::{CONNECTION, UPGRADE};
-use ::http::{HeaderMap, HeaderName};
+use ::http::uri::PathAndQuery;
+use ::http::{HeaderMap, HeaderName, Method};
 use futures::channel::oneshot;
 use hyper::body::{Body, Incoming};
 
 use super::Upgraded;
+use super::access::Access;
 use super::pieces::End;
-use crate::context::Origin;
+use crate::reject::Subject;
 use crate::sync::Mutex;
-use crate::upgrade::Early;
+use crate::upgrade::{Early, Origin};
 
 /// The state of the body of a request.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -56,6 +58,8 @@ pub(super) struct HttpProgress {
     stalled: AtomicBool,
     /// Whether the head of a request did not arrive in time.
     overdue: AtomicBool,
+    /// Whether the client has failed to send the body of the last request.
+    body_failed: AtomicBool,
     /// Whether the server shuts down.
     leaving: AtomicBool,
     /// Whether the first line of the last head has a fragment.
@@ -85,11 +89,14 @@ impl HttpProgress {
         let is_upgrading = is_opening && has_token(request.headers(), &CONNECTION, "upgrade");
         self.upgrading.store(is_upgrading, Relaxed);
         self.begun.store(false, Relaxed);
+        self.body_failed.store(false, Relaxed);
         self.ahead.store(true, Relaxed);
         self.body.store(request.body().size_hint().exact().unwrap_or(0), Relaxed);
         self.early.set(self.followed.load(Relaxed));
         let has_fragment = self.fragment.load(Relaxed);
-        Answering { exchange: Arc::clone(self), has_fragment, is_opening }
+        let (method, path) = (request.method().clone(), request.uri().path_and_query().cloned());
+        let exchange = Arc::clone(self);
+        Answering { exchange, method, path, access: None, has_fragment, is_opening }
     }
 
     /// Records that the handler's part begins.
@@ -114,6 +121,16 @@ impl HttpProgress {
         if is_waiting && self.receipt() == Receipt::Complete {
             self.early.set(true);
         }
+    }
+
+    /// Records that the client has failed to send the body.
+    pub(super) fn set_body_failed(&self) {
+        self.body_failed.store(true, Relaxed);
+    }
+
+    /// Whether the client has failed to send the body of the last request, which its handler may have failed for.
+    pub(super) fn has_body_failed(&self) -> bool {
+        self.body_failed.load(Relaxed)
     }
 
     /// Takes the length of the body that comes next. It is returned once.
@@ -229,14 +246,51 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 #[derive(Debug)]
 pub(super) struct Answering {
     exchange: Arc<HttpProgress>,
+    method: Method,
+    /// `None` if the target has none.
+    path: Option<PathAndQuery>,
+    /// The line of the access log, if the server has one.
+    pub(super) access: Option<Box<Access>>,
     /// Whether the request target has a fragment.
     pub(super) has_fragment: bool,
     /// Whether the request names WebSocket as a protocol to upgrade to (RFC 9110 §7.8).
     pub(super) is_opening: bool,
 }
 
+impl Answering {
+    /// The path without the query.
+    pub(super) fn path(&self) -> Option<&str> {
+        self.path.as_ref().map(PathAndQuery::path)
+    }
+
+    /// What records tell of the request.
+    pub(super) fn subject(&self) -> Subject<'_> {
+        let origin = self.exchange.origin();
+        Subject {
+            method: Some(self.method.as_str()),
+            path: self.path(),
+            peer: origin.peer,
+            connection: origin.id.map(u64::from),
+        }
+    }
+
+    /// Whether the client has failed to send its body.
+    pub(super) fn has_body_failed(&self) -> bool {
+        self.exchange.has_body_failed()
+    }
+
+    /// Copies what is kept as long as the response is sent: it is a part of a larger buffer.
+    pub(super) fn settle(&mut self) {
+        // Without the query, which no record shows.
+        self.path = self.path().and_then(|path| PathAndQuery::try_from(path.as_bytes()).ok());
+    }
+}
+
 impl Drop for Answering {
     fn drop(&mut self) {
+        if let Some(access) = self.access.take() {
+            access.tell(self.subject());
+        }
         self.exchange.answering.store(false, Relaxed);
         self.exchange.answered.store(true, Relaxed);
     }

@@ -19,7 +19,8 @@
 //! a request goes this way.
 //!
 //! Both ways come from `answer` and return to it: limits, metrics, the end of the connection and the state of the
-//! exchange are the same.
+//! exchange are the same, and so are the records of an answer that is an error: whoever refuses a request, or fails over it,
+//! notes the reason in its [`Origin`](crate::upgrade::Origin), and `answer` writes the record with the status that goes out.
 //!
 //! | file | holds |
 //! | --- | --- |
@@ -28,10 +29,12 @@
 //! | `app`, `handlers` | the routes: those of tide, and the handlers that need no tide |
 //! | `convert`, `body` | requests for tide and for handlers, responses for hyper |
 //! | `refusal` | the answers to requests that no handler gets |
+//! | `access` | the access log |
 //! | `hosts`, `proxies`, `forwarded` | the hosts that are answered for, and the proxies that are believed |
 //!
 //! [RFC 9112]: https://www.rfc-editor.org/rfc/rfc9112
 
+mod access;
 mod app;
 mod body;
 mod convert;
@@ -57,7 +60,6 @@ use std::task::{Poll, Waker, ready};
 use std::time::Duration;
 
 use ::http::header::{CONNECTION, UPGRADE};
-use ::http::uri::PathAndQuery;
 use ::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -67,6 +69,7 @@ use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::{HttpService, service_fn};
 
+use self::access::Access;
 pub(crate) use self::app::App;
 use self::body::ResponseBody;
 #[cfg(feature = "testing")]
@@ -80,14 +83,16 @@ pub(crate) use self::refusal::Refusal;
 use self::socket::{Never, Socket};
 use crate::admission::{ConnectionLimit, ServerLimits};
 use crate::causes::WithCauses;
-use crate::context::{BodyTooLarge, ContextRequest, IntoTide, Origin, ReadRequest};
+use crate::context::{BodyTooLarge, ContextRequest, IntoTide, ReadRequest};
 use crate::escaped::Escaped;
-use crate::foreign::{Contained, discard, tell};
+use crate::foreign::{Contained, PanicText, discard};
 use crate::handler::Answer;
 use crate::instance::{Instance, Lease, OpenHttp};
+use crate::records::record;
+use crate::reject::{Reason, Refused, tell_answer};
 use crate::runtime::{Clock, yield_now};
 use crate::stream::Stream;
-use crate::upgrade::{Early, OnUpgrade, PeerAddr, Transport, Upgraded};
+use crate::upgrade::{Early, OnUpgrade, Origin, Transport, Upgraded, kept_path};
 
 /// Bytes of a head that hyper may buffer beyond our own limit.
 ///
@@ -153,7 +158,7 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         let open = OpenHttp::begin(Arc::clone(&self.instance));
         let Addrs { peer, local } = addrs;
         let security = stream.security().map(Arc::new);
-        let origin = Origin { peer, local, security, limits: self.limits.clone() };
+        let origin = Origin::new((peer, local), security, self.limits.clone());
         let exchange = Arc::new(HttpProgress::new(origin));
         let socket = Socket::new(stream, Arc::clone(&exchange), self.lease(), &self.options);
         let service = service_fn(|request| {
@@ -183,13 +188,17 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
             (Ok(()), None) if socket.has_ended() && !exchange.is_secure() => {}
             (Ok(()), None) => close(socket.into_stream(), None, &self.instance.clock).await,
             (Err(error), granted) => {
-                let told = Escaped(WithCauses(&error));
-                tell(
-                    || log::debug!(peer:% = addrs, error:% = told; "connection from {addrs} failed: {told}"),
+                let last = unanswered(&error, &parts.read_buf, &exchange);
+                record!(
+                    debug,
+                    "connection failed",
+                    peer = peer,
+                    connection = exchange.origin().id,
+                    reason = last.as_ref().map(Refusal::name),
+                    error = Escaped(WithCauses(&error))
                 );
                 // Dropped first: a handler that waits for the stream need not wait for the goodbye.
                 drop(granted);
-                let last = unanswered(&error, &parts.read_buf, &exchange);
                 close(socket.into_stream(), last, &self.instance.clock).await;
             }
         }
@@ -216,17 +225,30 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         self: Arc<Self>,
         request: ::http::Request<Incoming>,
         exchange: Arc<HttpProgress>,
-        answering: Answering,
+        mut answering: Answering,
     ) -> Result<::http::Response<ResponseBody>, Infallible> {
         exchange.set_begun();
+        answering.access = self
+            .instance
+            .sockets
+            .has_access_log()
+            .then(|| Box::new(Access::begin(&self.instance.clock)));
         let to_head = request.method() == ::http::Method::HEAD;
         let is_http_1_0 = request.version() == ::http::Version::HTTP_10;
         let response = if answering.has_fragment {
             Err(Refusal::TargetInvalid)
         } else {
-            self.route(request, &exchange).await
+            self.route(request, &exchange, answering.path()).await
         };
-        let mut response = response.unwrap_or_else(|refusal| refusal.response(to_head));
+        let mut response = response.unwrap_or_else(|refusal| {
+            let origin = exchange.origin();
+            match refusal {
+                // Noted with the text of the panic.
+                Refusal::HandlerPanicked => {}
+                _ => origin.note(refusal.reason()),
+            }
+            refusal.response(to_head)
+        });
         let is_last = match exchange.receipt() {
             // The shutdown may have begun during this poll. hyper does not know of it yet.
             Receipt::Complete => self.instance.is_shutting_down(),
@@ -248,7 +270,15 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
             // Otherwise hyper would send `keep-alive` and then close (RFC 9112 §9.3).
             *response.version_mut() = ::http::Version::HTTP_10;
         }
-        self.instance.counters.count_response(response.status().as_u16());
+        let status = response.status().as_u16();
+        self.instance.counters.count_response(status);
+        if let Some(access) = &mut answering.access {
+            access.set_status(status);
+        }
+        let reason = exchange.origin().take_reason();
+        if status >= 400 {
+            tell_answer(answering.subject(), status, of_client(reason, &exchange));
+        }
         Ok(response.map(|body| body.until_sent(answering)))
     }
 
@@ -256,16 +286,17 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         self: &Arc<Self>,
         request: ::http::Request<Incoming>,
         exchange: &Arc<HttpProgress>,
+        path: Option<&str>,
     ) -> Result<::http::Response<ResponseBody>, Refusal> {
         let respond = async {
             match self.find(&request) {
-                Some(found) => self.call(found, request, exchange).await,
+                Some(found) => self.call(found, request, exchange, path).await,
                 // Boxed, since it is several times as large.
-                None => Box::pin(self.respond(request, exchange)).await,
+                None => Box::pin(self.respond(request, exchange, path)).await,
             }
         };
         AssertUnwindSafe(respond).catch_unwind().await.unwrap_or_else(|payload| {
-            discard(payload);
+            exchange.origin().note(Reason::Panicked(PanicText::of(payload)));
             Err(Refusal::HandlerPanicked)
         })
     }
@@ -282,12 +313,12 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         Found { handler, method, params }: Found<State>,
         request: ::http::Request<Incoming>,
         exchange: &Arc<HttpProgress>,
+        path: Option<&str>,
     ) -> Result<::http::Response<ResponseBody>, Refusal> {
         let (upgrade, stream) = may_upgrade(&request).then(oneshot::channel).unzip();
-        let path = request.uri().path_and_query().cloned();
         let transport = Transport::HttpServer(
-            stream.map(OnUpgrade),
-            PeerAddr(exchange.origin().peer),
+            stream.map(|stream| OnUpgrade { stream, path: kept_path(path.unwrap_or_default()) }),
+            Arc::clone(exchange.origin()),
             Arc::clone(&self.instance),
             upgrade.is_some().then(|| Arc::clone(exchange.early())),
         );
@@ -311,7 +342,6 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
             answer @ Answer::Response(_) => tide::Response::from(answer).into(),
         };
         if response.status() == tide::StatusCode::MethodNotAllowed {
-            let path = path.as_ref().map(PathAndQuery::path);
             self.app.routes().complete(&mut response, method, path);
         }
         finish(response, false, upgrade, exchange)
@@ -322,14 +352,15 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         &self,
         request: ::http::Request<Incoming>,
         exchange: &Arc<HttpProgress>,
+        path: Option<&str>,
     ) -> Result<::http::Response<ResponseBody>, Refusal> {
         let to_head = request.method() == ::http::Method::HEAD;
         let is_asterisk = request.uri().path() == "*";
         let may_upgrade = may_upgrade(&request);
-        let origin = exchange.origin();
-        let mut request = convert::request(request, &self.options, origin, exchange)?;
+        let mut request = convert::request(request, &self.options, exchange)?;
         request.ext_mut().insert(Arc::clone(&self.instance));
-        let upgrade = may_upgrade.then(|| offer_upgrade(&mut request, exchange.early()));
+        let path = path.unwrap_or_default();
+        let upgrade = may_upgrade.then(|| offer_upgrade(&mut request, exchange.early(), path));
         if let (Some(limits), Some(_)) = (&self.limits, &upgrade) {
             request.ext_mut().insert(limits.clone());
         }
@@ -395,6 +426,17 @@ fn may_upgrade(request: &::http::Request<Incoming>) -> bool {
         && request.body().is_end_stream()
 }
 
+/// The reason for an answer that is an error. A handler that fails over a body that the client has not sent has not
+/// failed by itself.
+fn of_client(reason: Option<Reason>, exchange: &HttpProgress) -> Option<Reason> {
+    match reason {
+        Some(Reason::Failed(_)) | None if exchange.has_body_failed() => {
+            Some(Reason::Refused(Refused::named("body_failed")))
+        }
+        reason => reason,
+    }
+}
+
 /// Turns the response that tide makes of a read error into a 413, if the body was too large (RFC 9110
 /// §15.5.14).
 fn name_excess(response: &mut tide::http::Response, max: usize) {
@@ -409,9 +451,10 @@ fn name_excess(response: &mut tide::http::Response, max: usize) {
 fn offer_upgrade(
     request: &mut tide::http::Request,
     early: &Arc<Early>,
+    path: &str,
 ) -> oneshot::Sender<Upgraded> {
-    let (sender, receiver) = oneshot::channel();
-    request.ext_mut().insert(OnUpgrade(receiver));
+    let (sender, stream) = oneshot::channel();
+    request.ext_mut().insert(OnUpgrade { stream, path: kept_path(path) });
     request.ext_mut().insert(Arc::clone(early));
     sender
 }

@@ -6,6 +6,8 @@ use ::http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE};
 use ::http::{HeaderValue, StatusCode};
 
 use super::body::ResponseBody;
+use crate::foreign::PanicText;
+use crate::reject::{Reason, Refused};
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
@@ -57,11 +59,43 @@ pub(crate) enum Refusal {
     Http2,
     /// The handler or a middleware panicked.
     HandlerPanicked,
-    /// The handler's response cannot be written as HTTP.
-    ResponseInvalid,
+    /// The handler's response cannot be written as HTTP, for a reason that the log is told.
+    ResponseInvalid(Box<str>),
 }
 
 impl Refusal {
+    /// The reason for the log.
+    pub(super) fn reason(&self) -> Reason {
+        match self {
+            Self::HandlerPanicked => Reason::Panicked(PanicText(None)),
+            Self::ResponseInvalid(why) => Reason::failed(why),
+            refusal => Reason::Refused(Refused::named(refusal.name())),
+        }
+    }
+
+    /// A short name for the log.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::HostMissing => "host_missing",
+            Self::HostRepeated => "host_repeated",
+            Self::HostInvalid => "host_invalid",
+            Self::HostNotAllowed => "host_not_allowed",
+            Self::TargetInvalid => "target_invalid",
+            Self::DotSegment => "dot_segment",
+            Self::TargetTooLong { .. } => "target_too_long",
+            Self::HeadTooLarge { .. } => "head_too_large",
+            Self::HeadTimeout => "head_timed_out",
+            Self::HeadIncomplete => "head_incomplete",
+            Self::MethodUnknown => "method_unknown",
+            Self::CodingUnknown => "coding_unknown",
+            #[cfg(feature = "tls")]
+            Self::NotEncrypted => "not_encrypted",
+            Self::Http2 => "http2",
+            Self::HandlerPanicked => "handler_panicked",
+            Self::ResponseInvalid(_) => "response_invalid",
+        }
+    }
+
     /// The status of the response.
     pub(super) fn status(&self) -> StatusCode {
         match self {
@@ -79,7 +113,7 @@ impl Refusal {
             Self::HeadTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::MethodUnknown | Self::CodingUnknown => StatusCode::NOT_IMPLEMENTED,
             Self::Http2 => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
-            Self::HandlerPanicked | Self::ResponseInvalid => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::HandlerPanicked | Self::ResponseInvalid(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
@@ -117,7 +151,7 @@ impl Refusal {
     /// Whether the connection ends with the response. It does if the request was not valid HTTP, since the
     /// bytes after it may not be a request.
     fn ends_connection(&self) -> bool {
-        !matches!(self, Self::HandlerPanicked | Self::ResponseInvalid)
+        !matches!(self, Self::HandlerPanicked | Self::ResponseInvalid(_))
     }
 }
 
@@ -144,7 +178,9 @@ impl fmt::Display for Refusal {
             Self::NotEncrypted => f.write_str("this port speaks TLS: use https:// or wss://"),
             Self::Http2 => f.write_str("this server speaks HTTP/1.1 only"),
             Self::HandlerPanicked => f.write_str("the server failed to answer this request"),
-            Self::ResponseInvalid => f.write_str("the response of the handler is not valid HTTP"),
+            Self::ResponseInvalid(_) => {
+                f.write_str("the response of the handler is not valid HTTP")
+            }
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::context::{BodyLimits, RawHeaders};
 use crate::limits::ConnectionLimit;
 use crate::runtime::{Clock, block_on, spawn};
 use crate::server::endpoint;
-use crate::upgrade::PeerAddr;
+use crate::upgrade::Origin;
 use crate::upgrade::UpgradeOptions;
 use crate::{RequestContext, Server};
 
@@ -42,7 +42,7 @@ fn switching() -> (tide::Server<()>, mpsc::UnboundedReceiver<Option<Upgraded>>) 
         let sender = sender.clone();
         async move {
             let request: &mut tide::http::Request = request.as_mut();
-            let Some(OnUpgrade(stream)) = request.ext_mut().remove() else {
+            let Some(OnUpgrade { stream, .. }) = request.ext_mut().remove() else {
                 return Ok(tide::Response::new(426));
             };
             spawn(async move { sender.unbounded_send(stream.await.ok()).unwrap() });
@@ -135,7 +135,7 @@ fn a_client_that_is_gone_before_the_101_ends_the_wait_for_the_stream() {
     app.at("/").get(move |mut request: tide::Request<()>| {
         let gone = gone.lock().unwrap().take().unwrap();
         let request: &mut tide::http::Request = request.as_mut();
-        let OnUpgrade(stream) = request.ext_mut().remove().unwrap();
+        let OnUpgrade { stream, .. } = request.ext_mut().remove().unwrap();
         let sender = sender.clone();
         spawn(async move { sender.unbounded_send(stream.await.is_err()).unwrap() });
         async move {
@@ -288,7 +288,14 @@ fn a_header_value_that_is_not_ascii_is_kept_aside_unaltered() {
         let raw = request.ext::<RawHeaders>().cloned();
         let max = request.ext::<BodyLimits>().map(BodyLimits::max_size);
         let name = request.header("x-name").map(ToString::to_string);
-        sender.unbounded_send((raw, name, max, request.ext::<PeerAddr>().copied())).unwrap();
+        sender
+            .unbounded_send((
+                raw,
+                name,
+                max,
+                request.ext::<Arc<Origin>>().map(|origin| origin.peer),
+            ))
+            .unwrap();
         async { Ok("") }
     });
     let request = b"GET / HTTP/1.1\r\nHost: x\r\nX-Name: Jos\xc3\xa9\r\nX-Name: Jose\r\n\
@@ -304,7 +311,7 @@ fn a_header_value_that_is_not_ascii_is_kept_aside_unaltered() {
     assert!(values("host").is_empty());
     assert_eq!(name.as_deref(), Some("[\"Jose\"]"));
     assert_eq!(max, Some(1 << 20));
-    assert_eq!(peer.and_then(|peer| peer.0), client.local_addr().ok());
+    assert_eq!(peer.flatten(), client.local_addr().ok());
 }
 
 /// A socket with one request. It takes a byte now and then, and ends when we end it.

@@ -21,8 +21,10 @@ pub(crate) struct Instance {
 impl Instance {
     /// Creates a server whose deadlines follow `clock`, and whose WebSocket connections may hold
     /// `message_memory` bytes for messages in progress.
-    pub(crate) fn new(clock: Clock, message_memory: Option<usize>) -> Self {
-        Self { clock, sockets: Arc::new(Sockets::new(message_memory)), ..Self::default() }
+    pub(crate) fn new(clock: Clock, message_memory: Option<usize>, has_access_log: bool) -> Self {
+        let sockets = Sockets::new(message_memory);
+        let sockets = if has_access_log { sockets.with_access_log(clock.clone()) } else { sockets };
+        Self { clock, sockets: Arc::new(sockets), ..Self::default() }
     }
 
     /// Announces that the server shuts down. From now on, new WebSocket connections are closed with `frame`.

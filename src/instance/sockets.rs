@@ -10,9 +10,12 @@ use slab::Slab;
 use crate::budget::MessageBudget;
 use crate::changes::Changes;
 use crate::connection::{CloseInfo, ConnectionStats, Shared};
-use crate::foreign::tell;
+use crate::escaped::Escaped;
 use crate::proto::CloseFrame;
 use crate::proto::handshake::HandshakeError;
+use crate::records::record;
+use crate::reject::Subject;
+use crate::runtime::Clock;
 use crate::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
@@ -25,6 +28,8 @@ pub(crate) struct Sockets {
     /// Set when all connections are to end: their close frame.
     last_frame: OnceLock<CloseFrame>,
     shutting_down: Changes,
+    /// The clock of the access log, if that is written.
+    access_log: Option<Clock>,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +67,18 @@ impl Sockets {
     /// Creates a table whose connections may hold `message_memory` bytes for messages in progress.
     pub(crate) fn new(message_memory: Option<usize>) -> Self {
         Self { budget: message_memory.map(MessageBudget::new), ..Self::default() }
+    }
+
+    /// Has a record of the access log written for each connection that ends.
+    #[cfg(feature = "server")]
+    pub(crate) fn with_access_log(self, clock: Clock) -> Self {
+        Self { access_log: Some(clock), ..self }
+    }
+
+    /// Whether the access log is written.
+    #[cfg(feature = "server")]
+    pub(crate) fn has_access_log(&self) -> bool {
+        self.access_log.is_some()
     }
 
     /// Announces the end of all connections. From now on, new ones are closed with `frame`.
@@ -162,13 +179,35 @@ impl Drop for OpenSocket {
         let code = info.as_ref().map_or(1006, CloseInfo::reported_code);
         *table.ended.closes.entry(code).or_default() += 1;
         drop(table);
-        tell(|| {
-            log::debug!(
-                code,
+        let Subject { method, path, peer, connection } = shared.subject();
+        let (method, path) = (method.map(Escaped), path.map(Escaped));
+        record!(
+            debug,
+            "WebSocket connection closed",
+            path = path,
+            peer = peer,
+            connection = connection,
+            code = code,
+            messages_in = stats.messages_in,
+            messages_out = stats.messages_out,
+        );
+        if let Some(clock) = &sockets.access_log {
+            let elapsed = clock.since(stats.since).as_millis();
+            record!(
+                target: "tidewire::access",
+                info,
+                "WebSocket",
+                method = method,
+                path = path,
+                code = code,
                 messages_in = stats.messages_in,
-                messages_out = stats.messages_out;
-                "WebSocket connection closed with {code}"
+                messages_out = stats.messages_out,
+                bytes_in = stats.wire_bytes_in,
+                bytes_out = stats.wire_bytes_out,
+                elapsed_ms = u64::try_from(elapsed).unwrap_or(u64::MAX),
+                peer = peer,
+                connection = connection,
             );
-        });
+        }
     }
 }

@@ -94,6 +94,7 @@ impl UpgradeOptions {
     }
 
     /// For a connection that is opened to refuse a client: limits for each key do not count it.
+    #[cfg(feature = "server")]
     pub(crate) fn without_limit_key(mut self) -> Self {
         self.parts.limit_key = LimitKey::Exempt;
         self

@@ -36,6 +36,14 @@ pub type HandlerResult<T = ()> = Result<T, HandlerError>;
 ///
 /// The text of any other error is for the log alone.
 ///
+/// # What the log is told
+///
+/// A failure of the application is a record of level warn, with method, path, peer, connection, and the error with its
+/// causes: an error of the last line of the table, and a [`Reject`] of 5xx, or of 1011. All others are what the client did,
+/// and records of level debug with the name of the reason. So are, after the upgrade, errors of the connection
+/// itself, such as [`Error::Io`](crate::Error::Io) and [`Error::Closed`](crate::Error::Closed), once it has ended. A handler that
+/// panics is a record of level error with the text of the panic.
+///
 /// ```
 /// # #[cfg(feature = "server")] {
 /// use tidewire::{HandlerError, HandlerResult, Reject, RequestContext, Server};
@@ -72,13 +80,20 @@ impl HandlerError {
     #[cfg(feature = "server")]
     #[must_use]
     pub fn from_tide(error: tide::Error) -> Self {
+        let status = error.status().into();
+        Self::of_tide(error, super::status_name(status))
+    }
+
+    /// As [`from_tide`](Self::from_tide), with a name for the log.
+    #[cfg(feature = "server")]
+    pub(crate) fn of_tide(error: tide::Error, name: &'static str) -> Self {
         let status = u16::from(error.status());
         let text = error.to_string();
         let error = error.into_inner();
         Self(match status {
             500 => error,
-            400..500 => error.context(Reject::status(status, text)),
-            _ => error.context(Reject::status(status, "")),
+            400..500 => error.context(Reject::status(status, text).named(name)),
+            _ => error.context(Reject::status(status, "").named(name)),
         })
     }
 

@@ -3,10 +3,11 @@
 //! A handler's error goes up by `?`, and may be wrapped by other errors. The first [`Reject`] among it and its causes
 //! decides. Without one, an error of the peer's data has an answer of its own, and any other error is ours: 500, or 1011.
 //!
-//! `handler_error` is the error of a server's handlers.
+//! `handler_error` is the error of a server's handlers, and `told` what the log says of all of this.
 
 #[cfg(any(feature = "server", feature = "axum"))]
 mod handler_error;
+mod told;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -17,6 +18,9 @@ use std::fmt;
 pub(crate) use self::handler_error::SharedJudge;
 #[cfg(any(feature = "server", feature = "axum"))]
 pub use self::handler_error::{HandlerError, HandlerResult};
+#[cfg(feature = "server")]
+pub(crate) use self::told::{Reason, tell_answer, tell_body};
+pub(crate) use self::told::{Subject, tell_end, tell_panic};
 use crate::error::Error;
 use crate::proto::{CloseCode, CloseFrame};
 
@@ -24,7 +28,9 @@ use crate::proto::{CloseCode, CloseFrame};
 /// reason after it.
 ///
 /// A handler returns it with `?` or `into()`, by itself or as the [source](StdError::source) of an error of the
-/// application. It is what the client did wrong, or may not do, so it is no failure of the application in the log.
+/// application. It is what the client did wrong, or may not do, so it is no failure of the application in the log, but for
+/// a status of 5xx, and the close code 1011. The log has its text only if that is a part of the program, as `"no such lot"` is,
+/// and not if it was made by `format!`: it might quote a secret.
 ///
 /// | made by | before the upgrade | after it |
 /// | --- | --- | --- |
@@ -63,8 +69,10 @@ use crate::proto::{CloseCode, CloseFrame};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Reject(Box<Answer>);
 
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 struct Answer {
+    /// For the log.
+    name: &'static str,
     status: u16,
     text: Cow<'static, str>,
     code: CloseCode,
@@ -102,7 +110,23 @@ impl Reject {
     }
 
     fn new(status: u16, code: CloseCode, text: Cow<'static, str>) -> Self {
-        Self(Box::new(Answer { status, text, code, fields: Vec::new() }))
+        let name = status_name(status);
+        Self(Box::new(Answer { name, status, text, code, fields: Vec::new() }))
+    }
+
+    /// Has the log name the reason, which is not a part of what the client is told.
+    pub(crate) fn named(mut self, name: &'static str) -> Self {
+        self.0.name = name;
+        self
+    }
+
+    /// What the log may say of it.
+    pub(crate) fn refused(&self) -> Refused {
+        let text = match self.0.text {
+            Cow::Borrowed(text) if !text.is_empty() => Some(text),
+            _ => None,
+        };
+        Refused { name: self.0.name, text }
     }
 
     /// Adds a header line to the response. A line that HTTP does not allow (RFC 9110 §5) is left out.
@@ -141,6 +165,18 @@ impl Reject {
     }
 }
 
+/// Equal rejections tell the client the same.
+impl PartialEq for Answer {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { name: _, status, text, code, fields } = self;
+        (*status, *code) == (other.status, other.code)
+            && *text == other.text
+            && *fields == other.fields
+    }
+}
+
+impl Eq for Answer {}
+
 impl fmt::Display for Reject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.text)
@@ -149,37 +185,175 @@ impl fmt::Display for Reject {
 
 impl StdError for Reject {}
 
-/// The answer of an error: what its first [`Reject`] says, or what its own kind does; `None` for a failure of ours.
-pub(crate) fn of_error(error: &(dyn StdError + 'static)) -> Option<Reject> {
-    let chain = || {
-        std::iter::successors(Some(error), |error: &&(dyn StdError + 'static)| (*error).source())
-    };
-    let said = chain().find_map(|error| error.downcast_ref::<Reject>()).cloned();
-    said.or_else(|| chain().find_map(|error| of_peer(error.downcast_ref::<Error>()?)))
+/// What the log may say of a refusal.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused {
+    pub(crate) name: &'static str,
+    /// The text, if it is a part of the program.
+    pub(crate) text: Option<&'static str>,
 }
 
-/// The answer to an error that the peer has made.
-fn of_peer(error: &Error) -> Option<Reject> {
-    match error {
-        Error::Json(error) => Some(Reject::close(CloseCode::INVALID_PAYLOAD, error.to_string())),
-        Error::Decode(error) => Some(Reject::close(CloseCode::INVALID_PAYLOAD, error.to_string())),
-        _ => None,
+impl Refused {
+    #[cfg(feature = "server")]
+    pub(crate) fn named(name: &'static str) -> Self {
+        Self { name, text: None }
     }
 }
 
-/// The close frame for a handler's error, of whatever type; `None` for a failure of ours.
-pub(crate) fn close_frame(error: &dyn Any) -> Option<CloseFrame> {
+/// The name of a status for the log.
+pub(crate) fn status_name(status: u16) -> &'static str {
+    match status {
+        400 => "bad_request",
+        401 => "unauthorized",
+        403 => "forbidden",
+        404 => "not_found",
+        405 => "method_not_allowed",
+        406 => "not_acceptable",
+        408 => "request_timeout",
+        409 => "conflict",
+        410 => "gone",
+        411 => "length_required",
+        412 => "precondition_failed",
+        413 => "content_too_large",
+        415 => "unsupported_media_type",
+        416 => "range_not_satisfiable",
+        422 => "unprocessable_content",
+        426 => "upgrade_required",
+        429 => "too_many_requests",
+        500 => "internal_error",
+        501 => "not_implemented",
+        502 => "bad_gateway",
+        503 => "unavailable",
+        504 => "gateway_timeout",
+        505.. => "server_error",
+        _ => "client_error",
+    }
+}
+
+/// An error that the caller of a function gets: the log need not tell it loudly.
+#[cfg(feature = "client")]
+#[derive(Debug)]
+pub(crate) struct Returned(pub(crate) String);
+
+#[cfg(feature = "client")]
+impl fmt::Display for Returned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What follows from the error of a handler.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// The close frame; `None` for a failure of ours.
+    pub(crate) frame: Option<CloseFrame>,
+    pub(crate) refused: Option<Refused>,
+    /// Whether the peer's message is refused, with the error of its parser.
+    pub(crate) is_of_message: bool,
+    /// Whether the error, or one of its causes, is one that a connection fails with.
+    pub(crate) is_of_connection: bool,
+    /// Whether somebody else gets the error.
+    pub(crate) is_returned: bool,
+}
+
+type Dyn = dyn StdError + 'static;
+
+fn chain(error: &Dyn) -> impl Iterator<Item = &Dyn> {
+    std::iter::successors(Some(error), |error: &&Dyn| (*error).source())
+}
+
+/// The answer of an error: what its first [`Reject`] says, or what its own kind does; `None` for a failure of ours.
+pub(crate) fn of_error(error: &Dyn) -> Option<Reject> {
+    let said = chain(error).find_map(|error| error.downcast_ref::<Reject>()).cloned();
+    said.or_else(|| of_message(error))
+}
+
+/// The answer to an error that is the peer's message.
+fn of_message(error: &Dyn) -> Option<Reject> {
+    let invalid = |text| Reject::close(CloseCode::INVALID_PAYLOAD, text);
+    chain(error).find_map(|error| match error.downcast_ref()? {
+        Error::Json(error) => Some(invalid(error.to_string()).named("json_invalid")),
+        Error::Decode(error) => Some(invalid(error.to_string()).named("message_invalid")),
+        _ => None,
+    })
+}
+
+/// Whether a connection fails with this error.
+fn is_of_connection(error: &Dyn) -> bool {
+    chain(error).filter_map(|error| error.downcast_ref()).any(|error| match error {
+        Error::Handshake(error) => !error.is_failure_of_ours(),
+        Error::Protocol(_)
+        | Error::Timeout(_)
+        | Error::Overloaded
+        | Error::Closed
+        | Error::Io(_) => true,
+        _ => false,
+    })
+}
+
+/// What follows from a handler's error, of whatever type.
+pub(crate) fn verdict(error: &dyn Any) -> Verdict {
+    #[cfg(feature = "client")]
+    if error.is::<Returned>() {
+        return Verdict { is_returned: true, ..Verdict::default() };
+    }
     #[cfg(any(feature = "server", feature = "axum"))]
     if let Some(error) = error.downcast_ref::<HandlerError>() {
-        return error.reject().map(|reject| reject.close_frame());
+        return Verdict::of(error.reject().as_ref(), error.as_error());
     }
     let boxed = || error.downcast_ref::<Box<dyn StdError + Send + Sync>>();
-    let error: &(dyn StdError + 'static) = if let Some(error) = error.downcast_ref::<Error>() {
+    let error: &Dyn = if let Some(error) = error.downcast_ref::<Error>() {
         error
     } else if let Some(error) = error.downcast_ref::<Reject>() {
         error
+    } else if let Some(error) = boxed() {
+        &**error
     } else {
-        &**boxed()?
+        return Verdict::default();
     };
-    of_error(error).map(|reject| reject.close_frame())
+    Verdict::of(of_error(error).as_ref(), error)
+}
+
+impl Verdict {
+    fn of(reject: Option<&Reject>, error: &Dyn) -> Self {
+        Self {
+            frame: reject.map(Reject::close_frame),
+            // A `Reject` of the application goes before it.
+            is_of_message: reject.is_some() && reject == of_message(error).as_ref(),
+            refused: reject.map(Reject::refused),
+            is_of_connection: is_of_connection(error),
+            is_returned: false,
+        }
+    }
+}
+
+#[cfg(all(test, feature = "client"))]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::HandshakeError;
+
+    #[test]
+    fn an_error_is_one_of_its_connection_through_its_causes_and_one_that_is_returned_is_none() {
+        let of_connection = |error: &dyn Any| verdict(error).is_of_connection;
+        assert!(of_connection(&Error::Closed));
+        let boxed: Box<dyn StdError + Send + Sync> = Error::Overloaded.into();
+        assert!(of_connection(&boxed));
+        // The application's own.
+        assert!(!of_connection(&io::Error::other("no database")));
+        assert!(!of_connection(&Error::Handshake(HandshakeError::LimitIsZero)));
+        assert!(of_connection(&Error::Handshake(HandshakeError::Abandoned)));
+        assert!(verdict(&Returned("said elsewhere".to_owned())).is_returned);
+    }
+
+    #[test]
+    fn a_text_is_for_the_log_only_if_it_is_a_part_of_the_program() {
+        assert_eq!(Reject::status(404, "no such lot").refused().text, Some("no such lot"));
+        assert_eq!(Reject::status(404, "no such lot".to_owned()).refused().text, None);
+        assert_eq!(Reject::status(404, "").refused().text, None);
+        let named = Reject::status(400, "x").named("query_invalid");
+        assert_eq!(named.refused().name, "query_invalid");
+        assert_eq!(named, Reject::status(400, "x"), "the client is told the same");
+    }
 }

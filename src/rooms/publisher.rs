@@ -24,6 +24,7 @@ use super::room::Inner;
 use crate::connection::{DeliveryShare, PreparedMessage, random_bytes};
 use crate::escaped::Escaped;
 use crate::foreign::{Panicked, tell};
+use crate::records::record;
 use crate::runtime::Clock;
 use crate::sync::Mutex;
 use crate::{foreign, runtime};
@@ -131,9 +132,7 @@ impl Outgoing<'_> {
             self.line.wake_publisher();
         } else if self.line.keeping_up.fails() {
             let topic = Escaped(&*self.topic);
-            tell(|| {
-                log::warn!(topic:?; "the backplane is behind: messages are not published, first for {topic:?}");
-            });
+            record!(warn, "the backplane is behind: messages are not published", topic = topic);
         }
     }
 }
@@ -246,21 +245,15 @@ impl Publisher {
         match outcome {
             Ok(Ok(())) => {
                 if let Some(lost) = condition.goes_well() {
-                    tell(
-                        || log::info!(lost; "the backplane takes messages again, {lost} were not published"),
-                    );
+                    record!(info, "the backplane takes messages again", lost = lost);
                 }
             }
             Ok(Err(error)) if condition.fails() => {
                 let error = Escaped(error);
-                tell(
-                    || log::warn!(topic:?, error:%; "the backplane takes no messages, first for {topic:?}: {error}"),
-                );
+                record!(warn, "the backplane takes no messages", topic = topic, error = error);
             }
             Err(Panicked) if condition.fails() => {
-                tell(
-                    || log::error!(topic:?; "the backplane panics, first over a message for {topic:?}"),
-                );
+                record!(error, "the backplane panics over a message", topic = topic);
             }
             Ok(Err(_)) | Err(Panicked) => {}
         }
@@ -274,9 +267,7 @@ impl Publisher {
         drop(waiting);
         let lost = if has_caught_up { self.0.keeping_up.goes_well() } else { None };
         if let Some(lost) = lost {
-            tell(|| {
-                log::info!(lost; "the backplane has caught up, {lost} messages were not published");
-            });
+            record!(info, "the backplane has caught up", lost = lost);
         }
     }
 }
@@ -332,9 +323,12 @@ impl<U, S> Listener<U, S> {
             }
             if self.line.hearing.fails() {
                 let topic = Escaped(&*self.topic);
-                tell(|| {
-                    log::warn!(topic:?; "subscriptions of the backplane end, first for {topic:?}, next try in {PAUSE:?}");
-                });
+                record!(
+                    warn,
+                    "subscriptions of the backplane end",
+                    next_try_in = PAUSE,
+                    topic = topic
+                );
             }
             let clock = &self.line.clock;
             clock.timer(clock.after(PAUSE)).await;
@@ -348,18 +342,22 @@ impl<U, S> Listener<U, S> {
         while let Some(payload) = subscription.next().await {
             let Some(room) = self.room.upgrade() else { return };
             if let Some(ended) = self.line.hearing.goes_well() {
-                tell(|| {
-                    log::info!(ended; "subscriptions of the backplane receive messages again, {ended} had ended");
-                });
+                record!(
+                    info,
+                    "subscriptions of the backplane receive messages again",
+                    ended = ended
+                );
             }
             let mut reached = 0;
             match self.read(&payload) {
                 Ok(Some(message)) => reached = room.deliver(&message),
                 Err(unreadable) if self.line.reading.fails() => {
-                    let topic = Escaped(&*self.topic);
-                    tell(|| {
-                        log::warn!(topic:?; "payloads of the backplane are skipped, first for {topic:?}: {unreadable}");
-                    });
+                    record!(
+                        warn,
+                        "payloads of the backplane are skipped",
+                        topic = Escaped(&*self.topic),
+                        error = Escaped(unreadable)
+                    );
                 }
                 Ok(None) | Err(_) => {}
             }
@@ -378,9 +376,7 @@ impl<U, S> Listener<U, S> {
         let is_echo = payload.origin == self.line.origin;
         let message = if is_echo { None } else { Some(payload.into_message()?.into()) };
         if let Some(skipped) = self.line.reading.goes_well() {
-            tell(|| {
-                log::info!(skipped; "payloads of the backplane can be read again, {skipped} were skipped");
-            });
+            record!(info, "payloads of the backplane can be read again", skipped = skipped);
         }
         Ok(message)
     }

@@ -11,7 +11,7 @@ use async_signal::Signal;
 use futures::Stream;
 
 use crate::escaped::Escaped;
-use crate::foreign::tell;
+use crate::records::record;
 
 #[cfg(not(windows))]
 const ASK_TO_END: [Signal; 2] = [Signal::Int, Signal::Term];
@@ -88,8 +88,7 @@ impl Future for Signals {
 }
 
 fn tell_failure(error: &io::Error) {
-    let error = Escaped(error);
-    tell(|| log::error!(error:%; "cannot wait for signals: {error}"));
+    record!(error, "cannot wait for signals", error = Escaped(error));
 }
 
 impl fmt::Debug for Signals {

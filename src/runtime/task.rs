@@ -19,6 +19,7 @@ use super::tokio::Tokio;
 use super::worker::{self, Place, Resident, Worker};
 use crate::foreign;
 use crate::foreign::Contained;
+use crate::records::record;
 
 type Spawner = dyn Fn(BoxFuture<'static, ()>) + Send + Sync;
 
@@ -167,8 +168,8 @@ impl<F: Future<Output = ()>> Future for Root<F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.with(|future| future.as_mut().poll(cx)).unwrap_or_else(|| {
-            foreign::tell(|| log::error!("a task panicked"));
+        self.0.with(|future| future.as_mut().poll(cx)).unwrap_or_else(|panic| {
+            record!(error, "a task panicked", error = panic.0);
             Poll::Ready(())
         })
     }
@@ -219,8 +220,7 @@ impl Task {
                 if !IS_REFUSED.swap(true, Relaxed) {
                     let who = executor_name();
                     let how = if called.is_ok() { "drops tasks" } else { "panics" };
-                    let told = || log::error!("{who} {how}");
-                    let _ = foreign::attempt(told);
+                    record!(error, "a task is refused", how = how, executor = who);
                 }
                 return None;
             }

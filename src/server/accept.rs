@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::capacity::Capacity;
 use super::listener::Listener;
 use crate::escaped::Escaped;
-use crate::foreign::tell;
 use crate::http::Addrs;
+use crate::records::record;
 use crate::runtime::yield_now;
 use crate::stream::Stream;
 
@@ -41,8 +41,12 @@ pub(super) async fn accept_from(
             }
             Err(error) => {
                 if let Some(pause) = backoff.after(&error) {
-                    let error = Escaped(error);
-                    tell(|| log::warn!(error:%; "cannot accept, next try in {pause:?}: {error}"));
+                    record!(
+                        warn,
+                        "cannot accept connections",
+                        next_try_in = pause,
+                        error = Escaped(&error)
+                    );
                     capacity.make_room();
                     let clock = capacity.clock();
                     clock.timer(clock.after(pause)).await;

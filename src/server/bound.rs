@@ -57,7 +57,8 @@ impl<State: Clone + Send + Sync + 'static> BoundServer<State> {
         listeners: Vec<Listener>,
         workers: usize,
     ) -> Result<Self> {
-        let instance = Arc::new(Instance::new(options.clock.clone(), options.message_memory));
+        let (clock, memory) = (options.clock.clone(), options.message_memory);
+        let instance = Arc::new(Instance::new(clock, memory, app.has_access_log()));
         instance.tasks.start_workers(workers, options.tokio_or_current())?;
         let shutdown = Arc::new(Shutdown::new(Arc::clone(&instance)));
         let capacity = Capacity::new(&options, Arc::clone(&instance));

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::addresses::{Addresses, Visitor};
-use crate::foreign::tell;
 use crate::http::{ServerOptions, TrustedProxies};
 use crate::instance::Instance;
 use crate::permits::{Permit, Permits};
+use crate::records::record;
 use crate::runtime::Clock;
 
 /// The capacity of a server for connections. Every connection is counted here.
@@ -72,7 +72,7 @@ impl Capacity {
         let visitor = addresses.admit(peer.ip());
         if visitor.is_none() {
             self.instance.counters.count_turned_away();
-            tell(|| log::debug!(peer:%; "{peer} has as many connections as an address may have"));
+            record!(debug, "the address has as many connections as it may have", peer = peer);
             return Err(Refused);
         }
         Ok(visitor)

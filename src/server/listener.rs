@@ -17,9 +17,9 @@ use socket2::{Domain, Type};
 
 use super::capacity::{Capacity, Refused};
 use crate::escaped::Escaped;
-use crate::foreign::tell;
 use crate::http::Addrs;
 use crate::permits::Held;
+use crate::records::record;
 #[cfg(unix)]
 use crate::runtime::UnixListener;
 use crate::runtime::{TcpListener, TcpStream, set_options};
@@ -163,10 +163,12 @@ impl Listener {
                         return Ok((Stream::Tcp(stream), addrs));
                     }
                     Err(error) => {
-                        let error = Escaped(error);
-                        tell(|| {
-                            log::debug!(peer:%, error:%; "connection from {peer} is already gone: {error}");
-                        });
+                        record!(
+                            debug,
+                            "a connection is gone before it is accepted",
+                            peer = peer,
+                            error = Escaped(&error)
+                        );
                     }
                 }
             },
@@ -293,8 +295,12 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         let is_ours = identity(&self.path).is_ok_and(|identity| identity == self.identity);
         if let Some(error) = is_ours.then(|| fs::remove_file(&self.path).err()).flatten() {
-            let (path, error) = (Escaped(self.path.display()), Escaped(error));
-            tell(|| log::warn!(path:%, error:%; "cannot remove {path}: {error}"));
+            record!(
+                warn,
+                "cannot remove the file of a socket",
+                path = Escaped(self.path.display()),
+                error = Escaped(&error)
+            );
         }
     }
 }

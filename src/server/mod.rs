@@ -193,7 +193,8 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
     ///
     /// `judge` gets the error of every handler of this server, whose route may have been added before or after, unless
     /// it has an answer already: see [`HandlerError`]. `None` leaves it at 500, or 1011. It is called in the
-    /// handler's task and must not block. One that panics is a handler that panics.
+    /// handler's task and must not block. One that panics is a handler that panics. An error of which it makes a 4xx, or a
+    /// close code other than 1011, is no failure in [the log](crate::guide::logs), but a refusal at level debug.
     ///
     /// ```
     /// use tidewire::{Reject, Server};
@@ -208,6 +209,36 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
         judge: impl Fn(&HandlerError) -> Option<Reject> + Send + Sync + 'static,
     ) -> &mut Self {
         self.app.judge().set(judge);
+        self
+    }
+
+    /// Writes an access log: a record of level info and target `tidewire::access` for each request that is answered, and one
+    /// for each WebSocket connection that has ended.
+    ///
+    /// The message is `request` or `WebSocket`, and the rest stands in fields:
+    ///
+    /// | field | of a request | of a WebSocket connection |
+    /// | --- | --- | --- |
+    /// | `method`, `path` | without the query | the same; a path is cut after 200 bytes |
+    /// | `status` | that of the response; 101 for an upgrade | – |
+    /// | `code` | – | the close code, as [`CloseInfo::reported_code`](crate::CloseInfo::reported_code) |
+    /// | `bytes` | of the body, as far as they were sent | – |
+    /// | `bytes_in`, `bytes_out` | – | on the wire, compressed and with headers |
+    /// | `messages_in`, `messages_out` | – | as in [`ConnectionStats`](crate::websocket::ConnectionStats) |
+    /// | `elapsed_ms` | from the head of the request to the last byte of the response | from the 101 on |
+    /// | `peer` | the address; none on a Unix socket | the same |
+    /// | `connection` | its number, as of [`WebSocket::id`](crate::WebSocket::id) | the same |
+    ///
+    /// No record has a query, a header or a cookie. It is no middleware of tide, since requests would take the longer way
+    /// through tide then. A request that is no HTTP, or whose client does not wait for the answer, has no record here;
+    /// those of level debug tell of it.
+    ///
+    /// ```
+    /// let mut server = tidewire::Server::new();
+    /// server.access_log();
+    /// ```
+    pub fn access_log(&mut self) -> &mut Self {
+        self.app.log_access();
         self
     }
 

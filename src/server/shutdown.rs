@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use futures::future::{Either, select};
 
 use crate::changes::Changes;
-use crate::foreign::{attempt, tell};
 use crate::instance::{Instance, ShutdownOptions, ShutdownReport, close_all};
+use crate::records::record;
 use crate::runtime;
 use crate::runtime::Clock;
 use crate::sync::{Mutex, MutexGuard};
@@ -60,8 +60,7 @@ impl Shutdown {
     async fn run(&self, options: ShutdownOptions, begin: Instant) {
         let before = self.instance.sockets.ended();
         let websockets = self.instance.sockets.len();
-        let _ =
-            attempt(|| log::info!(websockets; "shutting down, {websockets} WebSocket connections"));
+        record!(info, "shutting down", websockets = websockets);
         // From here on new connections close by themselves, so the list of open ones below is complete.
         self.instance.begin_shutdown(options.close.clone());
         let work = async {
@@ -79,9 +78,7 @@ impl Shutdown {
         let elapsed = self.instance.clock.since(begin);
         let report = ShutdownReport::of(&self.instance.sockets, &before, dropped, elapsed);
         let ShutdownReport { closed, lost, dropped, .. } = report;
-        tell(|| {
-            log::info!(closed, lost, dropped; "shut down: {closed} closed, {lost} lost, {dropped} dropped");
-        });
+        record!(info, "shut down", closed = closed, lost = lost, dropped = dropped);
         self.progress().report = Some(report);
         self.changed.tell();
     }
@@ -115,12 +112,11 @@ impl Shutdown {
         let in_time = self.instance.clock.timeout(Some(DROPPING), Box::pin(dropping)).await;
         in_time.unwrap_or_else(|| {
             let left = tasks.len();
-            tell(|| {
-                log::warn!(
-                    left;
-                    "{left} tasks could not be dropped: their handlers block a thread, or no executor runs them"
-                );
-            });
+            record!(
+                warn,
+                "tasks could not be dropped: their handlers block a thread, or no executor runs them",
+                left = left
+            );
             at_work
         })
     }

@@ -19,12 +19,12 @@ use httparse::Status;
 use crate::connection::WebSocket;
 use crate::error::Result;
 use crate::escaped::Escaped;
-use crate::foreign::tell;
 use crate::head;
 use crate::head::{Fields, HeadError};
 use crate::options::UpgradeOptions;
 use crate::proto::extension::is_token;
 use crate::proto::handshake::{HandshakeError, HeaderLines, Opening, is_host_and_port};
+use crate::records::record;
 use crate::runtime::Clock;
 use crate::stream::Stream;
 use crate::upgrade::Upgrade;
@@ -87,18 +87,22 @@ async fn read_request(mut stream: Stream, timeout: Duration) -> Result<UpgradeRe
         Some(Ok(whole)) => whole,
         Some(Err(HeadError::Io(error))) => return Err(error.into()),
         Some(Err(HeadError::TooLarge)) => {
-            return Err(turn_away(stream, false, HandshakeError::HeadTooLarge).await);
+            return Err(turn_away(stream, false, HandshakeError::HeadTooLarge, (None, None)).await);
         }
         Some(Err(HeadError::Malformed(error))) => {
-            let error = Escaped(error);
-            tell(|| log::debug!(error:%; "the request is not HTTP: {error}"));
-            return Err(turn_away(stream, false, HandshakeError::HeadMalformed).await);
+            record!(debug, "the request is not HTTP", error = Escaped(error));
+            let error = HandshakeError::HeadMalformed;
+            return Err(turn_away(stream, false, error, (None, None)).await);
         }
-        None => return Err(turn_away(stream, false, HandshakeError::HeadTimedOut).await),
+        None => {
+            let error = HandshakeError::HeadTimedOut;
+            return Err(turn_away(stream, false, error, (None, None)).await);
+        }
     };
     if head.target.contains('#') {
         // A server that leaves it out sees another path than a proxy that does not.
-        return Err(turn_away(stream, head.without_content, HandshakeError::TargetInvalid).await);
+        let error = HandshakeError::TargetInvalid;
+        return Err(turn_away(stream, head.without_content, error, (None, None)).await);
     }
     let unread = buf.split_off(len).into();
     Ok(UpgradeRequest { head, unread, peer_addr: None, is_secure: false, stream })
@@ -149,7 +153,7 @@ impl UpgradeRequest {
     /// is a whole URL (RFC 9112 §3.2.2).
     #[must_use]
     pub fn path(&self) -> &str {
-        self.head.target.split('?').next().unwrap_or_default()
+        path_of(&self.head)
     }
 
     /// The query, without its `?`; `None` if there is none.
@@ -252,9 +256,10 @@ impl UpgradeRequest {
         let is_secure = self.is_secure;
         let opening = Opening { is_get, is_http_1_1, is_secure, headers: &self.head.fields };
         let mut upgrade = match Upgrade::answer(&opening, &options) {
-            Ok(upgrade) => upgrade.unread(self.unread),
+            Ok(upgrade) => upgrade.path(path_of(&self.head)).unread(self.unread),
             Err(error) => {
-                return Err(turn_away(self.stream, self.head.without_content, error).await);
+                let whose = (Some(path_of(&self.head)), self.peer_addr);
+                return Err(turn_away(self.stream, self.head.without_content, error, whose).await);
             }
         };
         if let Some(addr) = self.peer_addr {
@@ -315,6 +320,10 @@ fn take_apart(target: &str) -> (String, Option<&str>) {
     (format!("{slash}{resource}"), Some(host))
 }
 
+fn path_of(head: &Head) -> &str {
+    head.target.split('?').next().unwrap_or_default()
+}
+
 /// Header lines as HTTP/1.1 writes them.
 fn lines<N: fmt::Display, V: fmt::Display>(fields: impl IntoIterator<Item = (N, V)>) -> String {
     let mut lines = String::new();
@@ -325,7 +334,14 @@ fn lines<N: fmt::Display, V: fmt::Display>(fields: impl IntoIterator<Item = (N, 
 }
 
 /// Tells a client why it gets no connection.
-async fn turn_away(mut stream: Stream, to_head: bool, error: HandshakeError) -> crate::Error {
+async fn turn_away(
+    mut stream: Stream,
+    to_head: bool,
+    error: HandshakeError,
+    (path, peer): (Option<&str>, Option<SocketAddr>),
+) -> crate::Error {
+    let path = path.map(Escaped);
+    record!(debug, "handshake refused", path = path, peer = peer, reason = error.name());
     let more = lines(error.fields());
     match respond(&mut stream, to_head, error.status(), &more, &error.text()).await {
         Ok(()) => error.into(),

@@ -101,6 +101,8 @@ pub struct Upgrade {
     deflation: Option<Arc<Deflation>>,
     peer_addr: Option<SocketAddr>,
     client_ip: Option<IpAddr>,
+    /// For log records.
+    path: Option<Box<str>>,
     unread: Bytes,
     settings: Settings,
 }
@@ -202,6 +204,7 @@ impl Upgrade {
             deflation,
             peer_addr: None,
             client_ip: None,
+            path: None,
             unread: Bytes::new(),
             settings: websocket.settings.clone(),
         })
@@ -256,6 +259,12 @@ impl Upgrade {
     /// The address that limits count, if it is known.
     pub(super) fn client(&self) -> Option<IpAddr> {
         self.client_ip.or(self.peer_addr.map(|addr| addr.ip()))
+    }
+
+    /// Says which path the request has, without its query, for log records.
+    pub fn path(mut self, path: &str) -> Self {
+        self.path = Some(kept_path(path));
+        self
     }
 
     /// Gives bytes that were read behind the head of the request, which are the first frames. Default: none.
@@ -332,9 +341,24 @@ impl Upgrade {
 
     /// The parts that a connection is made of.
     pub(super) fn into_parts(self) -> (Settings, Opened, Bytes) {
-        let Self { subprotocol, deflation, peer_addr, unread, settings, .. } = self;
-        let opened = Opened { deflation, subprotocol, peer_addr, ..Opened::default() };
+        let Self { subprotocol, deflation, peer_addr, path, unread, settings, .. } = self;
+        let opened = Opened { deflation, subprotocol, peer_addr, path, ..Opened::default() };
         (settings, opened, unread)
+    }
+}
+
+/// A path as it is kept for the life of a connection. The memory is the server's, and the length the client's, so it has
+/// 200 bytes at most.
+pub(crate) fn kept_path(path: &str) -> Box<str> {
+    const MOST: usize = 200;
+
+    let mut len = path.len().min(MOST);
+    while !path.is_char_boundary(len) {
+        len = len.saturating_sub(1);
+    }
+    match path.split_at_checked(len) {
+        Some((kept, cut)) if !cut.is_empty() => format!("{kept}…").into(),
+        _ => path.into(),
     }
 }
 

@@ -20,6 +20,7 @@ use crate::instance::{Sockets, close_all};
 use crate::options::UpgradeOptions;
 use crate::proto::handshake::HandshakeError;
 use crate::proto::{DeflateParameters, Role};
+use crate::records::record;
 use crate::runtime;
 use crate::runtime::Clock;
 use crate::stream::Stream;
@@ -122,7 +123,10 @@ impl Connections {
             Ok(upgrade) => self.seat(upgrade, options).await,
             Err(error) => Err(error),
         };
-        admitted.inspect_err(|error| self.0.sockets.count_refused(*error))
+        admitted.inspect_err(|error| {
+            self.0.sockets.count_refused(*error);
+            record!(debug, "handshake refused", reason = error.name());
+        })
     }
 
     async fn seat(

@@ -35,6 +35,8 @@ pub use self::accept::{UpgradeRequest, accept};
 #[cfg(feature = "server")]
 pub(crate) use self::check::Field;
 pub use self::check::Upgrade;
+#[cfg(feature = "server")]
+pub(crate) use self::check::kept_path;
 pub use self::connections::{Admitted, Connections};
 #[cfg(feature = "server")]
 pub(crate) use self::pending::{Abandon, PendingUpgrade};
@@ -43,6 +45,6 @@ pub(crate) use self::scope::Requested;
 #[cfg(feature = "server")]
 pub(crate) use self::task::{Switched, start};
 #[cfg(feature = "server")]
-pub(crate) use self::transport::{Early, OnUpgrade, PeerAddr, Transport, Upgraded};
+pub(crate) use self::transport::{AnswerLog, Early, OnUpgrade, Origin, Transport, Upgraded};
 pub use crate::instance::{Metrics, ShutdownOptions, ShutdownReport, WorkerMetrics};
 pub use crate::options::UpgradeOptions;

@@ -367,8 +367,12 @@ mod tests {
 
     #[test]
     fn a_waker_may_ask_the_pending_upgrade_where_it_is_called_and_dropped() {
-        let (pending, asked) =
-            (Arc::new(PendingUpgrade::new(&Transport::Tide)), Arc::new(AtomicUsize::new(0)));
+        let url = tide::http::Url::parse("http://x/").unwrap();
+        let mut request = tide::http::Request::new(tide::http::Method::Get, url);
+        let (pending, asked) = (
+            Arc::new(PendingUpgrade::new(&Transport::take_from(&mut request))),
+            Arc::new(AtomicUsize::new(0)),
+        );
         let poll = || {
             let waker = Waker::from(Arc::new(Curious(Arc::clone(&pending), Arc::clone(&asked))));
             pending.poll_open(&mut Context::from_waker(&waker))

@@ -14,14 +14,14 @@ use tide::http::upgrade::Receiver;
 use super::pending::{PendingUpgrade, Switching};
 use super::{Field, OnUpgrade, Requested, Transport, Upgraded};
 use crate::admission::Admission;
-use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
+use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket, Whose};
 use crate::escaped::Escaped;
-use crate::foreign::tell;
 use crate::instance::OpenSocket;
 use crate::options::Settings;
 use crate::proto::Role;
 use crate::proto::handshake::{HandshakeError, RESERVED};
-use crate::reject::{HandlerError, HandlerResult};
+use crate::records::record;
+use crate::reject::{HandlerError, HandlerResult, Subject};
 use crate::runtime;
 use crate::runtime::Clock;
 use crate::stream::Stream;
@@ -57,27 +57,29 @@ pub(crate) async fn start<T: 'static>(
     let switching = pending.take_switching().ok_or(HandshakeError::Abandoned)?;
     let Switching { mut upgrade, timeout, admission } = *switching;
     let fields = upgrade.take_fields();
-    let (switched, source, peer_addr) = match (transport, pending.take_prepared()) {
-        (Transport::HttpServer(Some(OnUpgrade(stream)), peer_addr, ..), prepared) => {
+    let (switched, source, whose) = match (transport, pending.take_prepared()) {
+        (Transport::HttpServer(Some(OnUpgrade { stream, path }), origin, ..), prepared) => {
             let switched = match prepared {
                 None => Switched::Plain(fields),
                 prepared => Switched::Response(switching_protocols(prepared, &fields)),
             };
-            (switched, Source::HttpServer(stream), peer_addr.0)
+            (switched, Source::HttpServer(stream), (origin.peer, path, origin.id))
         }
         (Transport::HttpServer(None, ..), _) => return Err(HandshakeError::NotUpgradable),
-        (Transport::Tide, prepared) => {
+        (Transport::Tide(request), prepared) => {
             let mut response = switching_protocols(prepared, &fields);
             let inner: &mut tide::http::Response = response.as_mut();
             let source = Source::Tide(inner.recv_upgrade().await);
-            (Switched::Response(response), source, None)
+            (Switched::Response(response), source, (None, request.path, None))
         }
     };
     let instance = pending.instance().cloned();
     let budget = instance.as_ref().and_then(|instance| instance.sockets.budget().cloned());
     let (settings, opened, _) = upgrade.into_parts();
     let deadline = settings.clock.after(timeout);
-    let parts = Box::new((settings, Opened { budget, peer_addr, ..opened }));
+    let (peer_addr, path, id) = whose;
+    let opened = Opened { budget, peer_addr, path: Some(path), id, ..opened };
+    let parts = Box::new((settings, opened));
     let promise = Promise(Arc::clone(&pending));
     let promise = (promise, requested);
     let run = run(Handling::new(handler), promise, source, parts, admission, deadline);
@@ -195,14 +197,23 @@ async fn open<T>(
             Some((ConnectionTask::new(handler, shared), open, admission))
         }
         Err(error) => {
-            let told = Escaped(error);
-            tell(|| log::debug!(reason = error.name(); "upgrade failed: {told}"));
             promise.0.count(error);
+            let (settings, opened) = *parts;
             // Permits and memory of the connection are free again, also if the handler goes on.
-            drop((parts, admission));
+            let lost = opened.lost();
+            drop((settings, admission));
+            let Subject { path, peer, connection, .. } = lost.subject();
+            record!(
+                debug,
+                "upgrade failed",
+                path = path.map(Escaped),
+                peer = peer,
+                connection = connection,
+                reason = error.name()
+            );
             promise.settle(Err(error));
             // A handler that lost its client runs to its end. Its error is in the log.
-            let _ = poll_fn(|cx| handler.poll(cx)).await;
+            let _ = poll_fn(|cx| handler.poll(cx, Whose::Lost(&lost))).await;
             None
         }
     }

@@ -10,19 +10,77 @@ use bytes::Bytes;
 use futures::channel::oneshot;
 use futures::task::AtomicWaker;
 
+use super::kept_path;
+use crate::admission::ServerLimits;
+use crate::connection::ConnectionId;
 use crate::instance::Instance;
-use crate::stream::Stream;
+use crate::reject::{Reason, Subject, tell_answer};
+use crate::stream::{Security, Stream};
+use crate::sync::Mutex;
 
-/// Where the connection of a request comes from; `None` from a socket in the file system.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct PeerAddr(pub(crate) Option<SocketAddr>);
+/// Where the requests of a connection come from, and what holds for all of them. In the extensions of every request.
+#[derive(Debug, Default)]
+pub(crate) struct Origin {
+    /// `None` from a socket in the file system.
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
+    /// The facts about the peer of an encrypted connection.
+    pub(crate) security: Option<Arc<Security>>,
+    /// The limits of the server on WebSocket connections.
+    pub(crate) limits: Option<ServerLimits>,
+    /// The number of the connection.
+    pub(crate) id: Option<ConnectionId>,
+    /// Why the request under way is answered with an error.
+    reason: Mutex<Option<Reason>>,
+}
+
+impl Origin {
+    /// Where requests come from.
+    pub(crate) fn new(
+        (peer, local): (Option<SocketAddr>, Option<SocketAddr>),
+        security: Option<Arc<Security>>,
+        limits: Option<ServerLimits>,
+    ) -> Self {
+        let id = Some(ConnectionId::next());
+        Self { peer, local, security, limits, id, reason: Mutex::default() }
+    }
+
+    /// Has the log tell why the request under way is answered with an error.
+    pub(crate) fn note(&self, reason: Reason) {
+        *self.reason.lock() = Some(reason);
+    }
+
+    /// As [`note`](Self::note), unless a reason is known.
+    pub(crate) fn note_if_unknown(&self, reason: impl FnOnce() -> Reason) {
+        let is_unknown = self.reason.lock().is_none();
+        if is_unknown {
+            self.note(reason());
+        }
+    }
+
+    pub(crate) fn take_reason(&self) -> Option<Reason> {
+        self.reason.lock().take()
+    }
+}
+
+/// A request that came through a server of tide.
+#[derive(Debug)]
+pub(crate) struct TideRequest {
+    method: tide::http::Method,
+    pub(super) path: Box<str>,
+    peer: Option<SocketAddr>,
+}
 
 /// Resolves once the 101 is written; `Err` if the connection ended before that.
 ///
 /// In the extensions of every request that asked for an upgrade and may have one: HTTP/1.1, with an
 /// `Upgrade` header and without a body. Answering 101 is what starts the upgrade.
 #[derive(Debug)]
-pub(crate) struct OnUpgrade(pub(crate) oneshot::Receiver<Upgraded>);
+pub(crate) struct OnUpgrade {
+    pub(crate) stream: oneshot::Receiver<Upgraded>,
+    /// The path of the request, for log records.
+    pub(crate) path: Box<str>,
+}
 
 /// The stream below an upgraded connection, and the bytes that were read of it with the request.
 #[derive(Debug)]
@@ -65,9 +123,9 @@ impl Early {
 #[derive(Debug)]
 pub(crate) enum Transport {
     /// From our own server: the stream if the request may have an upgrade, and what belongs to it.
-    HttpServer(Option<OnUpgrade>, PeerAddr, Arc<Instance>, Option<Arc<Early>>),
+    HttpServer(Option<OnUpgrade>, Arc<Origin>, Arc<Instance>, Option<Arc<Early>>),
     /// From the server that tide runs under.
-    Tide,
+    Tide(TideRequest),
 }
 
 impl Transport {
@@ -75,24 +133,67 @@ impl Transport {
         let on_upgrade = request.ext_mut().remove();
         let early = request.ext().get().cloned();
         match (request.ext().get(), request.ext().get()) {
-            (Some(peer_addr), Some(instance)) => {
-                Self::HttpServer(on_upgrade, *peer_addr, Arc::clone(instance), early)
+            (Some(origin), Some(instance)) => {
+                let (origin, instance): (&Arc<Origin>, &Arc<Instance>) = (origin, instance);
+                Self::HttpServer(on_upgrade, Arc::clone(origin), Arc::clone(instance), early)
             }
-            _ => Self::Tide,
+            _ => Self::Tide(TideRequest {
+                method: request.method(),
+                path: kept_path(request.url().path()),
+                peer: request.peer_addr().and_then(|addr| addr.parse().ok()),
+            }),
+        }
+    }
+
+    /// The way to the log for the reason why the request is answered with an error.
+    pub(crate) fn log(&self) -> AnswerLog {
+        match self {
+            Self::HttpServer(_, origin, ..) => AnswerLog::Ours(Arc::clone(origin)),
+            Self::Tide(TideRequest { method, path, peer }) => {
+                let (method, path, peer) = (*method, path.clone(), *peer);
+                AnswerLog::Tide(TideRequest { method, path, peer })
+            }
         }
     }
 
     pub(super) fn instance(&self) -> Option<&Arc<Instance>> {
         match self {
             Self::HttpServer(_, _, instance, _) => Some(instance),
-            Self::Tide => None,
+            Self::Tide(_) => None,
         }
     }
 
     pub(super) fn early(&self) -> Option<&Arc<Early>> {
         match self {
             Self::HttpServer(.., early) => early.as_ref(),
-            Self::Tide => None,
+            Self::Tide(_) => None,
+        }
+    }
+}
+
+/// The way to the log for the reason why a request is answered with an error.
+#[derive(Debug)]
+pub(crate) enum AnswerLog {
+    /// Our own server writes the record when it has the answer, which middleware may have replaced.
+    Ours(Arc<Origin>),
+    /// Nobody else does.
+    Tide(TideRequest),
+}
+
+impl AnswerLog {
+    /// Tells why a request is answered with `status`, from 400 on. `reason` is `None` if the response says no more.
+    pub(crate) fn tell(&self, status: u16, reason: Option<Reason>) {
+        match (self, reason) {
+            (Self::Ours(origin), Some(reason)) => origin.note(reason),
+            (Self::Ours(_), None) => {}
+            (Self::Tide(TideRequest { method, path, peer }), reason) => {
+                let (method, path) = (Some(method.as_ref()), Some(&**path));
+                tell_answer(
+                    Subject { method, path, peer: *peer, connection: None },
+                    status,
+                    reason,
+                );
+            }
         }
     }
 }

@@ -24,6 +24,7 @@
 //! | `log_levels` | what is logged of clients, and how loud |
 //! | `panics` | panics of an application |
 //! | `ported` | the examples of the systems that tidewire stands on |
+//! | `records` | what is logged of failures and refusals, and the access log |
 //! | `rfc_musts` | which test covers which MUST of RFC 6455 |
 //!
 //! `support` is no test, but what all of them share.
@@ -73,6 +74,11 @@ mod panics;
 
 #[cfg(test)]
 mod ported;
+
+// It has servers in processes of their own.
+#[cfg(target_os = "linux")]
+#[cfg(test)]
+mod records;
 
 #[cfg(test)]
 mod rfc_musts;

@@ -128,6 +128,17 @@ impl HandshakeError {
         }
     }
 
+    /// Whether the program has failed, and not the client or a limit of the server.
+    pub(crate) fn is_failure_of_ours(self) -> bool {
+        matches!(
+            self,
+            Self::SubprotocolNotOffered
+                | Self::LimitIsZero
+                | Self::AlreadyUpgraded
+                | Self::InvalidHeader
+        )
+    }
+
     /// A short name for logs and counters, such as `origin_forbidden`.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -338,7 +349,7 @@ mod tests {
 
     use super::{HandshakeError as E, *};
 
-    const CASES: [(E, u16, &str); 31] = [
+    const CASES: [(E, u16, &str); 32] = [
         (E::MethodNotGet, 405, "method_not_get"),
         (E::HeadMalformed, 400, "head_malformed"),
         (E::HeadTooLarge, 431, "head_too_large"),

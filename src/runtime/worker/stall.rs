@@ -9,7 +9,8 @@ use super::primitives::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use super::primitives::{Condition, Mutex};
 use super::run_delay::RunDelay;
 use super::turn::Turn;
-use crate::foreign::tell;
+use crate::escaped::Escaped;
+use crate::records::record;
 
 /// The time between two looks of the supervisor.
 const LOOK: Duration = Duration::from_millis(10);
@@ -112,15 +113,15 @@ impl Stall {
         if !self.lasts() {
             return;
         }
-        let elapsed = self.elapsed().as_millis();
-        match self.label {
-            Some(label) => tell(|| {
-                log::warn!(
-                    "the handler of `{label}` has blocked its thread for {elapsed} ms; run such code with \
-                     `spawn_blocking`"
-                );
-            }),
-            None => tell(|| log::warn!("a task has blocked its thread for {elapsed} ms")),
+        let elapsed = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX);
+        match self.label.map(Escaped) {
+            Some(label) => record!(
+                warn,
+                "a handler has blocked its thread; run such code with `tidewire::blocking`",
+                elapsed_ms = elapsed,
+                route = label
+            ),
+            None => record!(warn, "a task has blocked its thread", elapsed_ms = elapsed),
         }
     }
 }

@@ -9,9 +9,9 @@ use futures::future::{Either, select};
 
 use super::TlsConfig;
 use crate::escaped::Escaped;
-use crate::foreign::tell;
 use crate::http;
 use crate::http::{Addrs, HttpServer, Refusal};
+use crate::records::record;
 use crate::runtime::Clock;
 use crate::stream::{Stream, TlsStream};
 
@@ -102,22 +102,18 @@ impl Failure {
         match self {
             Self::Lost(error) => {
                 let error = Escaped(error);
-                tell(
-                    || log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}"),
-                );
+                record!(debug, "TLS handshake failed", peer = addrs.peer, error = error);
             }
             Self::TimedOut => {
-                tell(|| log::debug!(peer:% = addrs; "TLS handshake with {addrs} took too long"));
+                record!(debug, "TLS handshake took too long", peer = addrs.peer);
             }
             Self::NotEncrypted(stream) => {
-                tell(|| log::debug!(peer:% = addrs; "{addrs} does not speak TLS"));
+                record!(debug, "client does not speak TLS", peer = addrs.peer);
                 http::close(stream, Some(Refusal::NotEncrypted), clock).await;
             }
             Self::Refused(error, stream) => {
                 let error = Escaped(error);
-                tell(
-                    || log::debug!(peer:% = addrs, error:%; "TLS handshake with {addrs} failed: {error}"),
-                );
+                record!(debug, "TLS handshake failed", peer = addrs.peer, error = error);
                 http::close(stream, None, clock).await;
             }
         }

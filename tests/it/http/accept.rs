@@ -109,7 +109,12 @@ fn a_server_out_of_file_descriptors_waits_without_spinning_and_recovers() {
     // None of them is idle.
     let crowd: Vec<_> = (0..64).map(|_| Client::to(addr, "GET /")).collect();
     for pause in ["5ms", "10ms", "20ms", "40ms", "80ms"] {
-        next(&lines, &format!("WARN cannot accept, next try in {pause}: Too many open files"));
+        next(
+            &lines,
+            &format!(
+                "WARN cannot accept connections next_try_in={pause} error=Too many open files"
+            ),
+        );
     }
     drop(crowd);
     assert_eq!(Client::to(addr, "GET / HTTP/1.1\r\nHost: x\r\n\r\n").response(), PONG);

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::future::{Future, pending};
+use std::io;
 use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -28,7 +29,18 @@ use crate::support::tcp::{Tcp, until_equal};
 fn a_program_that_should_not_end() {
     match separate_process::program().as_deref() {
         None => {}
-        Some("logger") => with_a_logger_that_panics(),
+        Some("logger") => {
+            log::set_logger(&Panicking).unwrap();
+            log::set_max_level(LevelFilter::Trace);
+            with_a_log_that_panics();
+        }
+        Some("subscriber") => {
+            // Below that level, tide tells of its routes, where a panic would be the test's own.
+            let level = tracing_subscriber::filter::LevelFilter::DEBUG;
+            let subscriber = tracing_subscriber::fmt().with_max_level(level);
+            subscriber.with_writer(|| PanickingWriter).init();
+            with_a_log_that_panics();
+        }
         Some("shutdown") => shuts_down(),
         Some("shutdown_brought") => {
             let executor = Arc::new(smol::Executor::new());
@@ -49,6 +61,11 @@ fn run(program: &str) {
 #[test]
 fn a_logger_that_panics_ends_no_server_and_no_connection_of_another() {
     run("logger");
+}
+
+#[test]
+fn a_subscriber_that_panics_ends_no_server_and_no_connection_of_another() {
+    run("subscriber");
 }
 
 #[test]
@@ -84,9 +101,20 @@ impl Log for Panicking {
     fn flush(&self) {}
 }
 
-fn with_a_logger_that_panics() {
-    log::set_logger(&Panicking).unwrap();
-    log::set_max_level(LevelFilter::Trace);
+/// A subscriber of `tracing` writes the whole record here.
+struct PanickingWriter;
+
+impl io::Write for PanickingWriter {
+    fn write(&mut self, record: &[u8]) -> io::Result<usize> {
+        panic!("in the subscriber: {}", String::from_utf8_lossy(record));
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn with_a_log_that_panics() {
     let (handle, addr) = start();
     let mut beside = Tcp::upgraded(addr);
     for (number, way) in (1..).zip(WAYS) {

@@ -10,6 +10,7 @@
 //! | `deflate` | the peer's side of permessage-deflate |
 //! | `tungstenite` | what tungstenite hears of some bytes, as a second opinion |
 //! | `rng` | random numbers that a seed repeats |
+//! | `log_sink` | what a process has logged, by `tracing` or by `log` |
 //! | `tcp` | a blocking client of a real server, and waiting for what the server does on its own |
 //! | `separate_process` | a program in a process of its own: this test binary again, for one test |
 //! | `server_process` | a server in such a process, whose memory, CPU time and descriptors are counted |
@@ -19,6 +20,7 @@ pub(crate) mod attempts;
 pub(crate) mod cancel_each_poll;
 pub(crate) mod deflate;
 pub(crate) mod frames;
+pub(crate) mod log_sink;
 pub(crate) mod peer;
 pub(crate) mod pipe;
 pub(crate) mod rng;
