@@ -75,10 +75,10 @@ impl<U, S> Hub<U, S> {
     /// [`RoomOptions`].
     ///
     /// The state of a room is made once, by the first [`update`](Room::update) or [`join_then`](Room::join_then). It lives
-    /// as long as the room, and is dropped with it, on the thread that drops the last [`Membership`] or [`Room`]. A later
-    /// room of the same name has a new state, which may be made before the old one is dropped. To keep a state while
-    /// nobody is in the room, keep the `Room`; to keep it longer than the program, store it in `update`. A state that
-    /// holds a `Room` of its own would keep that for ever.
+    /// as long as the room, and is dropped with it, on the thread that drops the last
+    /// [`Membership`](super::Membership) or [`Room`]; a panic of its destructor is caught. A later room of the same name
+    /// has a new state, which may be made before the old one is dropped. To keep a state while the room has no members,
+    /// keep the `Room`. A state that holds a `Room` of its own keeps itself.
     ///
     /// `make` runs under a lock of the room, as the closures of `update` do, and must not wait for anything. Load what
     /// the state needs before.
