@@ -30,7 +30,7 @@ async fn main() -> tidewire::Result<()> {
     server.access_log();
     server.get("/lots/:id", |ctx: RequestContext| async move {
         let id: u32 = ctx.param("id")?;
-        let lots = std::fs::read_to_string("no-such-database")?;
+        let lots = async_std::fs::read_to_string("no-such-database").await?;
         Ok(format!("lot {id} of {lots}\n"))
     });
     server.get("/panics", |ctx: RequestContext| async move {

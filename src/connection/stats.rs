@@ -177,7 +177,7 @@ impl CloseInfo {
 /// The number of a connection: another one for each that this process has opened, in the order in
 /// which they were.
 ///
-/// A connection of a [`Server`](crate::Server) has it from its first request on, so some belong to connections that never
+/// A connection of a server has it from its first request on, so some belong to connections that never
 /// became WebSockets. It is the field `connection` of log records.
 ///
 /// ```

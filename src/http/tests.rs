@@ -359,3 +359,12 @@ impl AsyncWrite for Narrow {
         Poll::Ready(Ok(()))
     }
 }
+
+#[test]
+fn an_access_log_is_no_middleware_and_leaves_requests_on_the_short_way() {
+    let mut app = App::with_state(());
+    app.log_access();
+    assert!(app.handlers().is_some());
+    app.with(tide::utils::Before(|request| async { request }));
+    assert!(app.handlers().is_none());
+}

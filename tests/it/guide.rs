@@ -111,7 +111,8 @@ fn every_link_to_a_file_or_a_heading_leads_there() {
 /// The headings of a document, as links name them.
 fn headings(text: &str) -> impl Iterator<Item = String> {
     let lines = text.lines().filter_map(|line| line.strip_prefix('#'));
-    lines.map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-"))
+    let headings = lines.map(|line| line.trim_start_matches('#').trim().to_lowercase());
+    headings.map(|heading| heading.replace([',', '`', '.'], "").replace(' ', "-"))
 }
 
 /// All sources of a folder, and of those in it.
