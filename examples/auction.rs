@@ -264,8 +264,8 @@ impl Lot {
 
 #[cfg(test)]
 mod tests {
-    use tidewire::testing::TestClient;
-    use tidewire::{Result, WebSocket};
+    use tidewire::Result;
+    use tidewire::testing::{TestClient, TestSocket};
 
     use super::*;
 
@@ -282,12 +282,12 @@ mod tests {
         Told::Bid(Bid { bidder: bidder.into(), amount })
     }
 
-    async fn next(ws: &mut WebSocket) -> Result<Told> {
+    async fn next(ws: &mut TestSocket) -> Result<Told> {
         ws.recv_json().await.map(|told| told.expect("a message"))
     }
 
     /// A bidder who has been told the lot, and so is in the room.
-    async fn enter(client: &TestClient, bidder: &str) -> Result<(WebSocket, u32)> {
+    async fn enter(client: &TestClient, bidder: &str) -> Result<(TestSocket, u32)> {
         let mut ws = client.connect(&format!("/lots/clock?bidder={bidder}")).await?;
         match next(&mut ws).await? {
             Told::Lot { price, .. } => Ok((ws, price)),
@@ -295,7 +295,7 @@ mod tests {
         }
     }
 
-    fn code(ws: &WebSocket) -> Option<u16> {
+    fn code(ws: &TestSocket) -> Option<u16> {
         ws.close_info().map(|info| info.reported_code())
     }
 

@@ -43,10 +43,19 @@ impl PanicText {
     pub(crate) fn of(payload: Box<dyn Any + Send>) -> Self {
         let text = payload.downcast_ref::<&str>().map(|text| Escaped(*text).to_text());
         let text = text.or_else(|| Some(Escaped(payload.downcast_ref::<String>()?).to_text()));
+        #[cfg(feature = "testing")]
+        let text = text.or_else(|| {
+            payload.downcast_ref::<Noted>()?.0.as_ref().map(|it| Escaped(it).to_text())
+        });
         drop_payload(payload);
         Self(text)
     }
 }
+
+/// The payload of a panic that a test is told of already, with its text if it has one.
+#[cfg(feature = "testing")]
+#[derive(Debug)]
+pub(crate) struct Noted(pub(crate) Option<String>);
 
 /// The destructor of a payload is foreign code, too. If it panics, its own payload is leaked.
 fn drop_payload(payload: Box<dyn Any + Send>) {

@@ -308,6 +308,22 @@ impl Client {
         Ok(WebSocket::new(opened.shared))
     }
 
+    /// Opens a connection over a stream, and returns the 101 response with it.
+    #[cfg(feature = "testing")]
+    pub(crate) async fn open_over(
+        &self,
+        stream: Stream,
+    ) -> Result<(Arc<Shared>, HandshakeResponse)> {
+        let opened = Box::pin(opening::over(&self.parts, stream)).await?;
+        Ok((opened.shared, opened.response))
+    }
+
+    /// Has the connection follow `clock`, unless its options have a clock.
+    #[cfg(feature = "testing")]
+    pub(crate) fn inherit_clock(self, clock: &Clock) -> Self {
+        self.change(|parts| parts.options.parts.settings.clock.inherit(clock))
+    }
+
     /// Makes the opening handshake over a stream. Returns the stream, the bytes after the response, and the
     /// response.
     #[cfg(feature = "testing")]

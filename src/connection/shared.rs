@@ -320,6 +320,16 @@ impl Shared {
         Ok(connection.has_room(*ticket))
     }
 
+    /// Does for a connection without a task what a caller does who waits: writes, reads ahead, answers, goes on closing.
+    #[cfg(feature = "testing")]
+    pub(crate) fn attend(&self) {
+        self.with(|connection, _| {
+            if !connection.has_task() {
+                connection.drive(&mut self.io_context());
+            }
+        });
+    }
+
     /// The `WebSocket` is dropped: its connection ends.
     pub(super) fn abandon(&self) {
         self.with(|connection, _| {

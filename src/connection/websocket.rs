@@ -625,7 +625,7 @@ impl WebSocket {
     }
 
     /// Closes the connection at a point in time, with a code of the caller's choice: when a token
-    /// expires, say.
+    /// expires, say. `at` is a time of the system's clock.
     ///
     /// It is closed as by [`close`](Self::close), and [`recv`](Self::recv) returns `None` then. A
     /// later call replaces an earlier one, [`cancel_expiry`](Self::cancel_expiry) takes it back, and
@@ -685,7 +685,10 @@ impl Shared {
         reason: &str,
     ) -> Result<()> {
         let frame = close_frame(code, reason)?;
-        self.reschedule(|connection| connection.set_expiry(Some((at, frame))));
+        self.reschedule(|connection| {
+            let at = connection.settings.clock.at_system(at);
+            connection.set_expiry(Some((at, frame)));
+        });
         Ok(())
     }
 

@@ -3,8 +3,11 @@
 //! | file | holds |
 //! | --- | --- |
 //! | `response` | the values that a handler may return |
+//! | `watched` | a handler whose failure a test is told of |
 
 mod response;
+#[cfg(feature = "testing")]
+mod watched;
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -198,7 +201,11 @@ impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
         let requested = Requested::new(&pending);
         let ctx = RequestContext::new(request, Arc::clone(&pending));
         let judge = self.judge.get().cloned().unwrap_or_default();
-        let mut handler = self.handler.call(ctx, self.label, judge);
+        let call = || self.handler.call(ctx, self.label, judge);
+        #[cfg(feature = "testing")]
+        let mut handler = watched::watched(pending.instance(), self.label, call);
+        #[cfg(not(feature = "testing"))]
+        let mut handler = call();
 
         // Polled in place: a handler that answers with HTTP costs no task. One that upgrades goes
         // on in its own, once the 101 is on its way.

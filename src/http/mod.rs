@@ -288,6 +288,8 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
         exchange: &Arc<HttpProgress>,
         path: Option<&str>,
     ) -> Result<::http::Response<ResponseBody>, Refusal> {
+        #[cfg(feature = "testing")]
+        let named = self.named(&request);
         let respond = async {
             match self.find(&request) {
                 Some(found) => self.call(found, request, exchange, path).await,
@@ -296,9 +298,20 @@ impl<State: Clone + Send + Sync + 'static> HttpServer<State> {
             }
         };
         AssertUnwindSafe(respond).catch_unwind().await.unwrap_or_else(|payload| {
+            #[cfg(feature = "testing")]
+            self.instance.failures.note_panic(&named, &*payload);
             exchange.origin().note(Reason::Panicked(PanicText::of(payload)));
             Err(Refusal::HandlerPanicked)
         })
+    }
+
+    /// The request, for the test that is told of a panic.
+    #[cfg(feature = "testing")]
+    fn named(&self, request: &::http::Request<Incoming>) -> String {
+        if !self.instance.failures.is_watched() {
+            return String::new();
+        }
+        format!("{} {}", request.method(), request.uri().path())
     }
 
     /// The handler for a request that need not go through tide.

@@ -77,8 +77,8 @@ impl ServerOptions {
     /// Clock for the deadlines of the server: of HTTP, of TLS handshakes and of the shutdown. Default: the
     /// system's clock.
     ///
-    /// Tests set a clock that they turn by hand: see [`ManualClock`]. WebSocket connections use the clock of
-    /// their own options, [`WebSocketOptions::clock`](crate::WebSocketOptions::clock).
+    /// Tests set a clock that they turn by hand: see [`ManualClock`]. WebSocket connections follow it as well, unless
+    /// their own options have a [clock](crate::WebSocketOptions::clock).
     #[cfg(feature = "testing")]
     #[must_use]
     pub fn clock(mut self, clock: &ManualClock) -> Self {

@@ -80,7 +80,7 @@ pub struct WorkerMetrics {
 
 #[cfg(feature = "server")]
 impl From<WorkerStats> for WorkerMetrics {
-    fn from(WorkerStats { tasks, connections, queued, stalls }: WorkerStats) -> Self {
+    fn from(WorkerStats { tasks, connections, queued, stalls, .. }: WorkerStats) -> Self {
         Self { tasks, connections, queued, stalls }
     }
 }

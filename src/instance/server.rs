@@ -3,6 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
+#[cfg(feature = "testing")]
+use super::Failures;
 use super::{Counters, IdleConnections, Metrics, Sockets, Tasks};
 use crate::proto::CloseFrame;
 use crate::runtime::Clock;
@@ -16,6 +18,9 @@ pub(crate) struct Instance {
     pub(crate) sockets: Arc<Sockets>,
     pub(crate) idle: IdleConnections,
     pub(crate) counters: Counters,
+    /// Failures of handlers that a test has not asked about.
+    #[cfg(feature = "testing")]
+    pub(crate) failures: Failures,
 }
 
 impl Instance {

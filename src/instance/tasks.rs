@@ -9,6 +9,8 @@ use futures::FutureExt;
 use futures::future::join_all;
 use slab::Slab;
 
+#[cfg(feature = "testing")]
+use super::busy::Busy;
 use crate::changes::Changes;
 use crate::runtime;
 use crate::runtime::{Resident, Task, Tokio, WorkerStats, Workers};
@@ -21,6 +23,9 @@ pub(crate) struct Tasks {
     engine: Mutex<Engine>,
     /// Signals that the last task has ended; with the test kit, that any task has.
     ended: Changes,
+    /// Those that can go on, where an executor runs them.
+    #[cfg(feature = "testing")]
+    busy: Busy,
 }
 
 /// What runs the tasks of a server.
@@ -130,7 +135,11 @@ impl Tasks {
         let task = match self.engine() {
             Engine::Workers(workers) if is_new => workers.spread(Resident::Connection, future),
             Engine::Workers(workers) => workers.spawn(future),
-            Engine::Executor(tokio) => runtime::spawn_for_server(&tokio, future),
+            Engine::Executor(tokio) => {
+                #[cfg(feature = "testing")]
+                let future = self.busy.count(future);
+                runtime::spawn_for_server(&tokio, future)
+            }
         };
         let Some(task) = task else { return false };
         // Before the lock is taken, the task may have ended, and its key may have a new owner.
@@ -156,6 +165,12 @@ impl Tasks {
         table.entries = number.wrapping_add(1);
         let key = table.running.insert(Entry { number, task: None });
         Running { tasks: Arc::clone(self), key, number }
+    }
+
+    /// Whether tasks of an executor wait, all of them. What a worker runs, it tells by its queue.
+    #[cfg(feature = "testing")]
+    pub(crate) fn are_waiting(&self) -> bool {
+        self.busy.is_none()
     }
 
     /// Waits until no task is left.

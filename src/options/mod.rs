@@ -140,7 +140,7 @@ impl WebSocketOptions {
         self
     }
 
-    /// Clock for the deadlines of the connection. Default: the system's clock.
+    /// Clock for the deadlines of the connection. Default: that of its server, else the system's clock.
     ///
     /// Tests set a clock that they turn by hand: see [`ManualClock`].
     #[cfg(feature = "testing")]

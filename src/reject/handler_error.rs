@@ -9,6 +9,8 @@ use std::sync::Arc;
 use tide::StatusCode;
 
 use super::{Reject, of_error};
+#[cfg(feature = "testing")]
+use crate::error::Error;
 #[cfg(feature = "server")]
 use crate::proto::handshake::HandshakeError;
 #[cfg(feature = "server")]
@@ -120,6 +122,23 @@ impl HandlerError {
     #[cfg(feature = "server")]
     pub(crate) fn handshake(&self) -> Option<HandshakeError> {
         self.find().copied()
+    }
+
+    /// Whether it is a failure of the application: no refusal of the client, and no loss or fault of its connection.
+    #[cfg(feature = "testing")]
+    pub(crate) fn is_failure(&self) -> bool {
+        if self.handshake().is_some() {
+            return false;
+        }
+        if let Some(reject) = self.reject() {
+            // 503 is a refusal, too: come back later.
+            return reject.status_code() >= 500 && reject.status_code() != 503;
+        }
+        let is_of_peer = self.find().is_some_and(|error| match error {
+            Error::Protocol(_) | Error::Timeout(_) | Error::Overloaded => true,
+            error => error.is_closed(),
+        });
+        !is_of_peer
     }
 
     /// The error for middleware, which finds it in the response.

@@ -2,7 +2,8 @@
 //!
 //! No other file of the crate reads the system's clock. A connection, a server and a client each carry the clock
 //! of their options. Without the feature `testing`, the system's clock is the only one, and it takes no memory.
-//! With it, a test may use a clock that it turns by hand.
+//! With it, a test may use a clock that it turns by hand,
+//! and the server and the clients of a `TestClient` share one that runs and can be turned forward.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -28,6 +29,27 @@ impl Clock {
     #[cfg(feature = "testing")]
     pub(crate) fn manual(clock: &ManualClock) -> Self {
         Self { manual: Some(clock.clone()) }
+    }
+
+    /// Follows `other` from now on, unless it follows a clock of a test already.
+    #[cfg(feature = "testing")]
+    pub(crate) fn inherit(&mut self, other: &Self) {
+        if self.manual.is_none() {
+            self.clone_from(other);
+        }
+    }
+
+    /// What this clock shows when the clock of the system shows `at`.
+    #[cfg_attr(
+        not(feature = "testing"),
+        expect(clippy::unused_self, reason = "without the test kit there is one clock")
+    )]
+    pub(crate) fn at_system(&self, at: Instant) -> Instant {
+        #[cfg(feature = "testing")]
+        if let Some(manual) = &self.manual {
+            return manual.at_system(at);
+        }
+        at
     }
 
     /// The current time.

@@ -1,10 +1,10 @@
-//! A clock that stands still until a test turns it.
+//! Clocks that a test turns: one that stands still otherwise, and one that runs.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use crate::sync::{Mutex, MutexGuard};
@@ -15,6 +15,9 @@ use crate::sync::{Mutex, MutexGuard};
 /// the connection then follow this clock: heartbeats, idle timeouts, expiry, and the timeouts of messages,
 /// sends and closing handshakes. A test of a 25 s heartbeat then takes no time, and does not depend on the load
 /// of the machine. Clones show the same time.
+///
+/// A test with a [`TestClient`](crate::testing::TestClient) rarely needs one:
+/// [`TestClient::advance`](crate::testing::TestClient::advance) turns the time of the server and of its clients.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,11 +36,21 @@ pub struct ManualClock(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
-    now: Instant,
+    hands: Hands,
     /// Waiting timers, by deadline and number.
     waiting: BTreeMap<(Instant, u64), Waker>,
     /// The number of timers ever made.
     timers: u64,
+    /// Of a clock that runs: calls when the first of the waiting timers is due.
+    alarm: Option<async_io::Timer>,
+}
+
+/// What a clock shows.
+#[derive(Debug)]
+enum Hands {
+    Still(Instant),
+    /// The time of the system, and so much more.
+    Running(Duration),
 }
 
 impl Default for ManualClock {
@@ -50,14 +63,23 @@ impl ManualClock {
     /// Creates a clock that shows the current time of the system, and stands still.
     #[must_use]
     pub fn new() -> Self {
-        let state = State { now: Instant::now(), waiting: BTreeMap::new(), timers: 0 };
+        Self::with(Hands::Still(Instant::now()))
+    }
+
+    /// Creates a clock that shows the time of the system, and runs with it. A test may turn it forward.
+    pub(crate) fn running() -> Self {
+        Self::with(Hands::Running(Duration::ZERO))
+    }
+
+    fn with(hands: Hands) -> Self {
+        let state = State { hands, waiting: BTreeMap::new(), timers: 0, alarm: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
     /// The time that the clock shows.
     #[must_use]
     pub fn now(&self) -> Instant {
-        self.state().now
+        self.state().now()
     }
 
     /// Turns the clock forward, and wakes the tasks whose timers are due by then.
@@ -65,13 +87,28 @@ impl ManualClock {
     /// The woken tasks run after this returns. A clock that would leave the range of [`Instant`] does not move.
     pub fn advance(&self, by: Duration) {
         let mut state = self.state();
-        let now = state.now.checked_add(by).unwrap_or(state.now);
-        state.now = now;
-        let later = state.waiting.split_off(&(now, u64::MAX));
-        let due = std::mem::replace(&mut state.waiting, later);
+        state.turn(by);
+        let due = state.take_due();
+        self.arm(&mut state);
         drop(state);
         // Without the lock, since a waker is code of the application.
         due.into_values().for_each(Waker::wake);
+    }
+
+    /// Turns the clock to the next deadline, but at most by `most`, and wakes the tasks whose timers are due then.
+    /// Returns by how much, and whether there were such tasks.
+    pub(crate) fn advance_to_next(&self, most: Duration) -> (Duration, bool) {
+        let mut state = self.state();
+        let now = state.now();
+        let until = state.waiting.keys().next().map(|(at, _)| at.saturating_duration_since(now));
+        let by = until.map_or(most, |until| until.min(most));
+        state.turn(by);
+        let due = state.take_due();
+        self.arm(&mut state);
+        drop(state);
+        let is_due = !due.is_empty();
+        due.into_values().for_each(Waker::wake);
+        (by, is_due)
     }
 
     /// The deadline of the timer that is due next; `None` if no task waits for one.
@@ -82,6 +119,14 @@ impl ManualClock {
         self.state().waiting.keys().next().map(|(deadline, _)| *deadline)
     }
 
+    /// What this clock shows when the clock of the system shows `at`.
+    pub(super) fn at_system(&self, at: Instant) -> Instant {
+        match self.state().hands {
+            Hands::Still(_) => at,
+            Hands::Running(by) => at.checked_add(by).unwrap_or(at),
+        }
+    }
+
     /// Creates a timer that completes when the clock shows `deadline`.
     pub(super) fn timer(&self, deadline: Instant) -> ManualTimer {
         let mut state = self.state();
@@ -89,8 +134,70 @@ impl ManualClock {
         ManualTimer { clock: self.clone(), number: state.timers, deadline }
     }
 
+    /// Sets the alarm of a clock that runs.
+    fn arm(&self, state: &mut State) {
+        let Hands::Running(by) = state.hands else { return };
+        let first = state.waiting.keys().next().and_then(|(at, _)| at.checked_sub(by));
+        let Some(first) = first else {
+            state.alarm = None;
+            return;
+        };
+        let waker = Waker::from(Arc::new(Alarm(Arc::downgrade(&self.0))));
+        let cx = &mut Context::from_waker(&waker);
+        let alarm = state.alarm.get_or_insert_with(|| async_io::Timer::at(first));
+        alarm.set_at(first);
+        // A timer that is due already has no event: the next moment is one.
+        while Pin::new(&mut *alarm).poll(cx).is_ready() {
+            alarm.set_at(Instant::now() + MOMENT);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock()
+    }
+}
+
+/// The wait for a timer that is due when it is registered.
+const MOMENT: Duration = Duration::from_millis(1);
+
+impl State {
+    fn now(&self) -> Instant {
+        match self.hands {
+            Hands::Still(now) => now,
+            Hands::Running(by) => {
+                let now = Instant::now();
+                now.checked_add(by).unwrap_or(now)
+            }
+        }
+    }
+
+    fn turn(&mut self, by: Duration) {
+        let now = self.now();
+        // The range of `Instant`.
+        if now.checked_add(by).is_none() {
+            return;
+        }
+        match &mut self.hands {
+            Hands::Still(now) => *now += by,
+            Hands::Running(ahead) => *ahead = ahead.saturating_add(by),
+        }
+    }
+
+    /// Takes the timers that are due, in the order of their deadlines.
+    fn take_due(&mut self) -> BTreeMap<(Instant, u64), Waker> {
+        let later = self.waiting.split_off(&(self.now(), u64::MAX));
+        std::mem::replace(&mut self.waiting, later)
+    }
+}
+
+/// The waker of a clock's alarm: wakes those that are due.
+struct Alarm(Weak<Mutex<State>>);
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        if let Some(state) = self.0.upgrade() {
+            ManualClock(state).advance(Duration::ZERO);
+        }
     }
 }
 
@@ -107,7 +214,7 @@ impl ManualTimer {
     pub(super) fn set_at(&mut self, deadline: Instant) {
         let mut state = self.clock.state();
         let waker = state.waiting.remove(&(self.deadline, self.number));
-        let is_due = deadline <= state.now;
+        let is_due = deadline <= state.now();
         let due = match waker {
             Some(waker) if !is_due => {
                 state.waiting.insert((deadline, self.number), waker);
@@ -115,6 +222,7 @@ impl ManualTimer {
             }
             due => due,
         };
+        self.clock.arm(&mut state);
         drop(state);
         self.deadline = deadline;
         if let Some(waker) = due {
@@ -131,9 +239,10 @@ impl Future for ManualTimer {
         let waker = cx.waker().clone();
         let mut state = self.clock.state();
         let key = (self.deadline, self.number);
-        let is_due = self.deadline <= state.now;
+        let is_due = self.deadline <= state.now();
         let before =
             if is_due { state.waiting.remove(&key) } else { state.waiting.insert(key, waker) };
+        self.clock.arm(&mut state);
         drop(state);
         drop(before);
         if is_due { Poll::Ready(()) } else { Poll::Pending }

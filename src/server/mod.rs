@@ -37,6 +37,8 @@ use crate::http::App;
 pub use crate::http::ServerOptions;
 pub use crate::instance::{Metrics, ShutdownOptions, ShutdownReport, WorkerMetrics};
 use crate::reject::{HandlerError, HandlerResult, Reject};
+#[cfg(feature = "testing")]
+use crate::runtime::Clock;
 pub use crate::runtime::Signals;
 use crate::runtime::ToSocketAddrs;
 
@@ -329,10 +331,12 @@ impl<State: Clone + Send + Sync + 'static> Server<State> {
 
     /// The same server as of [`bind_to`](Self::bind_to), but without listeners and without TLS.
     #[cfg(feature = "testing")]
-    pub(crate) fn unlisted(&self) -> Result<BoundServer<State>> {
+    pub(crate) fn unlisted(&self, clock: &Clock) -> Result<BoundServer<State>> {
         // One is enough for a test, whose figures are the same on each machine then.
         let workers = self.check()?.min(1);
-        let (app, options, limits) = (self.app.clone(), self.options.clone(), self.limits.clone());
+        let (app, limits) = (self.app.clone(), self.limits.clone());
+        let mut options = self.options.clone();
+        options.clock.inherit(clock);
         BoundServer::new(app, options, limits, Vec::new(), workers)
     }
 

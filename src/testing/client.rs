@@ -4,49 +4,52 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use futures::channel::oneshot;
 
+use super::cookies::Jar;
+use super::in_memory::{InMemory, told};
 use super::line::{End, Line};
 use super::patience::{Caller, Patience};
 use super::peer::Peer;
 use super::request::TestRequest;
+use super::socket::TestSocket;
 use super::upgrade::TestUpgrade;
-use crate::connection::WebSocket;
+use crate::connection::Shared;
 use crate::error::{Error, Result};
 use crate::http::Addrs;
-use crate::instance::Metrics;
-use crate::server::{
-    BoundServer, Server, ServerHandle, ShutdownOptions, ShutdownReport, no_executor,
-};
+use crate::instance::{HandlerFailure, Metrics};
+use crate::runtime::Clock;
+use crate::server::{Server, ServerHandle, ShutdownOptions, ShutdownReport, no_executor};
 use crate::stream::Stream;
 
 /// The address that the server reports as its own.
 const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 80);
 
-/// The first of the ports that systems give to clients.
-const FIRST_PORT: u16 = 49_152;
-
 /// A client of a [`Server`] that runs in memory, and a handle of that server.
 ///
 /// The [chapter](super) explains its use. Clones are clients of the same server, and so are the results of
-/// [`over`](Self::over), [`peer_addr`](Self::peer_addr) and [`patience`](Self::patience).
+/// [`over`](Self::over), [`peer_addr`](Self::peer_addr), [`patience`](Self::patience) and [`cookies`](Self::cookies).
+///
+/// # Handlers that fail
+///
+/// A handler that panics, or returns an error that is the application's own, fails the test: with the next request or
+/// connection, or when the last clone of the client is dropped. So a test cannot pass over a 500 or a close with 1011.
+/// A test that is about the failure asks for it, with [`expect_failure`](Self::expect_failure) or
+/// [`failures`](Self::failures).
+///
+/// Errors that refuse the client are no failures: a [`Reject`](crate::Reject) of 4xx or 503, a message that is not the
+/// expected JSON, a handshake error. Neither are those of a connection that the client has ended or broken. A panic in a
+/// middleware counts; a 5xx response of a middleware, and a panic in a task that a handler has spawned, do not.
 #[derive(Clone)]
 pub struct TestClient {
     server: Arc<InMemory>,
     peer_addr: Option<SocketAddr>,
     line: Option<Line>,
     pub(super) patience: Patience,
-}
-
-/// A server in memory, with any type of state.
-struct InMemory {
-    serve: Box<dyn Fn(End, Addrs, oneshot::Sender<()>) + Send + Sync>,
-    handle: ServerHandle,
-    /// The number of ports given to connections.
-    ports: AtomicU16,
+    /// `None` for a client that keeps no cookies.
+    jar: Option<Jar>,
 }
 
 impl TestClient {
@@ -66,17 +69,12 @@ impl TestClient {
     where
         State: Clone + Send + Sync + 'static,
     {
-        let caller = Caller::here();
-        let bound = server.unlisted().unwrap_or_else(|error| caller.fail(error));
-        let (handle, bound) = (bound.handle(), Arc::new(bound));
-        let serve = Box::new(move |end: End, addrs, served| {
-            BoundServer::take_unlisted(&bound, |held| Stream::boxed(end.keep(held)), addrs, served);
-        });
         Self {
-            server: Arc::new(InMemory { serve, handle, ports: AtomicU16::new(0) }),
+            server: Arc::new(InMemory::new(server, Caller::here())),
             peer_addr: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))),
             line: None,
             patience: Patience(Some(Duration::from_secs(5))),
+            jar: Some(Jar::default()),
         }
     }
 
@@ -97,52 +95,78 @@ impl TestClient {
         Self { line: Some(line.clone()), ..self.clone() }
     }
 
-    /// Returns a client that waits at most `patience` for one event: an answer, a frame of a [`Peer`], the end of
-    /// the last connection. Default 5 s; `None` for no limit.
+    /// Returns a client that waits at most `patience` for one event: an answer, a message of a [`TestSocket`], a frame of
+    /// a [`Peer`], the end of the last connection. Default 5 s; `None` for no limit.
     ///
-    /// So a test fails instead of hanging. The limit does not hold for calls on a [`WebSocket`].
+    /// So a test fails instead of hanging. The time is that of the system: [`advance`](Self::advance) does not move it.
     #[must_use]
     pub fn patience(&self, patience: impl Into<Option<Duration>>) -> Self {
         Self { patience: Patience(patience.into()), ..self.clone() }
     }
 
+    /// Returns a client with a cookie jar of its own, which is empty: another visitor. With `false`, one that keeps no
+    /// cookies. Default: a jar, which clones share.
+    ///
+    /// The jar keeps the cookies of all responses, of those to opening handshakes too, and adds them to later requests and
+    /// handshakes, by the rules of RFC 6265 §5 for `Path`, `Max-Age` and `Expires`. Their time is that which
+    /// [`advance`](Self::advance) moves. `Secure` cookies are sent, as browsers do for localhost, and `Domain`, `HttpOnly`
+    /// and `SameSite` have no effect. A request that sets the header `Cookie` itself sends that alone.
+    #[must_use]
+    pub fn cookies(&self, is_kept: bool) -> Self {
+        Self { jar: is_kept.then(Jar::default), ..self.clone() }
+    }
+
+    /// The value of the first cookie of this name in the jar, on whichever path.
+    #[must_use]
+    pub fn cookie(&self, name: &str) -> Option<String> {
+        self.jar.as_ref()?.value(name, &self.clock())
+    }
+
     /// Creates a `GET` request for `path`, which may have a query.
+    #[track_caller]
     pub fn get(&self, path: &str) -> TestRequest {
         self.request("GET", path)
     }
 
     /// Creates a `HEAD` request.
+    #[track_caller]
     pub fn head(&self, path: &str) -> TestRequest {
         self.request("HEAD", path)
     }
 
     /// Creates a `POST` request.
+    #[track_caller]
     pub fn post(&self, path: &str) -> TestRequest {
         self.request("POST", path)
     }
 
     /// Creates a `PUT` request.
+    #[track_caller]
     pub fn put(&self, path: &str) -> TestRequest {
         self.request("PUT", path)
     }
 
     /// Creates a `PATCH` request.
+    #[track_caller]
     pub fn patch(&self, path: &str) -> TestRequest {
         self.request("PATCH", path)
     }
 
     /// Creates a `DELETE` request.
+    #[track_caller]
     pub fn delete(&self, path: &str) -> TestRequest {
         self.request("DELETE", path)
     }
 
     /// Creates a request with any method.
+    #[track_caller]
     pub fn request(&self, method: &str, path: &str) -> TestRequest {
         TestRequest::new(self.clone(), method, path)
     }
 
     /// Creates an opening handshake for `path`, which may have a query. Use it for a handshake that is refused,
     /// or one with headers, subprotocols or compression.
+    #[track_caller]
     pub fn websocket(&self, path: &str) -> TestUpgrade {
         TestUpgrade::new(self.clone(), path)
     }
@@ -153,11 +177,16 @@ impl TestClient {
     ///
     /// Those of [`TestUpgrade::connect`].
     ///
+    /// # Panics
+    ///
+    /// If a handler has failed before: see [above](Self#handlers-that-fail).
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the unfinished connection.
-    pub async fn connect(&self, path: &str) -> Result<WebSocket> {
-        self.websocket(path).connect().await
+    #[track_caller]
+    pub fn connect(&self, path: &str) -> impl Future<Output = Result<TestSocket>> + Send + use<> {
+        self.websocket(path).connect()
     }
 
     /// Opens a WebSocket connection on which the test sends and receives bytes and frames.
@@ -166,11 +195,16 @@ impl TestClient {
     ///
     /// Those of [`TestUpgrade::connect`].
     ///
+    /// # Panics
+    ///
+    /// As [`connect`](Self::connect).
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the unfinished connection.
-    pub async fn peer(&self, path: &str) -> Result<Peer> {
-        self.websocket(path).peer().await
+    #[track_caller]
+    pub fn peer(&self, path: &str) -> impl Future<Output = Result<Peer>> + Send + use<> {
+        self.websocket(path).peer()
     }
 
     /// Opens a connection and sends nothing. Use it for requests that no client should send, or for a client of
@@ -182,21 +216,30 @@ impl TestClient {
     /// server has been shut down, or if no executor runs it: the executor of
     /// [`set_spawner`](crate::executor::set_spawner), or the tokio runtime of a server without
     /// [workers](crate::server::ServerOptions::workers), may have been that of another test.
+    ///
+    /// # Panics
+    ///
+    /// As [`connect`](Self::connect).
+    #[track_caller]
     pub fn open(&self) -> Result<Peer> {
-        let (end, line, _) = self.dial()?;
+        let (end, line, _) = self.dial(Caller::here())?;
         Ok(Peer::new(Stream::boxed(end), line, self.patience))
     }
 
     /// Opens a connection. Returns its end, its line, and the fate of its task.
-    pub(super) fn dial(&self) -> Result<(End, Line, Fate)> {
+    pub(super) fn dial(&self, caller: Caller) -> Result<(End, Line, Fate)> {
+        let failures = self.server.instance().failures.take();
+        if !failures.is_empty() {
+            caller.fail(told(&failures));
+        }
         if self.server.handle.is_shutting_down() {
             let error = "the server has been shut down";
             return Err(io::Error::new(ErrorKind::ConnectionRefused, error).into());
         }
         let line = self.line.clone().unwrap_or_default();
-        let (client, server) = line.connect();
+        let (client, server) = line.connect(&self.server.traffic);
         let (tell, told) = oneshot::channel();
-        (self.server.serve)(server, self.addrs(), tell);
+        self.server.serve(server, self.addrs(), tell);
         let mut fate = Fate(told);
         if fate.was_dropped() {
             let error = format!("{}: was its runtime that of another test?", no_executor());
@@ -220,10 +263,171 @@ impl TestClient {
     fn addrs(&self) -> Addrs {
         let Some(mut peer) = self.peer_addr else { return Addrs { peer: None, local: None } };
         if peer.port() == 0 {
-            let number = self.server.ports.fetch_add(1, Ordering::Relaxed);
-            peer.set_port(FIRST_PORT | number);
+            peer.set_port(self.server.next_port());
         }
         Addrs { peer: Some(peer), local: Some(LOCAL) }
+    }
+
+    /// Turns the time of the server and of its clients' sockets forward by `by`, and returns when all that has come due has
+    /// been done: the server is at rest.
+    ///
+    /// What comes due comes in order, one deadline after another, with time for everyone to react. An hour has its 144
+    /// heartbeats, and the sockets of the test answer them, if nothing else uses them meanwhile. A [`Peer`] answers
+    /// nothing: it is given up in time.
+    ///
+    /// This moves the timers of this crate: heartbeats, [`expire_at`](crate::WebSocket::expire_at), `idle_timeout`,
+    /// `max_lifetime`, `message_timeout`, `send_timeout`, `close_timeout` and rate limits of connections; the deadlines for
+    /// handshakes, heads, bodies and idle connections of HTTP; the grace of a shutdown; the age of cookies. It does not move
+    ///
+    /// - what the application waits for: `tokio::time`, `async_std::task::sleep`, `smol::Timer`;
+    /// - what it reads: `Instant::now`, `SystemTime::now`. An instant for `expire_at` is as far away as it is for these;
+    /// - a server or a connection with a [`ManualClock`](super::ManualClock) of its own, which follows that;
+    /// - clients that handlers open, and the pauses of a backplane;
+    /// - the [patience](Self::patience).
+    ///
+    /// Between two calls the time goes on as that of the system.
+    ///
+    /// A handler that waits for something outside of the server counts as at rest: a database, a thread, another runtime.
+    /// So does, without workers, a task that a handler has spawned. A shutdown sets its timers when it comes to that, maybe
+    /// after this.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidewire::testing::TestClient;
+    /// use tidewire::{RequestContext, Server, WebSocketOptions};
+    ///
+    /// # async_std::task::block_on(async {
+    /// let mut server = Server::new();
+    /// server.get("/ws", |mut ctx: RequestContext| async move {
+    ///     let options = WebSocketOptions::default().idle_timeout(Duration::from_secs(3600));
+    ///     let mut ws = ctx.upgrade_to_websocket(options).await?;
+    ///     while ws.recv().await?.is_some() {}
+    ///     Ok(())
+    /// });
+    /// let client = TestClient::new(&server);
+    /// let mut ws = client.connect("/ws").await?;
+    /// client.advance(Duration::from_secs(3599)).await;
+    /// ws.expect_silence().await;
+    /// client.advance(Duration::from_secs(1)).await;
+    /// assert_eq!(ws.expect_close(1001).await.reason, "idle timeout");
+    /// # Ok::<(), tidewire::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If the server does not come to rest within the [patience](Self::patience) after one of the deadlines.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the time where it is, between now and then.
+    #[track_caller]
+    pub fn advance(&self, by: Duration) -> impl Future<Output = ()> + Send {
+        self.advance_for(Caller::here(), by)
+    }
+
+    /// Takes the handlers that have failed and were not asked about yet, oldest first, once the server is at rest. They do
+    /// not fail the test then.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not come to rest within the [patience](Self::patience).
+    #[track_caller]
+    pub fn failures(&self) -> impl Future<Output = Vec<HandlerFailure>> + Send {
+        let caller = Caller::here();
+        async move {
+            self.at_rest(caller).await;
+            self.server.instance().failures.take()
+        }
+    }
+
+    /// Waits for a handler to fail, and takes the first failure whose [text](HandlerFailure#impl-Display-for-HandlerFailure)
+    /// contains `part`: `GET /lots/:id failed: the database is gone`. It does not fail the test then.
+    ///
+    /// # Panics
+    ///
+    /// If there is none within the [patience](Self::patience).
+    #[track_caller]
+    pub fn expect_failure(&self, part: &str) -> impl Future<Output = HandlerFailure> + Send {
+        let caller = Caller::here();
+        async move {
+            let failing = self.server.instance().failures.next_like(part);
+            self.patiently(caller, format!("no handler has failed with {part:?}"), failing).await
+        }
+    }
+
+    /// Handlers that fail do not fail the test from here on, for this client and all of the same server. Then
+    /// [`failures`](Self::failures) is empty.
+    #[must_use]
+    pub fn allow_failures(self) -> Self {
+        self.server.instance().failures.watch(false);
+        self
+    }
+
+    pub(super) async fn advance_for(&self, caller: Caller, by: Duration) {
+        self.server.advance(by, || self.at_rest(caller)).await;
+    }
+
+    /// Waits until the server is at rest, or fails the test.
+    pub(super) async fn at_rest(&self, caller: Caller) {
+        self.patiently(caller, "the server did not come to rest", self.server.at_rest()).await;
+    }
+
+    /// Waits for `future`, or fails the test: the message is `what` and the time.
+    pub(super) async fn patiently<T>(
+        &self,
+        caller: Caller,
+        what: impl fmt::Display,
+        future: impl Future<Output = T>,
+    ) -> T {
+        let patience = self.patience.0;
+        let outcome = Clock::default().timeout(patience, Box::pin(future)).await;
+        outcome.unwrap_or_else(|| {
+            let patience = patience.unwrap_or_default();
+            caller.fail(format!("{what} within {patience:?}\n{}", self.report()))
+        })
+    }
+
+    /// What the server did meanwhile, for a test that fails.
+    pub(super) fn report(&self) -> String {
+        let failures = self.server.instance().failures.take();
+        let Metrics { open_http, open_websockets, .. } = self.metrics();
+        let failed = match &*failures {
+            [] => "no handler has failed".to_owned(),
+            failures => {
+                let lines: Vec<_> = failures.iter().map(|it| format!("\n    {it}")).collect();
+                format!("these handlers have failed:{}", lines.concat())
+            }
+        };
+        format!(
+            "  the server has {open_http} connections of HTTP and {open_websockets} of WebSocket; {failed}"
+        )
+    }
+
+    /// The clock of the server and of the client's sockets.
+    pub(super) fn clock(&self) -> Clock {
+        self.server.clock()
+    }
+
+    /// Has a socket do its part while the server comes to rest.
+    pub(super) fn attend(&self, socket: &Arc<Shared>) {
+        self.server.attend(socket);
+    }
+
+    /// The header `Cookie` for a request.
+    pub(super) fn cookies_for(&self, path: &str) -> Option<String> {
+        self.jar.as_ref()?.header(path, &self.clock())
+    }
+
+    /// Keeps the cookies of a response to a request for `path`.
+    pub(super) fn keep_cookies<'a>(
+        &self,
+        path: &str,
+        headers: impl Iterator<Item = (&'a str, &'a [u8])>,
+    ) {
+        if let Some(jar) = &self.jar {
+            jar.keep(path, headers, &self.clock());
+        }
     }
 
     /// Returns a snapshot of the server's counters.
@@ -277,8 +481,8 @@ impl TestClient {
 
     /// Shuts the server down with the default options, and returns a report.
     ///
-    /// A client that should answer the server's close frame has to run meanwhile: a [`WebSocket`] needs a call of
-    /// [`recv`](WebSocket::recv), and a [`Peer`] an answer by the test. A client that was dropped before need not
+    /// A client that should answer the server's close frame has to run meanwhile: a [`TestSocket`] needs a call of
+    /// [`recv`](TestSocket::recv), and a [`Peer`] an answer by the test. A client that was dropped before need not
     /// answer.
     ///
     /// The report also counts a connection that the test has closed before, if its handler has not returned yet.

@@ -1,7 +1,7 @@
 //! The line between a client and the server, and its faults.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::{fmt, mem};
 
 use super::pipe::{self, Flow, Pace, Way, Wire, pipe};
@@ -116,10 +116,10 @@ impl Line {
         self.each_open(Wire::end);
     }
 
-    /// Opens a connection. Returns the client's end and the server's end.
-    pub(super) fn connect(&self) -> (End, End) {
+    /// Opens a connection, whose reads and writes are counted in `traffic`. Returns the client's end and the server's end.
+    pub(super) fn connect(&self, traffic: &Arc<AtomicU64>) -> (End, End) {
         let Shared { to_server, to_client, .. } = &*self.shared;
-        let chunks = || Chunks::new(Arc::clone(&self.shared));
+        let chunks = || Chunks::new(Arc::clone(&self.shared), Arc::clone(traffic));
         let (client, server) = pipe(chunks(), chunks(), to_server, to_client);
         let mut open = self.shared.open.lock();
         open.retain(Wire::is_open);
@@ -167,6 +167,8 @@ impl End {
 #[derive(Debug)]
 pub(super) struct Chunks {
     line: Arc<Shared>,
+    /// Reads and writes so far.
+    traffic: Arc<AtomicU64>,
     /// Whether a chunk was read, and the next is not there yet.
     has_read: bool,
     /// Whether a chunk was written, and there is no room for the next yet.
@@ -176,8 +178,8 @@ pub(super) struct Chunks {
 }
 
 impl Chunks {
-    fn new(line: Arc<Shared>) -> Self {
-        Self { line, has_read: false, has_written: false, held: Held::default() }
+    fn new(line: Arc<Shared>, traffic: Arc<AtomicU64>) -> Self {
+        Self { line, traffic, has_read: false, has_written: false, held: Held::default() }
     }
 
     fn has_moved(&mut self, way: Way) -> &mut bool {
@@ -199,6 +201,7 @@ impl Pace for Chunks {
     }
 
     fn moved(&mut self, way: Way, len: usize) {
+        self.traffic.fetch_add(1, Ordering::SeqCst);
         *self.has_moved(way) = len > 0 && self.size() < usize::MAX;
     }
 }
@@ -218,7 +221,7 @@ mod tests {
 
     #[test]
     fn each_chunk_is_written_and_read_on_its_own() {
-        let (mut client, mut server) = Line::new().chunk_size(2).connect();
+        let (mut client, mut server) = Line::new().chunk_size(2).connect(&Arc::default());
         let written = ["abcde", "cde", "cde", "e", "e"]
             .map(|rest| client.write(rest.as_bytes()).now_or_never().map(Result::unwrap));
         assert_eq!(written, [Some(2), None, Some(2), None, Some(1)]);
@@ -230,7 +233,7 @@ mod tests {
     #[test]
     fn bytes_to_a_client_stay_on_their_way_while_its_line_is_stalled() {
         let line = Line::new();
-        let (mut client, mut server) = line.connect();
+        let (mut client, mut server) = line.connect(&Arc::default());
         let mut buf = [0; 8];
         assert_eq!(server.write(b"ab").now_or_never().unwrap().unwrap(), 2);
         line.stall();
@@ -245,7 +248,7 @@ mod tests {
     #[test]
     fn a_connection_is_forgotten_with_its_second_end() {
         let line = Line::new();
-        let (client, server) = line.connect();
+        let (client, server) = line.connect(&Arc::default());
         assert_eq!(line.open().len(), 1);
         drop(server);
         assert_eq!(line.open().len(), 1);
@@ -256,7 +259,7 @@ mod tests {
     #[test]
     fn an_end_reads_the_bytes_from_before_the_other_was_dropped() {
         block_on(async {
-            let (mut client, mut server) = Line::new().connect();
+            let (mut client, mut server) = Line::new().connect(&Arc::default());
             client.write_all(b"last").await.unwrap();
             drop(client);
             let mut rest = String::new();
@@ -271,7 +274,7 @@ mod tests {
     fn a_waiting_end_is_woken_by_the_other_end_and_by_the_line() {
         block_on(async {
             let line = Line::new().capacity(1);
-            let (mut client, mut server) = line.connect();
+            let (mut client, mut server) = line.connect(&Arc::default());
             let mut buf = [0; 8];
             assert!(server.read(&mut buf).now_or_never().is_none());
             let (wrote, read) = futures::join!(client.write_all(b"ab"), async {
@@ -301,7 +304,7 @@ mod tests {
 
         let (line, dropped) = (Line::new().capacity(1), Arc::new(AtomicUsize::new(0)));
         let curious = || Waker::from(Arc::new(Curious(line.clone(), Arc::clone(&dropped))));
-        let (mut client, mut server) = line.connect();
+        let (mut client, mut server) = line.connect(&Arc::default());
         let wait = |server: &mut End| {
             let waker = curious();
             let read = Pin::new(server).poll_read(&mut Context::from_waker(&waker), &mut [0]);
@@ -316,7 +319,7 @@ mod tests {
         wait(&mut server);
         drop(client);
         assert_eq!(dropped.load(Relaxed), 3, "one is woken by the end");
-        let (client, mut server) = line.connect();
+        let (client, mut server) = line.connect(&Arc::default());
         wait(&mut server);
         line.cut();
         assert_eq!(dropped.load(Relaxed), 4, "one is woken by the line");

@@ -50,7 +50,7 @@
 //!
 //!     let mut ws = client.connect("/ws").await?;
 //!     ws.send("Hello").await?;
-//!     assert_eq!(ws.recv().await?, Some("Hello".into()));
+//!     ws.expect_text("Hello").await;
 //!     let end = ws.close(1000, "").await?;
 //!     assert!(end.clean);
 //!
@@ -61,8 +61,8 @@
 //! ```
 //!
 //! The server of a client has one [worker](crate::server::ServerOptions::workers), or runs on the executor of
-//! `set_spawner` if there is one. Any executor can poll the client. The examples below leave out the function around
-//! their lines.
+//! `set_spawner` if there is one. Any executor can poll the client: `#[async_std::test]`, `#[tokio::test]`,
+//! `smol::block_on`, `futures::executor::block_on`. The examples below leave out the function around their lines.
 //!
 //! With the feature `tokio`, tests of handlers that use tokio are a `#[tokio::test]` each. Handlers then use the runtime
 //! in which their [`TestClient`] was made. It ends with its test, so make a client in each test:
@@ -78,6 +78,71 @@
 //! An executor of `set_spawner` has to live as long as the tests. A process has one spawner. If its executor is the
 //! runtime of one `#[tokio::test]`, then in all later tests requests and handshakes fail at once, with an error that
 //! says so.
+//!
+//! # Testing messages, time and failures
+//!
+//! [`TestClient::connect`] opens a [`TestSocket`]: a [`WebSocket`](crate::WebSocket) whose waits end. It checks what comes
+//! ([`expect_text`](TestSocket::expect_text), [`expect_json`](TestSocket::expect_json),
+//! [`expect_close`](TestSocket::expect_close)) and that nothing does ([`expect_silence`](TestSocket::expect_silence)).
+//! [`TestClient::advance`] turns the time of the server, so that heartbeats, expiry and idle timeouts need no waiting.
+//! A client keeps [cookies](TestClient::cookies). And a handler that has panicked or failed
+//! [fails the test](TestClient#handlers-that-fail), unless the test asks for it.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use serde_json::json;
+//! use tidewire::testing::TestClient;
+//! use tidewire::{Reject, RequestContext, Server, WebSocketOptions};
+//!
+//! const HOUR: Duration = Duration::from_secs(3600);
+//!
+//! fn app() -> Server {
+//!     let mut server = Server::new();
+//!     server.get("/login", |mut ctx: RequestContext| async move {
+//!         ctx.response().insert_header("Set-Cookie", "name=ann; Path=/; Secure; HttpOnly");
+//!         Ok("welcome")
+//!     });
+//!     server.get("/bids", |mut ctx: RequestContext| async move {
+//!         let name = ctx.cookie("name").ok_or(Reject::status(401, "log in first"))?.to_owned();
+//!         let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+//!         ws.expire_at(Instant::now() + 8 * HOUR, 4001, "log in again")?;
+//!         while let Some(message) = ws.recv().await? {
+//!             let bid: u32 = message.parse()?;
+//!             assert_ne!(bid, 13, "an unlucky bid");
+//!             if bid >= 10 {
+//!                 ws.send_json(&json!({ "bid": bid, "by": name })).await?;
+//!             }
+//!         }
+//!         Ok(())
+//!     });
+//!     server
+//! }
+//!
+//! # async_std::task::block_on(async {
+//! let client = TestClient::new(&app());
+//! client.websocket("/bids").refused().await.assert_status(401);
+//! client.get("/login").send().await?.assert_status(200);
+//!
+//! let mut ws = client.connect("/bids").await?;
+//! ws.send("12").await?;
+//! ws.expect_json(json!({ "bid": 12, "by": "ann" })).await;
+//! ws.send("9").await?;
+//! ws.expect_silence().await;
+//!
+//! client.advance(8 * HOUR).await;
+//! assert_eq!(ws.expect_close(4001).await.reason, "log in again");
+//!
+//! let mut ws = client.connect("/bids").await?;
+//! ws.send("many").await?;
+//! // The client's fault is no failure of the handler, and its panic is one.
+//! ws.expect_close(1007).await;
+//! let mut ws = client.connect("/bids").await?;
+//! ws.send("13").await?;
+//! ws.expect_close(1011).await;
+//! assert!(client.expect_failure("an unlucky bid").await.is_panic());
+//! # Ok::<(), tidewire::Error>(())
+//! # }).unwrap();
+//! ```
 //!
 //! # Testing a refusal
 //!
@@ -196,8 +261,9 @@
 //! # Waiting
 //!
 //! No test needs to sleep. Each call of a client waits for its own result. [`TestClient::idle`] waits until the
-//! server is idle. For events in between, the application can use a channel. If an event does not come within the
-//! [patience](TestClient::patience) of the client, the wait ends with an error that names it.
+//! server is idle, and [`TestClient::advance`] until it is at rest. For events in between, the application can use a
+//! channel. If an event does not come within the [patience](TestClient::patience) of the client, a [`TestSocket`] fails the
+//! test, and any other wait ends with an error that names it.
 //!
 //! # Checking for leftovers
 //!
@@ -228,14 +294,17 @@
 //! ```
 
 mod client;
+mod cookies;
 mod frame;
 mod hex;
+mod in_memory;
 mod line;
 mod patience;
 mod peer;
 mod pipe;
 mod request;
 mod response;
+mod socket;
 mod upgrade;
 
 pub use self::client::TestClient;
@@ -244,5 +313,7 @@ pub use self::line::Line;
 pub use self::peer::Peer;
 pub use self::request::TestRequest;
 pub use self::response::TestResponse;
+pub use self::socket::TestSocket;
 pub use self::upgrade::TestUpgrade;
+pub use crate::instance::HandlerFailure;
 pub use crate::runtime::ManualClock;

@@ -15,6 +15,7 @@ use smol_hyper::rt::FuturesIo;
 
 use super::TestClient;
 use super::line::End;
+use super::patience::Caller;
 use super::response::TestResponse;
 use crate::error::{Error, Result};
 use crate::http::io_error;
@@ -24,6 +25,8 @@ use crate::http::io_error;
 #[must_use = "a request is sent by `send`"]
 pub struct TestRequest {
     client: TestClient,
+    /// The line of the test that has begun the request.
+    caller: Caller,
     method: String,
     path: String,
     headers: Vec<(String, String)>,
@@ -31,9 +34,11 @@ pub struct TestRequest {
 }
 
 impl TestRequest {
+    #[track_caller]
     pub(super) fn new(client: TestClient, method: &str, path: &str) -> Self {
         let (method, path) = (method.to_owned(), path.to_owned());
-        Self { client, method, path, headers: Vec::new(), body: Ok(Bytes::new()) }
+        let caller = Caller::here();
+        Self { client, caller, method, path, headers: Vec::new(), body: Ok(Bytes::new()) }
     }
 
     /// Adds a header line. One named `Host` replaces `localhost`.
@@ -63,18 +68,29 @@ impl TestRequest {
     /// if the response takes longer than the [patience](TestClient::patience) of the client, or if no executor
     /// runs the server (see [`TestClient::open`]). [`Error::Serialize`] if the body cannot be written as JSON.
     ///
+    /// # Panics
+    ///
+    /// If a handler has failed before: see [`TestClient`](TestClient#handlers-that-fail).
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the connection.
-    pub async fn send(self) -> Result<TestResponse> {
+    pub async fn send(mut self) -> Result<TestResponse> {
         let named = format!("{} {}", self.method, self.path);
-        let client = self.client.clone();
+        let (client, path) = (self.client.clone(), self.path.clone());
+        let has_own = self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("cookie"));
+        if let Some(cookies) = client.cookies_for(&path).filter(|_| !has_own) {
+            self = self.header("Cookie", cookies);
+        }
+        let caller = self.caller;
         let request = self.into_http()?;
-        let (end, _, fate) = client.dial()?;
+        let (end, _, fate) = client.dial(caller)?;
         let waiting = format!("no whole answer to {named}");
         let answer = client.patience.wait(waiting, Box::pin(exchange(end, request))).await;
         let (head, body) = answer.map_err(|error| client.explain(error, fate))?;
-        Ok(TestResponse::new(named, &head, body))
+        let response = TestResponse::new(named, &head, body);
+        client.keep_cookies(&path, response.headers());
+        Ok(response)
     }
 
     fn into_http(self) -> Result<::http::Request<RequestBody>> {

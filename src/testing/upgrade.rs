@@ -1,10 +1,13 @@
 //! Opening handshakes with a server in memory, made by [`Client`].
 
 use super::TestClient;
+use super::client::Fate;
+use super::line::{End, Line};
 use super::patience::Caller;
 use super::peer::Peer;
 use super::request::check_path;
 use super::response::TestResponse;
+use super::socket::TestSocket;
 use crate::client::Client;
 use crate::connection::WebSocket;
 use crate::error::{ConnectError, Error, Result};
@@ -16,15 +19,19 @@ use crate::stream::Stream;
 #[must_use = "an opening handshake is sent by `connect`, `refused` or `peer`"]
 pub struct TestUpgrade {
     test: TestClient,
+    /// The line of the test that has begun the handshake.
+    caller: Caller,
     client: Client,
     path: String,
+    has_cookies: bool,
 }
 
 impl TestUpgrade {
+    #[track_caller]
     pub(super) fn new(test: TestClient, path: &str) -> Self {
         let client =
             Client::new(format!("ws://localhost{path}")).handshake_timeout(test.patience.0);
-        Self { test, client, path: path.to_owned() }
+        Self { test, caller: Caller::here(), client, path: path.to_owned(), has_cookies: false }
     }
 
     fn with(self, change: impl FnOnce(Client) -> Client) -> Self {
@@ -32,7 +39,9 @@ impl TestUpgrade {
     }
 
     /// Adds a header line, like [`Client::header`].
-    pub fn header(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        self.has_cookies |= name.eq_ignore_ascii_case("cookie");
         self.with(|client| client.header(name, value))
     }
 
@@ -59,21 +68,27 @@ impl TestUpgrade {
     /// Opens the connection.
     ///
     /// The connection has no task, like that of [`Client::connect`]: pings are answered while a call of
-    /// [`recv`](WebSocket::recv) waits.
+    /// [`recv`](TestSocket::recv) waits.
     ///
     /// # Errors
     ///
     /// [`Error::Connect`] if the server refuses, with its answer. [`Error::Io`] if the server has been shut down,
     /// if no executor runs it (see [`TestClient::open`]), or if the path does not begin with `/`.
     ///
+    /// # Panics
+    ///
+    /// If a handler has failed before: see [`TestClient`](TestClient#handlers-that-fail).
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the unfinished connection.
-    pub async fn connect(self) -> Result<WebSocket> {
-        check_path(&self.path)?;
-        let (end, _, fate) = self.test.dial()?;
-        let opened = self.client.connect_over(end).await;
-        opened.map_err(|error| self.test.explain(error, fate))
+    pub async fn connect(self) -> Result<TestSocket> {
+        let (client, end, _, fate) = self.dial()?;
+        let opened = client.open_over(Stream::boxed(end)).await;
+        let (shared, response) = opened.map_err(|error| self.failed(error, fate))?;
+        self.test.keep_cookies(&self.path, response.headers());
+        self.test.attend(&shared);
+        Ok(TestSocket::new(WebSocket::new(shared), self.test, self.path))
     }
 
     /// Makes the opening handshake, and leaves the rest to the test.
@@ -82,16 +97,41 @@ impl TestUpgrade {
     ///
     /// Those of [`connect`](Self::connect).
     ///
+    /// # Panics
+    ///
+    /// As [`connect`](Self::connect).
+    ///
     /// # Cancel safety
     ///
     /// Dropping the future drops the unfinished connection.
     pub async fn peer(self) -> Result<Peer> {
-        check_path(&self.path)?;
-        let (end, line, fate) = self.test.dial()?;
-        let greeted = self.client.greet(Stream::boxed(end)).await;
-        let (stream, unread, response) = greeted.map_err(|error| self.test.explain(error, fate))?;
+        let (client, end, line, fate) = self.dial()?;
+        let greeted = client.greet(Stream::boxed(end)).await;
+        let (stream, unread, response) = greeted.map_err(|error| self.failed(error, fate))?;
+        self.test.keep_cookies(&self.path, response.headers());
         let response = TestResponse::of_handshake(format!("GET {}", self.path), &response);
         Ok(Peer::new(stream, line, self.test.patience).upgraded(&unread, response))
+    }
+
+    /// Opens a connection for the handshake, with the client that makes it.
+    fn dial(&self) -> Result<(Client, End, Line, Fate)> {
+        check_path(&self.path)?;
+        let mut client = self.client.clone().inherit_clock(&self.test.clock());
+        if let Some(cookies) = self.test.cookies_for(&self.path).filter(|_| !self.has_cookies) {
+            client = client.header("Cookie", cookies);
+        }
+        let (end, line, fate) = self.test.dial(self.caller)?;
+        Ok((client, end, line, fate))
+    }
+
+    /// Keeps the cookies of a refusal, and explains an error.
+    fn failed(&self, error: Error, fate: Fate) -> Error {
+        if let Error::Connect(error) = &error {
+            if let ConnectError::Refused(response) = &**error {
+                self.test.keep_cookies(&self.path, response.headers());
+            }
+        }
+        self.test.explain(error, fate)
     }
 
     /// Makes the opening handshake, and returns the response of a server that refuses it, with at most 1 KiB of

@@ -75,7 +75,13 @@ pub(crate) async fn start<T: 'static>(
     };
     let instance = pending.instance().cloned();
     let budget = instance.as_ref().and_then(|instance| instance.sockets.budget().cloned());
-    let (settings, opened, _) = upgrade.into_parts();
+    #[cfg_attr(not(feature = "testing"), expect(unused_mut, reason = "only tests change it"))]
+    let (mut settings, opened, _) = upgrade.into_parts();
+    #[cfg(feature = "testing")]
+    if let Some(instance) = &instance {
+        // Without a clock of its own, the connection follows that of the server.
+        settings.clock.inherit(&instance.clock);
+    }
     let deadline = settings.clock.after(timeout);
     let (peer_addr, path, id) = whose;
     let opened = Opened { budget, peer_addr, path: Some(path), id, ..opened };

@@ -56,6 +56,9 @@ struct Threads {
 /// A look at one worker.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct WorkerStats {
+    /// Whether a task has not returned, so that another thread went on.
+    #[cfg(feature = "testing")]
+    pub(crate) is_stalled: bool,
     /// Tasks that have not ended: connections, and what handlers have spawned.
     pub(crate) tasks: usize,
     /// Connections that have not ended.
@@ -148,6 +151,9 @@ impl Workers {
 
     pub(crate) fn stats(&self) -> Vec<WorkerStats> {
         let stats = |worker: &Arc<Worker>| WorkerStats {
+            // Before the queue: a task that returns in between is not missed, and neither are those that it wakes.
+            #[cfg(feature = "testing")]
+            is_stalled: worker.stalls().are_present(),
             tasks: worker.tasks(),
             connections: worker.connections(),
             queued: worker.queued(),

@@ -49,6 +49,12 @@ impl Stalls {
         self.count.load(Ordering::Relaxed)
     }
 
+    /// Whether there are any that have not ended.
+    #[cfg(feature = "testing")]
+    pub(super) fn are_present(&self) -> bool {
+        !self.present.lock().is_empty()
+    }
+
     /// A worker is taken away, by `take`, from the owner that is inside the task of `turn`.
     pub(super) fn begin(
         &self,

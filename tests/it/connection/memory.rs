@@ -390,6 +390,8 @@ fn a_handler_gives_back_its_bytes_after_every_end() {
             until(&client, |metrics| metrics.message_bytes > FREE).await;
             open.send(()).unwrap();
             until(&client, |metrics| metrics.message_bytes == 0).await;
+            let failed = client.failures().await;
+            assert_eq!(failed.len(), usize::from(matches!(end, End::Panic)), "{failed:?}");
         });
     }
 }

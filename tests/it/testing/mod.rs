@@ -6,23 +6,39 @@
 //! | `requests` | HTTP in memory, and that it is the HTTP of a port |
 //! | `upgrades` | connections, what is negotiated for them, and refusals |
 //! | `peers` | clients that speak bytes and frames, most of them wrong |
+//! | `sockets` | what a test expects of a socket, and what it says when something else comes |
+//! | `time` | time that the test turns |
+//! | `cookies` | cookies of a login, and of several visitors |
+//! | `handlers` | handlers that fail, and so fail the test |
+//! | `executors` | all of this by whichever executor runs the test |
 //! | `lines` | what the network does: splits, stalls, cuts, ends |
 //! | `endings` | that nothing is left: permits, places, tasks |
 //! | `failures` | what a test says when it fails, and that it does |
-//! | `auction` | the tests that the example of that name has of itself |
+//! | `auction`, `board`, `login`, `upload` | the tests that the examples of these names have of themselves |
 //! | `tokio` | tests with `#[tokio::test]`, with the feature `tokio` |
 
 #[path = "../../../examples/auction.rs"]
 mod auction;
+#[path = "../../../examples/board.rs"]
+mod board;
 mod clock;
+mod cookies;
 mod endings;
+mod executors;
 mod failures;
+mod handlers;
 mod lines;
+#[path = "../../../examples/login.rs"]
+mod login;
 mod peers;
 mod requests;
+mod sockets;
+mod time;
 #[cfg(feature = "tokio")]
 mod tokio;
 mod upgrades;
+#[path = "../../../examples/upload.rs"]
+mod upload;
 
 use std::net::SocketAddr;
 use std::time::Duration;

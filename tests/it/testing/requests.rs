@@ -114,6 +114,7 @@ fn a_handler_that_panics_is_a_500_and_the_server_goes_on() {
     within(async {
         let client = TestClient::new(&server);
         client.get("/").header("x-panic", "1").send().await.unwrap().assert_status(500);
+        client.expect_failure("on purpose").await;
         client.get("/").send().await.unwrap().assert_status(200);
     });
 }

@@ -103,6 +103,7 @@ fn a_client_goes_on_after_its_runtime_where_no_handler_uses_that() {
     drop(first);
     runtime().block_on(async {
         client.get("/task").send().await.unwrap().assert_status(500);
+        client.expect_failure("GET /task").await;
         client.get("/ping").send().await.unwrap().assert_text("pong");
     });
 }

@@ -58,7 +58,8 @@ async fn is_used(client: &TestClient) {
     client.get("/slow").send().await.unwrap().assert_text("slow");
     let mut ws = client.connect("/ws").await.unwrap();
     ws.send("Hello").await.unwrap();
-    assert_eq!(ws.recv().await.unwrap(), Some("Hello".into()));
+    ws.expect_text("Hello").await;
+    ws.expect_silence_for(Duration::from_secs(3600)).await;
     let (report, end) = tokio::join!(client.shutdown(), ws.recv());
     assert_eq!((end.unwrap(), report.closed, report.dropped), (None, 1, 0));
     client.idle().await;
