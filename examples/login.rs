@@ -240,3 +240,65 @@ const PAGE: &str = r##"<!doctype html>
   connect();
 </script>
 "##;
+
+#[cfg(test)]
+mod tests {
+    use tidewire::testing::TestClient;
+
+    use super::*;
+
+    const ADA: &str = r#"{"name":"ada","password":"lovelace"}"#;
+
+    async fn log_in(client: &TestClient) -> tidewire::Result<()> {
+        client.post("/login").body(ADA).send().await?.assert_status(204);
+        Ok(())
+    }
+
+    #[async_std::test]
+    async fn a_session_begins_with_the_right_password_and_ends_after_its_time()
+    -> tidewire::Result<()> {
+        let client = TestClient::new(&server(Vec::new()));
+        let mut stranger = client.connect("/ws").await?;
+        assert_eq!(stranger.expect_close(4401).await.reason, "log in first");
+        let wrong = client.post("/login").body(r#"{"name":"ada","password":"x"}"#).send().await?;
+        wrong.assert_status(401).assert_text("wrong name or password");
+
+        log_in(&client).await?;
+        let mut ws = client.connect("/ws").await?;
+        ws.expect_text("Hello, ada").await;
+        client.advance(LASTS).await;
+        assert_eq!(ws.expect_close(4401).await.reason, "the session is over");
+        Ok(())
+    }
+
+    #[async_std::test]
+    async fn who_logs_out_everywhere_is_out_in_all_windows() -> tidewire::Result<()> {
+        let client = TestClient::new(&server(Vec::new()));
+        log_in(&client).await?;
+        let mut windows = [client.connect("/ws").await?, client.connect("/ws").await?];
+        for ws in &mut windows {
+            ws.expect_text("Hello, ada").await;
+        }
+        windows[0].send("tea").await?;
+        for ws in &mut windows {
+            ws.expect_text("tea").await;
+        }
+        client.post("/logout-everywhere").send().await?.assert_status(204);
+        for ws in &mut windows {
+            assert_eq!(ws.expect_close(4401).await.reason, "logged out");
+        }
+        client.connect("/ws").await?.expect_close(4401).await;
+        Ok(())
+    }
+
+    #[async_std::test]
+    async fn a_page_of_another_site_cannot_use_the_cookie() -> tidewire::Result<()> {
+        let client = TestClient::new(&server(vec!["http://localhost:5173".to_owned()]));
+        log_in(&client).await?;
+        let evil = client.websocket("/ws").origin("https://evil.example").refused().await;
+        evil.assert_status(403);
+        let mut ws = client.websocket("/ws").origin("http://localhost:5173").connect().await?;
+        ws.expect_text("Hello, ada").await;
+        Ok(())
+    }
+}

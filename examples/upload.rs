@@ -135,3 +135,57 @@ async fn put(mut ctx: RequestContext<Store>) -> HandlerResult<String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tidewire::testing::{RawFrame, TestClient};
+
+    use super::*;
+
+    /// A folder of this test, and the server over it.
+    async fn store(name: &str) -> tidewire::Result<(PathBuf, TestClient)> {
+        let folder = env::temp_dir().join(format!("tidewire-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).await?;
+        let client = TestClient::new(&server(folder.clone()));
+        Ok((folder, client))
+    }
+
+    fn files(folder: &Path) -> Vec<Vec<u8>> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        entries.map(|path| std::fs::read(path).unwrap()).collect()
+    }
+
+    #[async_std::test]
+    async fn a_file_may_be_a_message_in_fragments_or_a_body() -> tidewire::Result<()> {
+        let (folder, client) = store("upload").await?;
+        let mut peer = client.peer("/upload").await?;
+        peer.send_frame(RawFrame::binary("one ").without_fin()).await?;
+        peer.send_frame(RawFrame::continuation("two ").without_fin()).await?;
+        peer.send_frame(RawFrame::continuation("three")).await?;
+        peer.expect_text("13").await;
+        assert_eq!(files(&folder), [b"one two three"]);
+
+        client.put("/files/x").body("four").send().await?.assert_status(200).assert_text("4\n");
+        let mut stored = files(&folder);
+        stored.sort();
+        assert_eq!(stored, [&b"four"[..], b"one two three"]);
+        fs::remove_dir_all(folder).await?;
+        Ok(())
+    }
+
+    #[async_std::test]
+    async fn what_is_no_whole_file_is_not_kept() -> tidewire::Result<()> {
+        let (folder, client) = store("upload-half").await?;
+        let mut ws = client.connect("/upload").await?;
+        ws.send("a text").await?;
+        assert_eq!(ws.expect_close(1003).await.reason, "a file is binary");
+        let mut peer = client.peer("/upload").await?;
+        peer.send_frame(RawFrame::binary("half of it").without_fin()).await?;
+        peer.send_frame(RawFrame::close(1000, "")).await?;
+        peer.expect_close(1000).await;
+        client.idle().await;
+        assert!(files(&folder).is_empty());
+        fs::remove_dir_all(folder).await?;
+        Ok(())
+    }
+}

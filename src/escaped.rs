@@ -25,6 +25,12 @@ impl<T: Display> Escaped<T> {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct EscapedText(Box<str>);
 
+impl EscapedText {
+    pub(crate) fn contains(&self, part: &str) -> bool {
+        self.0.contains(part)
+    }
+}
+
 impl Display for EscapedText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)

@@ -25,14 +25,22 @@
 //! }
 //! ```
 //!
-//! The example needs async-std's attribute. On tokio, use `#[tokio::main]` and the feature `tokio`; on another executor,
-//! `set_spawner` and that executor's `main`.
-//!
 //! ```toml
 //! [dependencies]
 //! async-std = { version = "1.13", features = ["attributes"] }
 //! tidewire = "0.1"
 //! ```
+//!
+//! **With tokio** it is the same program under `#[tokio::main]`, and its handlers may use tokio, reqwest, sqlx:
+//!
+//! ```toml
+//! [dependencies]
+//! tidewire = { version = "0.1", features = ["tokio"] }
+//! tokio = { version = "1", features = ["full"] }
+//! ```
+//!
+//! **In axum** a handler takes the extractor [`axum::WebSocketUpgrade`](crate::axum::WebSocketUpgrade). On another executor, use
+//! [`set_spawner`](executor::set_spawner) and that executor's `main`.
 //!
 //! # Where to look
 //!
@@ -40,21 +48,21 @@
 //!
 //! | for | see |
 //! | --- | --- |
-//! | a server | `Server`, and the module `server`: handlers, sockets, options, metrics, shutdown |
-//! | a request, before and at the upgrade | `RequestContext` |
+//! | a server | [`Server`], and the module [`server`](mod@server): handlers, sockets, options, metrics, shutdown |
+//! | a request, before and at the upgrade | [`RequestContext`] |
 //! | a connection, on either side | [`WebSocket`], [`Sender`], [`Message`], [`CloseInfo`], and the module [`websocket`] |
 //! | options and limits of a connection | [`WebSocketOptions`], and the modules [`deflate`] and [`limits`] |
-//! | many connections | `Hub`, `Room`, and the module `rooms` |
-//! | a client | `connect`, `Client`, and the module `client` |
-//! | TLS | the module `tls` |
-//! | an opening handshake without the server, or its options | the module `upgrade`, [`WebSocket::from_stream`], [`WebSocket::run`] |
+//! | many connections | [`Hub`], [`Room`], and the module [`rooms`](mod@rooms) |
+//! | a client | [`connect`], [`Client`], and the module [`client`](mod@client) |
+//! | TLS | the module [`tls`](mod@tls) |
+//! | an opening handshake without the server, or its options | the module [`upgrade`](mod@upgrade), [`WebSocket::from_stream`], [`WebSocket::run`] |
 //! | single frames | [`WebSocket::recv_frame`], and the module [`frame`] |
-//! | errors | [`Error`], [`HandshakeError`]; of handlers: `HandlerError`, and [`Reject`] for what the client is told |
-//! | HTTP responses of handlers | `server::IntoResponse`, `server::Json`, and the module `tide`: `Response`, `Body`, `StatusCode` |
-//! | tokio, and libraries on it | `server::ServerOptions::tokio` |
-//! | another executor than async-std's | the module `executor` |
+//! | errors | [`Error`], [`HandshakeError`]; of handlers: [`HandlerError`], and [`Reject`] for what the client is told |
+//! | HTTP responses of handlers | [`server::IntoResponse`], [`server::Json`], and the module [`tide`]: `Response`, `Body`, `StatusCode` |
+//! | tokio, and libraries on it | [`server::ServerOptions::tokio`] |
+//! | another executor than async-std's | the module [`executor`](mod@executor) |
 //!
-//! Chapters: [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
+//! Chapters: [a tutorial, from an empty folder to a server behind nginx](guide::building); [code that blocks](guide::blocking); [all options, and their price](guide::options); [cancel safety](guide::cancel_safety);
 //! [security, threat by threat](guide::security); [the log](guide::logs); [proxies](guide::proxies);
 //! [clients with special needs](guide::clients); [migrating from other crates](guide::migrating).
 //!
@@ -86,9 +94,9 @@
 //!
 //! # Rooms
 //!
-//! A `Hub` holds rooms by name. A connection is a member of a room while its handler holds the `Membership`
-//! that `Room::join` returns. `Room::broadcast` sends to all members, and waits for none. A member that does
-//! not keep up does not delay the others, and takes no more memory than `RoomOptions` allow.
+//! A [`Hub`] holds rooms by name. A connection is a member of a room while its handler holds the [`Membership`](rooms::Membership)
+//! that [`Room::join`] returns. [`Room::broadcast`] sends to all members, and waits for none. A member that does
+//! not keep up does not delay the others, and takes no more memory than [`RoomOptions`](rooms::RoomOptions) allow.
 //!
 //! A room may have a state, such as a board or a history: `Hub::with_rooms` makes it on demand, and it goes with the room.
 //! `Room::update` changes it and broadcasts the change in one order, and `Room::join_then` sends a newcomer the first
@@ -96,18 +104,18 @@
 //!
 //! # A server
 //!
-//! A small program needs only `Server::listen_until`, which ends the server in order when a future resolves, such as
-//! that of `tidewire::signals`: it accepts no more connections, completes the responses under way, sends a close
-//! frame on every connection, and leaves no task behind. `ServerHandle::shutdown` does the same from another task.
-//! `Server::bind` returns the port before it serves, `Server::start` serves in the background, and `Server::bind_to`
+//! A small program needs only [`Server::listen_until`], which ends the server in order when a future resolves, such as
+//! that of [`tidewire::signals`](signals): it accepts no more connections, completes the responses under way, sends a close
+//! frame on every connection, and leaves no task behind. [`ServerHandle::shutdown`](server::ServerHandle::shutdown) does the same from another task.
+//! [`Server::bind`] returns the port before it serves, [`Server::start`] serves in the background, and [`Server::bind_to`]
 //! takes several addresses, Unix sockets, and sockets of a service manager.
 //!
 //! Until a handler upgrades, its result is an HTTP response, an `Err` included, whose status and text a [`Reject`]
-//! says. Any error converts into a `HandlerError` by `?`. So a request without the right token never becomes a connection. A page cannot read such a response; for pages,
-//! `RequestContext::reject_websocket` refuses in a close frame. `ConnectionLimit` caps connections, in total,
+//! says. Any error converts into a [`HandlerError`] by `?`. So a request without the right token never becomes a connection. A page cannot read such a response; for pages,
+//! [`RequestContext::reject_websocket`] refuses in a close frame. [`ConnectionLimit`](limits::ConnectionLimit) caps connections, in total,
 //! per address, or per account.
 //!
-//! `ServerHandle::metrics` takes a snapshot of all counters, and the handler `tidewire::metrics` answers with
+//! [`ServerHandle::metrics`](server::ServerHandle::metrics) takes a snapshot of all counters, and the handler [`tidewire::metrics`](server::metrics) answers with
 //! it in the format of Prometheus. [`WebSocket::stats`] has the counters of one connection.
 //!
 //! Log records go to the subscriber of `tracing`, or to the logger of `log` where there is none. A failure of the
@@ -119,32 +127,32 @@
 //!
 //! # A client
 //!
-//! `connect` opens a connection to a URL. `Client` sets headers, subprotocols, compression, TLS, proxies and
-//! deadlines. `Client::run` runs a handler on the connection, as a server does. `Client::reconnect` keeps a
+//! [`connect`] opens a connection to a URL. [`Client`] sets headers, subprotocols, compression, TLS, proxies and
+//! deadlines. [`Client::run`] runs a handler on the connection, as a server does. [`Client::reconnect`] keeps a
 //! connection open, and reconnects when it is lost. A response that breaks a rule of the opening handshake
-//! fails the handshake (RFC 6455 §4.1). `ConnectError` names the rule, and has the status, the headers and the
+//! fails the handshake (RFC 6455 §4.1). [`ConnectError`](client::ConnectError) names the rule, and has the status, the headers and the
 //! beginning of the body.
 //!
 //! # Testing
 //!
-//! With the feature `testing`, a `TestClient` runs a `Server` in memory, without a port: HTTP requests,
+//! With the feature `testing`, a [`TestClient`](testing::TestClient) runs a [`Server`] in memory, without a port: HTTP requests,
 //! connections, refused upgrades, peers that break the protocol, and lines that stall or are cut. The module
-//! `tidewire::testing` is a chapter about it.
+//! [`tidewire::testing`](testing) is a chapter about it.
 //!
 //! # Features
 //!
 //! | feature | default | brings |
 //! | --- | --- | --- |
-//! | `server` | on | the HTTP server with its router; includes `accept` and `rooms` |
-//! | `client` | on | `connect` and `Client` |
+//! | `server` | on | the HTTP server with its router; includes [`accept`](upgrade::accept) and `rooms` |
+//! | `client` | on | [`connect`] and [`Client`] |
 //! | `tls` | on | `https` and `wss`, by rustls, for the server and the client |
-//! | `testing` | | requests and connections to a `Server` in memory: `tidewire::testing` |
-//! | `axum` | | WebSocket handlers in an application of axum 0.8: `axum::WebSocketUpgrade`; brings neither tide nor async-std |
-//! | `tokio` | | handlers in the context of the tokio runtime that the server is started in: `server::ServerOptions::tokio` |
-//! | `webpki-roots` | | Mozilla's root certificates as part of the program: `ClientTls::webpki` |
+//! | `testing` | | requests and connections to a [`Server`] in memory: [`tidewire::testing`](testing) |
+//! | `axum` | | WebSocket handlers in an application of axum 0.8: [`axum::WebSocketUpgrade`](crate::axum::WebSocketUpgrade); brings neither tide nor async-std |
+//! | `tokio` | | handlers in the context of the tokio runtime that the server is started in: [`server::ServerOptions::tokio`] |
+//! | `webpki-roots` | | Mozilla's root certificates as part of the program: [`ClientTls::webpki`](tls::ClientTls::webpki) |
 //! | `tungstenite` | | conversions of messages, and of whole connections, from and to async-tungstenite; a new version of that crate is a breaking change of this feature only |
-//! | `rooms` | | `Hub` and `Room` |
-//! | `accept` | | `accept`: the opening handshake over a stream that you have accepted, without a router; `Upgrade`: the same for an HTTP library of yours |
+//! | `rooms` | | [`Hub`] and [`Room`] |
+//! | `accept` | | [`accept`](upgrade::accept): the opening handshake over a stream that you have accepted, without a router; [`Upgrade`](upgrade::Upgrade): the same for an HTTP library of yours |
 //!
 //! Without any feature, the crate is the protocol and a [`WebSocket`] over any `futures::io` stream
 //! ([`WebSocket::from_stream`], [`WebSocket::run`]).
@@ -152,20 +160,31 @@
 //! # Threads and executors
 //!
 //! A server has a thread for each core, and a connection stays on one of them, with its socket, its handler and its
-//! timers: `ServerOptions::workers`. A handler that blocks its thread for long is logged, and another thread goes on
-//! with the other connections. `blocking` runs code that blocks on a thread apart. Handlers are ordinary futures, and may use async-std's tasks, timers and sockets.
+//! timers: [`ServerOptions::workers`](server::ServerOptions::workers). A handler that blocks its thread for long is logged, and another thread goes on
+//! with the other connections. [`blocking`](fn@blocking) runs code that blocks on a thread apart. Handlers are ordinary futures, and may use async-std's tasks, timers and sockets.
 //!
 //! With the feature `tokio`, a server that is started inside a tokio runtime, such as that of `#[tokio::main]` or
 //! `#[tokio::test]`, lets its handlers use that runtime: tokio's tasks, timers and sockets, and libraries on tokio. The
-//! threads of the server stay the same. `ServerOptions::tokio` names a runtime elsewhere, and tells what happens when a
+//! threads of the server stay the same. [`ServerOptions::tokio`](server::ServerOptions::tokio) names a runtime elsewhere, and tells what happens when a
 //! runtime ends before its server.
 //!
-//! All else runs on any executor: clients, `accept`, rooms without a server, and servers with `workers(0)`. They wait on
+//! All else runs on any executor: clients, [`accept`](upgrade::accept), rooms without a server, and servers with `workers(0)`. They wait on
 //! async-io's reactor, which has a thread of its own, and their background tasks run on async-std's executor, or on the
-//! one of `set_spawner`. The connections of a server with `workers(0)` run on its tokio runtime, if it has one and there
+//! one of [`set_spawner`](executor::set_spawner). The connections of a server with `workers(0)` run on its tokio runtime, if it has one and there
 //! is no spawner. With a spawner, servers have no workers unless they ask for some. Only the feature `server` depends on
 //! async-std, because tide needs it.
 #![forbid(unsafe_code)]
+// The front page links names of all features. The build with all of them finds every one.
+#![cfg_attr(
+    not(all(
+        feature = "axum",
+        feature = "client",
+        feature = "testing",
+        feature = "tls",
+        feature = "webpki-roots"
+    )),
+    allow(rustdoc::broken_intra_doc_links)
+)]
 // Published docs say which feature an item belongs to.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -87,7 +87,8 @@ pub(crate) fn tell_answer(subject: Subject<'_>, status: u16, reason: Option<Reas
     match reason {
         Some(Reason::Told) => {}
         Some(Reason::Panicked(text)) => {
-            told!(error, "handler panicked", subject, status = status, error = text.0);
+            let hint = hint(&text);
+            told!(error, "handler panicked", subject, status = status, hint = hint, error = text.0);
         }
         Some(Reason::Failed(error)) if status >= 500 => {
             told!(warn, "handler failed", subject, status = status, error = error);
@@ -145,5 +146,14 @@ pub(crate) fn tell_end(subject: Subject<'_>, verdict: &Verdict, is_over: bool, e
 
 /// Tells of a handler of a WebSocket connection that has panicked.
 pub(crate) fn tell_panic(subject: Subject<'_>, panic: &PanicText) {
-    told!(error, "WebSocket handler panicked", subject, error = panic.0);
+    told!(error, "WebSocket handler panicked", subject, hint = hint(panic), error = panic.0);
+}
+
+/// What helps against a panic that many programs have on their first day.
+fn hint(panic: &PanicText) -> Option<&'static str> {
+    let is_of_tokio = panic.0.as_ref().is_some_and(|text| text.contains("context of a Tokio"));
+    is_of_tokio.then_some(
+        "a library on tokio needs its runtime: turn on tidewire's feature `tokio`, and start the server inside the runtime or \
+         name it by ServerOptions::tokio",
+    )
 }

@@ -26,6 +26,17 @@ const ASKED: &[Row] = &[
         &["handler failed", "error=no lots: the database is\\non fire"],
     ),
     ("GET /http/panics", "", 500, "ERROR", &["handler panicked", "error=the\\npanic of panics"]),
+    (
+        "GET /http/of-tokio",
+        "",
+        500,
+        "ERROR",
+        &[
+            "handler panicked",
+            "hint=a library on tokio needs its runtime",
+            "error=there is no reactor",
+        ],
+    ),
     // The same through tide.
     ("GET /tide/fails", "", 500, "WARN", &["error=no lots: the database is\\non fire"]),
     ("GET /tide/panics", "", 500, "ERROR", &["handler panicked", "error=the\\npanic of panics"]),
@@ -74,6 +85,7 @@ const UPGRADED: &[Row] = &[
         &["handler failed", "error=no lots: the database is\\non fire"],
     ),
     ("/ws/panics", "x", 1011, "ERROR", &["handler panicked", "error=the\\npanic of panics"]),
+    ("/ws/of-tokio", "x", 1011, "ERROR", &["handler panicked", "hint=a library on tokio"]),
     ("/ws/panics-silently", "x", 1011, "ERROR", &["handler panicked"]),
     ("/ws/said", "\x1b[31m\u{85}\n", 1011, "ERROR", &["error=\\u{1b}[31m\\u{85}\\n"]),
     ("/ws/elsewhere", "", 1011, "WARN", &["error=I/O failed: no upstream"]),

@@ -31,6 +31,11 @@ async fn end(way: &str, ctx: &mut RequestContext) -> HandlerResult<Response> {
     match way {
         "fails" => Err(fire()),
         "panics" => panic!("the\npanic of {way}"),
+        "of-tokio" => {
+            // No runtime is there.
+            tokio::time::sleep(Duration::ZERO).await;
+            Ok(Response::new(StatusCode::Ok))
+        }
         "panics-silently" => std::panic::panic_any(7),
         "rejects" => Err(Reject::status(404, "no such\nlot").into()),
         "rejects-secretly" => {
