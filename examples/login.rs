@@ -169,7 +169,7 @@ async fn page(_: RequestContext<App>) -> HandlerResult<Body> {
     Ok(page)
 }
 
-const PAGE: &str = r##"<!doctype html>
+const PAGE: &str = r#"<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -239,7 +239,7 @@ const PAGE: &str = r##"<!doctype html>
   byId("out").onclick = () => fetch("/logout-everywhere", { method: "POST" });
   connect();
 </script>
-"##;
+"#;
 
 #[cfg(test)]
 mod tests {

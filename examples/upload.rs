@@ -88,12 +88,11 @@ async fn upload(mut ctx: RequestContext<Store>) -> HandlerResult {
             // Pings are answered without us.
             _ => continue,
         }
-        let (mut file, path, len) = match open.take() {
-            Some(open) => open,
-            None => {
-                let (file, path) = store.create().await?;
-                (file, path, 0)
-            }
+        let (mut file, path, len) = if let Some(open) = open.take() {
+            open
+        } else {
+            let (file, path) = store.create().await?;
+            (file, path, 0)
         };
         let len = len.saturating_add(u64::try_from(frame.payload().len())?);
         let written = if len > LONGEST { Ok(()) } else { file.write_all(frame.payload()).await };

@@ -95,7 +95,8 @@ impl Drop for Visitor {
     }
 }
 
-#[cfg(all(test, feature = "server"))]
+#[cfg(feature = "server")]
+#[cfg(test)]
 mod tests {
     use super::*;
 

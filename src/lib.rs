@@ -183,7 +183,7 @@
         feature = "tls",
         feature = "webpki-roots"
     )),
-    allow(rustdoc::broken_intra_doc_links)
+    allow(rustdoc::broken_intra_doc_links, reason = "they are names of other features")
 )]
 // Published docs say which feature an item belongs to.
 #![cfg_attr(docsrs, feature(doc_cfg))]

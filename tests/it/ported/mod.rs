@@ -6,7 +6,6 @@
 //! browser, by `tests/interop`.
 
 #![allow(dead_code, reason = "what only the `main` of an example needs")]
-#![expect(clippy::duplicate_mod, reason = "each example brings what all examples share")]
 
 mod alusus;
 mod cnetmod;

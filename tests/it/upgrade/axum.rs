@@ -46,8 +46,8 @@ impl Serving {
     /// The whole answer to a request with these lines, whose connection then ends.
     async fn answer(&self, method: &str, path: &str, lines: &[&str]) -> String {
         let mut stream = TcpStream::connect(self.addr).await.unwrap();
-        let lines: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
-        let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\n{lines}\r\n");
+        let lines = [&["Host: x"], lines].concat().join("\r\n");
+        let head = format!("{method} {path} HTTP/1.1\r\n{lines}\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
@@ -84,7 +84,7 @@ async fn echo(upgrade: WebSocketUpgrade) -> Response {
 #[tokio::test]
 async fn a_route_of_axum_is_a_connection_of_ours() {
     let serving = Serving::new(Router::new().route("/echo", any(echo))).await;
-    let client = Client::new(&serving.url("/echo"));
+    let client = Client::new(serving.url("/echo"));
     let options =
         WebSocketOptions::default().subprotocols(["chat.v2"]).deflate(DeflateOptions::default());
     let mut ws = client.options(options).connect().await.unwrap();
@@ -248,11 +248,11 @@ async fn limits_rooms_and_the_shutdown_span_the_connections_of_an_application() 
 async fn a_client_that_hangs_up_while_it_waits_in_line_leaves_it() {
     let limit = ConnectionLimit::new(1).wait(std::time::Duration::from_secs(60), 10);
     let app = limit.clone();
-    let held = async move |upgrade: WebSocketUpgrade| {
+    let waits = async move |upgrade: WebSocketUpgrade| {
         let options = UpgradeOptions::default().limit(&app);
         upgrade.run(options, |_ws: WebSocket| pending::<tidewire::HandlerResult>()).await
     };
-    let serving = Serving::new(Router::new().route("/", any(held))).await;
+    let serving = Serving::new(Router::new().route("/", any(waits))).await;
     let first = tidewire::connect(&serving.url("/")).await.unwrap();
     let mut second = TcpStream::connect(serving.addr).await.unwrap();
     let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n\r\n", OPENING.join("\r\n"));
