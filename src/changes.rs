@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::atomic::fence;
 use std::sync::{Arc, OnceLock};
-#[cfg(feature = "accept")]
+#[cfg(any(feature = "accept", feature = "rooms"))]
 use std::task::ready;
 use std::task::{Context, Poll, Waker};
 use std::{fmt, mem};
@@ -59,7 +59,7 @@ impl Changes {
 
     /// Waits until `look` returns a value. Each poll calls it, so a task that was woken for another reason sees the
     /// change, too.
-    #[cfg(feature = "accept")]
+    #[cfg(any(feature = "accept", feature = "rooms"))]
     pub(crate) fn until<T, F: FnMut() -> Option<T> + Unpin>(&self, look: F) -> Until<'_, F> {
         Until { changes: self, listener: None, look }
     }
@@ -133,7 +133,7 @@ impl fmt::Debug for Listener {
 }
 
 /// The wait until `look` returns a value. Dropping it ends the wait.
-#[cfg(feature = "accept")]
+#[cfg(any(feature = "accept", feature = "rooms"))]
 pub(crate) struct Until<'a, F> {
     changes: &'a Changes,
     /// `None` until a first look was in vain.
@@ -141,7 +141,7 @@ pub(crate) struct Until<'a, F> {
     look: F,
 }
 
-#[cfg(feature = "accept")]
+#[cfg(any(feature = "accept", feature = "rooms"))]
 impl<T, F: FnMut() -> Option<T> + Unpin> Future for Until<'_, F> {
     type Output = T;
 

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Weak};
 
 use super::backplane::Backplane;
+use super::keeper::Keeper;
 use super::options::RoomOptions;
 use super::publisher::Bridge;
 use super::room::{Inner, Room};
@@ -51,6 +52,8 @@ pub(super) struct Registry<U, S> {
     options: RoomOptions,
     make_state: MakeState<S>,
     bridge: Option<Bridge>,
+    /// Rooms that last longer than their members, for their history.
+    keeper: Keeper<U, S>,
 }
 
 /// A room lives as long as a `Room` or a member of it. The last of them removes its entry.
@@ -112,7 +115,14 @@ impl<U, S> Hub<U, S> {
     fn build(options: RoomOptions, make_state: MakeState<S>, bridge: Option<Bridge>) -> Self {
         let shards = std::array::from_fn(|_| Mutex::default());
         let hasher = RandomState::new();
-        Self(Arc::new(Registry { shards, hasher, options, make_state, bridge }))
+        Self(Arc::new(Registry {
+            shards,
+            hasher,
+            options,
+            make_state,
+            bridge,
+            keeper: Keeper::new(),
+        }))
     }
 }
 
@@ -184,6 +194,9 @@ impl<U: Send + Sync + 'static, S: Send + 'static> Registry<U, S> {
         if let Some(room) = rooms.get(name).and_then(Weak::upgrade) {
             return room;
         }
+        if options.kept_history().is_some() {
+            self.keeper.start(self);
+        }
         let name: Arc<str> = name.into();
         let link = self.bridge.as_ref().map(Bridge::link);
         let state = RoomState::new(Arc::clone(&self.make_state));
@@ -206,6 +219,18 @@ impl<U: Send + Sync + 'static, S: Send + 'static> Registry<U, S> {
 impl<U, S> Registry<U, S> {
     fn find(&self, name: &str) -> Option<Arc<Inner<U, S>>> {
         self.shard(name).get(name).and_then(Weak::upgrade)
+    }
+
+    pub(super) fn keeper(&self) -> &Keeper<U, S> {
+        &self.keeper
+    }
+
+    /// Keeps a room for its history.
+    pub(super) fn keep(&self, name: &str) {
+        let room = self.find(name);
+        if let Some(room) = room {
+            self.keeper.keep(room);
+        }
     }
 
     fn shard(&self, name: &str) -> MutexGuard<'_, Rooms<U, S>> {

@@ -4,9 +4,10 @@ use std::fmt;
 use std::mem;
 use std::sync::Arc;
 
+use super::history::Position;
 use super::options::RoomOptions;
 use super::room::{Inner, Room};
-use super::roster::MemberStats;
+use super::roster::{Entered, MemberStats, Track};
 use super::state::NestedUpdate;
 use crate::connection::{ConnectionId, Delivery, PreparedMessage, Sender};
 
@@ -19,6 +20,8 @@ pub struct Membership<U = (), S = ()> {
     id: ConnectionId,
     generation: u64,
     user: Arc<U>,
+    /// In a room with a history.
+    track: Option<Track>,
 }
 
 impl<U, S> Room<U, S> {
@@ -73,8 +76,8 @@ impl<U, S> Room<U, S> {
         options: &RoomOptions,
     ) -> Membership<U, S> {
         let (sender, user): (Sender, _) = (ws.into(), Arc::new(user));
-        let generation = self.0.enter(&sender, &user, options);
-        Membership::new(Arc::clone(&self.0), sender.id(), generation, user)
+        let entered = self.0.enter(&sender, &user, options);
+        Membership::new(Arc::clone(&self.0), sender.id(), entered, user)
     }
 
     /// Adds a connection to the room, and sends it the first messages, in one step.
@@ -140,10 +143,63 @@ impl<U, S> Membership<U, S> {
     pub(super) fn new(
         room: Arc<Inner<U, S>>,
         id: ConnectionId,
-        generation: u64,
+        entered: Entered,
         user: Arc<U>,
     ) -> Self {
-        Self { room, id, generation, user }
+        let Entered { generation, track } = entered;
+        Self { room, id, generation, user, track }
+    }
+
+    /// The position of the member: behind all that it was handed. Its client brings it to
+    /// [`Room::join_from`] after it has lost its connection.
+    ///
+    /// `None` if the room has no [history](crate::rooms::RoomOptions::history), or if the member has lost its step: it was
+    /// too slow, and a message was dropped or replaced. That does not come back; see [`lost_step`](Self::lost_step).
+    ///
+    /// A client has received what stands before its position once it has received a message that was sent after this call,
+    /// on the same connection: so send it the position, with [`send_position`](Self::send_position).
+    #[must_use]
+    pub fn position(&self) -> Option<Position> {
+        self.room.position_of(self.track.as_ref()?)
+    }
+
+    /// Sends the member its position, in a message that `make` makes of it, and returns whether it was sent: false if there is
+    /// no [position](Self::position), or as [`send`](Self::send).
+    ///
+    /// The message stands exactly there among the broadcasts: the client has received all before it, and none after it. If a
+    /// broadcast comes while `make` runs, `make` is called again.
+    ///
+    /// ```
+    /// # use tidewire::rooms::Membership;
+    /// # fn tell(member: &Membership) {
+    /// member.send_position(|position| format!(r#"{{"position":"{position}"}}"#));
+    /// # }
+    /// ```
+    pub fn send_position<M: Into<PreparedMessage>>(
+        &self,
+        mut make: impl FnMut(Position) -> M,
+    ) -> bool {
+        loop {
+            let Some(position) = self.position() else { return false };
+            let message = make(position).into();
+            let delivery = self.room.deliver_at(self.id, self.generation, position, &message);
+            if let Ok(delivery) = delivery {
+                return matches!(delivery, Some(Delivery::Sent | Delivery::Waiting { .. }));
+            }
+        }
+    }
+
+    /// Waits until the member has lost its step: it was too slow, and a message of the room was dropped or replaced. It
+    /// never resolves in a room without a history.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn lost_step(&self) {
+        match &self.track {
+            Some(track) => track.step.lost().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// The id of the connection.

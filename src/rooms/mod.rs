@@ -3,6 +3,27 @@
 //! A [`Hub`] has [`Room`]s by name. A [`Membership`] is the place of one connection in a room. A room may have a state,
 //! such as a board or a history, which lives as long as the room. A [`Backplane`] lets rooms span processes.
 //!
+//! # Those who come back
+//!
+//! A connection that is lost takes with it what is said until the client is back. A room with a
+//! [`History`] keeps its latest messages, and gives each an offset. The client keeps a
+//! [`Position`] as a text, and brings it when it connects again: [`Room::join_from`] then sends it all that it has missed, in
+//! order and each message once, and after that what comes; or it says [`Recovery::Lost`], and sends nothing of it, so
+//! that the client loads what it shows anew. There is nothing in between: never a part of what was missed.
+//!
+//! | promise | by |
+//! | --- | --- |
+//! | `Complete(n)` means that nothing is missing | the offsets: if one is not kept any more, it is `Lost` |
+//! | no message twice, none out of order | one lock for the history, the membership and what is broadcast |
+//! | a client that has received nothing can come back, too | the position is known when it joins: [`Membership::position`] |
+//! | a recovery that is cut off can be made again | the position is the client's, and stays where it was |
+//! | the last one to lose its connection finds the room | a room with messages waits for twice their [age](History::age) |
+//! | a member that was too slow knows it | it has no position any more: [`Membership::lost_step`] |
+//! | a client is not there twice | its old connection is closed: [`Room::RESUMED_ELSEWHERE`] |
+//!
+//! A history is a cache in this process, and no store: it begins anew with the program, and each process has one of its
+//! own. With a [`Backplane`], a client that comes back to another process is told `Lost`.
+//!
 //! # The state of a room
 //!
 //! [`Hub::with_rooms`] says how the state of a room is made, from its name. [`Room::update`] changes it and broadcasts
@@ -49,6 +70,9 @@
 // | `room` | a room and its broadcasts |
 // | `membership` | the membership of a connection in a room |
 // | `state` | the state of a room, and its changes |
+// | `history` | the latest messages of a room, and positions among them |
+// | `resume` | the way back into a room: what was missed, or that it is lost |
+// | `keeper` | rooms that outlast their members, for their history |
 // | `roster` | the members of a room, and the counters of each |
 // | `presence` | a stream of the members that come and go |
 // | `options` | the bounds for messages that wait for a slow member |
@@ -76,6 +100,7 @@
 // | --- | --- | --- |
 // | `RoomState::value` | the state of a room | all below; that of another room, in an order that the application keeps |
 // | a shard of `Registry` | names of rooms | none |
+// | `Keeper::kept` | rooms that are kept for their history | `Inner::roster` |
 // | `Inner::roster` | members of a room | those of a member's connection, `Line::waiting`, a `Tail` of events |
 // | `Line::waiting` | messages to be published | none |
 // | `RoomFeed::unheard` | whether the room has still to subscribe | none |
@@ -90,22 +115,27 @@
 
 mod backplane;
 mod condition;
+mod history;
 mod hub;
+mod keeper;
 mod membership;
 mod options;
 mod payload;
 mod presence;
 mod publisher;
+mod resume;
 mod room;
 mod roster;
 mod state;
 mod tail;
 
 pub use self::backplane::{Backplane, LocalBackplane};
+pub use self::history::{History, InvalidPosition, Position};
 pub use self::hub::Hub;
 pub use self::membership::Membership;
 pub use self::options::RoomOptions;
 pub use self::presence::{PresenceEvent, PresenceEvents};
+pub use self::resume::{Recovery, Start};
 pub use self::room::{BroadcastReport, Room};
 pub use self::roster::{MemberStats, RoomStats};
 pub use self::state::NestedUpdate;

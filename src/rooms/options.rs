@@ -1,8 +1,9 @@
-//! The options of a room, which bound the messages that wait for a slow member.
+//! The options of a room: bounds for the messages that wait for a slow member, and what is kept for those who come back.
 
+use super::history::History;
 use crate::connection::{Bounds, SlowConsumer};
 
-/// Options for members of a room that do not keep up with its messages.
+/// Options of a room, for members that do not keep up with its messages and for those who come back.
 ///
 /// ```
 /// use tidewire::rooms::{RoomOptions, SlowConsumer};
@@ -13,6 +14,7 @@ use crate::connection::{Bounds, SlowConsumer};
 #[derive(Clone, Debug)]
 pub struct RoomOptions {
     bounds: Bounds,
+    history: Option<History>,
 }
 
 impl RoomOptions {
@@ -44,14 +46,27 @@ impl RoomOptions {
         self
     }
 
+    /// Keeps the latest messages, for [`join_from`](crate::Room::join_from). Default: none are kept.
+    ///
+    /// It is the room's, and set where the room is created; the options of one member have no say in it.
+    #[must_use]
+    pub fn history(mut self, history: impl Into<Option<History>>) -> Self {
+        self.history = history.into();
+        self
+    }
+
     pub(super) fn bounds(&self) -> Bounds {
         self.bounds
+    }
+
+    pub(super) fn kept_history(&self) -> Option<History> {
+        self.history
     }
 }
 
 impl Default for RoomOptions {
     fn default() -> Self {
         let policy = SlowConsumer::default();
-        Self { bounds: Bounds { max_messages: 256, max_bytes: 1 << 20, policy } }
+        Self { bounds: Bounds { max_messages: 256, max_bytes: 1 << 20, policy }, history: None }
     }
 }

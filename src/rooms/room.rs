@@ -4,21 +4,25 @@ use std::fmt;
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::history::{Log, Position};
 use super::hub::Registry;
 use super::options::RoomOptions;
 use super::presence::{KEPT, PresenceEvent, PresenceEvents};
 use super::publisher::RoomFeed;
-use super::roster::{Member, MemberStats, RoomStats, Roster};
+use super::resume::{Recovery, Start};
+use super::roster::{Aftermath, Entered, Member, MemberStats, RoomStats, Roster, Track};
 use super::state::{NestedUpdate, RoomState};
 use super::tail::{Tail, Told};
 use crate::connection::{
     ConnectionId, Delivery, GroupWrites, PreparedMessage, Sender, charge_turn, close_frame,
 };
 use crate::message::Message;
-use crate::proto::{CloseCode, ProtocolError};
+use crate::proto::{CloseCode, CloseFrame, ProtocolError};
+use crate::runtime::Clock;
 use crate::sync::{Mutex, MutexGuard};
 
 /// Connections that are loaded into the processor's cache side by side.
@@ -86,7 +90,12 @@ pub struct BroadcastReport {
     pub closed: usize,
     /// Members whose connection has ended, but whose handler still runs.
     pub gone: usize,
+    /// The place behind the message, if the room has a [history](crate::rooms::RoomOptions::history).
+    pub position: Option<Position>,
 }
+
+/// A broadcast has come meanwhile.
+pub(super) struct Moved;
 
 impl BroadcastReport {
     fn count(&mut self, delivery: Delivery) {
@@ -113,11 +122,12 @@ impl<U, S> Inner<U, S> {
         link: Option<RoomFeed>,
     ) -> Self {
         static SOURCES: AtomicU64 = AtomicU64::new(0);
+        let log = options.kept_history().map(Log::new);
         Self {
             name,
             source: SOURCES.fetch_add(1, Ordering::Relaxed),
             options,
-            roster: Mutex::default(),
+            roster: Mutex::new(Roster::new(log)),
             events: Tail::new(KEPT),
             state,
             shelf,
@@ -141,28 +151,38 @@ impl<U, S> Inner<U, S> {
     ) -> BroadcastReport {
         let mut outgoing = self.link.as_ref().map(|link| link.prepare(&self.name, message));
         // Before the guard of the roster: also if a payload's destructor panics, they come after its lock.
-        let mut writers = GroupWrites::among(0);
+        let (mut writers, mut after) = (GroupWrites::among(0), Aftermath::default());
         let mut roster = self.roster();
-        let broadcast = self.hand_out(&mut roster, message, except, &mut writers);
+        let broadcast = self.hand_out(&mut roster, message, except, &mut writers, &mut after);
         if let Some(outgoing) = &mut outgoing {
             outgoing.queue();
         }
+        let is_to_be_kept = roster.is_to_be_kept();
         drop(roster);
         if let Some(outgoing) = outgoing {
             outgoing.announce();
         }
+        if is_to_be_kept {
+            self.keep();
+        }
         writers.start();
+        after.settle();
         charge_turn(broadcast.reached(), message.len());
         broadcast
     }
 
     /// Hands a message of another process to all members. Returns the number for which it was work.
     pub(super) fn deliver(&self, message: &PreparedMessage) -> usize {
-        let mut writers = GroupWrites::among(0);
+        let (mut writers, mut after) = (GroupWrites::among(0), Aftermath::default());
         let mut roster = self.roster();
-        let broadcast = self.hand_out(&mut roster, message, None, &mut writers);
+        let broadcast = self.hand_out(&mut roster, message, None, &mut writers, &mut after);
+        let is_to_be_kept = roster.is_to_be_kept();
         drop(roster);
+        if is_to_be_kept {
+            self.keep();
+        }
         writers.start();
+        after.settle();
         broadcast.reached()
     }
 
@@ -174,10 +194,15 @@ impl<U, S> Inner<U, S> {
         message: &PreparedMessage,
         except: Option<ConnectionId>,
         writers: &mut GroupWrites,
+        after: &mut Aftermath,
     ) -> BroadcastReport {
         let mut broadcast = BroadcastReport::default();
         writers.reserve(roster.len());
         roster.stats.messages += 1;
+        if let Some(log) = &mut roster.log {
+            log.push(message, Clock::default().now(), &mut after.gone);
+            broadcast.position = Some(log.position());
+        }
         let (mut members, mut next) = (roster.iter_mut(), Vec::with_capacity(PREFETCH));
         loop {
             next.extend(members.by_ref().take(PREFETCH));
@@ -190,7 +215,7 @@ impl<U, S> Inner<U, S> {
             }
             let others = next.drain(..).filter(|(id, _)| Some(*id) != except);
             for (_, member) in others {
-                broadcast.count(member.deliver(self.source, message, writers));
+                broadcast.count(member.deliver(self.source, message, writers, after));
             }
         }
         drop((members, next));
@@ -205,30 +230,146 @@ impl<U, S> Inner<U, S> {
         generation: Option<u64>,
         message: &PreparedMessage,
     ) -> Option<Delivery> {
-        let mut writers = GroupWrites::among(1);
+        let (mut writers, mut after) = (GroupWrites::among(1), Aftermath::default());
         let mut roster = self.roster();
         let is_meant =
             |member: &&mut Member<U>| generation.is_none_or(|it| it == member.generation);
         let member = roster.get_mut(id).filter(is_meant)?;
-        let delivery = member.deliver(self.source, message, &mut writers);
+        let delivery = member.deliver_alone(self.source, message, &mut writers, &mut after);
         roster.stats.messages += 1;
         roster.stats.closed += u64::from(delivery == Delivery::Closed);
         drop(roster);
         writers.start();
+        after.settle();
         charge_turn(1, message.len());
         Some(delivery)
     }
 
-    pub(super) fn enter(&self, sender: &Sender, user: &Arc<U>, options: &RoomOptions) -> u64 {
+    /// As [`deliver_to`](Self::deliver_to), if `position` still is the latest.
+    pub(super) fn deliver_at(
+        &self,
+        id: ConnectionId,
+        generation: u64,
+        position: Position,
+        message: &PreparedMessage,
+    ) -> Result<Option<Delivery>, Moved> {
+        let (mut writers, mut after) = (GroupWrites::among(1), Aftermath::default());
+        let mut roster = self.roster();
+        let top = roster.log.as_ref().map(Log::position);
+        if top.is_none_or(|top| top.offset != position.offset) {
+            return Err(Moved);
+        }
+        let is_meant = |member: &&mut Member<U>| member.generation == generation;
+        let delivery = roster
+            .get_mut(id)
+            .filter(is_meant)
+            .map(|member| member.deliver_alone(self.source, message, &mut writers, &mut after));
+        drop(roster);
+        writers.start();
+        after.settle();
+        Ok(delivery)
+    }
+
+    pub(super) fn enter(&self, sender: &Sender, user: &Arc<U>, options: &RoomOptions) -> Entered {
         let (id, shared) = (sender.id(), Arc::clone(sender.shared()));
         let mut roster = self.roster();
-        let (generation, before) = roster.enter(shared, Arc::clone(user), options.bounds());
+        let (entered, before) = roster.enter(shared, Arc::clone(user), options.bounds());
         let left = before.as_ref().map(|member| self.events.tell(member.left(id)));
         let joined = self.events.tell(PresenceEvent::Joined(id, Arc::clone(user)));
         drop(roster);
         // Without the lock: destructors of users and wakers of watchers are code of the application.
         drop((left, joined, before));
-        generation
+        entered
+    }
+
+    /// Adds a member, and hands it what it has missed, under one lock: nothing comes in between.
+    pub(super) fn enter_from(
+        &self,
+        sender: &Sender,
+        user: &Arc<U>,
+        start: Start,
+    ) -> (Entered, Recovery) {
+        let (id, shared) = (sender.id(), Arc::clone(sender.shared()));
+        let (mut writers, mut after) = (GroupWrites::among(1), Aftermath::default());
+        let mut roster = self.roster();
+        if let Some(log) = &mut roster.log {
+            log.trim(Clock::default().now(), &mut after.gone);
+        }
+        let log = roster.log.as_ref();
+        let (missed, recovery) = match start {
+            Start::Now => (None, Recovery::Fresh),
+            Start::Latest(count) => (log.map(|log| log.last(count)), Recovery::Fresh),
+            Start::After(position) => {
+                let missed = log.and_then(|log| log.after(position));
+                let recovery =
+                    missed.as_ref().map_or(Recovery::Lost, |it| Recovery::Complete(it.len()));
+                (missed, recovery)
+            }
+        };
+        let owner = match start {
+            Start::After(position) => roster.owner_of(position).map(Member::shared),
+            Start::Now | Start::Latest(_) => None,
+        };
+        let owner = owner.filter(|owner| owner.connection_id() != id);
+        let (entered, before) = roster.enter(shared, Arc::clone(user), self.options.bounds());
+        let left = before.as_ref().map(|member| self.events.tell(member.left(id)));
+        let joined = self.events.tell(PresenceEvent::Joined(id, Arc::clone(user)));
+        if let (Some(member), Some(missed)) = (roster.get_mut(id), &missed) {
+            member.replay(self.source, missed, &mut writers);
+        }
+        drop(roster);
+        writers.start();
+        if let Some(owner) = owner {
+            let code = CloseCode::try_from(Room::<U, S>::RESUMED_ELSEWHERE);
+            let code = code.unwrap_or(CloseCode::POLICY_VIOLATION);
+            owner.start_close(CloseFrame::lossy(code, "resumed elsewhere"));
+        }
+        drop((left, joined, before, missed));
+        after.settle();
+        (entered, recovery)
+    }
+
+    pub(super) fn position(&self) -> Option<Position> {
+        self.roster().log.as_ref().map(Log::position)
+    }
+
+    /// The position of a member that has been handed every message.
+    pub(super) fn position_of(&self, track: &Track) -> Option<Position> {
+        let roster = self.roster();
+        let position = roster.log.as_ref()?.position();
+        // Under the lock, under which a step is lost.
+        (!track.step.is_lost()).then_some(Position { member: track.token, ..position })
+    }
+
+    pub(super) fn forget(&self, position: Position) -> bool {
+        let mut roster = self.roster();
+        let message = roster.log.as_mut().and_then(|log| log.forget(position));
+        drop(roster);
+        message.is_some()
+    }
+
+    /// Has the hub keep this room for its history.
+    fn keep(&self) {
+        if let Some(registry) = self.shelf.upgrade() {
+            registry.keep(&self.name);
+        }
+    }
+
+    /// Lets go of messages that are too old; true if the room itself need not be kept any more.
+    pub(super) fn let_go_of_old(&self, now: Instant, gone: &mut Vec<PreparedMessage>) -> bool {
+        let mut roster = self.roster();
+        let Some(log) = &mut roster.log else { return true };
+        log.trim(now, gone);
+        let time = log.options().keeps_room_for();
+        let since = log.latest().and_then(|latest| now.checked_duration_since(latest));
+        let is_over = since.is_none_or(|since| since >= time);
+        roster.is_kept = !is_over;
+        is_over
+    }
+
+    /// How long the room is kept after its latest message.
+    pub(super) fn keeps_for(&self) -> Option<Duration> {
+        self.options.kept_history().map(|history| history.keeps_room_for())
     }
 
     pub(super) fn leave(&self, id: ConnectionId, generation: u64) {

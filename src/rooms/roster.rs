@@ -1,11 +1,16 @@
 //! The members of a room.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
+use super::history::{Log, Position, random};
 use super::presence::PresenceEvent;
-use crate::connection::{Bounds, ConnectionId, Delivery, GroupWrites, PreparedMessage, Shared};
+use super::resume::Step;
+use crate::connection::{
+    Bounds, ConnectionId, Delivery, GroupWrites, PreparedMessage, Shared, SlowConsumer,
+};
 
 /// The counters of one member.
 ///
@@ -58,6 +63,22 @@ pub struct RoomStats {
     pub closed: u64,
 }
 
+/// What is to be done and dropped after a broadcast, without the lock of the roster: payloads may have destructors of the
+/// application, and wakers are its executor's.
+#[derive(Default)]
+pub(super) struct Aftermath {
+    /// Messages that the history has let go of.
+    pub(super) gone: Vec<PreparedMessage>,
+    /// Members that have lost their step.
+    lost: Vec<Arc<Step>>,
+}
+
+impl Aftermath {
+    pub(super) fn settle(self) {
+        self.lost.iter().for_each(|step| step.tell());
+    }
+}
+
 /// One member.
 pub(super) struct Member<U> {
     pub(super) user: Arc<U>,
@@ -66,6 +87,22 @@ pub(super) struct Member<U> {
     pub(super) stats: MemberStats,
     /// The number of this connection's latest membership.
     pub(super) generation: u64,
+    /// In a room with a history.
+    pub(super) track: Option<Track>,
+}
+
+/// How a member follows the history of its room.
+#[derive(Clone, Debug)]
+pub(super) struct Track {
+    /// A random number, by which its client shows that it is the same.
+    pub(super) token: u64,
+    pub(super) step: Arc<Step>,
+}
+
+/// A member that has just joined.
+pub(super) struct Entered {
+    pub(super) generation: u64,
+    pub(super) track: Option<Track>,
 }
 
 /// The members of a room by connection, and the counters of the room.
@@ -73,28 +110,48 @@ pub(super) struct Roster<U> {
     members: BTreeMap<ConnectionId, Member<U>>,
     generations: u64,
     pub(super) stats: RoomStats,
-}
-
-impl<U> Default for Roster<U> {
-    fn default() -> Self {
-        Self { members: BTreeMap::new(), generations: 0, stats: RoomStats::default() }
-    }
+    /// The history of the room, if it has one.
+    pub(super) log: Option<Log>,
+    /// Whether the hub keeps the room for its history.
+    pub(super) is_kept: bool,
 }
 
 impl<U> Roster<U> {
+    pub(super) fn new(log: Option<Log>) -> Self {
+        let stats = RoomStats::default();
+        Self { members: BTreeMap::new(), generations: 0, stats, log, is_kept: false }
+    }
+
     /// Adds a member. Returns the earlier member of the same connection, if there was one.
     pub(super) fn enter(
         &mut self,
         shared: Arc<Shared>,
         user: Arc<U>,
         bounds: Bounds,
-    ) -> (u64, Option<Member<U>>) {
+    ) -> (Entered, Option<Member<U>>) {
         self.generations += 1;
         let (id, generation) = (shared.connection_id(), self.generations);
-        let member = Member { user, shared, bounds, stats: MemberStats::default(), generation };
+        let track = self.log.is_some().then(|| Track { token: random(), step: Arc::default() });
+        let entered = Entered { generation, track: track.clone() };
+        let stats = MemberStats::default();
+        let member = Member { user, shared, bounds, stats, generation, track };
         let before = self.members.insert(id, member);
         self.retire(before.as_ref());
-        (generation, before)
+        (entered, before)
+    }
+
+    /// Whether the hub has to be asked to keep the room, which is then marked as kept: it has messages in its history.
+    pub(super) fn is_to_be_kept(&mut self) -> bool {
+        self.log.is_some() && !mem::replace(&mut self.is_kept, true)
+    }
+
+    /// The member that the position was given to, if it is still there.
+    pub(super) fn owner_of(&self, position: Position) -> Option<&Member<U>> {
+        let is_owner = |member: &&Member<U>| {
+            member.track.as_ref().is_some_and(|track| track.token == position.member)
+        };
+        // No token is 0.
+        (position.member != 0).then(|| self.members.values().find(is_owner)).flatten()
     }
 
     /// Removes a member, unless its connection has joined again since.
@@ -154,15 +211,59 @@ impl<U> Member<U> {
         self.shared.prefetch();
     }
 
-    /// Hands the message to the member's connection.
+    /// Hands a broadcast to the member's connection.
     pub(super) fn deliver(
         &mut self,
         source: u64,
         message: &PreparedMessage,
         writers: &mut GroupWrites,
+        after: &mut Aftermath,
     ) -> Delivery {
         let delivery = self.shared.deliver(source, message, &self.bounds, writers);
         self.stats.count(delivery);
+        if !matches!(delivery, Delivery::Sent | Delivery::Waiting { replaced: 0 }) {
+            self.lose_step(after);
+        }
         delivery
+    }
+
+    /// Hands over a message that is to this member alone.
+    pub(super) fn deliver_alone(
+        &mut self,
+        source: u64,
+        message: &PreparedMessage,
+        writers: &mut GroupWrites,
+        after: &mut Aftermath,
+    ) -> Delivery {
+        let delivery = self.shared.deliver(source, message, &self.bounds, writers);
+        self.stats.count(delivery);
+        // It is no broadcast. But it may have taken the place of one.
+        if matches!(delivery, Delivery::Waiting { replaced } if replaced > 0) {
+            self.lose_step(after);
+        }
+        delivery
+    }
+
+    /// Hands over what a member has missed. It may be behind by that much more from then on.
+    pub(super) fn replay(
+        &mut self,
+        source: u64,
+        missed: &[PreparedMessage],
+        writers: &mut GroupWrites,
+    ) {
+        let bytes = missed.iter().map(PreparedMessage::len).fold(0, usize::saturating_add);
+        self.bounds.max_messages = self.bounds.max_messages.saturating_add(missed.len());
+        self.bounds.max_bytes = self.bounds.max_bytes.saturating_add(bytes);
+        // Each of them, whatever the policy of the room: nothing takes the place of another.
+        let bounds = Bounds { policy: SlowConsumer::DropNewest, ..self.bounds };
+        for message in missed {
+            self.stats.count(self.shared.deliver(source, message, &bounds, writers));
+        }
+    }
+
+    fn lose_step(&self, after: &mut Aftermath) {
+        if let Some(track) = self.track.as_ref().filter(|track| track.step.lose()) {
+            after.lost.push(Arc::clone(&track.step));
+        }
     }
 }

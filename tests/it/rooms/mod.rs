@@ -9,6 +9,7 @@
 //! | `independence` | rooms that do not wait for each other |
 //! | `slow` | members that do not keep up: bounds, policies, counters |
 //! | `deflate` | messages that are compressed once for many |
+//! | `history` | members that come back, and what they have missed |
 //! | `presence` | who comes, changes and goes, as a stream |
 //! | `backplane` | rooms that span hubs |
 //! | `writing` | who writes, and what becomes of members that cannot be written to |
@@ -19,6 +20,7 @@
 mod backplane;
 mod closing;
 mod deflate;
+mod history;
 mod independence;
 mod joining;
 mod order;
