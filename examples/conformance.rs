@@ -12,7 +12,9 @@
 //! | `/echo-deflate` | compressed as the client offers, with every parameter accepted |
 //! | `/echo-takeover` | compressed with context takeover both ways and the largest windows |
 //! | `/default-deflate` | the defaults, and the defaults of compression |
-//! | `/room`, `/room-deflate` | the same two; each message goes to all clients |
+//! | `/default-ctx` | the defaults, and a handler that keeps its request |
+//! | `/room`, `/room-deflate` | the same two; each message goes to all clients, or with `?name=` to those of that name |
+//! | `/history` | a room of `?name=` with a history, which goes on at `?from=POSITION` |
 //! | `/ping` | no WebSocket: a `GET` is answered with five bytes |
 //! | `/block` | no WebSocket: a handler that blocks its thread for a second |
 //! | `/ping-middleware` | the same, behind a middleware of tide that does nothing |
@@ -20,7 +22,9 @@
 use std::env;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tidewire::deflate::DeflateOptions;
+use tidewire::rooms::{History, Position, Recovery, RoomOptions};
 use tidewire::server::endpoint;
 use tidewire::websocket::HeartbeatOptions;
 use tidewire::{Hub, RequestContext, Room, Server, WebSocketOptions};
@@ -46,7 +50,26 @@ async fn main() -> tidewire::Result<()> {
     });
     let room: Room = Hub::new().room("everybody");
     let compressed: Room = Hub::new().room("everybody");
-    server.get("/room", move |ctx| talk(ctx, room.clone(), WebSocketOptions::default()));
+    let rooms: Hub = Hub::new();
+    server.get("/room", move |ctx| {
+        let room = named(&ctx, &rooms).unwrap_or_else(|| room.clone());
+        talk(ctx, room, WebSocketOptions::default())
+    });
+    let history = History::default().messages(10_000).bytes(64 << 20);
+    let histories: Hub = Hub::with_options(RoomOptions::default().history(history));
+    server.get("/history", move |ctx| {
+        let room = named(&ctx, &histories).unwrap_or_else(|| histories.room("everybody"));
+        resume(ctx, room)
+    });
+    // One that does not drop its request.
+    server.get("/default-ctx", async |mut ctx: RequestContext| {
+        let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+        while let Some(message) = ws.recv().await? {
+            ws.send(message).await?;
+        }
+        drop(ctx);
+        Ok(())
+    });
     server.get("/room-deflate", move |ctx| {
         let options = WebSocketOptions::default().deflate(DeflateOptions::default());
         talk(ctx, compressed.clone(), options)
@@ -97,6 +120,55 @@ async fn echo(mut ctx: RequestContext, options: WebSocketOptions) -> tidewire::H
         ws.send(message).await?;
     }
     Ok(())
+}
+
+#[derive(Default, Deserialize)]
+struct Asked {
+    name: Option<String>,
+    from: Option<String>,
+}
+
+/// The room that `?name=` names.
+fn named(ctx: &RequestContext, hub: &Hub) -> Option<Room> {
+    Some(hub.room(&ctx.query::<Asked>().ok()?.name?))
+}
+
+/// `/history?name=N&from=POSITION`. The first message is `{"position":…,"recovery":…,"missed":…}`: `recovery` is `fresh`,
+/// `complete` or `lost`, `missed` is the number of messages that follow first, and the position is behind these. Then come
+/// the messages of the room as they were sent. `?position` is answered by the same, with the position there.
+async fn resume(mut ctx: RequestContext, room: Room) -> tidewire::HandlerResult {
+    let Asked { from, .. } = ctx.query()?;
+    // A text that is no position begins as one that is lost does.
+    let position = from.as_deref().map(|text| text.parse::<Position>());
+    let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
+    drop(ctx);
+    let is_unreadable = matches!(position, Some(Err(_)));
+    let start = position.and_then(Result::ok);
+    let (member, _) = room.join_from_with(&ws, (), start, |recovery, position| {
+        told(position, if is_unreadable { Recovery::Lost } else { recovery })
+    });
+    while let Some(message) = ws.recv().await? {
+        if message.as_text() == Some("?position") {
+            let is_sent =
+                member.send_position(|position| told(Some(position), Recovery::Complete(0)));
+            if !is_sent {
+                member.send(told(None, Recovery::Lost));
+            }
+        } else {
+            room.broadcast(message);
+        }
+    }
+    Ok(())
+}
+
+fn told(position: Option<Position>, recovery: Recovery) -> String {
+    let position = position.map(|position| position.to_string()).unwrap_or_default();
+    let (recovery, missed) = match recovery {
+        Recovery::Fresh => ("fresh", 0),
+        Recovery::Complete(missed) => ("complete", missed),
+        Recovery::Lost => ("lost", 0),
+    };
+    format!(r#"{{"position":"{position}","recovery":"{recovery}","missed":{missed}}}"#)
 }
 
 async fn talk(

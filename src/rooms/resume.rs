@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::history::Position;
+use super::history::{Position, random};
 use super::membership::Membership;
 use super::room::Room;
 use crate::changes::Changes;
-use crate::connection::Sender;
+use crate::connection::{PreparedMessage, Sender};
 
 /// Where a member of a room with a [`History`](crate::rooms::History) begins.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -129,8 +129,53 @@ impl<U, S> Room<U, S> {
         from: impl Into<Start>,
     ) -> (Membership<U, S>, Recovery) {
         let (sender, user): (Sender, _) = (ws.into(), Arc::new(user));
-        let (entered, recovery) = self.0.enter_from(&sender, &user, from.into());
-        (Membership::new(Arc::clone(&self.0), sender.id(), entered, user), recovery)
+        let start = from.into();
+        loop {
+            let entered = self.0.enter_from(&sender, &user, (start, random()), None);
+            // Without a greeting nothing can have moved.
+            if let Ok((entered, recovery)) = entered {
+                let room = Arc::clone(&self.0);
+                return (Membership::new(room, sender.id(), entered, user), recovery);
+            }
+        }
+    }
+
+    /// Adds a connection as [`join_from`](Self::join_from) does, and first of all sends it what `greet` makes of the outcome.
+    ///
+    /// The position is that behind all that is replayed, with the owner: the client has it once it has received as many
+    /// messages as the [`Recovery`] says; `None` if the room has no history. If a broadcast comes while `greet` runs, it is
+    /// called again.
+    ///
+    /// ```
+    /// # use tidewire::{Room, WebSocket};
+    /// # use tidewire::rooms::{Position, Recovery};
+    /// # fn come(room: &Room, ws: &WebSocket, from: Option<Position>) {
+    /// let (_member, _recovery) = room.join_from_with(ws, (), from, |recovery, position| {
+    ///     let position = position.map(|it| it.to_string()).unwrap_or_default();
+    ///     format!(r#"{{"position":"{position}","is_lost":{}}}"#, recovery == Recovery::Lost)
+    /// });
+    /// # }
+    /// ```
+    pub fn join_from_with<M: Into<PreparedMessage>>(
+        &self,
+        ws: impl Into<Sender>,
+        user: U,
+        from: impl Into<Start>,
+        mut greet: impl FnMut(Recovery, Option<Position>) -> M,
+    ) -> (Membership<U, S>, Recovery) {
+        let (sender, user): (Sender, _) = (ws.into(), Arc::new(user));
+        let (start, token) = (from.into(), random());
+        loop {
+            let (recovery, top) = self.0.outlook(start);
+            let position = top.map(|position| Position { member: token, ..position });
+            let message = greet(recovery, position).into();
+            let greeting = Some((recovery, top, &message));
+            let entered = self.0.enter_from(&sender, &user, (start, token), greeting);
+            if let Ok((entered, recovery)) = entered {
+                let room = Arc::clone(&self.0);
+                return (Membership::new(room, sender.id(), entered, user), recovery);
+            }
+        }
     }
 
     /// The close code of a connection whose client has come back over another: 4409.

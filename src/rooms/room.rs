@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::history::{Log, Position};
+use super::history::{Log, Position, random};
 use super::hub::Registry;
 use super::options::RoomOptions;
 use super::presence::{KEPT, PresenceEvent, PresenceEvents};
@@ -273,7 +273,7 @@ impl<U, S> Inner<U, S> {
     pub(super) fn enter(&self, sender: &Sender, user: &Arc<U>, options: &RoomOptions) -> Entered {
         let (id, shared) = (sender.id(), Arc::clone(sender.shared()));
         let mut roster = self.roster();
-        let (entered, before) = roster.enter(shared, Arc::clone(user), options.bounds());
+        let (entered, before) = roster.enter(shared, Arc::clone(user), options.bounds(), random());
         let left = before.as_ref().map(|member| self.events.tell(member.left(id)));
         let joined = self.events.tell(PresenceEvent::Joined(id, Arc::clone(user)));
         drop(roster);
@@ -282,40 +282,51 @@ impl<U, S> Inner<U, S> {
         entered
     }
 
-    /// Adds a member, and hands it what it has missed, under one lock: nothing comes in between.
+    /// What a member that begins there would be told: whether all that it has missed is there, and the position behind it.
+    pub(super) fn outlook(&self, start: Start) -> (Recovery, Option<Position>) {
+        let mut after = Aftermath::default();
+        let mut roster = self.roster();
+        roster.trim(&mut after);
+        let (recovery, _) = roster.missed_by(start);
+        let position = roster.log.as_ref().map(Log::position);
+        drop(roster);
+        (recovery, position)
+    }
+
+    /// Adds a member, and hands it a greeting, if there is one, and what it has missed, under one lock: nothing comes in
+    /// between. The greeting is for this recovery and this position; if they are others meanwhile, nothing is done.
     pub(super) fn enter_from(
         &self,
         sender: &Sender,
         user: &Arc<U>,
-        start: Start,
-    ) -> (Entered, Recovery) {
+        (start, token): (Start, u64),
+        greeting: Option<(Recovery, Option<Position>, &PreparedMessage)>,
+    ) -> Result<(Entered, Recovery), Moved> {
         let (id, shared) = (sender.id(), Arc::clone(sender.shared()));
         let (mut writers, mut after) = (GroupWrites::among(1), Aftermath::default());
+        // Declared before the guard, so dropped after it.
+        let mut handed = Vec::new();
         let mut roster = self.roster();
-        if let Some(log) = &mut roster.log {
-            log.trim(Clock::default().now(), &mut after.gone);
-        }
-        let log = roster.log.as_ref();
-        let (missed, recovery) = match start {
-            Start::Now => (None, Recovery::Fresh),
-            Start::Latest(count) => (log.map(|log| log.last(count)), Recovery::Fresh),
-            Start::After(position) => {
-                let missed = log.and_then(|log| log.after(position));
-                let recovery =
-                    missed.as_ref().map_or(Recovery::Lost, |it| Recovery::Complete(it.len()));
-                (missed, recovery)
+        roster.trim(&mut after);
+        let (recovery, missed) = roster.missed_by(start);
+        if let Some((expected, position, message)) = greeting {
+            if expected != recovery || position != roster.log.as_ref().map(Log::position) {
+                return Err(Moved);
             }
-        };
+            handed.push(message.clone());
+        }
+        handed.extend(missed);
         let owner = match start {
             Start::After(position) => roster.owner_of(position).map(Member::shared),
             Start::Now | Start::Latest(_) => None,
         };
         let owner = owner.filter(|owner| owner.connection_id() != id);
-        let (entered, before) = roster.enter(shared, Arc::clone(user), self.options.bounds());
+        let bounds = self.options.bounds();
+        let (entered, before) = roster.enter(shared, Arc::clone(user), bounds, token);
         let left = before.as_ref().map(|member| self.events.tell(member.left(id)));
         let joined = self.events.tell(PresenceEvent::Joined(id, Arc::clone(user)));
-        if let (Some(member), Some(missed)) = (roster.get_mut(id), &missed) {
-            member.replay(self.source, missed, &mut writers);
+        if let Some(member) = roster.get_mut(id).filter(|_| !handed.is_empty()) {
+            member.replay(self.source, &handed, &mut writers);
         }
         drop(roster);
         writers.start();
@@ -324,9 +335,9 @@ impl<U, S> Inner<U, S> {
             let code = code.unwrap_or(CloseCode::POLICY_VIOLATION);
             owner.start_close(CloseFrame::lossy(code, "resumed elsewhere"));
         }
-        drop((left, joined, before, missed));
+        drop((left, joined, before));
         after.settle();
-        (entered, recovery)
+        Ok((entered, recovery))
     }
 
     pub(super) fn position(&self) -> Option<Position> {

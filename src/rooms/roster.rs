@@ -5,12 +5,13 @@ use std::mem;
 use std::ops::AddAssign;
 use std::sync::Arc;
 
-use super::history::{Log, Position, random};
+use super::history::{Log, Position};
 use super::presence::PresenceEvent;
-use super::resume::Step;
+use super::resume::{Recovery, Start, Step};
 use crate::connection::{
     Bounds, ConnectionId, Delivery, GroupWrites, PreparedMessage, Shared, SlowConsumer,
 };
+use crate::runtime::Clock;
 
 /// The counters of one member.
 ///
@@ -128,10 +129,11 @@ impl<U> Roster<U> {
         shared: Arc<Shared>,
         user: Arc<U>,
         bounds: Bounds,
+        token: u64,
     ) -> (Entered, Option<Member<U>>) {
         self.generations += 1;
         let (id, generation) = (shared.connection_id(), self.generations);
-        let track = self.log.is_some().then(|| Track { token: random(), step: Arc::default() });
+        let track = self.log.is_some().then(|| Track { token, step: Arc::default() });
         let entered = Entered { generation, track: track.clone() };
         let stats = MemberStats::default();
         let member = Member { user, shared, bounds, stats, generation, track };
@@ -143,6 +145,28 @@ impl<U> Roster<U> {
     /// Whether the hub has to be asked to keep the room, which is then marked as kept: it has messages in its history.
     pub(super) fn is_to_be_kept(&mut self) -> bool {
         self.log.is_some() && !mem::replace(&mut self.is_kept, true)
+    }
+
+    /// Lets go of messages of the history that are too old.
+    pub(super) fn trim(&mut self, after: &mut Aftermath) {
+        if let Some(log) = &mut self.log {
+            log.trim(Clock::default().now(), &mut after.gone);
+        }
+    }
+
+    /// What a member has missed that begins there.
+    pub(super) fn missed_by(&self, start: Start) -> (Recovery, Vec<PreparedMessage>) {
+        let log = self.log.as_ref();
+        match start {
+            Start::Now => (Recovery::Fresh, Vec::new()),
+            Start::Latest(count) => {
+                (Recovery::Fresh, log.map(|log| log.last(count)).unwrap_or_default())
+            }
+            Start::After(position) => match log.and_then(|log| log.after(position)) {
+                Some(missed) => (Recovery::Complete(missed.len()), missed),
+                None => (Recovery::Lost, Vec::new()),
+            },
+        }
     }
 
     /// The member that the position was given to, if it is still there.

@@ -151,6 +151,36 @@ fn say_plain(room: &Room, text: &str) {
 }
 
 #[test]
+fn a_greeting_stands_before_what_is_replayed_and_its_position_behind_it() {
+    within(async {
+        let room = room();
+        let start = room.position();
+        say(&room, &["a", "b"]);
+        let mut greeted = 0;
+        let (tell, told) = oneshot::channel();
+        let (joining, said) = (room.clone(), room.clone());
+        let mut peer = serve_over(Knobs::WIDE, &options(), move |mut ws| async move {
+            let joined = joining.join_from_with(&ws, (), start, |recovery, position| {
+                // A message that comes meanwhile: the first greeting is for what was before.
+                if greeted == 0 {
+                    say(&said, &["c"]);
+                }
+                greeted += 1;
+                format!("{greeted}: {recovery:?} {}", position.unwrap())
+            });
+            let _ = tell.send(joined);
+            collect(&mut ws).await.1
+        });
+        let (member, recovery) = told.await.unwrap();
+        assert_eq!(recovery, Recovery::Complete(3));
+        let position = member.position().unwrap();
+        say(&room, &["d"]);
+        let greeting = format!("2: Complete(3) {position}");
+        expect(&mut peer, &[&greeting, "a", "b", "c", "d"]).await;
+    });
+}
+
+#[test]
 fn a_newcomer_may_have_the_latest_messages() {
     within(async {
         let room = room();
