@@ -15,6 +15,7 @@
 //! ```
 
 use std::env;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::{Path, State};
@@ -51,7 +52,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let listener = TcpListener::bind(addr).await?;
     println!("listening on http://{}", listener.local_addr()?);
-    axum::serve(listener, router).with_graceful_shutdown(stop()).await?;
+    // With the addresses of clients, for records and limits.
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop()).await?;
     // For axum, an upgraded connection is over. Each gets a close frame, and some seconds to answer it.
     let options = ShutdownOptions::default().grace(Duration::from_secs(5));
     let report = connections.shutdown(options).await;

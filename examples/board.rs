@@ -16,8 +16,8 @@
 //!
 //! ```text
 //! cargo run --release --example board
-//! curl -i --json '{"name":"ada"}' http://127.0.0.1:8080/login
-//! websocat -H 'Cookie: session=…' ws://127.0.0.1:8080/boards/plans
+//! curl -i -d '{"name":"ada"}' http://127.0.0.1:8080/login
+//! cargo run --example client -- --header 'Cookie: session=…' ws://127.0.0.1:8080/boards/plans
 //! ```
 
 use std::collections::HashMap;

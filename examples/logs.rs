@@ -23,7 +23,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 #[async_std::main]
 async fn main() -> tidewire::Result<()> {
-    // With its feature `env-filter`, `tracing_subscriber::fmt::init()` does as `RUST_LOG` says.
+    // `tracing_subscriber::fmt::init()` shows info and above, and more if `RUST_LOG` says so.
     tracing_subscriber::fmt().with_max_level(LevelFilter::DEBUG).init();
 
     let mut server = Server::new();

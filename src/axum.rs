@@ -31,6 +31,10 @@
 //! [memory](Connections::with_message_memory), and [`shutdown`](Connections::shutdown) closes them, which axum's own
 //! graceful shutdown does not: for axum an upgraded connection is over. `examples/axum.rs` shows all of it.
 //!
+//! Metrics for Prometheus are `connections.metrics().to_prometheus()`. For the end of the program, `tokio::signal` or another
+//! future of yours goes into axum's `with_graceful_shutdown`, and [`shutdown`](Connections::shutdown) follows it. A test serves
+//! the application on port 0, and connects with [`connect`](crate::connect); the test kit is for a `Server`.
+//!
 //! Connections are tasks of the tokio runtime that the request is served on. The feature brings neither tide nor
 //! async-std.
 //!
@@ -65,7 +69,8 @@ use crate::upgrade::{Admitted, Connections, Upgrade};
 /// WebSocket, for routes that have a page as well.
 ///
 /// The address of the client is that of axum's `ConnectInfo<SocketAddr>`, if the application is served with it
-/// (`into_make_service_with_connect_info`).
+/// (`into_make_service_with_connect_info`). Without it no address is known, and a
+/// [limit for each address](crate::limits::ConnectionLimit::per_address) counts all clients as one.
 #[must_use = "the client waits for the response"]
 pub struct WebSocketUpgrade {
     method: Method,
@@ -137,7 +142,8 @@ impl WebSocketUpgrade {
     {
         let options = options.into();
         let checked = self.check(&options);
-        let admitted = match self.connections.admit(checked, &options).await {
+        let told = (Some(&*self.path), self.peer_addr);
+        let admitted = match self.connections.admit_told(checked, &options, told).await {
             Ok(admitted) => admitted,
             Err(error) => return refuse(error),
         };

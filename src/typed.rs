@@ -12,7 +12,7 @@ use futures::stream::{FusedStream, Stream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::connection::WebSocket;
+use crate::connection::{Sender, WebSocket};
 use crate::error::{Error, Result};
 use crate::message::Message;
 
@@ -106,6 +106,13 @@ pub struct Typed<In, Out, C = JsonCodec> {
     /// Whether the stream has ended.
     is_over: bool,
     values: PhantomData<fn(Out) -> In>,
+}
+
+/// So that a room takes it: `room.join(&ws)`.
+impl<In, Out, C> From<&Typed<In, Out, C>> for Sender {
+    fn from(ws: &Typed<In, Out, C>) -> Self {
+        ws.ws.sender()
+    }
 }
 
 impl WebSocket {

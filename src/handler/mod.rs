@@ -49,6 +49,11 @@ type HandlerFuture = Pin<Box<dyn Future<Output = HandlerResult<Reply>> + Send>>;
 ///     Ok(format!("Hello, {}!", ctx.param::<String>("name")?))
 /// });
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "this is no handler",
+    note = "a handler is an `async` closure or function over a `RequestContext`, whose result is a `tidewire::HandlerResult`",
+    note = "a function with an error type of its own is one by `tidewire::server::fallible(function)`"
+)]
 pub trait Handler<State>: Send + Sync + 'static {
     #[doc(hidden)]
     fn call(&self, ctx: RequestContext<State>, label: Label, judge: SharedJudge) -> HandlerFuture;

@@ -88,6 +88,10 @@ impl From<Answer> for Response {
 /// A value that a handler may return in `Ok`, when it answers with HTTP.
 ///
 /// After an upgrade the value is dropped: the 101 was the answer.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no response",
+    note = "a value of yours is answered as JSON by `tidewire::server::Json(value)`"
+)]
 pub trait IntoResponse: Send + 'static {
     /// Makes the response from the one prepared in [`RequestContext::response`](crate::RequestContext::response).
     fn into_response(self, prepared: Response) -> Response;

@@ -19,7 +19,7 @@ use crate::sync::Mutex;
 /// The result of a handler.
 pub type HandlerResult<T = ()> = Result<T, HandlerError>;
 
-/// The error of a handler: any error, converted by `?`.
+/// The error of a handler: any error, most of them converted by `?`.
 ///
 /// Whatever implements [`std::error::Error`] converts, and so does `anyhow::Error`; errors of this crate, too. Two types do
 /// not, because they are no `std` errors: a boxed error has [`boxed`](Self::boxed), and an error of tide has

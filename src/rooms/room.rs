@@ -56,7 +56,7 @@ const PREFETCH: usize = 8;
 /// # Members who never stop speaking
 ///
 /// One message of a peer is work for every member: with a thousand members, 1 MB a second becomes 1 GB.
-/// After 32 768 deliveries, where each KiB of a message counts as one more,
+/// After 163 840 deliveries, where each KiB of a message counts as one more,
 /// [`recv`](crate::WebSocket::recv) lets other tasks of the thread run before it returns to the handler.
 /// That shares the thread, but does not reduce the work. Set
 /// [`rate_limit`](crate::WebSocketOptions::rate_limit) and
@@ -536,6 +536,10 @@ impl<U, S> Room<U, S> {
 
     /// Begins to close the connection of a member, as [`Sender::start_close`] does. Returns false if it is not in the
     /// room.
+    ///
+    /// To close all connections of a user, let each join a room of that user, as `examples/login.rs` does: the example below
+    /// looks at all rooms. A connection that has been checked and has not joined yet is in none: check it again after it
+    /// has joined.
     ///
     /// The member receives what was sent and broadcast before, and then the close frame. It leaves the room when its
     /// handler ends: [`recv`](crate::WebSocket::recv) returns `None` there once the peer has answered, or fails after

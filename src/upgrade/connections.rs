@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use super::{Metrics, ShutdownOptions, ShutdownReport, Upgrade};
 use crate::admission::{Admission, ClientAddr, admit};
 use crate::changes::Changes;
 use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
+use crate::escaped::Escaped;
 use crate::instance::{Sockets, close_all};
 use crate::options::UpgradeOptions;
 use crate::proto::handshake::HandshakeError;
@@ -119,13 +121,31 @@ impl Connections {
         checked: Result<Upgrade, HandshakeError>,
         options: &UpgradeOptions,
     ) -> Result<Admitted, HandshakeError> {
+        self.admit_told(checked, options, (None, None)).await
+    }
+
+    /// As [`admit`](Self::admit); a refusal is told with the path and the peer of the request.
+    pub(crate) async fn admit_told(
+        &self,
+        checked: Result<Upgrade, HandshakeError>,
+        options: &UpgradeOptions,
+        (path, peer): (Option<&str>, Option<SocketAddr>),
+    ) -> Result<Admitted, HandshakeError> {
         let admitted = match checked {
             Ok(upgrade) => self.seat(upgrade, options).await,
             Err(error) => Err(error),
         };
         admitted.inspect_err(|error| {
             self.0.sockets.count_refused(*error);
-            record!(debug, "handshake refused", reason = error.name());
+            record!(
+                target: "tidewire::handler",
+                debug,
+                "request refused",
+                path = path.map(Escaped),
+                peer = peer,
+                status = error.status(),
+                reason = error.name(),
+            );
         })
     }
 

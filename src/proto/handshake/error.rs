@@ -323,7 +323,9 @@ impl fmt::Display for HandshakeError {
             Self::SubprotocolUnsupported => "the client offers no subprotocol of this server",
             Self::SubprotocolNotOffered => "the chosen subprotocol was not offered",
             Self::OriginForbidden => "pages of this origin may not connect",
-            Self::LimitReached { .. } => "the server has as many connections as it may have",
+            Self::LimitReached { .. } => {
+                "there are as many connections as a limit of the server allows"
+            }
             Self::LimitIsZero => "a connection limit of 0 admits no connection",
             Self::LimitKeyMissing => {
                 "a connection limit for each key needs the key of the connection"

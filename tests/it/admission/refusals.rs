@@ -30,7 +30,7 @@ fn a_refusal_is_a_503_that_says_when_to_come_back_and_ends_the_connection() {
     assert_eq!(lines, expected);
     assert_eq!(
         body,
-        "the server has as many connections as it may have\n`Retry-After` tells when to try again."
+        "there are as many connections as a limit of the server allows\n`Retry-After` tells when to try again."
     );
     outside.expect_end();
     leave(inside);
