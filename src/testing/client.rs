@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures::channel::oneshot;
@@ -272,7 +273,8 @@ impl TestClient {
     /// been done: the server is at rest.
     ///
     /// What comes due comes in order, one deadline after another, with time for everyone to react. An hour has its 144
-    /// heartbeats, and the sockets of the test answer them, if nothing else uses them meanwhile. A [`Peer`] answers
+    /// heartbeats, and the sockets of the test answer them, if nothing else uses them meanwhile, and if no more than
+    /// [`read_ahead_size`](crate::WebSocketOptions::read_ahead_size) waits in them to be received. A [`Peer`] answers
     /// nothing: it is given up in time.
     ///
     /// This moves the timers of this crate: heartbeats, [`expire_at`](crate::WebSocket::expire_at), `idle_timeout`,
@@ -407,6 +409,11 @@ impl TestClient {
     /// The clock of the server and of the client's sockets.
     pub(super) fn clock(&self) -> Clock {
         self.server.clock()
+    }
+
+    /// The number of reads and writes so far.
+    pub(super) fn traffic(&self) -> u64 {
+        self.server.traffic.load(Ordering::SeqCst)
     }
 
     /// Has a socket do its part while the server comes to rest.

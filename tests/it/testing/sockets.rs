@@ -316,3 +316,21 @@ fn a_handler_that_blocks_its_thread_is_waited_for() {
         assert!(text.contains("found:    Text(\"slow\")\n"), "{text}");
     });
 }
+
+#[test]
+fn a_message_breaks_the_silence_however_large_it_is_and_however_slowly_it_comes() {
+    within(async {
+        // Beyond 64 KiB it is not read ahead.
+        for (len, line) in [
+            (5, Line::new().chunk_size(1).capacity(1)),
+            (70_000, Line::new().chunk_size(9).capacity(100)),
+            (1_000_000, Line::new().chunk_size(5000)),
+            (1_000_000, Line::new().capacity(1000)),
+        ] {
+            let mut ws = TestClient::new(&app()).over(&line).connect("/ws").await.unwrap();
+            ws.send("x".repeat(len)).await.unwrap();
+            let text = failure(ws.expect_silence()).await;
+            assert!(text.contains("found:    Text(\"xxx"), "{len} bytes: {text}");
+        }
+    });
+}
