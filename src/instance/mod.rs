@@ -43,8 +43,6 @@ pub(crate) use self::idle::{IdleConnections, Lease};
 pub use self::metrics::{Metrics, WorkerMetrics};
 #[cfg(feature = "server")]
 pub(crate) use self::server::Instance;
-#[cfg(feature = "server")]
-pub(crate) use self::sockets::OpenSocket;
-pub(crate) use self::sockets::Sockets;
+pub(crate) use self::sockets::{OpenSocket, Sockets};
 #[cfg(feature = "server")]
 pub(crate) use self::tasks::Tasks;

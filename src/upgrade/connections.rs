@@ -18,7 +18,7 @@ use crate::admission::{Admission, ClientAddr, admit};
 use crate::changes::Changes;
 use crate::connection::{ConnectionTask, Handling, Opened, Shared, WebSocket};
 use crate::escaped::Escaped;
-use crate::instance::{Sockets, close_all};
+use crate::instance::{OpenSocket, Sockets, close_all};
 use crate::options::UpgradeOptions;
 use crate::proto::handshake::HandshakeError;
 use crate::proto::{DeflateParameters, Role};
@@ -337,13 +337,26 @@ impl Admitted {
         let shared = Shared::new(stream, unread, Role::Server, settings, opened);
         let open = Sockets::enter(sockets, &shared);
         let handler = handler(WebSocket::new(Arc::clone(&shared)));
-        let mut task = ConnectionTask::new(Handling::new(Box::pin(handler)), shared);
-        Box::pin(async move {
-            let _ = select(&mut task, Box::pin(place.0.until_cut())).await;
-            // The handler first: its permits are free when it is gone.
-            drop(task);
-            drop((open, admission, place));
-        })
+        let task = ConnectionTask::new(Handling::new(Box::pin(handler)), shared);
+        let mut running = Running { task, _open: open, _admission: admission, place };
+        Box::pin(async move { running.until_end().await })
+    }
+}
+
+/// A connection at work. Its fields are dropped in this order, also if its future is dropped: the permits are free when the
+/// handler is gone, and the shutdown goes on when the connection is counted.
+struct Running<T, E> {
+    task: ConnectionTask<T, E>,
+    _open: OpenSocket,
+    _admission: Admission,
+    place: Place,
+}
+
+impl<T, E: fmt::Display + 'static> Running<T, E> {
+    /// Runs it until it ends, or all are dropped.
+    async fn until_end(&mut self) {
+        let cut = Box::pin(self.place.0.until_cut());
+        let _ = select(&mut self.task, cut).await;
     }
 }
 

@@ -1,6 +1,8 @@
 //! Connections of a program that has an HTTP server of its own: limits, counters, and the end of all of them.
 
 use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use ::http::Request;
@@ -219,6 +221,36 @@ fn a_handler_that_goes_on_is_dropped_after_the_grace() {
         assert!(connections.is_empty());
         while let Ok(Some(_)) = client.recv().await {}
     });
+}
+
+#[test]
+fn a_connection_that_is_dropped_is_counted_when_the_shutdown_goes_on() {
+    /// Looks at the connections where it is woken.
+    struct Curious(Connections, Mutex<Vec<usize>>);
+
+    impl Wake for Curious {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().unwrap().push(self.0.len());
+        }
+    }
+
+    for polls in 0..3 {
+        let connections = Connections::new();
+        let admitted = task::block_on(admitted(&connections, &UpgradeOptions::default()));
+        let (ours, _theirs) = pipe(Knobs::WIDE);
+        let mut running = admitted.run(ours, echo);
+        for _ in 0..polls {
+            assert!((&mut running).now_or_never().is_none());
+        }
+        let curious = Arc::new(Curious(connections.clone(), Mutex::default()));
+        let mut shutdown = Box::pin(connections.shutdown(()));
+        let waker = Waker::from(Arc::clone(&curious));
+        assert!(shutdown.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(running);
+        assert_eq!(*curious.1.lock().unwrap(), [0], "after {polls} polls");
+        let report = shutdown.now_or_never().unwrap();
+        assert_eq!((report.closed, report.lost, report.dropped), (0, 1, 0));
+    }
 }
 
 #[test]
