@@ -256,9 +256,9 @@ impl UpgradeRequest {
         let is_secure = self.is_secure;
         let opening = Opening { is_get, is_http_1_1, is_secure, headers: &self.head.fields };
         let mut upgrade = match Upgrade::answer(&opening, &options) {
-            Ok(upgrade) => upgrade.path(path_of(&self.head)).unread(self.unread),
+            Ok(upgrade) => upgrade.path(logged_path(&self.head)).unread(self.unread),
             Err(error) => {
-                let whose = (Some(path_of(&self.head)), self.peer_addr);
+                let whose = (Some(logged_path(&self.head)), self.peer_addr);
                 return Err(turn_away(self.stream, self.head.without_content, error, whose).await);
             }
         };
@@ -324,6 +324,12 @@ fn path_of(head: &Head) -> &str {
     head.target.split('?').next().unwrap_or_default()
 }
 
+/// The path for log records: of a URL that is none of ours, no user and no password.
+fn logged_path(head: &Head) -> &str {
+    let path = path_of(head);
+    if path.starts_with('/') || !path.contains('@') { path } else { "…" }
+}
+
 /// Header lines as HTTP/1.1 writes them.
 fn lines<N: fmt::Display, V: fmt::Display>(fields: impl IntoIterator<Item = (N, V)>) -> String {
     let mut lines = String::new();
@@ -386,6 +392,23 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::runtime::{TcpStream, block_on};
+
+    #[test]
+    fn no_record_has_the_password_of_a_target() {
+        for (target, logged) in [
+            ("/@ada/echo?token=x", "/@ada/echo"),
+            ("http://y/echo?token=x", "/echo"),
+            ("http://ada:secret@y/echo", "…"),
+            ("ada:secret@y:80", "…"),
+            ("ftp://y/echo", "ftp://y/echo"),
+        ] {
+            let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+            let Ok(Status::Complete((head, _))) = parse(head.as_bytes()) else {
+                panic!("{target}")
+            };
+            assert_eq!(logged_path(&head), logged);
+        }
+    }
 
     #[test]
     fn a_head_that_does_not_end_in_time_is_answered_with_408() {

@@ -261,9 +261,9 @@ impl Upgrade {
         self.client_ip.or(self.peer_addr.map(|addr| addr.ip()))
     }
 
-    /// Says which path the request has, without its query, for log records.
+    /// Says which path the request has, for log records. A query is left out.
     pub fn path(mut self, path: &str) -> Self {
-        self.path = Some(kept_path(path));
+        self.path = Some(kept_path(path.split('?').next().unwrap_or_default()));
         self
     }
 
