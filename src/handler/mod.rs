@@ -208,7 +208,7 @@ impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
         let judge = self.judge.get().cloned().unwrap_or_default();
         let call = || self.handler.call(ctx, self.label, judge);
         #[cfg(feature = "testing")]
-        let mut handler = watched::watched(pending.instance(), self.label, call);
+        let mut handler = watched::watched(&pending, self.label, call);
         #[cfg(not(feature = "testing"))]
         let mut handler = call();
 
@@ -223,6 +223,10 @@ impl<State: Clone + Send + Sync + 'static> HandlerEndpoint<State> {
             Some(Ok(reply)) => {
                 let mut answer = reply.over(pending.take_prepared());
                 if let Answer::Response(response) = &mut answer {
+                    #[cfg(feature = "testing")]
+                    if let Some(Told(reason)) = response.ext() {
+                        watched::note_answer(&pending, self.label, reason);
+                    }
                     tell_error(response, || transport.log());
                     requested.until_sent(response);
                 }

@@ -125,8 +125,9 @@ impl HandlerError {
     }
 
     /// Whether it is a failure of the application: no refusal of the client, and no loss or fault of its connection.
+    /// `is_open` says whether that goes on, so that an error of a connection is one of another.
     #[cfg(feature = "testing")]
-    pub(crate) fn is_failure(&self) -> bool {
+    pub(crate) fn is_failure(&self, is_open: bool) -> bool {
         if self.handshake().is_some() {
             return false;
         }
@@ -134,10 +135,11 @@ impl HandlerError {
             // 503 is a refusal, too: come back later.
             return reject.status_code() >= 500 && reject.status_code() != 503;
         }
-        let is_of_peer = self.find().is_some_and(|error| match error {
-            Error::Protocol(_) | Error::Timeout(_) | Error::Overloaded => true,
-            error => error.is_closed(),
-        });
+        let is_of_peer = !is_open
+            && self.find().is_some_and(|error| match error {
+                Error::Protocol(_) | Error::Timeout(_) | Error::Overloaded => true,
+                error => error.is_closed(),
+            });
         !is_of_peer
     }
 

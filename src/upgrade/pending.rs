@@ -290,6 +290,12 @@ impl PendingUpgrade {
         spawned
     }
 
+    /// Whether the request has become a connection that goes on.
+    #[cfg(feature = "testing")]
+    pub(crate) fn has_open_connection(&self) -> bool {
+        self.scope.connection().is_some_and(|connection| connection.is_open())
+    }
+
     /// The life of the tasks that the handler spawns.
     pub(super) fn scope(&self) -> &Scope {
         &self.scope

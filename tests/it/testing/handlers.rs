@@ -1,7 +1,9 @@
 //! Handlers that fail, and so fail the test, unless it asks for them; and refusals, which do not.
 
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tidewire::server::Json;
 use tidewire::testing::{RawFrame, TestClient};
 use tidewire::{Reject, RequestContext, Server, WebSocketOptions};
 
@@ -19,6 +21,7 @@ fn app() -> Server {
     server.get("/panic", |_: RequestContext| async {
         panic!("on {}", "purpose") as tidewire::HandlerResult
     });
+    server.get("/no-json", |_: RequestContext| async { Ok(Json(HashMap::from([((1, 2), 3)]))) });
     server.get("/at-once", |ctx: RequestContext| {
         assert!(ctx.header("host").is_none(), "before the future");
         async { Ok("fine") }
@@ -32,6 +35,8 @@ fn app() -> Server {
             match message.as_text() {
                 Some("error") => return Err(std::io::Error::other("the database is gone").into()),
                 Some("panic") => panic!("on purpose"),
+                // Of another connection: this one goes on.
+                Some("upstream") => return Err(tidewire::Error::Closed.into()),
                 Some("json") => drop(message.parse::<u32>()?),
                 Some("kick") => return Err(Reject::close(4003, "kicked").into()),
                 Some("busy") => return Err(Reject::close(1013, "later").into()),
@@ -109,6 +114,19 @@ fn a_handler_that_has_failed_fails_the_test_at_its_end() {
     within(client.failures());
     within(client.get("/reject/502").send()).unwrap().assert_status(502);
     assert_eq!(dropped(client), format!("{BEGIN}GET /reject/:status failed: no{END}"));
+    // The error is one of a connection, but not of this one.
+    let client = TestClient::new(&app());
+    within(async {
+        let mut ws = client.connect("/ws").await.unwrap();
+        ws.send("upstream").await.unwrap();
+        ws.expect_close(1011).await;
+    });
+    assert!(dropped(client).starts_with(&format!("{BEGIN}GET /ws failed: ")));
+    // It has returned `Ok`, with a value that is no answer.
+    let client = TestClient::new(&app());
+    within(client.get("/no-json").send()).unwrap().assert_status(500);
+    let text = dropped(client);
+    assert!(text.starts_with(&format!("{BEGIN}GET /no-json failed: key must be a")), "{text}");
 }
 
 #[test]
