@@ -256,6 +256,7 @@ impl hyper::body::Body for ResponseBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let this = self.get_mut();
+        let access = this.answering.as_mut().and_then(|answering| answering.access.as_mut());
         let piece = match &mut this.content {
             Content::Streamed(streamed) => match ready!(streamed.poll_piece(cx)) {
                 Ok(piece) => piece,
@@ -268,13 +269,16 @@ impl hyper::body::Body for ResponseBody {
                     return Poll::Pending;
                 }
             },
+            // In pieces, so that those are counted that the client has taken.
+            Content::Full(bytes) if access.is_some() && bytes.len() > PIECE => {
+                Some(bytes.split_to(PIECE))
+            }
             content => match std::mem::replace(content, Content::Empty) {
                 Content::Full(bytes) => Some(bytes),
                 Content::Failed(error) => return Poll::Ready(Some(Err(error))),
                 Content::Empty | Content::Streamed(_) => None,
             },
         };
-        let access = this.answering.as_mut().and_then(|answering| answering.access.as_mut());
         if let (Some(access), Some(piece)) = (access, &piece) {
             access.count(piece.len());
         }

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use super::app::BIG;
 use super::{Records, SECRETS, SERVERS, records};
 use crate::support::frames::{CLOSE, TEXT, close, masked};
 use crate::support::server_process::Process;
@@ -56,6 +57,23 @@ fn the_access_log_has_a_line_for_each_answer_and_for_each_end_of_a_websocket() {
         let number = |text: &str| text.rsplit_once("connection=").unwrap().1.to_owned();
         assert_eq!(number(&lines()[3].1), number(&lines()[4].1));
     }
+}
+
+#[test]
+fn bytes_that_the_client_has_not_taken_are_not_counted() {
+    let process = Process::start(SERVERS[0]);
+    let mut client = Tcp::connect(process.addr);
+    client.send("GET /big HTTP/1.1\r\nHost: x\r\n\r\n");
+    client.head();
+    drop(client);
+    let bytes = || {
+        let lines = records(process.addr).into_iter();
+        let line = lines.map(|(_, text)| text).find(|text| text.contains("path=/big "))?;
+        let (_, bytes) = line.split_once(" bytes=")?;
+        bytes.split(' ').next()?.parse::<usize>().ok()
+    };
+    until("the line is there", || bytes().is_some());
+    assert!((1..BIG / 2).contains(&bytes().unwrap()), "{:?}", bytes());
 }
 
 #[test]

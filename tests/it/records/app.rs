@@ -15,6 +15,9 @@ use super::{OPENING, SECRETS};
 use crate::support::log_sink;
 use crate::support::server_process::serve;
 
+/// The size of a body that no socket holds, in bytes.
+pub(super) const BIG: usize = 64 << 20;
+
 /// An error of the application, with a cause.
 fn fire() -> HandlerError {
     HandlerError::from(anyhow::anyhow!("the database is\non fire").context("no lots"))
@@ -128,6 +131,7 @@ fn server() -> Server {
     log_sink::show_at(&mut server, "/log");
     server.get("/http/:way", end_at_once);
     server.post("/http/:way", end_at_once);
+    server.get("/big", |_: RequestContext| async { Ok("x".repeat(BIG)) });
     server.get("/ws/:way", end_upgraded);
     through_tide(&mut server);
     limited(&mut server);
