@@ -17,7 +17,10 @@ pub(crate) struct Escaped<T>(pub(crate) T);
 impl<T: Display> Escaped<T> {
     /// The text itself, for a record that is written later.
     pub(crate) fn to_text(&self) -> EscapedText {
-        EscapedText(self.to_string().into())
+        let mut text = String::new();
+        // A `Display` of the application may fail. `to_string` would panic then.
+        let _ = write!(text, "{self}");
+        EscapedText(text.into())
     }
 }
 
@@ -100,6 +103,20 @@ mod tests {
                 format!("\"{}\"", shown.replace('"', "\\\""))
             );
         }
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_written_is_told_as_far_as_it_goes() {
+        struct Broken;
+
+        impl Display for Broken {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("no\n")?;
+                Err(fmt::Error)
+            }
+        }
+
+        assert_eq!(&*Escaped(Broken).to_text().0, "no\\n");
     }
 
     #[test]
