@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
+use crate::foreign::attempt;
 use crate::sync::{Mutex, MutexGuard};
 
 /// A clock for tests. It stands still until [`advance`](Self::advance) turns it.
@@ -91,8 +92,7 @@ impl ManualClock {
         let due = state.take_due();
         self.arm(&mut state);
         drop(state);
-        // Without the lock, since a waker is code of the application.
-        due.into_values().for_each(Waker::wake);
+        wake(due);
     }
 
     /// Turns the clock to the next deadline, but at most by `most`, and wakes the tasks whose timers are due then.
@@ -107,7 +107,7 @@ impl ManualClock {
         self.arm(&mut state);
         drop(state);
         let is_due = !due.is_empty();
-        due.into_values().for_each(Waker::wake);
+        wake(due);
         (by, is_due)
     }
 
@@ -154,6 +154,14 @@ impl ManualClock {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock()
+    }
+}
+
+/// Wakes those whose timers are due. Call it without the lock, since a waker is code of the application.
+fn wake(due: BTreeMap<(Instant, u64), Waker>) {
+    for waker in due.into_values() {
+        // A panic of one keeps no other from being woken.
+        let _ = attempt(|| waker.wake());
     }
 }
 
@@ -306,6 +314,26 @@ mod tests {
         timer.set_at(clock.now());
         assert_eq!(woken.0.load(Ordering::Relaxed), 1, "moved into the past");
         assert!(Pin::new(&mut timer).poll(cx).is_ready());
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_no_other_task_asleep() {
+        struct Bomb;
+
+        impl Wake for Bomb {
+            fn wake(self: Arc<Self>) {
+                panic!("on purpose");
+            }
+        }
+
+        let (clock, woken) = (ManualClock::new(), Arc::new(Count::default()));
+        let mut timers = [1, 2].map(|seconds| clock.timer(clock.now() + seconds * SECOND));
+        let wakers = [Waker::from(Arc::new(Bomb)), Waker::from(Arc::clone(&woken))];
+        for (timer, waker) in timers.iter_mut().zip(&wakers) {
+            assert!(Pin::new(timer).poll(&mut Context::from_waker(waker)).is_pending());
+        }
+        clock.advance(2 * SECOND);
+        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
     }
 
     #[test]
