@@ -197,8 +197,10 @@ where
     Fut: Future<Output = HandlerResult<T>> + Send + 'static,
     T: 'static,
 {
-    // Without it, the client has gone, or takes no answer.
-    let Some(Ok(stream)) = Clock::default().timeout(Some(timeout), stream).await else { return };
+    // Without it, the client has gone, or takes no answer, or a shutdown has dropped what was left.
+    let clock = Clock::default();
+    let opening = admitted.unless_cut(clock.timeout(Some(timeout), stream));
+    let Some(Some(Ok(stream))) = opening.await else { return };
     admitted.run(TokioIo::new(stream).compat(), handler).await;
 }
 

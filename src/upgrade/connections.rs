@@ -307,6 +307,15 @@ impl Admitted {
         self
     }
 
+    /// Waits for `future`, such as the stream of the request; `None` if a shutdown drops what is left before.
+    #[cfg(feature = "axum")]
+    pub(crate) async fn unless_cut<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        match select(std::pin::pin!(future), Box::pin(self.place.0.until_cut())).await {
+            Either::Left((outcome, _)) => Some(outcome),
+            Either::Right(_) => None,
+        }
+    }
+
     /// Runs `handler` on the connection over the stream of the request, after the [response](Self::response) has been
     /// written.
     ///

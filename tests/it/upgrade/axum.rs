@@ -1,6 +1,7 @@
 //! Handlers in an application of axum, on real sockets, with clients of this crate.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::{FromRequestParts, State};
 use axum::response::{IntoResponse, Response};
@@ -13,7 +14,7 @@ use tidewire::axum::WebSocketUpgrade;
 use tidewire::client::Client;
 use tidewire::deflate::DeflateOptions;
 use tidewire::limits::ConnectionLimit;
-use tidewire::upgrade::{Connections, UpgradeOptions};
+use tidewire::upgrade::{Connections, ShutdownOptions, UpgradeOptions};
 use tidewire::{CloseCode, Hub, Reject, WebSocket, WebSocketOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -205,7 +206,7 @@ async fn limits_rooms_and_the_shutdown_span_the_connections_of_an_application() 
                     room.broadcast(message);
                 }
                 // tokio's own are there.
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
                 let _ = app.stays.await;
                 Ok(())
             })
@@ -246,7 +247,7 @@ async fn limits_rooms_and_the_shutdown_span_the_connections_of_an_application() 
 
 #[tokio::test]
 async fn a_client_that_hangs_up_while_it_waits_in_line_leaves_it() {
-    let limit = ConnectionLimit::new(1).wait(std::time::Duration::from_secs(60), 10);
+    let limit = ConnectionLimit::new(1).wait(Duration::from_secs(60), 10);
     let app = limit.clone();
     let waits = async move |upgrade: WebSocketUpgrade| {
         let options = UpgradeOptions::default().limit(&app);
@@ -262,6 +263,28 @@ async fn a_client_that_hangs_up_while_it_waits_in_line_leaves_it() {
     until(|| limit.waiting() == 0).await;
     drop(first);
     drop(serving);
+}
+
+#[tokio::test]
+async fn an_upgrade_whose_101_is_not_taken_is_dropped_by_the_shutdown() {
+    let limit = ConnectionLimit::new(1);
+    let app = limit.clone();
+    // The 101 never goes out.
+    let keeps = async move |upgrade: WebSocketUpgrade| {
+        let options = UpgradeOptions::default().limit(&app);
+        let run = upgrade.run(options, |_ws: WebSocket| pending::<tidewire::HandlerResult>());
+        let _response = run.await;
+        pending::<Response>().await
+    };
+    let serving = Serving::new(Router::new().route("/", any(keeps))).await;
+    let mut client = TcpStream::connect(serving.addr).await.unwrap();
+    let head = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n\r\n", OPENING.join("\r\n"));
+    client.write_all(head.as_bytes()).await.unwrap();
+    until(|| limit.in_use() == 1).await;
+    let options = ShutdownOptions::default().grace(Duration::ZERO);
+    let report = serving.connections.shutdown(options).await;
+    assert_eq!((report.closed, report.lost, report.dropped), (0, 0, 1));
+    assert_eq!(limit.in_use(), 0);
 }
 
 /// Waits for what another task does, and looks again and again.
