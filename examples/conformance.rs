@@ -139,7 +139,7 @@ fn named(ctx: &RequestContext, hub: &Hub) -> Option<Room> {
 async fn resume(mut ctx: RequestContext, room: Room) -> tidewire::HandlerResult {
     let Asked { from, .. } = ctx.query()?;
     // A text that is no position begins as one that is lost does.
-    let position = from.as_deref().map(|text| text.parse::<Position>());
+    let position = from.as_deref().map(str::parse::<Position>);
     let mut ws = ctx.upgrade_to_websocket(WebSocketOptions::default()).await?;
     drop(ctx);
     let is_unreadable = matches!(position, Some(Err(_)));
