@@ -23,14 +23,15 @@ fn a_refusal_is_a_503_that_says_when_to_come_back_and_ends_the_connection() {
     let expected = [
         "HTTP/1.1 503 Service Unavailable",
         "connection: close",
-        "content-length: 88",
+        "content-length: 100",
         "content-type: text/plain;charset=utf-8",
         "retry-after: 5",
     ];
     assert_eq!(lines, expected);
     assert_eq!(
         body,
-        "there are as many connections as a limit of the server allows\n`Retry-After` tells when to try again."
+        "there are as many connections as a limit of the server allows\n\
+         `Retry-After` tells when to try again."
     );
     outside.expect_end();
     leave(inside);
