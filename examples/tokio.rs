@@ -5,7 +5,9 @@
 //! websocat ws://127.0.0.1:8080/countdown
 //! ```
 //!
-//! A client sends a number, and gets it counted down, one message a second. `GET /slow` answers after a second.
+//! A client sends a number, and gets it counted down, one message a second. `GET /slow` answers after a second, and `GET
+//! /fibonacci/100` computes. A client of HTTP or of a database on tokio, such as reqwest or sqlx, is used in the same way: it
+//! goes into the state of the server (`tests/tokio/tests/libraries.rs`).
 //!
 //! Dependencies:
 //!
@@ -17,7 +19,7 @@
 use std::env;
 use std::time::Duration;
 
-use tidewire::{RequestContext, Server, WebSocketOptions};
+use tidewire::{Reject, RequestContext, Server, WebSocketOptions};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -34,11 +36,22 @@ async fn main() -> tidewire::Result<()> {
         Ok("at last\n")
     });
     server.get("/countdown", countdown);
+    server.get("/fibonacci/:n", fibonacci);
     let addr = env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8080".to_owned());
     let bound = server.bind(addr.as_str()).await?;
     println!("listening on http://{}", bound.local_addr());
     bound.serve_until(tidewire::signals()).await?;
     Ok(())
+}
+
+/// Computes on one of tokio's threads for what blocks.
+async fn fibonacci(ctx: RequestContext) -> tidewire::HandlerResult<String> {
+    let n: u32 = ctx.param("n")?;
+    let computed = tokio::task::spawn_blocking(move || {
+        (0..n).try_fold((0_u128, 1_u128), |(one, next), _| Some((next, one.checked_add(next)?)))
+    });
+    let (number, _) = computed.await?.ok_or(Reject::status(400, "too large"))?;
+    Ok(format!("{number}\n"))
 }
 
 async fn countdown(mut ctx: RequestContext) -> tidewire::HandlerResult {

@@ -243,8 +243,7 @@ impl<U> Member<U> {
         writers: &mut GroupWrites,
         after: &mut Aftermath,
     ) -> Delivery {
-        let delivery = self.shared.deliver(source, message, &self.bounds, writers);
-        self.stats.count(delivery);
+        let delivery = self.hand_over(source, message, writers);
         if !matches!(delivery, Delivery::Sent | Delivery::Waiting { replaced: 0 }) {
             self.lose_step(after);
         }
@@ -259,12 +258,22 @@ impl<U> Member<U> {
         writers: &mut GroupWrites,
         after: &mut Aftermath,
     ) -> Delivery {
-        let delivery = self.shared.deliver(source, message, &self.bounds, writers);
-        self.stats.count(delivery);
+        let delivery = self.hand_over(source, message, writers);
         // It is no broadcast. But it may have taken the place of one.
         if matches!(delivery, Delivery::Waiting { replaced } if replaced > 0) {
             self.lose_step(after);
         }
+        delivery
+    }
+
+    fn hand_over(
+        &mut self,
+        source: u64,
+        message: &PreparedMessage,
+        writers: &mut GroupWrites,
+    ) -> Delivery {
+        let delivery = self.shared.deliver(source, message, &self.bounds, writers);
+        self.stats.count(delivery);
         delivery
     }
 
