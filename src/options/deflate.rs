@@ -213,6 +213,17 @@ impl DeflateOptions {
         Some(Agreement { parameters: accept(offers, terms)?, reservation: None })
     }
 
+    /// Reserves the budget anew for what was agreed on before; if that is spent, without context takeover, which a server may
+    /// always ask for (RFC 7692 §7.1.1).
+    #[cfg(feature = "accept")]
+    pub(crate) fn agree_again(&self, parameters: DeflateParameters) -> Agreement {
+        let Some(budget) = &self.budget else { return Agreement { parameters, reservation: None } };
+        match budget.reserve(self.cost(Role::Server, parameters)) {
+            Some(reservation) => Agreement { parameters, reservation: Some(reservation) },
+            None => Agreement { parameters: parameters.without_takeover(), reservation: None },
+        }
+    }
+
     /// Memory that a connection keeps for its contexts, in bytes.
     #[cfg(feature = "accept")]
     fn cost(&self, role: Role, parameters: DeflateParameters) -> usize {

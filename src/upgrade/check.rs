@@ -210,6 +210,27 @@ impl Upgrade {
         })
     }
 
+    /// Gives back the memory for compression, while the request waits for something.
+    pub(super) fn release_memory(&mut self) {
+        self.deflation = None;
+    }
+
+    /// Takes it again. If others have it meanwhile, each message is compressed on its own.
+    pub(super) fn take_memory(&mut self, options: &UpgradeOptions) {
+        let deflate = options.parts.websocket.parts.deflate.as_ref();
+        let (Some(agreed), Some(deflate)) = (self.deflate, deflate) else { return };
+        let agreement = deflate.agree_again(agreed);
+        if agreement.parameters != agreed {
+            self.deflate = Some(agreement.parameters);
+            let name = "Sec-WebSocket-Extensions";
+            let field = self.fields.iter_mut().find(|field| field.0 == name);
+            if let Some((_, value)) = field {
+                *value = agreement.parameters.to_string().into();
+            }
+        }
+        self.deflation = Some(Deflation::new(deflate, agreement, Role::Server));
+    }
+
     /// The fields of the 101, spelled as in the RFC. Names and values are ASCII.
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
         self.fields.iter().map(|(name, value)| (&**name, &**value))

@@ -151,7 +151,7 @@ impl Connections {
 
     async fn seat(
         &self,
-        upgrade: Upgrade,
+        mut upgrade: Upgrade,
         options: &UpgradeOptions,
     ) -> Result<Admitted, HandshakeError> {
         let place = Place::take(Arc::clone(&self.0));
@@ -164,12 +164,16 @@ impl Connections {
             Admission::default()
         } else {
             let client = upgrade.client().map_or(ClientAddr::Unknown, ClientAddr::Known);
+            // Others may have its memory while it waits.
+            upgrade.release_memory();
             let admitting =
                 std::pin::pin!(admit(limits, client, &options.parts.limit_key, &self.0.clock));
-            match select(admitting, sockets.shutting_down()).await {
+            let admission = match select(admitting, sockets.shutting_down()).await {
                 Either::Left((admission, _)) => admission?,
                 Either::Right(_) => return Err(HandshakeError::ShuttingDown),
-            }
+            };
+            upgrade.take_memory(options);
+            admission
         };
         Ok(Admitted { upgrade, admission, place })
     }

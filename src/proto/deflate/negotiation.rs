@@ -32,6 +32,12 @@ pub struct DeflateParameters {
 }
 
 impl DeflateParameters {
+    /// The same, with every message compressed on its own, both ways.
+    #[cfg(feature = "accept")]
+    pub(crate) fn without_takeover(self) -> Self {
+        Self { server_no_context_takeover: true, client_no_context_takeover: true, ..self }
+    }
+
     /// Whether the server compresses every message on its own (RFC 7692 §7.1.1.1).
     ///
     /// If not, a message may refer to earlier messages of the server.

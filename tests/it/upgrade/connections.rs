@@ -10,6 +10,7 @@ use async_std::task;
 use async_std::task::JoinHandle;
 use futures::FutureExt;
 use futures::channel::oneshot;
+use tidewire::deflate::{DeflateBudget, DeflateOptions};
 use tidewire::frame::Role;
 use tidewire::limits::ConnectionLimit;
 use tidewire::upgrade::{Admitted, Connections, ShutdownOptions, Upgrade, UpgradeOptions};
@@ -133,6 +134,65 @@ fn a_permit_is_free_when_handler_and_connection_have_ended() {
         assert_eq!((limit.available(), connections.len()), (0, 1));
         drop(connection);
         assert_eq!((limit.available(), connections.len()), (1, 0));
+    });
+}
+
+#[test]
+fn a_request_that_waits_in_line_holds_no_memory_for_compression() {
+    within(async {
+        let budget = DeflateBudget::new(8 << 20);
+        let deflate = DeflateOptions::default()
+            .server_context_takeover(true)
+            .client_context_takeover(true)
+            .budget(&budget);
+        let websocket = WebSocketOptions::default().deflate(deflate);
+        let limit = ConnectionLimit::new(1).wait(Duration::from_secs(60), 100);
+        let options = UpgradeOptions::from(websocket).limit(&limit);
+        let mut request = opening();
+        let offer = "permessage-deflate; client_max_window_bits".parse().unwrap();
+        request.headers_mut().insert("Sec-WebSocket-Extensions", offer);
+        let connections = Connections::new();
+        let first = admit(&connections, &request, &options).await.unwrap();
+        let agreed = first.deflate().unwrap();
+        assert!(!agreed.server_no_context_takeover());
+        let with_one = budget.available();
+        assert!(with_one < 8 << 20);
+
+        let mut waiting: Vec<_> =
+            (0..50).map(|_| Box::pin(admit(&connections, &request, &options))).collect();
+        for request in &mut waiting {
+            assert!(request.now_or_never().is_none());
+        }
+        assert_eq!(budget.available(), with_one);
+        drop(first);
+        let mut waiting = waiting.into_iter();
+        let second = waiting.next().unwrap().await.unwrap();
+        assert_eq!((second.deflate(), budget.available()), (Some(agreed), with_one));
+        drop(second);
+        assert_eq!(budget.available(), 8 << 20);
+
+        drop(waiting);
+
+        // One whose memory others have taken meanwhile compresses each message on its own, and says so.
+        let budget = DeflateBudget::new((8 << 20) - with_one);
+        let deflate = DeflateOptions::default()
+            .server_context_takeover(true)
+            .client_context_takeover(true)
+            .budget(&budget);
+        let free = UpgradeOptions::from(WebSocketOptions::default().deflate(deflate));
+        let limited = free.clone().limit(&limit);
+        let inside = admitted(&connections, &UpgradeOptions::default().limit(&limit)).await;
+        let mut last = Box::pin(admit(&connections, &request, &limited));
+        assert!((&mut last).now_or_never().is_none());
+        let other = admit(&connections, &request, &free).await.unwrap();
+        assert!(!other.deflate().unwrap().server_no_context_takeover());
+        assert_eq!(budget.available(), 0);
+        drop(inside);
+        let last = last.await.unwrap();
+        let agreed = last.deflate().unwrap();
+        assert!(agreed.server_no_context_takeover() && agreed.client_no_context_takeover());
+        let told = last.response().headers()["sec-websocket-extensions"].clone();
+        assert_eq!(told.to_str().unwrap(), agreed.to_string());
     });
 }
 
