@@ -33,6 +33,10 @@ pub struct History {
 }
 
 impl History {
+    /// The close code of a connection whose client has come back over another: 4409, of those that applications choose (RFC
+    /// 6455 §7.4.2).
+    pub const RESUMED_ELSEWHERE: u16 = 4409;
+
     /// Messages that are kept. Default 100; at least one.
     #[must_use]
     pub fn messages(mut self, max: usize) -> Self {

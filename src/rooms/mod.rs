@@ -19,7 +19,7 @@
 //! | a recovery that is cut off can be made again | the position is the client's, and stays where it was |
 //! | the last one to lose its connection finds the room | a room with messages waits for twice their [age](History::age) |
 //! | a member that was too slow knows it | it has no position any more: [`Membership::lost_step`] |
-//! | a client is not there twice | its old connection is closed: [`Room::RESUMED_ELSEWHERE`] |
+//! | a client is not there twice | its old connection is closed: [`History::RESUMED_ELSEWHERE`] |
 //!
 //! A history is a cache in this process, and no store: it begins anew with the program, and each process has one of its
 //! own. With a [`Backplane`], a client that comes back to another process is told `Lost`.

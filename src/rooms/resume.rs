@@ -87,7 +87,7 @@ impl<U, S> Room<U, S> {
     /// made-up ones, are lost, too. A replay does not count as slow: the member may be behind by that much more.
     ///
     /// A position that [`Membership::position`] gave to a member whose connection still seems open, as after the cut of a
-    /// network, closes that connection with [4409](Self::RESUMED_ELSEWHERE): the client is here now.
+    /// network, closes that connection with [4409](crate::rooms::History::RESUMED_ELSEWHERE): the client is here now.
     ///
     /// `ws`, `user` and the membership are those of [`join_with`](Self::join_with).
     ///
@@ -177,9 +177,6 @@ impl<U, S> Room<U, S> {
             }
         }
     }
-
-    /// The close code of a connection whose client has come back over another: 4409.
-    pub const RESUMED_ELSEWHERE: u16 = 4409;
 
     /// Forgets the message before `position`, which is that of its [`BroadcastReport`](crate::rooms::BroadcastReport): it is
     /// not replayed any more. Returns false if it is not kept. Members who have it keep it.

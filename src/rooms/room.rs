@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::history::{Log, Position, random};
+use super::history::{History, Log, Position, random};
 use super::hub::Registry;
 use super::options::RoomOptions;
 use super::presence::{KEPT, PresenceEvent, PresenceEvents};
@@ -331,7 +331,7 @@ impl<U, S> Inner<U, S> {
         drop(roster);
         writers.start();
         if let Some(owner) = owner {
-            let code = CloseCode::try_from(Room::<U, S>::RESUMED_ELSEWHERE);
+            let code = CloseCode::try_from(History::RESUMED_ELSEWHERE);
             let code = code.unwrap_or(CloseCode::POLICY_VIOLATION);
             owner.start_close(CloseFrame::lossy(code, "resumed elsewhere"));
         }

@@ -383,7 +383,7 @@ fn a_client_that_is_back_closes_its_half_open_connection_and_no_other() {
         let kept = first.position().unwrap();
         let (mut new, third, recovery) = come(&room, kept).await;
         assert_eq!(recovery, Recovery::Complete(0));
-        assert_eq!(old.frame().await.close_code(), Some(Room::<()>::RESUMED_ELSEWHERE));
+        assert_eq!(old.frame().await.close_code(), Some(History::RESUMED_ELSEWHERE));
         say(&room, &["a"]);
         expect(&mut other, &["a"]).await;
         expect(&mut new, &["a"]).await;
