@@ -47,10 +47,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("listening on http://{}", listener.local_addr()?);
 
     let mut serving = JoinSet::new();
+    let mut stopped = std::pin::pin!(stop());
     loop {
         let (stream, peer) = tokio::select! {
             accepted = listener.accept() => accepted?,
-            _ = tokio::signal::ctrl_c() => break,
+            () = &mut stopped => break,
         };
         let app = app.clone();
         let service = service_fn(move |request| answer(request, peer, app.clone()));
@@ -64,6 +65,21 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let report = app.connections.shutdown(ShutdownOptions::default()).await;
     println!("{} closed, {} lost", report.closed, report.lost);
     Ok(())
+}
+
+/// Resolves when the program is asked to end.
+async fn stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = tokio::signal::ctrl_c().await;
 }
 
 async fn answer(
