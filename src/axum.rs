@@ -120,8 +120,8 @@ impl WebSocketUpgrade {
     /// why not. It waits only if a [limit](UpgradeOptions::limit) lets requests wait.
     ///
     /// The connection is closed with 1000 when the handler returns `Ok`; after `Err` as the [`Reject`](crate::Reject) among
-    /// its causes says, with 1007 if a message was not the expected JSON, and else, as after a panic, with 1011. Any error
-    /// converts by `?`.
+    /// its causes says, with 1007 if a message was not the expected JSON, and else, as after a panic, with 1011. Errors
+    /// convert by `?`.
     ///
     /// What the closure shares with others is cloned before it, as `State` and `Arc` are.
     ///

@@ -136,7 +136,7 @@ impl Sender {
     /// Begins to close the connection, and does not wait for the peer: the close frame is queued at the call, behind
     /// everything that was sent before. Otherwise like [`close`](Self::close), with the same deadlines.
     ///
-    /// The connection's own task does the rest; without one, whoever waits in a call on the connection. Once the
+    /// The connection's own task does the rest; without one, those who wait in a call on the connection. Once the
     /// connection closes, this has no effect. [`closed`](Self::closed) waits for the end.
     ///
     /// ```

@@ -19,7 +19,7 @@
 //! a request goes this way.
 //!
 //! Both ways come from `answer` and return to it: limits, metrics, the end of the connection and the state of the
-//! exchange are the same, and so are the records of an answer that is an error: whoever refuses a request, or fails over it,
+//! exchange are the same, and so are the records of an answer that is an error: what refuses a request, or fails over it,
 //! notes the reason in its [`Origin`](crate::upgrade::Origin), and `answer` writes the record with the status that goes out.
 //!
 //! | file | holds |

@@ -50,7 +50,7 @@ impl fmt::Display for HandlerFailure {
     }
 }
 
-/// The failures that nobody has taken yet.
+/// The failures that were not taken yet.
 #[derive(Debug, Default)]
 pub(crate) struct Failures {
     is_watched: AtomicBool,

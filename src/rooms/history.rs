@@ -44,8 +44,8 @@ impl History {
         self
     }
 
-    /// Bytes that are kept, as payloads. Default 1 MiB. A longer message has an offset, and is not kept: nobody who has
-    /// missed it can be recovered.
+    /// Bytes that are kept, as payloads. Default 1 MiB. A longer message has an offset, and is not kept: who has
+    /// missed it is not recovered.
     #[must_use]
     pub fn bytes(mut self, max: usize) -> Self {
         self.bytes = max;
@@ -53,6 +53,9 @@ impl History {
     }
 
     /// How long a message is kept. Default 5 min.
+    ///
+    /// Rooms that are empty take memory for that long. Where strangers choose the names of rooms, limit how many they may
+    /// open, or keep less: the bounds are for each room, and there is none for all of them.
     ///
     /// A room whose members have all left lasts twice as long after its latest message, so that the last one to lose its
     /// connection finds it again. After that it begins anew, and each position of before is lost.
@@ -84,8 +87,11 @@ impl Default for History {
 /// A place in the messages of a room: behind one of them, or before the first.
 ///
 /// As text it is opaque, 33 or 50 hexadecimal digits and dots, to be kept by a client and brought back as it is. It is of one
-/// room, and of one life of it: with any other, or after the room has begun anew, it is lost. Who has a position can ask
-/// for the messages behind it, and no more; whether somebody may join is the application's to decide.
+/// room, and of one life of it: with any other, or after the room has begun anew, it is lost. Whether a client may join is
+/// the application's to decide: a position says what was missed, and no more.
+///
+/// The one of [`Membership::position`](crate::rooms::Membership::position) names its owner, and who brings it closes the
+/// owner's connection. So it is a secret of that client. In a URL, proxies may log it; records of this crate have no query.
 ///
 /// ```
 /// use tidewire::Hub;

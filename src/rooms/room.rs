@@ -510,7 +510,7 @@ impl<U, S> Room<U, S> {
     /// A lock of this room is held while `update` runs, and other calls block their threads meanwhile. So keep the closure
     /// short: it must not wait for anything. It may use the hub, all rooms, their members and connections. If
     /// it updates another room, all code has to take the two rooms in the same order; else two threads may wait for each
-    /// other for ever.
+    /// other without end.
     ///
     /// # Panics
     ///

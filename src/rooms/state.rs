@@ -47,7 +47,7 @@ impl<S> RoomState<S> {
 impl<S> Drop for RoomState<S> {
     fn drop(&mut self) {
         let value = self.value.lock().take();
-        // Whoever has dropped the last handle may be a task of ours.
+        // The last handle may have been that of a task of ours.
         foreign::discard(value);
     }
 }

@@ -176,7 +176,7 @@ impl Transport {
 pub(crate) enum AnswerLog {
     /// Our own server writes the record when it has the answer, which middleware may have replaced.
     Ours(Arc<Origin>),
-    /// Nobody else does.
+    /// Nothing else does.
     Tide(TideRequest),
 }
 

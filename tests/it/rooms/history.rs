@@ -430,7 +430,7 @@ fn a_room_waits_for_those_who_come_back_and_not_for_ever() {
         expect(&mut peer, &["a"]).await;
         drop((peer, member, room));
         while hub.find("room").is_some() {
-            task::sleep(Duration::from_millis(1)).await;
+            task::yield_now().await;
         }
         // It begins anew.
         let room = hub.room("room");
@@ -467,9 +467,7 @@ fn a_message_that_is_too_old_is_lost_though_nobody_has_spoken_since() {
         let room = hub(History::default().age(Duration::from_millis(20))).room("room");
         let start = room.position().unwrap();
         let top = say(&room, &["a"]);
-        while come(&room, start).await.2 == Recovery::Complete(1) {
-            task::sleep(Duration::from_millis(1)).await;
-        }
+        while come(&room, start).await.2 == Recovery::Complete(1) {}
         assert_eq!(come(&room, start).await.2, Recovery::Lost);
         assert_eq!(come(&room, top).await.2, Recovery::Complete(0));
     });
